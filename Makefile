@@ -1,0 +1,42 @@
+# Each target sets itself up on a fresh machine; `make` alone lists them.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO_SCALE ?= 0.05
+
+.PHONY: help setup test check train bench clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+
+setup: $(READY) ## make .venv with tinprep and what its checks need
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinprep needs Python 3.11 or newer")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: $(READY) ## run every test
+	$(BIN)/python -m pytest
+
+check: $(READY) ## lint, types, import layers, SQL
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/sqlfluff lint --disable-progress-bar sql
+
+train: $(READY) ## make the synthetic demo data, train TIN on it, print its table
+	$(BIN)/tinprep amazon --demo --bins 10 --out data/amazon-demo
+	$(BIN)/tinprep train data/amazon-demo --model tin --run runs/tin-demo
+
+bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
+	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
+	$(BIN)/python benchmarks/training.py
+
+clean: ## remove what the targets above made, but not data/
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

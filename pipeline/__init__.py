@@ -1,0 +1,1 @@
+"""Raw behaviour logs in, model-ready Parquet shards out."""

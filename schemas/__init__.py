@@ -1,0 +1,1 @@
+"""The contracts between the parts: errors, tables, shards and the manifest."""

@@ -1,0 +1,50 @@
+"""The known sizes, checksums and counts of the published data sets.
+
+Sources: the dataset pages and download scripts of DIN and TIN for the checksums, the TIN paper's
+A.1 for users, items, categories and reviews, the released preprocessing for the rows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PublishedFile:
+    """Size in bytes and md5 of a file as it is published."""
+
+    bytes: int
+    md5: str
+
+
+@dataclass(frozen=True)
+class AmazonCounts:
+    """Counts of a 5-core category under the default split and one negative a positive."""
+
+    users: int
+    items: int
+    categories: int
+    reviews: int
+    train_rows: int
+    valid_rows: int
+    test_rows: int
+    longest_history: int
+
+
+AMAZON_FILES: dict[str, PublishedFile] = {
+    "reviews_Electronics_5.json.gz": PublishedFile(495_854_086, "e4524af6c644cd044b1969bac7b62b2a"),
+    "meta_Electronics.json.gz": PublishedFile(186_594_679, "b39b77b4c980cca078ec2b93dfcba786"),
+}
+
+AMAZON_COUNTS: dict[str, AmazonCounts] = {
+    "Electronics": AmazonCounts(
+        users=192_403,
+        items=63_001,
+        categories=801,
+        reviews=1_689_188,
+        train_rows=2_223_958,
+        valid_rows=2 * 192_403,
+        test_rows=2 * 192_403,
+        longest_history=430,
+    ),
+}

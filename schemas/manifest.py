@@ -1,0 +1,165 @@
+"""`manifest.json`: what a data set holds, how it was made, and the checksum of every shard.
+
+It is written last, so a folder with a manifest is a finished data set.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from schemas.errors import ContractError, InputError
+
+FORMAT = 1
+NAME = "manifest.json"
+SPLITS = ("train", "valid", "test")
+PADDING_ID = 0
+UNKNOWN_ID = 1
+FIRST_ID = 2
+
+
+@dataclass(frozen=True)
+class InputFile:
+    """A raw file as it was read."""
+
+    file: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Equal-frequency bins of the interval from behaviour to target.
+
+    `edges_s` holds `count - 1` intervals in seconds, non-decreasing; bin k is (edge k-1, edge k].
+    `train_counts` holds how many stored behaviours of the train split fall in bins 1..count.
+    """
+
+    count: int
+    edges_s: list[int]
+    train_counts: list[int]
+
+
+@dataclass(frozen=True)
+class ShardFile:
+    """One Parquet file of the data set; `path` is relative to the manifest, with '/'."""
+
+    path: str
+    rows: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a step took. `peak_rss_mb` is the process's peak so far, at the end of the step."""
+
+    name: str
+    seconds: float
+    rows_in: int
+    rows_out: int
+    peak_rss_mb: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The contents of `manifest.json`; see the module's text."""
+
+    format: int
+    dataset: str
+    synthetic: bool
+    version: str
+    config: dict[str, Any]
+    inputs: list[InputFile]
+    rows: dict[str, int]
+    fields: list[str]
+    vocabulary: dict[str, int]
+    layout: str
+    max_len: int
+    bins: Bins
+    history_lengths: dict[str, list[int]]
+    rejected: dict[str, int]
+    notes: list[str]
+    shards: list[ShardFile]
+    steps: list[Step] = field(default_factory=list)
+
+    def to_json(self) -> str:
+        """The manifest as the text of its file."""
+        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def targets(self) -> int:
+        """Rows over all splits."""
+        return sum(self.rows.values())
+
+    def shard_paths(self, out: Path, split: str) -> list[Path]:
+        """The shard files of one split, in order."""
+        return [out / s.path for s in self.shards if PurePosixPath(s.path).parts[0] == split]
+
+
+def load(out: Path) -> Manifest:
+    """Read the manifest of the data set in the folder `out`.
+
+    Raises:
+        InputError: there is no finished data set.
+        ContractError: the manifest is not one, or is of another format.
+    """
+    path = out / NAME
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(
+            "There is no data set here.",
+            where=path,
+            expected="a finished data set (its manifest is written last)",
+            got="no such file",
+            do="make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
+        ) from None
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ContractError(
+            "The manifest cannot be read.", where=path, expected="JSON", got=str(error)
+        ) from None
+    return parse(raw, path)
+
+
+def parse(raw: object, path: Path) -> Manifest:
+    """Check and build a manifest from decoded JSON; `path` is for messages."""
+    if not isinstance(raw, dict) or raw.get("format") != FORMAT:
+        got = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
+        raise ContractError(
+            "The manifest is of another format.",
+            where=path,
+            expected=f"format {FORMAT}",
+            got=str(got),
+            do="make the data set again with this version of tinprep (`--force`)",
+        )
+    missing = [f.name for f in fields(Manifest) if f.name not in raw]
+    if missing:
+        raise ContractError(
+            "The manifest lacks keys.", where=path, expected=", ".join(missing), got="absent"
+        )
+    try:
+        manifest = Manifest(
+            **{
+                **{f.name: raw[f.name] for f in fields(Manifest)},
+                "inputs": [InputFile(**x) for x in raw["inputs"]],
+                "bins": Bins(**raw["bins"]),
+                "shards": [ShardFile(**x) for x in raw["shards"]],
+                "steps": [Step(**x) for x in raw["steps"]],
+            }
+        )
+    except TypeError as error:
+        raise ContractError(
+            "The manifest has an entry of another shape.", where=path, got=str(error)
+        ) from None
+    for shard in manifest.shards:
+        pure = PurePosixPath(shard.path)
+        if pure.is_absolute() or ".." in pure.parts or "\\" in shard.path:
+            raise ContractError(
+                "A shard's path leaves the data set.",
+                where=path,
+                expected="a path below the manifest's folder",
+                got=shard.path,
+            )
+    return manifest

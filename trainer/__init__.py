@@ -1,0 +1,1 @@
+"""Reads shards, composes models from parts, trains and measures them."""
