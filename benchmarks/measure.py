@@ -1,0 +1,156 @@
+"""Run a command as a child and say what it took.
+
+`python benchmarks/measure.py COMMAND ...` prints the figures as one line of JSON.
+
+A child's peak memory starts at what its parent held when it was started (Linux counts the memory
+that `exec` throws away), so measure from a small process: this module imports nothing heavy, and
+`run` refuses a figure that its own process may have set.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+SAMPLE_S = 0.1
+PAGE = resource.getpagesize()
+MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a command took.
+
+    Attributes:
+        seconds: wall time.
+        cpu_s: user and system time of the command and the children it waited for.
+        peak_mb: MiB resident at the peak of its largest process, as the kernel counted it.
+        tree_mb: MiB resident in all its processes together at the peak, sampled (pages that they
+            share count once each); None where there is no /proc.
+        stdout: what it printed.
+
+    """
+
+    seconds: float
+    cpu_s: float
+    peak_mb: int
+    tree_mb: int | None
+    stdout: str
+
+
+class CommandError(Exception):
+    """The command ended with another exit code than 0."""
+
+
+def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
+    """Run `command` to its end and measure it.
+
+    Raises:
+        CommandError: it did not end with 0; the text holds the end of what it printed.
+        RuntimeError: this process is too large to measure from.
+
+    """
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        start = time.perf_counter()
+        # A session of its own, by which its processes are found.
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=err,
+            cwd=cwd,
+            start_new_session=True,
+        )
+        watch = _Watch(child.pid)
+        watch.start()
+        try:
+            _, status, usage = os.wait4(child.pid, 0)
+        except BaseException:
+            os.killpg(child.pid, signal.SIGKILL)
+            child.wait()
+            raise
+        finally:
+            watch.ended.set()
+        seconds = time.perf_counter() - start
+        child.returncode = os.waitstatus_to_exitcode(status)
+        watch.join()
+        out.seek(0)
+        err.seek(0)
+        stdout, stderr = (file.read().decode("utf-8", "replace") for file in (out, err))
+    if child.returncode != 0:
+        told = (stderr or stdout)[-2000:]
+        raise CommandError(f"exit code {child.returncode} of {_line(command)}\n{told}")
+    own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    if usage.ru_maxrss <= own:
+        raise RuntimeError(
+            f"the peak of {_line(command)} cannot be told from this process's own: "
+            f"{usage.ru_maxrss * MAXRSS_UNIT >> 20} MiB; measure from a smaller process"
+        )
+    return Measured(
+        seconds=seconds,
+        cpu_s=usage.ru_utime + usage.ru_stime,
+        peak_mb=usage.ru_maxrss * MAXRSS_UNIT >> 20,
+        tree_mb=watch.peak >> 20 if watch.seen else None,
+        stdout=stdout,
+    )
+
+
+class _Watch(threading.Thread):
+    """Samples the resident bytes of all processes of a session until `ended` is set."""
+
+    def __init__(self, session: int) -> None:
+        super().__init__(daemon=True)
+        self.session, self.peak, self.seen = session, 0, False
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        while not self.ended.wait(SAMPLE_S):
+            resident = _resident(self.session)
+            self.seen |= resident > 0
+            self.peak = max(self.peak, resident)
+
+
+def _resident(session: int) -> int:
+    """Bytes resident in the processes of `session`; 0 where there is no /proc."""
+    total = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            # The name, in brackets, may itself hold blanks and brackets; after it come state,
+            # parent, group, session, and, 21st from the state, the resident pages.
+            after = stat.read_text().rpartition(")")[2].split()
+        except OSError:  # it ended meanwhile
+            continue
+        if int(after[3]) == session:
+            total += int(after[21]) * PAGE
+    return total
+
+
+def _line(command: Sequence[str | Path]) -> str:
+    return " ".join(map(str, command))
+
+
+def main() -> None:
+    """Measure the command given."""
+    if len(sys.argv) < 2:
+        sys.exit("usage: python benchmarks/measure.py COMMAND ...")
+    try:
+        measured = run(sys.argv[1:])
+    except CommandError as error:
+        sys.exit(str(error))
+    figures = asdict(measured)
+    sys.stderr.write(figures.pop("stdout"))
+    print(json.dumps(figures))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Run a function over buckets of users."""

@@ -1,0 +1,279 @@
+"""Raw files that are missing are downloaded: mirrors in order, resumed, checked, placed whole.
+
+A file that is there is used as it is, and no network is touched. A file appears under its name
+only when its size, its md5 (where one is published) or else its gzip CRC has been checked; until
+then it is `<name>.part`. `pooch` checks the md5 and places the file, `pipeline.download` brings it.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+from urllib.parse import quote
+
+import pooch
+from isal import igzip, isal_zlib
+
+from pipeline.download import Downloader, Part, RefusedError
+from pipeline.download_progress import Progress, stderr_progress
+from schemas.errors import EnvironmentFault, InputError, UsageError
+from schemas.expected import PublishedFile
+
+AMAZON_MIRRORS: tuple[str, ...] = (
+    "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
+    "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/categoryFiles/",
+)
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# isal's stubs declare its exception class as an instance.
+DAMAGED = (EOFError, igzip.BadGzipFile, cast(type[Exception], isal_zlib.error))
+# What lines up a further line with the text of the one before in a `TinprepError`.
+INDENT = "\n" + 12 * " "
+
+
+@dataclass(frozen=True)
+class RawFile:
+    """A raw file by its name, and what is published about it (None: nothing is)."""
+
+    name: str
+    published: PublishedFile | None = None
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """An address that did not give a file."""
+
+    url: str
+    refused: RefusedError
+
+
+def missing(files: Sequence[RawFile], folder: Path) -> list[str]:
+    """List the names of `files` that are not in `folder`, in order.
+
+    Raises:
+        UsageError: a name is not a plain file name, so it could lead out of the folder.
+        InputError: something that is no file stands under a name.
+    """
+    for file in files:
+        if file.name in ("", ".", "..") or set(file.name) & set("/\\\0"):
+            raise UsageError(
+                "A raw file cannot have this name.",
+                where=folder,
+                expected="a plain file name",
+                got=repr(file.name),
+                do="check the name of the category",
+            )
+        path = folder / file.name
+        if path.exists() and not path.is_file():
+            raise InputError(
+                "Something that is no file stands where a raw file belongs.",
+                where=path,
+                expected="a gzip file, or nothing",
+                got="a folder" if path.is_dir() else "a special file",
+                do="move it away",
+            )
+    return [file.name for file in files if not (folder / file.name).is_file()]
+
+
+def fetch(
+    files: Sequence[RawFile],
+    folder: Path,
+    mirrors: Sequence[str],
+    *,
+    offline_command: str,
+    progress: Progress | None = None,
+    timeout_s: float = 30.0,
+    retries: int = 4,
+) -> list[Path]:
+    """Make sure that `files` are in `folder`, downloading what is missing.
+
+    A download that stops for any reason goes on at the next call where it stopped, unless the
+    file has changed on the server meanwhile.
+
+    Args:
+        files: what is needed.
+        folder: where the files are or go; made if need be.
+        mirrors: URLs of folders that hold the files, tried in this order.
+        offline_command: a command that works without the network, for the message.
+        progress: told of every byte; by default a bar or lines on stderr.
+        timeout_s: seconds without a byte after which a transfer counts as broken. Connecting is
+            given at most 5 s.
+        retries: attempts after the first that brought nothing new, before an address is given up.
+
+    Returns:
+        The path of each file, in order.
+
+    Raises:
+        EnvironmentFault: no mirror gave a file, another process is downloading it, or the disk
+            gave out.
+        InputError, UsageError: see `missing`.
+    """
+    if missing(files, folder):
+        shown = stderr_progress() if progress is None else progress
+        downloader = Downloader(shown, timeout_s, retries)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for file in files:
+                part = Part(file.name, folder / f"{file.name}.part")
+                with _alone(part):
+                    # Asked again: another process may have placed it since.
+                    tried = (
+                        _from_mirrors(downloader, file, part, mirrors, shown)
+                        if missing([file], folder)
+                        else []
+                    )
+                if tried:
+                    raise _no_mirror(tried, file, files, folder, offline_command)
+        except OSError as error:
+            raise _disk_fault(error, folder) from error
+        finally:
+            downloader.close()
+            shown.stop()
+    return [folder / file.name for file in files]
+
+
+def _from_mirrors(
+    downloader: Downloader, file: RawFile, part: Part, mirrors: Sequence[str], progress: Progress
+) -> list[_Tried]:
+    """Place `file` from the first mirror that gives it; else return what each one answered."""
+    tried: list[_Tried] = []
+    for mirror in mirrors:
+        # The name is ours, whatever a redirect or a Content-Disposition says.
+        url = f"{mirror.rstrip('/')}/{quote(file.name)}"
+        try:
+            _place(downloader, file, part, url)
+        except RefusedError as refused:
+            tried.append(_Tried(url, refused))
+            if len(tried) < len(mirrors):
+                progress.note(f"{url}: {refused.reason}; trying the next mirror")
+        else:
+            return []
+    return tried
+
+
+def _place(downloader: Downloader, file: RawFile, part: Part, url: str) -> None:
+    """Download `file` from `url`, check it, and rename it to its name.
+
+    A body that fails its check is discarded. If bytes of an earlier response were in it, the
+    address gets one chance to send the whole.
+    """
+    mixed = False
+
+    def bring(_url: str, output: str, _pooch: object) -> None:
+        # pooch's empty placeholder goes at once: a killed process leaves no litter.
+        Path(output).unlink()
+        nonlocal mixed
+        mixed = downloader.fill(part, url, file.published)
+        if file.published is None:
+            _check_gzip(part)
+        part.path.replace(output)
+
+    pooch.get_logger().setLevel("WARNING")
+    known = None if file.published is None else f"md5:{file.published.md5}"
+    for chance in (1, 2):
+        try:
+            pooch.retrieve(
+                url, known_hash=known, fname=file.name, path=part.path.parent, downloader=bring
+            )
+        except (ValueError, _DamagedError) as error:  # ValueError is pooch's wrong md5
+            part.discard()
+            if mixed and chance == 1:
+                continue
+            reason = "its md5 is not the published one" if known else f"damaged ({error})"
+            raise RefusedError(reason) from error
+        break
+    part.discard()
+    handle = os.open(part.path.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)  # the rename itself, too, outlives a power cut
+    finally:
+        os.close(handle)
+
+
+class _DamagedError(Exception):
+    """A gzip stream that does not hold together."""
+
+
+def _check_gzip(part: Part) -> None:
+    """Read the whole stream: where no checksum is published, its CRC has to do."""
+    try:
+        with igzip.open(part.path, "rb") as stream:  # type: ignore[no-untyped-call]
+            while stream.read(1 << 20):
+                pass
+    except DAMAGED as error:
+        raise _DamagedError(str(error)) from error
+
+
+@contextmanager
+def _alone(part: Part) -> Iterator[None]:
+    """Hold the lock of one download; it goes with the process, however that ends."""
+    path = part.path.with_name(f"{part.path.name}.lock")
+    with path.open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # The one before may have removed the file between our open and our lock.
+            ours = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+        except (BlockingIOError, FileNotFoundError):
+            ours = False
+        if not ours:
+            raise EnvironmentFault(
+                "Another process is downloading this file.",
+                where=part.path.with_name(part.name),
+                do="let it finish, then run the same command again",
+            )
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _no_mirror(
+    tried: Sequence[_Tried],
+    file: RawFile,
+    files: Sequence[RawFile],
+    folder: Path,
+    offline_command: str,
+) -> EnvironmentFault:
+    """Tell what to do when no mirror gave `file`."""
+    offline = not any(one.refused.reached for one in tried)
+    if offline:
+        what = "Raw files are missing, and no mirror can be reached: there seems to be no network."
+        first = "connect to the network and run the same command again"
+    elif all(one.refused.status == 404 for one in tried):
+        what = f"No mirror has {file.name}."
+        first = "check the name of the category"
+    else:
+        what = f"{file.name} could not be downloaded from any mirror."
+        first = "run the same command again later: what is downloaded is kept"
+    return EnvironmentFault(
+        what,
+        where=folder,
+        expected=INDENT.join(missing(files, folder)),
+        got=INDENT.join(f"{one.url}: {one.refused.reason}" for one in tried),
+        do=INDENT.join(
+            (
+                first,
+                f"or bring the missing files yourself and put them in {folder}",
+                f"or, without a network, run `{offline_command}`",
+            )
+        ),
+    )
+
+
+def _disk_fault(error: OSError, folder: Path) -> EnvironmentFault:
+    """Tell what to do when the disk gives out."""
+    full = error.errno in FULL
+    return EnvironmentFault(
+        "The disk is full." if full else "The folder for raw files cannot be used.",
+        where=error.filename or folder,
+        expected="room for the raw files" if full else "a folder that can be written to",
+        got=error.strerror or str(error),
+        do="make room and run the same command again: it goes on where it stopped"
+        if full
+        else "give another folder, or the right to write to this one",
+    )

@@ -1,0 +1,152 @@
+"""Amazon's meta lines, which are Python literals: an exact reader, and a fast one proved equal.
+
+`read_item` is the truth: `ast.literal_eval`, which evaluates literals and runs nothing. It takes
+about 100 microseconds a line, a minute for Electronics, though one line in eight is wanted. So
+`scan_items` lets Polars match each line against one anchored regular expression, and gives up on
+whatever it is not sure of.
+
+Why that is the same:
+
+* A line in the grammar is a dict display whose strings, numbers and lists are spelled in a way
+  that Python accepts and that the expression reads as Python does: a string ends at its first
+  unescaped quote, no two strings touch, nothing has a prefix, no name or operator occurs. So
+  `literal_eval` cannot fail on it.
+* The expression spells out the dict's own keys: `asin` once, `categories` at most once, and any
+  other begins with another letter and has no escape. So no later key replaces them, wherever
+  else those words occur.
+* The asin is read from the line's start, or where the word occurs once in the line and so is the
+  key. The last category is read only where the word `categories` occurs once.
+"""
+
+from __future__ import annotations
+
+import ast
+import warnings
+from typing import Any
+
+import polars as pl
+
+NOT_LITERAL = "not a Python literal"
+NOT_DICT = "not a dict"
+NO_ASIN = "no asin"
+ASIN_NOT_TEXT = "asin is not text"
+BAD_CATEGORIES = "categories is not a list of lists of text"
+
+Item = tuple[str, str | None]
+
+
+def read_item(text: str) -> Item | str:
+    """Read one meta line exactly: `(asin, category)`, or the reason why it cannot be read.
+
+    The category is the last element of the last path (`categories[-1][-1]` in DIN's released
+    preprocessing), None for an item without categories or whose last path is empty. Of a key that
+    is there twice the last one counts, as in Python.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # odd escapes in a string are no error
+            value = ast.literal_eval(text)
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        return NOT_LITERAL
+    if not isinstance(value, dict):
+        return NOT_DICT
+    asin = value.get("asin")
+    if asin is None or asin == "":
+        return NO_ASIN
+    if not is_text(asin):
+        return ASIN_NOT_TEXT
+    paths = value.get("categories", [])
+    if not isinstance(paths, list) or not all(_is_path(path) for path in paths):
+        return BAD_CATEGORIES
+    return asin, paths[-1][-1] if paths and paths[-1] else None
+
+
+def is_text(value: Any) -> bool:
+    """Whether `value` is a string that can be stored as UTF-8 (it has no lone surrogate)."""
+    if not isinstance(value, str):
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _is_path(value: Any) -> bool:
+    return isinstance(value, list) and all(is_text(name) for name in value)
+
+
+def scan_items(lines: pl.Series, wanted: frozenset[str]) -> pl.DataFrame:
+    """Read the meta lines that are in the grammar, at once.
+
+    Args:
+        lines: (lines,) strings, each ending in a newline.
+        wanted: the asins to keep.
+
+    Returns:
+        A row for each line that is wanted or unsure, in order: index (uint32, in `lines`), sure
+        (bool), item and category (strings). What is not sure is for `read_item` to decide. A
+        line without a row is a good one that is not wanted.
+    """
+    frame = lines.to_frame("text").with_row_index()
+    matched = [
+        pl.col("text").str.contains(_ONE).alias("one"),
+        pl.col("text").str.extract(_ASIN_FIRST).alias("item"),
+    ]
+    # Most of the time goes here, and Polars gives an expression one core: so a part for each.
+    parts = frame.iter_slices(max(1, -(-len(lines) // pl.thread_pool_size())))
+    frame = pl.concat(pl.collect_all([part.lazy().with_columns(matched) for part in parts]))
+    # Few lines have no categories, so the second expression sees few lines.
+    none = frame.filter(~pl.col("one")).filter(pl.col("text").str.contains(_NONE))["index"]
+    frame = frame.with_columns(ok=pl.col("one") | pl.col("index").is_in(none.implode()))
+    late = pl.col("ok") & pl.col("item").is_null()
+    if frame.select(late.any()).item():
+        asin = pl.when(_once("asin")).then(pl.col("text").str.extract(_ASIN))
+        late_frame = frame.filter(late).with_columns(item=asin)
+        frame = pl.concat([frame.filter(~late), late_frame]).sort("index")
+    sure = pl.col("ok") & pl.col("item").is_not_null()
+    # The set is built once a file; Polars' is_in would hash all that is wanted for every block.
+    kept = pl.Series([item in wanted for item in frame["item"].to_list()], dtype=pl.Boolean)
+    category = pl.when("one", _once("categories")).then(pl.col("text").str.extract(_LAST_CATEGORY))
+    return (
+        frame.filter(~sure | kept)
+        .with_columns(category=category)
+        .select(
+            "index",
+            "item",
+            sure=sure & (~pl.col("one") | pl.col("category").is_not_null()),
+            category=pl.col("category").str.head(-1).str.tail(-1),  # without its quotes
+        )
+    )
+
+
+def _once(word: str) -> pl.Expr:
+    return pl.col("text").str.count_matches(word, literal=True) == 1
+
+
+# The grammar. Quotes are \x27 and \x22 inside classes, so that these strings stay readable.
+# No \ud800 to \udfff: Python takes them, but what has one cannot be stored.
+_UNICODE = r"u(?:[0-9a-ce-fA-CE-F][0-9a-fA-F]{3}|[dD][0-7][0-9a-fA-F]{2})"
+_ESCAPE = rf"\\(?:[\\\x27\x22abfnrtv]|x[0-9a-fA-F]{{2}}|{_UNICODE})"
+_TEXT = rf"""(?:'(?:[^\x27\\\x00-\x1f]|{_ESCAPE})*'|"(?:[^\x22\\\x00-\x1f]|{_ESCAPE})*")"""
+_NUMBER = r"-?(?:0|[1-9][0-9]{0,17})(?:\.[0-9]{1,20})?(?:e[-+]?[0-9]{1,3})?"
+
+
+def _list(element: str) -> str:
+    return rf"\[(?:{element}(?:, {element})*)?\]"
+
+
+_TEXTS = _list(_TEXT)
+_ENTRY = f"{_TEXT}: (?:{_TEXT}|{_NUMBER}|{_TEXTS})"
+_DICT = rf"\{{(?:{_ENTRY}(?:, {_ENTRY})*)?\}}"
+# A key that can be neither asin nor categories, since it begins otherwise.
+_OTHER = f"'[bd-zA-Z_][A-Za-z0-9_ ]*': (?:{_TEXT}|{_NUMBER}|None|True|False|{_TEXTS}|{_DICT})"
+_ASIN = "'asin': '([A-Za-z0-9_-]+)'"
+_CATEGORIES = f"'categories': {_list(_TEXTS)}"
+_BEFORE, _AFTER = f"(?:{_OTHER}, )*", rf"(?:, {_OTHER})*\}}\r?\n$"
+_BETWEEN = f"{_ASIN}, {_BEFORE}{_CATEGORIES}|{_CATEGORIES}, {_BEFORE}{_ASIN}"
+_ONE = rf"^\{{{_BEFORE}(?:{_BETWEEN}){_AFTER}"
+_NONE = rf"^\{{{_BEFORE}{_ASIN}{_AFTER}"
+_ASIN_FIRST = rf"^\{{{_ASIN}"
+_PLAIN = r"(?:'[^\x27\\]*'|\x22[^\x22\\]*\x22)"
+_LAST_CATEGORY = rf"'categories': \[(?:{_list(_PLAIN)}, )*\[(?:{_PLAIN}, )*({_PLAIN})\]\]"

@@ -1,0 +1,484 @@
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.lines import line_offsets
+from pipeline.sources import amazon_parse, python_literal, review_json
+from pipeline.sources.amazon_parse import Parsed, read_meta, read_reviews
+from schemas.tables import Meta, Rejected, Reviews, check
+
+SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
+BEAUTY = SHARED / "data" / "amazon_beauty"
+MUSIC = SHARED / "data" / "amazon_musical_instruments"
+
+Rows = list[tuple[Any, ...]]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("amazon")
+
+
+def gather(parsed: list[Parsed]) -> tuple[Rows, list[tuple[int, str]]]:
+    """The rows, and (1-based line, reason) of the refused."""
+    rows = [row for block in parsed for row in block.rows.rows()]
+    refused = [row for block in parsed for row in block.rejected.select("line", "reason").rows()]
+    return rows, refused
+
+
+def one_by_one(lines: list[bytes], read: Any) -> tuple[Rows, list[tuple[int, str]]]:
+    """What the exact reader says of each line by itself."""
+    rows: Rows = []
+    refused = []
+    for number, line in enumerate(lines):
+        if not line.strip(b" \t\r"):
+            continue
+        try:
+            found = read(line.decode())
+        except UnicodeDecodeError:
+            found = "not UTF-8"
+        if isinstance(found, str):
+            refused.append((number + 1, found))
+        else:
+            rows.append((number, *found))
+    return rows, refused
+
+
+# ---- reviews
+
+GOOD = '{"reviewerID": "A1", "asin": "0528881469", "unixReviewTime": 1370131200}'
+IDS = ["A2IBPI20UZIR0U", "0528881469", "1384719342", "972345678X", "true", "false", "tom", "", "é"]
+ID_TEXTS = [
+    *(json.dumps(i) for i in IDS),
+    *("7", "-7", "-0", "0", "1e16", "100000.0", "18446744073709551616", "9" * 30, "true", "null"),
+    *('["A"]', '{"a": 1}', '"\\ud800"', '"A\\ud800"', '"\\u0041"', '"A\\u0000"', '"a b"', '"\\q"'),
+]
+TIMES = [
+    *("1370131200", "0", "-0", "-1", "5.0", "1e3", "null", "true", '"5"', "[5]", "007", "+5"),
+    *(str(2**63 - 1), str(2**63), "9" * 25, "9" * 5_000, "-" + "9" * 25),
+]
+OTHERS = [
+    *("5.0", "NaN", "-Infinity", "1e999", "1.", "9" * 5_000, '"\\ud800"', '"a\tb"', '"\\u00zz"'),
+    *("[0, 0]", '"{} [] \\" , é"', "[" * 40 + "]" * 40, "[" * 1_010 + "]" * 1_010, '{"a": {}}'),
+    *("[" * 3_000 + "]" * 3_000, "[1,]", "{}", "1 2", "/* */ 1", "'x'", '"\u2028"', '"'),
+]
+KEYS = ["reviewerID", "asin", "unixReviewTime", "as\\u0069n", "helpful", "asin "]
+
+
+@st.composite
+def review_lines(draw: st.DrawFn) -> bytes:
+    """A line that is good, odd or broken."""
+    kind = draw(st.integers(0, 9))
+    if kind < 3:
+        text = GOOD
+    elif kind < 8:
+        pairs = [
+            ("reviewerID", draw(st.sampled_from(ID_TEXTS))),
+            ("asin", draw(st.sampled_from(ID_TEXTS))),
+            ("unixReviewTime", draw(st.sampled_from(TIMES))),
+            *draw(
+                st.lists(
+                    st.tuples(st.sampled_from(KEYS), st.sampled_from(ID_TEXTS + TIMES + OTHERS)),
+                    max_size=2,
+                )
+            ),
+        ]
+        # Most have just one thing wrong, or nothing.
+        good = ['"A1"', '"B1"', "5"]
+        keep = draw(st.integers(0, 3))
+        pairs[:3] = [p if i == keep else (p[0], good[i]) for i, p in enumerate(pairs[:3])]
+        if draw(st.booleans()):
+            pairs = draw(st.permutations(pairs))
+        if draw(st.integers(0, 5)) == 0:
+            pairs.pop()
+        colon = draw(st.sampled_from([": ", ":", " : "]))
+        text = "{" + ", ".join(f'"{key}"{colon}{value}' for key, value in pairs) + "}"
+    else:
+        text = draw(
+            st.sampled_from(
+                [
+                    *("", "  ", "\t\r", "x", "5", "null", "[]", f"[{GOOD}]", "{}", GOOD[:-1]),
+                    *(GOOD[20:], GOOD * 2, f"{GOOD} {GOOD}", f"{GOOD} x", f"{GOOD},", f" {GOOD}"),
+                    *(f"{GOOD}\r", f"\ufeff{GOOD}", f"{GOOD}\0", f"{GOOD}\u00a0"),
+                    GOOD.replace('"', "'"),
+                ]
+            )
+        )
+    line = text.encode("utf-8", "surrogatepass")
+    if draw(st.integers(0, 15)) == 0:
+        at = draw(st.integers(0, len(line)))
+        line = line[:at] + draw(st.sampled_from([b"\xff", b"\xed\xa0\x80", b"\x00"])) + line[at:]
+    return line
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    lines=st.lists(review_lines(), min_size=1, max_size=8),
+    block_bytes=st.sampled_from([1, 100, 300, 8 << 20]),
+)
+def test_reviews_are_what_the_exact_reader_says(
+    folder: Path, lines: list[bytes], block_bytes: int
+) -> None:
+    path = folder / "reviews.json"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    expected = one_by_one(lines, review_json.read_review)
+    assert gather(list(read_reviews(path, block_bytes))) == expected
+
+
+def test_each_odd_value_in_each_field(folder: Path) -> None:
+    good = {"reviewerID": '"A1"', "asin": '"B1"', "unixReviewTime": "5"}
+    values = ID_TEXTS + TIMES + OTHERS
+    lines = [
+        ("{" + ", ".join(f'"{k}": {v}' for k, v in (good | {key: value}).items()) + "}").encode()
+        for key in (*good, "x")
+        for value in values
+    ]
+    path = folder / "odd.json"
+    path.write_bytes(b"\n".join(lines))
+    expected = one_by_one(lines, review_json.read_review)
+    for block_bytes in (1, 8 << 20):
+        assert gather(list(read_reviews(path, block_bytes))) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (GOOD, ("A1", "0528881469", 1370131200)),
+        ('{"asin": 7, "reviewerID": "é", "unixReviewTime": 0, "asin": "x"}', ("é", "7", 0)),
+        ('{"asin": "a", "reviewerID": "b", "unixReviewTime": 1, "x": 1e999}', ("b", "a", 1)),
+        ("{", review_json.NOT_JSON),
+        (GOOD + "x", review_json.NOT_JSON),
+        (GOOD[:-1] + ', "x": NaN}', review_json.NOT_JSON),
+        (GOOD[:-1] + f', "x": {"[" * 3_000}{"]" * 3_000}}}', review_json.NOT_JSON),
+        ("[1]", review_json.NOT_OBJECT),
+        ('{"asin": "a", "unixReviewTime": 1}', review_json.NO_USER),
+        (GOOD.replace('"A1"', '""'), review_json.NO_USER),
+        (GOOD.replace('"A1"', "null"), review_json.NO_USER),
+        (GOOD.replace('"A1"', "true"), review_json.USER_NOT_TEXT),
+        (GOOD.replace('"A1"', "1.5"), review_json.USER_NOT_TEXT),
+        (GOOD.replace('"A1"', '"\\ud800"'), review_json.USER_NOT_TEXT),
+        (GOOD.replace("asin", "asin2"), review_json.NO_ITEM),
+        (GOOD.replace('"0528881469"', "[]"), review_json.ITEM_NOT_TEXT),
+        (GOOD.replace("unix", "posix"), review_json.NO_TIME),
+        (GOOD.replace("1370131200", "1.0"), review_json.TIME_NOT_WHOLE),
+        (GOOD.replace("1370131200", "false"), review_json.TIME_NOT_WHOLE),
+        (GOOD.replace("1370131200", "-1"), review_json.TIME_NEGATIVE),
+        (GOOD.replace("1370131200", str(2**63)), review_json.TIME_TOO_LARGE),
+    ],
+)
+def test_one_review(text: str, expected: Any) -> None:
+    assert review_json.read_review(text) == expected
+
+
+def test_what_is_json_does_not_depend_on_the_stack() -> None:
+    deep = GOOD[:-1] + f', "x": {"[" * 1_500}{"]" * 1_500}}}'
+    limit = sys.getrecursionlimit()
+    assert review_json.read_review(deep) == ("A1", "0528881469", 1370131200)
+    assert sys.getrecursionlimit() == limit
+
+
+def test_one_odd_line_in_a_large_block_is_found(folder: Path) -> None:
+    lines = [GOOD.encode()] * 5_000
+    lines[1_234], lines[2_000], lines[4_999] = b"{", b"", GOOD.replace('"A1"', "1e9").encode()
+    path = folder / "large.json"
+    path.write_bytes(b"\n".join(lines))
+    (parsed,) = read_reviews(path)
+    assert parsed.rows["row"].to_list() == [i for i in range(4_999) if i not in (1_234, 2_000)]
+    assert parsed.rejected.rows() == [
+        ("large.json", 1_235, review_json.NOT_JSON, "{"),
+        ("large.json", 5_000, review_json.USER_NOT_TEXT, lines[-1].decode()),
+    ]
+
+
+def test_usual_reviews_take_the_fast_path() -> None:
+    odd = GOOD.replace("A1", "t1").replace("0528881469", "1384719342")
+    data = f"{GOOD}\n{odd}\n".encode() * 2
+    scanned = review_json.scan_reviews(data, line_offsets(data))
+    assert scanned is not None
+    assert scanned["sure"].all()
+    text = pl.Series([f"{GOOD}\n", GOOD[:-1] + ', "a": [0, 1.5], "b": {"c": "\\u00e9 \\""}}\r\n'])
+    assert review_json.looks_good(text).all()
+
+
+def test_long_lines_are_refused(folder: Path) -> None:
+    long = GOOD[:-1] + ', "x": "' + "é" * (9 << 20) + '"}'
+    path = folder / "long.json"
+    path.write_text(f"{GOOD}\n{long}\n{GOOD}\n", encoding="utf-8")
+    rows, refused = gather(list(read_reviews(path)))
+    assert [row[0] for row in rows] == [0, 2]
+    assert refused == [(2, amazon_parse.TOO_LONG)]
+    rejected = pl.concat([parsed.rejected for parsed in read_meta(path, pl.Series(["B1"]))])
+    assert rejected.filter(line=2).select("reason", "text").rows() == [
+        (amazon_parse.TOO_LONG, long[:200])
+    ]
+
+
+# ---- meta
+
+TEXTS = [
+    *(
+        "plain",
+        "it's",
+        'say "x"',
+        "both ' and \"",
+        "back\\slash",
+        "tab\there",
+        "nul\0",
+        "line\nend",
+    ),
+    *(
+        "é",
+        "\u2028",
+        "\U0001f600",
+        "\ud800",
+        "'categories': [['Fake']]",
+        "'asin': 'B2'",
+        "]]",
+        "', '",
+    ),
+    *("x', 'categories': [['No']], 'y': '", "categories", "asin", "\x7f", "\x85", "u'x'", "#", ""),
+]
+KEYS_META = [
+    "title",
+    "brand",
+    "related",
+    "salesRank",
+    "price",
+    "Asin",
+    "color",
+    "also",
+    "a'b",
+    "x y",
+]
+texts = st.sampled_from(TEXTS)
+numbers = st.sampled_from([0, 1, -5, 12.5, 1e300, 1e-7, 10**30, True, None])
+paths = st.lists(st.lists(texts, max_size=3), max_size=3)
+values = st.one_of(
+    texts,
+    numbers,
+    st.lists(texts, max_size=3),
+    st.dictionaries(texts, st.one_of(texts, numbers, st.lists(texts, max_size=2)), max_size=2),
+    paths,
+    st.sampled_from([(), (1,), {"a": {"b": []}}, b"bytes", 1j, {1, 2}, -1.0, [None], ["a", 1]]),
+)
+MUTATIONS = [
+    *(("'", "'''"), ("'", '"'), ("'", "u'"), (", ", ","), (", ", ",  "), (": ", ":"), ("}", ",}")),
+    *(
+        ("{", " {"),
+        ("{", "\t{"),
+        ("{", "{ "),
+        ("}", "} # x"),
+        ("}", "}\r"),
+        ("'", "' '"),
+        ("[", "("),
+    ),
+    *(
+        (": ", ": 'a' "),
+        (": ", ": 00"),
+        (": ", ": 1_0"),
+        (": ", ": -"),
+        (": ", ": 1 + "),
+        ("}", ""),
+    ),
+    *(
+        ("'", "\\'"),
+        ("a", "\\x61"),
+        ("a", "\\q"),
+        ("a", "\\u12"),
+        ("a", "\\N{DASH}"),
+        ("a", "\x00"),
+    ),
+    *(
+        ("]", ",]"),
+        ("]", "]]"),
+        ("[", "[["),
+        ("'asin'", "'asin', 'asin'"),
+        ("B1", "B2"),
+        ("}", "}}"),
+    ),
+    *(("}", ", 'asin': 'B2'}"), ("}", ", 'categories': [['Z']]}"), ("}", ", '\\x61sin': 'B2'}")),
+    *(
+        ("}", ", 'categories': None}"),
+        ("}", ", 'asin': 5}"),
+        ("'", "b'"),
+        ("a", "é"),
+        ("a", "\ufeff"),
+    ),
+]
+
+
+@st.composite
+def meta_lines(draw: st.DrawFn) -> bytes:
+    """A line that is good, odd or broken."""
+    item = {"asin": draw(st.sampled_from(["B1", "B1", "B2", "0001", "b_-", "x y", "", 5, None]))}
+    if draw(st.integers(0, 4)):
+        item["categories"] = draw(paths if draw(st.integers(0, 5)) else values)
+    item |= draw(st.dictionaries(st.sampled_from(KEYS_META), values, max_size=3))
+    pairs = list(item.items())
+    if draw(st.booleans()):
+        pairs = draw(st.permutations(pairs))
+    if draw(st.integers(0, 9)) == 0:
+        pairs = pairs[1:]
+    text = repr(dict(pairs))
+    for old, new in draw(st.lists(st.sampled_from(MUTATIONS), max_size=2)):
+        places = [i for i in range(len(text)) if text.startswith(old, i)]
+        if places and draw(st.booleans()):
+            at = draw(st.sampled_from(places))
+            text = text[:at] + new + text[at + len(old) :]
+    if draw(st.integers(0, 15)) == 0:
+        text = draw(
+            st.sampled_from(["", " \t", "5", "[]", "x", "set()", "{}", "{1, 2}", "('a', )"])
+        )
+    line = text.encode("utf-8", "replace")
+    return line + b"\xff" if draw(st.integers(0, 15)) == 0 else line
+
+
+def by_literal_eval(text: str) -> Any:
+    """The item of a line, straight from `ast.literal_eval`; "" where it is refused."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            value = ast.literal_eval(text)
+        item = value["asin"]
+        path = value.get("categories", [])
+        item.encode()
+        assert isinstance(item, str)
+        assert item
+        assert isinstance(path, list)
+        for names in path:
+            assert isinstance(names, list)
+            assert all(isinstance(name, str) and name.encode() is not None for name in names)
+    except (ValueError, SyntaxError, TypeError, KeyError, AttributeError, AssertionError):
+        return ""
+    return item, path[-1][-1] if path and path[-1] else None
+
+
+@settings(max_examples=250, deadline=None)
+@given(
+    lines=st.lists(meta_lines(), min_size=1, max_size=6),
+    block_bytes=st.sampled_from([1, 200, 8 << 20]),
+)
+def test_items_are_what_python_says(folder: Path, lines: list[bytes], block_bytes: int) -> None:
+    path = folder / "meta.json"
+    path.write_bytes(b"\n".join(lines) + b"\n")
+    rows, refused = one_by_one(lines, by_literal_eval)
+    wanted = ["B1", "0001", "x y"]
+    found, reasons = gather(list(read_meta(path, pl.Series(wanted), block_bytes)))
+    assert found == [row for row in rows if row[1] in wanted]
+    assert [line for line, _ in reasons] == [line for line, _ in refused]
+
+
+ITEM = "{'asin': 'B1', 'title': \"it's\", 'categories': [['A', 'B'], ['C', 'D']]}"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (ITEM, ("B1", "D")),
+        ("{'asin': 'B1'}", ("B1", None)),
+        ("{'asin': 'B1', 'categories': []}", ("B1", None)),
+        ("{'asin': 'B1', 'categories': [['A'], []]}", ("B1", None)),
+        ("{'asin': 'B1', 'categories': [['']]}", ("B1", "")),
+        ("{'asin': 'B1', 'asin': 'B2', 'categories': [['A'], [\"x'y\"]]}", ("B2", "x'y")),
+        ("{'asin': __import__('os').getcwd()}", python_literal.NOT_LITERAL),
+        ("{'asin': 'B1'", python_literal.NOT_LITERAL),
+        ('{"asin": null}', python_literal.NOT_LITERAL),
+        ("{[]: 1}", python_literal.NOT_LITERAL),
+        ("(" * 300 + ")" * 300, python_literal.NOT_LITERAL),
+        ("{'a': " + "-" * 100_000 + "1}", python_literal.NOT_LITERAL),
+        ("['asin']", python_literal.NOT_DICT),
+        ("{'title': 'x'}", python_literal.NO_ASIN),
+        ("{'asin': ''}", python_literal.NO_ASIN),
+        ("{'asin': b'B1'}", python_literal.ASIN_NOT_TEXT),
+        ("{'asin': '\\ud800'}", python_literal.ASIN_NOT_TEXT),
+        ("{'asin': 'B1', 'categories': None}", python_literal.BAD_CATEGORIES),
+        ("{'asin': 'B1', 'categories': [['A', 1]]}", python_literal.BAD_CATEGORIES),
+        ("{'asin': 'B1', 'categories': ['A']}", python_literal.BAD_CATEGORIES),
+    ],
+)
+def test_one_item(text: str, expected: Any) -> None:
+    assert python_literal.read_item(text) == expected
+
+
+def test_usual_items_take_the_fast_path() -> None:
+    usual = [
+        ITEM,
+        "{'asin': 'B1', 'categories': [['A']], 'description': 'caf\\xc3\\xa9 [\\'x\\'] {}: é'}",
+        "{'title': 'x', 'asin': 'B1', 'price': 9.99, 'categories': [[\"Men's\", \"Women's\"]]}",
+        "{'categories': [['A', 'B']], 'related': {'also_bought': ['B2', 'B3']}, 'asin': 'B1'}",
+        "{'asin': 'B1', 'salesRank': {'Toys & Games': 1}, 'title': 'x', 'brand': None}",
+        "{'asin': 'B1', 'salesRank': {}, 'categories': [['A', 'B']], 'imUrl': 'http://x'}\r",
+        "{'asin': 'B9', 'categories': [['A', 'B']], 'description': \"'categories': [['Z']]\"}",
+    ]
+    lines = pl.Series([f"{line}\n" for line in usual])
+    scanned = python_literal.scan_items(lines, frozenset(["B1"]))
+    assert scanned.select("index", "sure", "item", "category").rows() == [
+        (0, True, "B1", "D"),
+        (1, True, "B1", "A"),
+        (2, True, "B1", "Women's"),
+        (3, True, "B1", "B"),
+        (4, True, "B1", None),
+        (5, True, "B1", "B"),
+    ]
+
+
+def test_a_description_cannot_mislead() -> None:
+    tricky = [
+        "{'asin': 'B1', 'description': \"'categories': [['Fake']]\", 'categories': [['Real']]}",
+        "{'asin': 'B1', 'categories': [['Real']], 'title': \"'categories': [['Fake']]\"}",
+        "{'asin': 'B1', 'description': \"'categories': [['Fake']]\"}",
+    ]
+    scanned = python_literal.scan_items(pl.Series([f"{t}\n" for t in tricky]), frozenset(["B1"]))
+    sure = dict(scanned.filter("sure").select("index", "category").rows())
+    exact = [python_literal.read_item(text) for text in tricky]
+    assert exact == [("B1", "Real"), ("B1", "Real"), ("B1", None)]
+    assert all(exact[index] == ("B1", category) for index, category in sure.items())
+
+
+# ---- the real files
+
+
+def real(path: Path) -> Path:
+    if not path.exists():
+        pytest.skip(f"{path} is not here (set TINPREP_SHARED)")
+    return path
+
+
+def test_beauty() -> None:
+    path = real(BEAUTY / "reviews_Beauty_5.json.gz")
+    parsed = list(read_reviews(path))
+    rows = pl.concat([block.rows for block in parsed])
+    check(Reviews, rows, path)
+    assert sum(block.rejected.height for block in parsed) == 0
+    assert rows["row"].to_list() == list(range(198_502))
+    assert (rows["user"].n_unique(), rows["item"].n_unique()) == (22_363, 12_101)
+
+    items = list(read_meta(real(BEAUTY / "meta_Beauty.json.gz"), rows["item"].unique()))
+    meta = pl.concat([block.rows for block in items])
+    check(Meta, meta, path)
+    check(Rejected, pl.concat([block.rejected for block in items]), path)
+    assert meta["item"].n_unique() == meta.height == 12_101
+    assert (meta["category"].n_unique(), meta["category"].null_count()) == (195, 0)
+
+
+def test_musical_instruments() -> None:
+    path = real(MUSIC / "reviews_Musical_Instruments_5.json.gz")
+    rows, refused = gather(list(read_reviews(path, 1 << 20)))
+    lines = [json.loads(line) for line in gzip.decompress(path.read_bytes()).splitlines()]
+    assert refused == []
+    assert rows == [
+        (i, x["reviewerID"], x["asin"], x["unixReviewTime"]) for i, x in enumerate(lines)
+    ]
+    assert len({row[1] for row in rows}) == 1_429

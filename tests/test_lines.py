@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import gzip
+import threading
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.lines import Block, blocks, estimate_lines, line_offsets
+from schemas.errors import InputError
+
+LINES = [b'{"row": %d}' % i for i in range(20_000)]
+TEXT = b"\n".join(LINES) + b"\n"
+ZIPPED = gzip.compress(TEXT, mtime=0)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("lines")
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    lines=st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"\r")), max_size=30),
+    last_newline=st.booleans(),
+    members=st.integers(0, 3),
+    block_bytes=st.integers(1, 80),
+    limit=st.integers(1, 15),
+)
+def test_every_line_is_in_one_block(
+    folder: Path,
+    lines: list[bytes],
+    last_newline: bool,
+    members: int,
+    block_bytes: int,
+    limit: int,
+) -> None:
+    data = b"\n".join(lines) + (b"\n" if lines and last_newline else b"")
+    if members or data.startswith(b"\x1f\x8b"):
+        cut = len(data) // max(members, 1) + 1
+        parts = [data[i : i + cut] for i in range(0, len(data), cut)] or [b""]
+        path, raw = folder / "x.gz", b"".join(gzip.compress(part) for part in parts)
+    else:
+        path, raw = folder / "x.txt", data
+    path.write_bytes(raw)
+    expected = data.split(b"\n")
+    if not expected[-1]:
+        expected.pop()
+
+    found: list[bytes | None] = []
+    for block in blocks(path, block_bytes, limit):
+        assert block.first_line == len(found)
+        if block.too_long is not None:
+            assert (block.data, block.lines) == (b"", 1)
+            assert block.too_long.startswith(expected[len(found)][: limit + 1])
+            found.append(None)
+            continue
+        assert block.data.endswith(b"\n")
+        assert block.lines == block.data.count(b"\n")
+        found += block.data.split(b"\n")[:-1]
+    assert found == [None if len(line) > limit else line for line in expected]
+    assert estimate_lines(path) == len(expected)
+
+
+def test_blocks_are_about_as_large_as_asked(folder: Path) -> None:
+    path = folder / "sizes.gz"
+    path.write_bytes(ZIPPED)
+    sizes = [len(block.data) for block in blocks(path, 10_000)]
+    assert sum(sizes) == len(TEXT)
+    assert max(sizes) < 20_100
+    assert min(sizes[:-1]) > 9_900
+
+
+def test_an_empty_plain_file_has_no_line(folder: Path) -> None:
+    path = folder / "empty.json"
+    path.write_bytes(b"")
+    assert list(blocks(path)) == []
+    assert estimate_lines(path) == 0
+
+
+def test_offsets() -> None:
+    assert line_offsets(b"ab\n\nc\n").tolist() == [0, 3, 4, 6]
+    assert line_offsets(b"").tolist() == [0]
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (ZIPPED[:-20], "cut short or damaged"),
+        (ZIPPED[:-3], "cut short or damaged"),
+        (ZIPPED[: len(ZIPPED) // 2], "cut short or damaged"),
+        (ZIPPED[:5], "cut short or damaged"),
+        (ZIPPED[:-8] + b"abcd" + ZIPPED[-4:], "cut short or damaged"),
+        (ZIPPED[:-4] + b"abcd", "cut short or damaged"),
+        (ZIPPED[:5_000] + b"\xff" * 50 + ZIPPED[5_050:], "cut short or damaged"),
+        (ZIPPED + b"garbage", "cut short or damaged"),
+        (ZIPPED + ZIPPED[:9], "cut short or damaged"),
+        (b"<html>not found</html>", "not gzip, though it is named so"),
+        (b"", "not gzip, though it is named so"),
+    ],
+)
+@pytest.mark.parametrize("block_bytes", [1_000, 8 << 20])
+def test_damage_is_one_error(folder: Path, content: bytes, said: str, block_bytes: int) -> None:
+    path = folder / "damaged.json.gz"
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=said) as caught:
+        list(blocks(path, block_bytes))
+    assert caught.value.where == path
+    with pytest.raises(InputError, match=said):
+        estimate_lines(path)
+
+
+def test_the_error_says_how_far_reading_came(folder: Path) -> None:
+    path = folder / "second_member.gz"
+    many = gzip.compress(TEXT * 40)
+    path.write_bytes(many + ZIPPED[:-100])
+    with pytest.raises(InputError) as caught:
+        list(blocks(path))
+    # What was being decompressed when it ended is lost: at most one block.
+    assert caught.value.line is not None
+    assert 20_000 * 40 - (9 << 20) // 12 < caught.value.line <= 20_000 * 41
+
+
+def test_zeros_may_pad_a_gzip_file(folder: Path) -> None:
+    path = folder / "padded.gz"
+    path.write_bytes(ZIPPED + b"\0" * 100)
+    assert b"".join(block.data for block in blocks(path)) == TEXT
+    assert estimate_lines(path) == len(LINES)
+
+
+def test_gzip_is_known_by_its_magic_and_not_by_its_name(folder: Path) -> None:
+    path = folder / "zipped.json"
+    path.write_bytes(ZIPPED)
+    assert sum(block.lines for block in blocks(path)) == len(LINES)
+
+
+def test_no_file_and_a_folder(folder: Path) -> None:
+    for path, said in ((folder / "absent.gz", "missing"), (folder, "is a folder")):
+        for read in (lambda p: list(blocks(p)), estimate_lines):
+            with pytest.raises(InputError, match=said):
+                read(path)
+
+
+def test_a_file_that_cannot_be_read() -> None:
+    path = Path("/proc/self/mem")  # reading its first bytes fails even for root
+    if not path.exists():
+        pytest.skip("this system has no /proc/self/mem")
+    for read in (lambda p: list(blocks(p)), estimate_lines):
+        with pytest.raises(InputError, match="cannot be read"):
+            read(path)
+
+
+def test_a_very_long_line_takes_no_memory(folder: Path) -> None:
+    path = folder / "long.json"
+    with path.open("wb") as file:
+        file.write(b"first\n")
+        for _ in range(64):
+            file.write(b"a" * (1 << 20))
+        file.write(b"\nlast")
+    tracemalloc.start()
+    found = list(blocks(path, 1 << 20, 2 << 20))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [(block.first_line, block.data) for block in found] == [
+        (0, b"first\n"),
+        (1, b""),
+        (2, b"last\n"),
+    ]
+    assert found[1] == Block(1, b"", 1, b"a" * 800)
+    assert peak < 16 << 20
+
+
+def test_the_estimate_is_near_for_a_large_file(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    path = folder / "large.gz"
+    lines = [rng.bytes(int(n)).hex().encode() for n in rng.integers(20, 200, 80_000)]
+    path.write_bytes(gzip.compress(b"\n".join(lines), compresslevel=1))
+    assert path.stat().st_size > 8 << 20
+    assert estimate_lines(path) == pytest.approx(len(lines), rel=0.02)
+
+
+def test_leaving_early_stops_the_decompressor(folder: Path) -> None:
+    path = folder / "early.gz"
+    path.write_bytes(gzip.compress(TEXT * 40, compresslevel=1))
+    before = threading.active_count()
+    stream = blocks(path, 1_000)
+    next(stream)
+    assert threading.active_count() == before + 1
+    stream.close()  # type: ignore[attr-defined]
+    assert threading.active_count() == before
+
+
+def test_a_stream_whose_opener_has_ended_never_looks_complete(folder: Path) -> None:
+    path = folder / "thread.gz"
+    path.write_bytes(gzip.compress(TEXT * 200, compresslevel=1))
+    stream = blocks(path, 1_000)
+    opener = threading.Thread(target=lambda: next(stream))
+    opener.start()
+    opener.join()
+    with pytest.raises(RuntimeError, match="thread that began"):
+        list(stream)

@@ -1,0 +1,147 @@
+"""Small data sets in the contract's schema, with an effect to find."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from schemas.manifest import Bins, Manifest, ShardFile
+from schemas.shards import shard_schema
+
+MakeDataset = Callable[..., Path]
+
+
+def _column(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:
+    """Histories as the schema's list type, padded with 0 where its size is fixed."""
+    dtype = kind.value_type.to_pandas_dtype()
+    if pa.types.is_fixed_size_list(kind):
+        cells = np.zeros((len(values), kind.list_size), dtype)
+        for cell, value in zip(cells, values, strict=True):
+            cell[: len(value)] = value
+        return pa.FixedSizeListArray.from_arrays(pa.array(cells.ravel()), type=kind)
+    offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
+    flat = np.concatenate(values).astype(dtype)
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind)
+
+
+def write_dataset(
+    out: Path,
+    *,
+    layout: str = "ragged",
+    users: int = 60,
+    items: int = 30,
+    categories: int = 6,
+    max_len: int = 12,
+    min_len: int = 1,
+    splits: tuple[str, ...] = ("train", "valid", "test"),
+    train_pairs: int = 3,
+    extra: bool = False,
+    seed: int = 0,
+) -> Path:
+    """Write shards and a manifest: a positive is of the newest behaviour's category.
+
+    `extra` adds an id column `pid` of 4 ids, a float column `price`, and a matrix of
+    `session_length`, as other sources have.
+    """
+    rng = np.random.default_rng(seed)
+    category_of = rng.integers(2, categories + 2, items)
+    fields = ("item", "category")
+    schema = shard_schema(fields, layout, max_len)
+    if extra:
+        schema = schema.append(pa.field("pid", pa.int32(), nullable=False))
+        schema = schema.append(pa.field("price", pa.float32(), nullable=False))
+        element = pa.field("element", pa.int16(), nullable=False)
+        schema = schema.append(pa.field("session_length", pa.list_(element, 3), nullable=False))
+    shards, counts, row = [], {}, 0
+    for split in splits:
+        columns: dict[str, list] = {name: [] for name in schema.names}
+        for user in range(users):
+            for _ in range(train_pairs if split == "train" else 1):
+                n = int(rng.integers(min_len, max_len + 1))
+                history = rng.integers(0, items, n)
+                liked = category_of[history[-1]] if n else 2
+                same = np.flatnonzero(category_of == liked)
+                other = np.flatnonzero(category_of != liked)
+                interval = np.sort(rng.integers(0, 1000, n))[::-1]
+                for label, pool in ((1, same), (0, other)):
+                    target = rng.choice(pool)
+                    values = {
+                        "row": row,
+                        "user": user + 2,
+                        "target_item": target + 2,
+                        "target_category": category_of[target],
+                        "target_time": 10_000,
+                        "label": label,
+                        "history_length": n,
+                        "history_item": history + 2,
+                        "history_category": category_of[history],
+                        "history_position": np.arange(n, 0, -1),
+                        "history_interval_bin": 1 + interval // 250,
+                        "history_time": 10_000 - interval,
+                        "history_session": np.ones(n),
+                        "pid": row % 4,
+                        "price": row / 100,
+                        "session_length": np.arange(3),
+                    }
+                    for name in columns:
+                        columns[name].append(values[name])
+                    row += 1
+        arrays = []
+        for field in schema:
+            nested = pa.types.is_nested(field.type)
+            v = columns[field.name]
+            arrays.append(_column(v, field.type) if nested else pa.array(v).cast(field.type))
+        table = pa.table(arrays, schema=schema)
+        counts[split] = len(table)
+        (out / split).mkdir(parents=True)
+        half = len(table) // 2
+        for i, part in enumerate((table[:half], table[half:])):
+            path = f"{split}/part-{i:05d}.parquet"
+            pq.write_table(part, out / path, row_group_size=25)
+            shards.append(ShardFile(path, len(part), "0" * 64))
+    vocabulary = {"item": items + 2, "category": categories + 2, "user": users + 2}
+    manifest = Manifest(
+        format=1,
+        dataset="planted",
+        synthetic=True,
+        version="0",
+        config={},
+        inputs=[],
+        rows=counts,
+        fields=list(fields),
+        vocabulary=vocabulary | ({"pid": 4} if extra else {}),
+        layout=layout,
+        max_len=max_len,
+        bins=Bins(4, [249, 499, 749], [1, 1, 1, 1]),
+        history_lengths={},
+        rejected={},
+        notes=[],
+        shards=shards,
+    )
+    (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return out
+
+
+@pytest.fixture
+def make_dataset(tmp_path: Path) -> MakeDataset:
+    """`make_dataset(**options)` writes a data set into its own folder; see `write_dataset`."""
+    made = iter(range(100))
+    return lambda **options: write_dataset(tmp_path / f"data{next(made)}", **options)
+
+
+@pytest.fixture(scope="session")
+def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A ragged data set, to be read only."""
+    return write_dataset(tmp_path_factory.mktemp("planted") / "data")
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Small tensors are fastest, and sums the same everywhere, on one thread."""
+    torch.set_num_threads(1)

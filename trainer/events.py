@@ -1,0 +1,46 @@
+"""What a training tells while it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from trainer.metrics import Metrics
+
+
+@dataclass(frozen=True)
+class Started:
+    """Training begins: `rows` to train on per epoch, `parameters` counts numbers."""
+
+    dataset: str
+    synthetic: bool
+    model: str
+    encoding: str
+    device: str
+    rows: int
+    steps: int
+    parameters: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """So far: `loss` is the mean since the last such event, the rate leaves evaluations out."""
+
+    step: int
+    steps: int
+    epoch: int
+    loss: float
+    rows_per_second: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An evaluation on valid, and whether it is the best yet."""
+
+    step: int
+    metrics: Metrics
+    best: bool
+
+
+Event = Started | Progress | Evaluated
+OnEvent = Callable[[Event], None]

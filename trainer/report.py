@@ -1,0 +1,133 @@
+"""What a person sees of a training: progress while it runs, a table at its end."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from trainer import events
+from trainer.metrics import Metrics
+from trainer.runs import Result
+
+_LINE_EVERY_SECONDS = 10.0
+
+
+class LiveReport:
+    """Shows a training's events: a live bar on a terminal, plain lines elsewhere.
+
+    Give it to `train` as `on_event`, inside a `with`.
+
+    Args:
+        console: where to; standard error by default.
+    """
+
+    def __init__(self, console: Console | None = None) -> None:
+        self.console = console or Console(stderr=True)
+        self.bar: Progress | None = None
+        self.task: TaskID | None = None
+        if self.console.is_terminal:
+            self.bar = Progress(
+                TextColumn("epoch {task.fields[epoch]}"),
+                BarColumn(),
+                TextColumn("{task.percentage:>3.0f}%"),
+                TextColumn("{task.fields[rate]}"),
+                TextColumn("loss {task.fields[loss]}"),
+                TextColumn("valid GAUC {task.fields[gauc]}"),
+                TimeRemainingColumn(elapsed_when_finished=True),
+                console=self.console,
+            )
+        self.gauc = "-"
+        self.last_line = 0.0
+        self.begun = time.monotonic()
+
+    def __enter__(self) -> LiveReport:
+        if self.bar is not None:
+            self.bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def __call__(self, event: events.Event) -> None:
+        """Show one event."""
+        if isinstance(event, events.Started):
+            self._started(event)
+        elif isinstance(event, events.Progress):
+            self._progress(event)
+        else:
+            self.gauc = _figure(event.metrics.gauc) + (" (best)" if event.best else "")
+            if self.bar is None:
+                self._line(f"step {event.step:,}: valid GAUC {self.gauc}")
+            elif self.task is not None:
+                self.bar.update(self.task, gauc=self.gauc)
+
+    def _started(self, event: events.Started) -> None:
+        self.begun = time.monotonic()
+        self._line(
+            f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
+            f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
+        )
+        if self.bar is not None:
+            self.task = self.bar.add_task(
+                "", total=event.steps, epoch=1, rate="", loss="-", gauc=self.gauc
+            )
+
+    def _progress(self, event: events.Progress) -> None:
+        rate, loss = f"{event.rows_per_second:,.0f} rows/s", f"{event.loss:.4f}"
+        if self.bar is not None and self.task is not None:
+            self.bar.update(
+                self.task, completed=event.step, epoch=event.epoch + 1, rate=rate, loss=loss
+            )
+            return
+        now = time.monotonic()
+        if now - self.last_line >= _LINE_EVERY_SECONDS or event.step == event.steps:
+            self.last_line = now
+            left = (now - self.begun) * (event.steps / event.step - 1)
+            self._line(
+                f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: "
+                f"{rate}, loss {loss}, valid GAUC {self.gauc}, about {left:.0f} s left"
+            )
+
+    def _line(self, text: str) -> None:
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def result_table(result: Result) -> Table:
+    """The table at the end of a training: what the kept weights reach, and what it took."""
+    table = Table(
+        title=f"{result.model} ({result.encoding}) on {_dataset(result.dataset, result.synthetic)}",
+        caption=(
+            f"weights of step {result.best_step:,} of {result.steps:,}; "
+            f"{result.seconds:.1f} s, {result.rows_per_second:,.0f} rows/s in training "
+            f"on {result.device}; {result.run}"
+        ),
+    )
+    table.add_column("split")
+    for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
+        table.add_column(name, justify="right")
+    for split in ("test", "valid"):
+        if split in result.metrics:
+            table.add_row(split, *_cells(result.metrics[split]))
+    return table
+
+
+def _cells(m: Metrics) -> list[str]:
+    return [f"{m.rows:,}", *(_figure(x) for x in (m.gauc, m.pair_accuracy, m.auc, m.logloss))]
+
+
+def _figure(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _dataset(name: str, synthetic: bool) -> str:
+    return f"{name} (synthetic data)" if synthetic else name

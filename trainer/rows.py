@@ -1,0 +1,241 @@
+"""Rows of a split in memory, without padding.
+
+Legend: N rows (targets), T behaviours over all rows, L the longest history of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from schemas.errors import ContractError
+
+LENGTH = "history_length"
+HISTORY = "history_"
+
+Batch = dict[str, torch.Tensor]
+Array = NDArray[np.generic]
+Index = NDArray[np.int64]
+
+# What each stored type becomes in a batch: embeddings take int32, losses take float32.
+_TENSOR_TYPES = {"int8": "int32", "int16": "int32", "uint8": "int32", "bool": "int32"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Compact arrays of some rows: every history is a run in one flat array per column.
+
+    Attributes:
+        scalars: column -> array of N.
+        matrices: column of fixed-size lists other than histories -> array of N x K.
+        histories: column -> flat array of T.
+        lengths: behaviours of each row, N.
+        starts: where each row's behaviours begin in the flat arrays, N.
+    """
+
+    scalars: dict[str, Array]
+    matrices: dict[str, Array]
+    histories: dict[str, Array]
+    lengths: Index
+    starts: Index
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        tables = (self.scalars, self.matrices, self.histories)
+        return sum(a.nbytes for t in tables for a in t.values()) + 16 * len(self)
+
+    def take(self, rows: Index) -> Rows:
+        """The given rows, in the given order, with their behaviours laid out in that order."""
+        lengths = self.lengths[rows]
+        starts = np.cumsum(lengths) - lengths
+        source = np.repeat(self.starts[rows] - starts, lengths)
+        source += np.arange(len(source))
+        return Rows(
+            {name: a.take(rows) for name, a in self.scalars.items()},
+            {name: a.take(rows, axis=0) for name, a in self.matrices.items()},
+            {name: a.take(source) for name, a in self.histories.items()},
+            lengths,
+            starts,
+        )
+
+    def batch(self, lo: int, hi: int) -> Batch:
+        """Rows lo..hi as tensors, histories right-padded with 0 to the longest of them.
+
+        The rows' behaviours must lie one after another, as `take` and `from_arrow` leave them.
+        Tensors may share memory with these rows.
+        """
+        lengths = self.lengths[lo:hi]
+        # At least one column, so that a batch of empty histories has the usual shapes.
+        width = max(1, int(lengths.max(initial=0)))
+        mask = np.arange(width) < lengths[:, None]
+        first = int(self.starts[lo])
+        last = int(self.starts[hi - 1] + self.lengths[hi - 1])
+        out: Batch = {}
+        for table in (self.scalars, self.matrices):
+            for name, a in table.items():
+                kind = "float32" if name == "label" else _TENSOR_TYPES.get(a.dtype.name)
+                out[name] = torch.from_numpy(a[lo:hi].astype(kind or a.dtype, copy=False))
+        for name, a in self.histories.items():
+            padded = np.zeros(mask.shape, _TENSOR_TYPES.get(a.dtype.name, a.dtype.name))
+            padded[mask] = a[first:last]
+            out[name] = torch.from_numpy(padded)
+        return out
+
+
+def concat(parts: Iterable[Rows]) -> Rows:
+    """The rows of all parts, one part after another."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([p.lengths for p in parts])
+
+    def joined(tables: list[dict[str, Array]]) -> dict[str, Array]:
+        # Each column's pieces are dropped as soon as they are joined, to keep the peak low.
+        return {name: np.concatenate([t.pop(name) for t in tables]) for name in list(tables[0])}
+
+    return Rows(
+        joined([dict(p.scalars) for p in parts]),
+        joined([dict(p.matrices) for p in parts]),
+        joined([dict(p.histories) for p in parts]),
+        lengths,
+        np.cumsum(lengths) - lengths,
+    )
+
+
+def from_arrow(
+    table: pa.RecordBatch, limits: dict[str, int], max_len: int, where: Path | str
+) -> Rows:
+    """Check one Arrow batch of a shard, padded or ragged, and strip its padding.
+
+    Args:
+        table: columns of a shard, `history_length` among them.
+        limits: column -> the smallest integer that is too large for it (ids, positions, bins).
+        max_len: the manifest's `max_len`.
+        where: the shard, for messages.
+
+    Raises:
+        ContractError: a null, a value outside its vocabulary, lists that do not match
+            `history_length`, or a type that no batch can hold.
+    """
+    lengths: Index = _numpy(table.column(LENGTH), LENGTH, where).astype(np.int64)
+    _check_range(lengths, LENGTH, max_len + 1, where)
+    scalars: dict[str, Array] = {}
+    matrices: dict[str, Array] = {}
+    histories: dict[str, Array] = {}
+    for name, column in zip(table.schema.names, table.columns, strict=True):
+        kind = column.type
+        if not pa.types.is_nested(kind):
+            scalars[name] = values = _numpy(column, name, where)
+        elif pa.types.is_fixed_size_list(kind) and not name.startswith(HISTORY):
+            matrices[name] = values = _numpy(column.flatten(), name, where).reshape(
+                len(column), kind.list_size
+            )
+        elif pa.types.is_fixed_size_list(kind):
+            cells = _numpy(column.flatten(), name, where).reshape(len(column), kind.list_size)
+            if kind.list_size < lengths.max(initial=0):
+                raise _lengths_differ(name, where)
+            histories[name] = values = cells[np.arange(kind.list_size) < lengths[:, None]]
+        elif pa.types.is_list(kind):
+            offsets = column.offsets.to_numpy()
+            if not np.array_equal(np.diff(offsets), lengths):
+                raise _lengths_differ(name, where)
+            histories[name] = values = _numpy(column.flatten(), name, where)
+        else:
+            raise ContractError(
+                f"The column {name} is of a type that no batch can hold.",
+                where=where,
+                expected="numbers, or lists of numbers",
+                got=str(kind),
+            )
+        if name in limits:
+            _check_range(values, name, limits[name], where)
+    return Rows(scalars, matrices, histories, lengths, np.cumsum(lengths) - lengths)
+
+
+def _numpy(column: pa.Array, name: str, where: Path | str) -> Array:
+    if column.null_count:
+        raise ContractError(
+            f"The column {name} holds nulls.",
+            where=where,
+            expected="a value in every row",
+            got=f"{column.null_count} nulls",
+        )
+    values: Array = column.to_numpy(zero_copy_only=False)
+    if values.dtype.kind not in "biuf":
+        raise ContractError(
+            f"The column {name} is of a type that no batch can hold.",
+            where=where,
+            expected="numbers, or lists of numbers",
+            got=str(column.type),
+        )
+    return values
+
+
+def _check_range(values: Array, name: str, limit: int, where: Path | str) -> None:
+    if values.size and (values.min() < 0 or values.max() >= limit):
+        raise ContractError(
+            f"The column {name} holds a value that the manifest does not allow.",
+            where=where,
+            expected=f"0 to {limit - 1}",
+            got=f"{values.min()} to {values.max()}",
+            do="make the data set again: this shard and the manifest are not of one run",
+        )
+
+
+def _lengths_differ(name: str, where: Path | str) -> ContractError:
+    return ContractError(
+        f"The lists of {name} do not match {LENGTH}.",
+        where=where,
+        expected=f"as many behaviours in each row as {LENGTH} says",
+        got="other lengths",
+    )
+
+
+def batches_of(rows: Rows, order: Index, size: int, cells: int | None) -> Iterator[list[Batch]]:
+    """Cut rows into batches of `size`, each a list of groups of similar history length.
+
+    Rows are gathered a chunk of many batches at a time, so that a small batch costs little more
+    than its own padding.
+
+    Args:
+        rows: what to cut.
+        order: indices into `rows`.
+        size: rows per batch; the last batch may be shorter.
+        cells: the most history cells (rows x longest) that a group may have, at least one row;
+            None leaves each batch whole and in order.
+    """
+    mean = max(1.0, float(rows.lengths.mean())) if len(rows) else 1.0
+    per_chunk = max(1, int(min(65_536, 4_000_000 / mean)) // size) * size
+    for lo in range(0, len(order), per_chunk):
+        chosen = order[lo : lo + per_chunk]
+        if cells is not None:
+            of_batch = np.arange(len(chosen)) // size
+            chosen = chosen[np.lexsort((rows.lengths[chosen], of_batch))]
+        chunk = rows.take(chosen)
+        for start in range(0, len(chunk), size):
+            stop = min(start + size, len(chunk))
+            cuts = [start, stop]
+            if cells is not None:
+                cuts = _group_cuts(chunk.lengths, start, stop, cells)
+            yield [chunk.batch(a, b) for a, b in pairwise(cuts)]
+
+
+def _group_cuts(lengths: Index, start: int, stop: int, cells: int) -> list[int]:
+    """Where to cut start..stop, whose lengths ascend, so that each piece fits `cells`."""
+    cuts = [start]
+    while cuts[-1] < stop:
+        lo = cuts[-1]
+        area = np.arange(1, stop - lo + 1) * lengths[lo:stop]
+        cuts.append(lo + max(1, int(np.searchsorted(area, cells, side="right"))))
+    return cuts

@@ -1,0 +1,178 @@
+"""The folder of a run.
+
+```
+RUN/config.json    the resolved config, written first
+RUN/log.csv        one line an evaluation
+RUN/best.pt        the weights that are kept, and what rebuilds the model around them
+RUN/metrics.json   the result, written last: a folder with one is a finished run
+```
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import pickle
+import platform
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import InputError, UsageError
+from trainer.metrics import Metrics
+from trainer.models import Inputs, InterestModel, build
+
+CONFIG, LOG, BEST, METRICS = "config.json", "log.csv", "best.pt", "metrics.json"
+_LOG_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a finished training came to.
+
+    Attributes:
+        run: its folder.
+        dataset: the manifest's name of the data set.
+        synthetic: whether the data set is made up.
+        model: the recipe.
+        encoding: the temporal encoding.
+        metrics: of the kept weights, for each of `valid` and `test` that the data set has.
+        best_step: the step whose weights are kept; the last one where there is no valid.
+        steps: steps done.
+        seconds: of the whole training, evaluations included.
+        rows_per_second: of training alone.
+        device: `cpu` or `cuda`.
+        threads: CPU threads.
+    """
+
+    run: Path
+    dataset: str
+    synthetic: bool
+    model: str
+    encoding: str
+    metrics: dict[str, Metrics]
+    best_step: int
+    steps: int
+    seconds: float
+    rows_per_second: float
+    device: str
+    threads: int
+
+
+class Run:
+    """A run folder while it is written.
+
+    Args:
+        folder: where; made if absent.
+        config: the resolved config, plain values only.
+        force: replace the files of a finished run.
+
+    Raises:
+        UsageError: the folder holds a finished run, or cannot be one.
+    """
+
+    def __init__(self, folder: Path, config: dict[str, Any], force: bool) -> None:
+        self.folder, self.config = folder, config
+        if (folder / METRICS).exists() and not force:
+            raise UsageError(
+                "This folder holds the results of an earlier run.",
+                where=folder,
+                expected="a new folder",
+                got=f"a folder with {METRICS}",
+                do="choose another `--run`, or replace it with `--force`",
+            )
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                "The run's folder cannot be made.",
+                where=folder,
+                expected="a folder, or nothing yet",
+                got=str(error),
+            ) from None
+        for name in (METRICS, BEST, LOG):
+            (folder / name).unlink(missing_ok=True)
+        _write_json(folder / CONFIG, config)
+        with (folder / LOG).open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(_LOG_COLUMNS)
+
+    def log(self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics) -> None:
+        """Append one evaluation to the log."""
+        m = metrics
+        row = (step, epoch, loss, m.gauc, m.pair_accuracy, m.auc, m.logloss, round(seconds, 3))
+        with (self.folder / LOG).open("a", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerow(["" if value is None else value for value in row])
+
+    def save(self, model: InterestModel, built: dict[str, Any]) -> None:
+        """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
+        content = {"built": built, "weights": model.state_dict()}
+        _atomically(self.folder / BEST, lambda path: torch.save(content, path))
+
+    def finish(self, result: Result) -> None:
+        """Write the result for machines to read."""
+        summary = asdict(result) | {
+            "run": str(result.run),
+            "config": self.config,
+            "versions": {
+                "python": platform.python_version(),
+                **{name: version(name) for name in ("tinprep", "torch", "numpy", "pyarrow")},
+            },
+        }
+        _write_json(self.folder / METRICS, summary)
+
+
+def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
+    """Rebuild the model of a run with the weights it kept, in evaluation mode.
+
+    Raises:
+        InputError: there is no checkpoint, or it cannot be read.
+    """
+    path = Path(run) / BEST
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        built, weights = content["built"], content["weights"]
+    except FileNotFoundError:
+        raise InputError(
+            "There is no checkpoint here.",
+            where=path,
+            expected="the folder of a run",
+            got="no such file",
+            do="train first, e.g. `tinprep train DATA --run RUN`",
+        ) from None
+    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
+        raise InputError(
+            "The checkpoint cannot be read.",
+            where=path,
+            expected="a checkpoint that tinprep wrote",
+            got=str(error).partition("\n")[0],
+            do="train again",
+        ) from error
+    inputs = Inputs(**built["inputs"] | {"numbers": tuple(built["inputs"]["numbers"])})
+    model = build(
+        built["model"],
+        built["encoding"],
+        inputs,
+        dim=built["dim"],
+        hidden=tuple(built["hidden"]),
+    )
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    _atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
+def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file beside `path` and put it in place in one step."""
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
