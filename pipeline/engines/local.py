@@ -1,0 +1,41 @@
+"""Buckets on the threads of one machine; Arrow, DuckDB, Polars and NumPy release the GIL."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+Result = TypeVar("Result")
+
+
+def map_buckets(
+    work: Callable[[int], Result],
+    buckets: Iterable[int],
+    threads: int,
+    done: Callable[[], None] = lambda: None,
+) -> list[Result]:
+    """Run `work` for each bucket, `threads` at once; results in the order of `buckets`.
+
+    The first error ends it: buckets that have not begun are left out.
+
+    Args:
+        work: a function of the bucket's number.
+        buckets: their numbers.
+        threads: how many at once.
+        done: called after each bucket.
+    """
+    with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
+        futures = [pool.submit(work, bucket) for bucket in buckets]
+        for future in futures:
+            future.add_done_callback(lambda _: done())
+        try:
+            wait(futures, return_when=FIRST_EXCEPTION)
+        finally:
+            for future in futures:
+                future.cancel()
+    # The error that came first, not the cancellation of those behind it.
+    for future in futures:
+        if not future.cancelled() and (error := future.exception()) is not None:
+            raise error
+    return [future.result() for future in futures]

@@ -1,0 +1,58 @@
+"""Time intervals from behaviour to target, and their equal-frequency bins (3.2.1, TTE-T).
+
+Intervals are whole seconds, so a count for each distinct interval is a small summary that merges
+by addition and gives exact quantiles.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+Int64s = npt.NDArray[np.int64]
+
+
+def count(intervals: Int64s) -> pl.DataFrame:
+    """How often each interval occurs: columns interval, count, ascending."""
+    return (
+        pl.DataFrame({"interval": intervals})
+        .group_by("interval")
+        .agg(pl.len().cast(pl.Int64).alias("count"))
+        .sort("interval")
+    )
+
+
+def merge(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Add summaries made by `count`."""
+    return pl.concat(counts).group_by("interval").agg(pl.col("count").sum()).sort("interval")
+
+
+def edges(counts: pl.DataFrame, bins: int) -> Int64s:
+    """The `bins - 1` equal-frequency edges: quantiles k/bins of kind `inverted_cdf`.
+
+    An edge is the smallest interval with at least k/bins of all at or below it, in integers, so
+    no rounding moves it. Very common intervals make equal edges: they stay, and the bins between
+    them are empty. Without any interval there is nothing to cut, and every edge is 0.
+    """
+    if counts.is_empty():
+        return np.zeros(bins - 1, np.int64)
+    below = np.cumsum(counts["count"].to_numpy())
+    wanted = np.arange(1, bins) * int(below[-1])
+    at = np.searchsorted(below * bins, wanted, side="left")
+    result: Int64s = counts["interval"].to_numpy()[at]
+    return result
+
+
+def bin_of(intervals: Int64s, cuts: Int64s) -> npt.NDArray[np.uint8]:
+    """b(t) = 1 + (number of edges < t): bin k holds the intervals in (edge k-1, edge k]."""
+    return (np.searchsorted(cuts, intervals, side="left") + 1).astype(np.uint8)
+
+
+def bin_counts(counts: pl.DataFrame, cuts: Int64s) -> list[int]:
+    """How many of the counted intervals fall in each bin."""
+    bins = bin_of(counts["interval"].to_numpy(), cuts)
+    totals = np.bincount(bins, counts["count"].to_numpy(), len(cuts) + 2)[1:]
+    return [int(n) for n in totals]

@@ -1,0 +1,98 @@
+"""Amazon 2014 (5-core): its files, its tables, and the order of its behaviours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.config import AmazonConfig
+from pipeline.fetch import AMAZON_MIRRORS, RawFile, fetch, missing
+from pipeline.negatives import counter_hash
+from pipeline.sources.amazon_parse import META, REJECTED, Parsed, read_meta, read_reviews
+from pipeline.vocabulary import arrow, query, vocabulary
+from schemas import tables
+from schemas.errors import InputError
+from schemas.expected import AMAZON_FILES
+
+FIELDS = ("item", "category")
+
+
+def files(config: AmazonConfig) -> list[RawFile]:
+    """The raw files, reviews first."""
+    names = [f"reviews_{config.category}_5.json.gz"]
+    if config.meta:
+        names.append(f"meta_{config.category}.json.gz")
+    return [RawFile(name, AMAZON_FILES.get(name)) for name in names]
+
+
+def obtain(config: AmazonConfig, folder: Path) -> list[Path]:
+    """Paths of the raw files; what is missing is downloaded unless `--raw` names the folder.
+
+    Raises:
+        InputError: `--raw` lacks a file.
+        EnvironmentFault: a download failed.
+    """
+    wanted = files(config)
+    offline = f"tinprep amazon --category {config.category} --raw {folder} --out {config.out}"
+    if config.raw is None:
+        return fetch(wanted, folder, (*config.mirrors, *AMAZON_MIRRORS), offline_command=offline)
+    if not folder.is_dir():
+        raise InputError(
+            "The folder of raw files does not exist.",
+            where=folder,
+            expected="a folder with " + " and ".join(f.name for f in wanted),
+            got="no such folder",
+            do="give another --raw, or leave it out to download the files",
+        )
+    if absent := missing(wanted, folder):
+        only_meta = absent == [f"meta_{config.category}.json.gz"]
+        do = "put it there, or leave --raw out to download what is missing"
+        raise InputError(
+            "A raw file is missing.",
+            where=folder,
+            expected=", ".join(absent),
+            got="no such file",
+            do=do + (", or give --no-meta for unknown categories" if only_meta else ""),
+        )
+    return [folder / f.name for f in wanted]
+
+
+def reviews(path: Path, config: AmazonConfig) -> Iterator[Parsed]:
+    """The reviews in blocks, with `tie`, what orders behaviours of one second."""
+    for parsed in read_reviews(path):
+        tie = pl.col("row")
+        if config.ties == "hash":
+            bits = counter_hash(config.seed, parsed.rows["row"].to_numpy())
+            tie = pl.lit(pl.Series(bits.astype("int64")))
+        yield Parsed(parsed.rows.with_columns(tie.alias("tie")), parsed.rejected)
+
+
+def categories(
+    path: Path | None, items: pa.Table, done: Callable[[int], None]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Every reviewed item with its category, by the item's id; and the meta lines refused.
+
+    Args:
+        path: the meta file, None where there is none.
+        items: the vocabulary of items.
+        done: told how many lines were read.
+    """
+    found, refused = [pl.DataFrame(schema=META)], [pl.DataFrame(schema=REJECTED)]
+    if path is not None:
+        for parsed in read_meta(path, pl.Series(items["value"])):
+            found.append(parsed.rows)
+            refused.append(parsed.rejected)
+            done(parsed.rows.height)
+    meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
+    joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
+    return pl.DataFrame(joined), pl.concat(refused)
+
+
+def category_vocabulary(by_item: pl.DataFrame, items: pa.Table) -> pa.Table:
+    """The vocabulary of categories; counts are reviews of their items."""
+    counts = pl.DataFrame(items).select("id", "count")
+    counted = by_item.join(counts, on="id").select(pl.col("category").alias("value"), "count")
+    return vocabulary(counted)

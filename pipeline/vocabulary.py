@@ -1,0 +1,38 @@
+"""Vocabularies: values to ids, by SQL; 0 is padding, 1 unknown, values follow in sorted order."""
+
+from __future__ import annotations
+
+from importlib import resources
+from typing import Any
+
+import duckdb
+import polars as pl
+import pyarrow as pa
+
+from schemas.manifest import FIRST_ID
+
+
+def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: Any) -> pa.Table:
+    """Run `sql/<name>.sql` over Arrow tables named as the file's header says."""
+    text = resources.files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
+    with duckdb.connect(config={"threads": threads, "preserve_insertion_order": False}) as con:
+        for table, rows in tables.items():
+            con.register(table, rows)
+        return con.sql(text, params=params or None).to_arrow_table()
+
+
+def count_values(frame: pl.DataFrame, column: str) -> pl.DataFrame:
+    """How often each value occurs: columns value, count."""
+    return frame.group_by(pl.col(column).alias("value")).agg(
+        pl.len().cast(pl.Int64).alias("count")
+    )
+
+
+def vocabulary(counted: pl.DataFrame) -> pa.Table:
+    """value, id (int32), count of each value in summaries made by `count_values`."""
+    return query("vocabulary", {"counted": arrow(counted)}, first_id=FIRST_ID)
+
+
+def arrow(frame: pl.DataFrame) -> pa.Table:
+    """A Polars table as Arrow with plain large strings, which every reader knows."""
+    return frame.to_arrow(compat_level=pl.CompatLevel.oldest())
