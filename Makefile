@@ -4,7 +4,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-DEMO_SCALE ?= 0.05
 
 .PHONY: help setup test check train bench clean
 .DEFAULT_GOAL := help
@@ -35,6 +34,7 @@ train: $(READY) ## make the synthetic demo data, train TIN on it, print its tabl
 	$(BIN)/tinprep train data/amazon-demo --model tin --run runs/tin-demo
 
 bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
 	$(BIN)/python benchmarks/training.py
 

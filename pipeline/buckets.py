@@ -38,7 +38,10 @@ class Spill:
         return self
 
     def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        at: TracebackType | None,
     ) -> None:
         for writer, file in zip(self.writers, self.open, strict=True):
             writer.close()

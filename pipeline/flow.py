@@ -29,6 +29,7 @@ import pyarrow as pa
 from pipeline import buckets, intervals, negatives, shards, transform, vocabulary
 from pipeline.config import AmazonConfig
 from pipeline.engines.local import map_buckets
+from pipeline.fetch import missing
 from pipeline.lines import estimate_lines
 from pipeline.sources import amazon
 from pipeline.sources.amazon_parse import REJECTED
@@ -114,6 +115,28 @@ def raw_folder(config: AmazonConfig) -> Path:
     return config.raw or Path("data/raw/amazon")
 
 
+def plan(config: AmazonConfig) -> str:
+    """What `--dry-run` says; nothing is downloaded or written."""
+    folder = raw_folder(config)
+    wanted = amazon.files(config)
+    if config.raw is not None:
+        amazon.obtain(config, folder)
+    absent = missing(wanted, folder)
+    if wanted[0].name in absent:
+        sizes = [
+            f"{f.published.bytes / 1e6:,.0f} MB" if f.published else "size unknown" for f in wanted
+        ]
+        told = ", ".join(f"{f.name} ({size})" for f, size in zip(wanted, sizes, strict=True))
+        return f"would download to {folder}: {told}\nrows, disk and time follow from the files"
+    found = estimate(config, folder / wanted[0].name)
+    fetched = f"would download {', '.join(absent)}\n" if absent else ""
+    return (
+        f"{fetched}reviews   about {found.lines:,}\nrows      at most {found.rows:,}\n"
+        f"disk      about {found.bytes / 1e6:,.0f} MB at the most, in {config.out}\n"
+        f"time      about {found.seconds:.0f} s on two cores"
+    )
+
+
 def prepare_amazon(config: AmazonConfig, told: Told = lambda *_: None) -> manifest.Manifest:
     """Make the data set of `config`, or go on with an interrupted one, or find it done.
 
@@ -166,13 +189,11 @@ def _make(run: _Run, inputs: list[manifest.InputFile], key: str) -> manifest.Man
     max_len = max(longest, 1) if parity else config.max_len
     fitted = transform.Fitted({"category": item_category}, edges, max_len, released)
     layout = "ragged" if parity else config.layout
-    rules = transform.Rules(
-        config.split, config.negatives, config.seed, config.session_gap, layout
-    )
+    rules = transform.Rules(config.split, config.negatives, config.seed, config.session_gap, layout)
     results = _transform(run, rules, fitted)
     written = [manifest.ShardFile(**s) for r in results for s in r["shards"]]
     written.sort(key=lambda s: (manifest.SPLITS.index(s.path.split("/")[0]), s.path))
-    rows = {name: 0 for name in manifest.SPLITS}
+    rows = dict.fromkeys(manifest.SPLITS, 0)
     for shard in written:
         rows[shard.path.split("/")[0]] += shard.rows
     lengths = {
@@ -251,7 +272,8 @@ def _fit_vocabulary(run: _Run) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.Da
         counts = map_buckets(count, range(run.count), run.config.workers)
         users = vocabulary.vocabulary(pl.concat(c[0] for c in counts))
         items = vocabulary.vocabulary(pl.concat(c[1] for c in counts))
-        rows[:] = pl.concat(c[1] for c in counts)["count"].sum(), len(users) + len(items)
+        rows[0] = int(pl.Series(users["count"]).sum())
+        rows[1] = len(users) + len(items)
     meta = run.paths[1] if run.config.meta else None
     with run.step("parse meta") as rows:
         read = 0
@@ -349,9 +371,7 @@ def _released(run: _Run, items: int) -> npt.NDArray[np.int64]:
         return drawn
 
 
-def _transform(
-    run: _Run, rules: transform.Rules, fitted: transform.Fitted
-) -> list[dict[str, Any]]:
+def _transform(run: _Run, rules: transform.Rules, fitted: transform.Fitted) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again."""
     out = run.config.out
     schema = shard_schema(amazon.FIELDS, rules.layout, fitted.max_len)

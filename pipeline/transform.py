@@ -94,7 +94,8 @@ def prepare(seq: Sequences, rules: Rules, fitted: Fitted) -> Bucket:
     owner = users[targets.at]
     full = np.diff(touched_offsets)[owner] >= fitted.items
     left_out = seq.row[targets.at[full]]
-    targets = split.Targets(*(x[~full] for x in targets))
+    kept = ~full
+    targets = split.Targets(targets.at[kept], targets.start[kept], targets.split[kept])
     if fitted.released is not None:
         drawn = fitted.released[seq.row[targets.at]][:, None]
     else:
@@ -102,7 +103,7 @@ def prepare(seq: Sequences, rules: Rules, fitted: Fitted) -> Bucket:
             rules.seed,
             seq.user[targets.at].astype(np.int64),
             targets.at - targets.start,
-            owner[~full],
+            owner[kept],
             pairs % fitted.items,
             touched_offsets,
             fitted.items,
@@ -135,13 +136,15 @@ def _block(
     rows = 1 + rules.negatives
     at = bucket.targets.at[chosen]
     every_at = np.repeat(at, rows)
-    found = histories.latest(np.repeat(bucket.targets.start[chosen], rows), every_at, fitted.max_len)
+    found = histories.latest(
+        np.repeat(bucket.targets.start[chosen], rows), every_at, fitted.max_len
+    )
     lengths = np.diff(found.offsets)
     items = np.concatenate([seq.fields["item"][at][:, None], bucket.drawn[chosen]], axis=1).ravel()
     time = seq.time[every_at]
     behaviour_time = seq.time[found.source]
     to_target = np.repeat(time, lengths) - behaviour_time
-    scalars = {
+    scalars: dict[str, npt.NDArray[Any]] = {
         "row": seq.row[every_at],
         "user": seq.user[every_at],
         "target_item": items,
@@ -150,7 +153,7 @@ def _block(
         "label": np.tile(np.arange(rows) == 0, len(at)),
         "history_length": lengths,
     }
-    flat = {
+    flat: dict[str, npt.NDArray[Any]] = {
         **{name: ids[found.source] for name, ids in seq.fields.items()},
         "position": found.position,
         "interval_bin": intervals.bin_of(to_target, fitted.edges),

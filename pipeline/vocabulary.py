@@ -23,9 +23,7 @@ def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: An
 
 def count_values(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     """How often each value occurs: columns value, count."""
-    return frame.group_by(pl.col(column).alias("value")).agg(
-        pl.len().cast(pl.Int64).alias("count")
-    )
+    return frame.group_by(pl.col(column).alias("value")).agg(pl.len().cast(pl.Int64).alias("count"))
 
 
 def vocabulary(counted: pl.DataFrame) -> pa.Table:

@@ -1,0 +1,355 @@
+"""The command line: parse, build a configuration, call, print."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+
+from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN.",
+)
+synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
+app.add_typer(synthesize, name="synthesize")
+
+_DEMO_SCALE = 0.05
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what can go wrong into one message and its exit code."""
+    try:
+        yield
+    except (TinprepError, OSError, MemoryError, KeyboardInterrupt) as error:
+        shown = _as_ours(error)
+        print(f"error: {shown}", file=sys.stderr)  # noqa: T201
+        raise typer.Exit(shown.exit_code) from None
+
+
+def _as_ours(error: BaseException) -> TinprepError:
+    if isinstance(error, TinprepError):
+        return error
+    if isinstance(error, KeyboardInterrupt):
+        return Interrupted("Interrupted.", do="run the same command again: it goes on from here")
+    if isinstance(error, MemoryError):
+        return EnvironmentFault("Memory ran out.", do="more --buckets, a smaller --memory")
+    assert isinstance(error, OSError)
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return EnvironmentFault(
+        "The disk is full." if full else "The system refused a file operation.",
+        where=error.filename,
+        got=error.strerror or str(error),
+        do="free some space, then run the same command again: it goes on from here"
+        if full
+        else None,
+    )
+
+
+def _bytes(text: str) -> int:
+    """'2GB', '1500MB' or '1.5g' as bytes."""
+    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+    trimmed = text.strip().lower().removesuffix("b").removesuffix("i")
+    number, unit = (trimmed[:-1], trimmed[-1]) if trimmed[-1:] in "kmgt" else (trimmed, "")
+    try:
+        value = int(float(number) * units[unit])
+    except (KeyError, ValueError):
+        value = 0
+    if value < 256 << 20:
+        raise UsageError(
+            "--memory is no amount of memory.",
+            where="--memory",
+            expected="at least 256MB, e.g. 2GB",
+            got=text,
+        )
+    return value
+
+
+def _share(text: str) -> float:
+    """'0.1%' or '0.001' as a share."""
+    try:
+        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        raise UsageError(
+            "--max-rejected is no share.", where="--max-rejected", expected="e.g. 0.1%", got=text
+        ) from None
+
+
+@contextmanager
+def _progress() -> Iterator[Any]:
+    """Shows the steps: a live bar on a terminal, a line a step elsewhere."""
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        last = ""
+
+        def line(step: str, done: int, total: int | None) -> None:
+            nonlocal last
+            if step != last:
+                last = step
+                console.print(step, highlight=False)
+
+        yield line
+        return
+    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console) as bar:
+        tasks: dict[str, Any] = {}
+
+        def show(step: str, done: int, total: int | None) -> None:
+            if step not in tasks:
+                for task in tasks.values():
+                    bar.update(task, completed=1, total=1)
+                tasks[step] = bar.add_task(step, total=total)
+            bar.update(tasks[step], completed=done, total=total)
+
+        yield show
+        for task in tasks.values():
+            bar.update(task, completed=1, total=1)
+
+
+@app.command()
+def amazon(
+    bins: Annotated[
+        int, typer.Option(help="Equal-frequency bins of the interval; the paper's 4.4 takes 10.")
+    ] = 10,
+    max_len: Annotated[
+        int, typer.Option(help="Behaviours kept of a history, the latest: 50 covers 98% whole.")
+    ] = 50,
+    layout: Annotated[
+        str, typer.Option(help="padded: dense for every reader; ragged: smaller and faster.")
+    ] = "padded",
+    negatives: Annotated[
+        int, typer.Option(help="Random negatives for each positive; the paper's A.1 takes 1.")
+    ] = 1,
+    split: Annotated[
+        str, typer.Option(help="tin: train, valid, test; din: no valid, as DIN's scripts.")
+    ] = "tin",
+    category: Annotated[
+        str, typer.Option(help="5-core category, as in the files' names; the paper's by default.")
+    ] = "Electronics",
+    raw: Annotated[
+        Path | None,
+        typer.Option(help="Folder with the raw files, nothing is downloaded. Default: download."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder of the data set. Default: data/amazon.")
+    ] = None,
+    ties: Annotated[
+        str, typer.Option(help="Order within one day: the file's, as released, or a seeded hash.")
+    ] = "file",
+    session_gap: Annotated[
+        int, typer.Option(help="Seconds of silence that end a session; a day, as times are days.")
+    ] = 86_400,
+    seed: Annotated[int, typer.Option(help="Of negatives and hashed ties; as released.")] = 1234,
+    buckets: Annotated[
+        int | None, typer.Option(help="Of users; changes no row. Default: by size and --memory.")
+    ] = None,
+    threads: Annotated[
+        int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
+    ] = None,
+    memory: Annotated[
+        str, typer.Option(help="Memory to plan for; more makes fewer, larger buckets.")
+    ] = "2GB",
+    max_rejected: Annotated[
+        str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
+    ] = "0.1%",
+    meta: Annotated[
+        bool, typer.Option("--meta/--no-meta", help="Without meta every category is unknown.")
+    ] = True,
+    parity: Annotated[
+        bool,
+        typer.Option(
+            "--parity", help="Rows as the released code makes them: its negatives, all L."
+        ),
+    ] = False,
+    mirror: Annotated[
+        list[str] | None, typer.Option(help="Address tried before the published ones.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what it would take, and stop.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier data set in --out.")
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Make synthetic raw files first, and use those.")
+    ] = False,
+) -> None:
+    """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
+    with _told():
+        from pipeline import flow, inspection
+        from pipeline.config import AmazonConfig
+
+        if demo:
+            if raw is not None:
+                raise UsageError(
+                    "--demo makes its own raw files.", where="--raw", do="leave it out"
+                )
+            raw = Path("data/raw/amazon-demo")
+            out = out or Path("data/amazon-demo")
+            _synthesize(raw, _DEMO_SCALE, seed=0, category=category)
+        config = AmazonConfig(
+            out=out or Path("data/amazon"),
+            raw=raw,
+            category=category,
+            bins=bins,
+            max_len=max_len,
+            layout=layout,
+            negatives=negatives,
+            split=split,
+            ties=ties,
+            session_gap=session_gap,
+            seed=seed,
+            buckets=buckets,
+            threads=threads,
+            memory=_bytes(memory),
+            max_rejected=_share(max_rejected),
+            meta=meta,
+            parity=parity,
+            force=force,
+            mirrors=tuple(mirror or ()),
+        )
+        if dry_run:
+            Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
+            return
+        with _progress() as told:
+            made = flow.prepare_amazon(config, told)
+        Console().print(inspection.summary(made, config.out))
+
+
+def _synthesize(out: Path, scale: float, seed: int, category: str) -> None:
+    from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
+
+    with _progress() as told:
+        synthesize_amazon(
+            out, AmazonRecipe(scale=scale, seed=seed), category=category, progress=told
+        )
+
+
+@synthesize.command("amazon")
+def synthesize_amazon_files(
+    out: Annotated[Path, typer.Option(help="Folder for the two files and SYNTHETIC.json.")],
+    scale: Annotated[float, typer.Option(help="1.0 has Electronics' counts.")] = 1.0,
+    seed: Annotated[int, typer.Option(help="Another seed, other users.")] = 0,
+    category: Annotated[str, typer.Option(help="Name in the files' names.")] = "Electronics",
+) -> None:
+    """Raw files like Amazon's, with a planted correlation that SYNTHETIC.json states."""
+    with _told():
+        _synthesize(out, scale, seed, category)
+        Console().print(f"synthetic raw files: {out}", highlight=False)
+
+
+@app.command()
+def inspect(
+    out: Annotated[Path, typer.Argument(help="Folder of a data set.")],
+    rows: Annotated[int, typer.Option(help="Rows of each split to decode.")] = 3,
+) -> None:
+    """What a data set holds: counts, bins, history lengths, a few rows in plain words."""
+    with _told():
+        from pipeline import inspection
+
+        Console().print(inspection.inspect(out, rows))
+
+
+@app.command()
+def train(
+    data: Annotated[Path, typer.Argument(help="Folder of a data set.")],
+    run: Annotated[
+        Path | None, typer.Option(help="Folder of the run. Default: runs/<data>-<model>-<seed>.")
+    ] = None,
+    model: Annotated[
+        str, typer.Option(help="tin: the paper's equation 2; tin_released: the authors' code.")
+    ] = "tin",
+    encoding: Annotated[
+        str | None, typer.Option(help="tte-p: positions (default); tte-t: interval bins.")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="At most; stops early on valid GAUC.")] = 4,
+    batch_size: Annotated[int, typer.Option(help="Rows a step; released code: 32.")] = 32,
+    lr: Annotated[float, typer.Option(help="Adam's learning rate; the paper's A.1.")] = 1e-3,
+    seed: Annotated[int, typer.Option(help="Of the weights and the rows' order.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(help="CPU threads. Default: 1 for small batches, else all.")
+    ] = None,
+    evaluations: Annotated[int, typer.Option(help="On valid, an epoch.")] = 4,
+    patience: Annotated[
+        int, typer.Option(help="Evaluations without a better valid GAUC before it stops.")
+    ] = 4,
+    force: Annotated[
+        bool, typer.Option("--force", help="Replace an earlier run in --run.")
+    ] = False,
+) -> None:
+    """Train a model on a data set's shards; test is looked at once, at the end."""
+    with _told():
+        from trainer.config import TrainConfig
+        from trainer.fit import train as fit
+        from trainer.report import LiveReport, result_table
+
+        config = TrainConfig(
+            data=data,
+            run=run or Path("runs") / f"{data.name}-{model}-{seed}",
+            model=model,
+            encoding=encoding,
+            epochs=epochs,
+            batch_size=batch_size,
+            lr=lr,
+            seed=seed,
+            device=device,
+            threads=threads,
+            evaluations=evaluations,
+            patience=patience,
+            force=force,
+        )
+        with LiveReport() as report:
+            result = fit(config, report)
+        Console().print(result_table(result))
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        Console().print(f"tinprep {version('tinprep')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+
+    def stop(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        app(args=argv, prog_name="tinprep")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(bool(end.code))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    return os.EX_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,149 @@
+"""What a data set holds, for people: read from its manifest and a few decoded rows."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow.parquet as pq
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from schemas.manifest import FIRST_ID, PADDING_ID, UNKNOWN_ID, Manifest, load
+
+_UNITS = (("y", 31_557_600), ("d", 86_400), ("h", 3_600), ("min", 60))
+_SHOWN_BEHAVIOURS = 4
+
+
+def duration(seconds: int) -> str:
+    """Seconds in the largest unit that holds one, e.g. 950400 as '11 d'."""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds} s"
+
+
+def summary(made: Manifest, out: Path) -> Group:
+    """The tables that close a preparation and open an inspection."""
+    kind = f"{made.dataset} (synthetic data)" if made.synthetic else made.dataset
+    what = Table(title=kind, show_header=False)
+    what.add_column("what")
+    what.add_column("figure", justify="right")
+    for split, rows in made.rows.items():
+        what.add_row(f"{split} rows", f"{rows:,}")
+    for name, size in made.vocabulary.items():
+        what.add_row(f"distinct {name}", f"{size - FIRST_ID:,}")
+    for reason, count in made.rejected.items():
+        what.add_row(f"refused: {reason}", f"{count:,}")
+    what.add_row("histories", f"latest {made.max_len}, {made.layout}")
+    if made.steps:
+        what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
+        what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
+    what.add_row("where", str(out))
+    notes = [Text(f"note: {note}") for note in made.notes]
+    return Group(what, bins(made), *notes)
+
+
+def bins(made: Manifest) -> Table:
+    """The interval bins with their edges in human units and their share of the train split."""
+    table = Table(title="interval bins: time from behaviour to target, train split")
+    table.add_column("bin", justify="right")
+    table.add_column("more than", justify="right")
+    table.add_column("up to", justify="right")
+    table.add_column("behaviours", justify="right")
+    table.add_column("share", justify="right")
+    total = max(1, sum(made.bins.train_counts))
+    edges = [None, *made.bins.edges_s, None]
+    for k, count in enumerate(made.bins.train_counts):
+        low, high = edges[k], edges[k + 1]
+        table.add_row(
+            str(k + 1),
+            "-" if low is None else duration(low),
+            "-" if high is None else duration(high),
+            f"{count:,}",
+            f"{count / total:.1%}",
+        )
+    return table
+
+
+def inspect(out: Path, rows: int) -> Group:
+    """Everything that `tinprep inspect` shows.
+
+    Args:
+        out: folder of the data set.
+        rows: how many rows of each split to decode.
+
+    Raises:
+        InputError: there is no data set.
+        ContractError: its manifest breaks the contract.
+    """
+    made = load(out)
+    return Group(summary(made, out), _lengths(made), *_decoded(made, out, rows))
+
+
+def _lengths(made: Manifest) -> Table:
+    table = Table(title="history length, rows")
+    ranges = [(0, 0), (1, 4), (5, 9), (10, 14), (15, 19), (20, 49), (50, 1 << 15)]
+    table.add_column("split")
+    for low, high in ranges:
+        table.add_column(f"{low}" if low == high else f"{low}+" if high > 50 else f"{low}-{high}")
+    table.add_column("mean", justify="right")
+    for split, counts in made.history_lengths.items():
+        n = np.asarray(counts)
+        cells = [f"{int(n[low : high + 1].sum()):,}" for low, high in ranges]
+        mean = float((n * np.arange(len(n))).sum() / max(1, n.sum()))
+        table.add_row(split, *cells, f"{mean:.1f}")
+    return table
+
+
+def _decoded(made: Manifest, out: Path, count: int) -> list[Table]:
+    words = {
+        name: dict(
+            pl.read_parquet(out / "vocabulary" / f"{name}.parquet").select("id", "value").rows()
+        )
+        for name in {"user", *made.fields}
+    }
+    tables = []
+    for split in made.rows:
+        paths = made.shard_paths(out, split)
+        if not paths or not count:
+            continue
+        table = Table(title=f"{split}: first rows, the newest {_SHOWN_BEHAVIOURS} behaviours first")
+        for name in ("row", "user", "label", "time", *made.fields, "history"):
+            table.add_column(name, overflow="fold")
+        first = next(pq.ParquetFile(paths[0]).iter_batches(batch_size=count))
+        for row in first.slice(0, count).to_pylist():
+            table.add_row(*_cells(row, made.fields, words))
+        tables.append(table)
+    return tables
+
+
+def _cells(row: dict[str, Any], fields: list[str], words: dict[str, dict[int, Any]]) -> list[str]:
+    def word(name: str, id_: int) -> str:
+        named = {PADDING_ID: "(padding)", UNKNOWN_ID: "(unknown)"}
+        return named.get(id_) or str(words[name][id_])
+
+    length = row["history_length"]
+    shown = [
+        f"{row['history_position'][i]}: {word(fields[0], row[f'history_{fields[0]}'][i])} "
+        f"{_day(row['history_time'][i])} bin {row['history_interval_bin'][i]}"
+        for i in reversed(range(max(0, length - _SHOWN_BEHAVIOURS), length))
+    ]
+    if length > _SHOWN_BEHAVIOURS:
+        shown.append(f"and {length - _SHOWN_BEHAVIOURS} older")
+    return [
+        f"{row['row']:,}",
+        word("user", row["user"]),
+        str(row["label"]),
+        _day(row["target_time"]),
+        *(word(name, row[f"target_{name}"]) for name in fields),
+        "\n".join(shown),
+    ]
+
+
+def _day(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")

@@ -1,0 +1,156 @@
+"""What the end-to-end tests share: the command line in this process, raw files, the real data."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import traceback
+from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from io import StringIO
+from pathlib import Path
+
+import pytest
+
+from pipeline.cli import main
+from tests.oracle import Review
+
+SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
+# Nothing listens there: a test that should not download must not be able to.
+NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY")}
+NO_NETWORK |= {name.lower(): value for name, value in NO_NETWORK.items()}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended, and what it said."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def said(self) -> str:
+        """Everything it said, each run of white space one blank: lines may be wrapped."""
+        return " ".join((self.out + self.err).split())
+
+    @property
+    def closed_up(self) -> str:
+        """Everything it said without white space: to find a path that may be wrapped."""
+        return "".join((self.out + self.err).split())
+
+
+def tinprep(*args: object) -> Ended:
+    """Run `tinprep ARGS` in this process."""
+    out, err = StringIO(), StringIO()
+    with redirect_stdout(out), redirect_stderr(err):
+        try:
+            code = main([str(arg) for arg in args])
+        except SystemExit as left:
+            code = left.code if isinstance(left.code, int) else int(left.code is not None)
+        except Exception:  # a traceback is what nobody should see: let tests show it
+            traceback.print_exc(file=err)
+            code = -1
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
+def amazon(raw: Path, out: Path, *flags: object, category: str = "Beauty") -> Ended:
+    """Run `tinprep amazon` on a raw folder."""
+    return tinprep("amazon", "--category", category, "--raw", raw, "--out", out, *flags)
+
+
+def finished(ended: Ended) -> None:
+    """Assert that a command went well."""
+    assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
+
+
+def reviews_file(folder: Path, category: str = "Beauty") -> Path:
+    """Where the reviews of `category` are."""
+    return folder / f"reviews_{category}_5.json.gz"
+
+
+def meta_file(folder: Path, category: str = "Beauty") -> Path:
+    """Where the meta lines of `category` are."""
+    return folder / f"meta_{category}.json.gz"
+
+
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a gzipped text file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def write_raw(
+    folder: Path,
+    reviews: Sequence[Review | None],
+    meta: Sequence[tuple[str, str | None]] | None,
+) -> Path:
+    """Write a raw folder; None is a line that is no JSON, or no meta file at all."""
+    write_lines(
+        reviews_file(folder),
+        (
+            "not JSON"
+            if review is None
+            else json.dumps(
+                {
+                    "reviewerID": review.user,
+                    "asin": review.item,
+                    "overall": 5.0,
+                    "unixReviewTime": review.time,
+                }
+            )
+            for review in reviews
+        ),
+    )
+    if meta is not None:
+        write_lines(
+            meta_file(folder),
+            (
+                repr({"asin": item, "description": "'categories': [['no']]"})
+                if category is None
+                else repr({"asin": item, "categories": [["Not this"], ["Beauty", category]]})
+                for item, category in meta
+            ),
+        )
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_network() -> Iterable[None]:
+    """Tests download from nobody but their own server on this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in NO_NETWORK.items():
+            patch.setenv(name, value)
+        for name in ("NO_PROXY", "no_proxy"):
+            patch.setenv(name, "127.0.0.1,localhost")
+        yield
+
+
+@pytest.fixture(scope="session")
+def beauty() -> Path:
+    """The folder of the real Beauty files."""
+    return _shared("amazon_beauty")
+
+
+@pytest.fixture(scope="session")
+def music() -> Path:
+    """The folder of the real Musical Instruments reviews."""
+    return _shared("amazon_musical_instruments")
+
+
+@pytest.fixture(scope="session")
+def beauty_out(beauty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data set made of Beauty with ten bins; tests read it and leave it as it is."""
+    out = tmp_path_factory.mktemp("beauty") / "out"
+    finished(amazon(beauty, out, "--bins", 10))
+    return out
+
+
+def _shared(name: str) -> Path:
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not here: {folder} (see TINPREP_SHARED)")
+    return folder
