@@ -1,0 +1,1 @@
+"""One SELECT a file; the header of each names its inputs, grain and parameters."""

@@ -19,7 +19,7 @@ from tests.oracle import Review
 
 SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
 # Nothing listens there: a test that should not download must not be able to.
-NO_NETWORK = {name: "http://127.0.0.1:9" for name in ("HTTP_PROXY", "HTTPS_PROXY")}
+NO_NETWORK = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 NO_NETWORK |= {name.lower(): value for name, value in NO_NETWORK.items()}
 
 

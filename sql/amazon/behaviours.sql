@@ -6,23 +6,23 @@ with
 encoded as (
     select
         reviews.row,
-        users.id as user,
+        users.id as "user",
         reviews.time,
         items.id as item,
         reviews.tie
     from reviews
-    inner join users on reviews.user = users.value
+    inner join users on reviews."user" = users.value
     inner join items on reviews.item = items.value
 ),
 
 final as (
     select
         row,
-        user,
+        "user",
         time,
         item
     from encoded
-    order by user, time, tie, row
+    order by "user", time, tie, row
 )
 
 select *
