@@ -25,14 +25,19 @@ _SPILLED = pa.schema(
 )
 
 
+# Rows gathered before they are dealt out: many small batches a bucket cost more than they hold.
+_GATHERED = 100_000
+
+
 class Spill:
-    """Appends behaviours to one Arrow file a bucket; the files appear together on `close`."""
+    """Appends behaviours to one Arrow file a bucket; the files appear together at the end."""
 
     def __init__(self, folder: Path, buckets: int) -> None:
         self.paths = [folder / f"bucket-{k:05d}.arrow" for k in range(buckets)]
         folder.mkdir(parents=True, exist_ok=True)
         self.open = [pa.OSFile(str(self._temporary(p)), "wb") for p in self.paths]
         self.writers = [pa.ipc.new_file(f, _SPILLED) for f in self.open]
+        self.gathered: list[pl.DataFrame] = []
 
     def __enter__(self) -> Spill:
         return self
@@ -43,6 +48,8 @@ class Spill:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        if kind is None:
+            self._deal()
         for writer, file in zip(self.writers, self.open, strict=True):
             writer.close()
             file.close()
@@ -54,6 +61,15 @@ class Spill:
 
     def append(self, rows: pl.DataFrame) -> None:
         """Send each row to the bucket of its user."""
+        self.gathered.append(rows)
+        if sum(part.height for part in self.gathered) >= _GATHERED:
+            self._deal()
+
+    def _deal(self) -> None:
+        if not self.gathered:
+            return
+        rows = pl.concat(self.gathered)
+        self.gathered.clear()
         bucket = (pl.col("user").hash(seed=0) % len(self.paths)).cast(pl.Int32)
         parts = rows.with_columns(bucket.alias("bucket")).partition_by(
             "bucket", as_dict=True, include_key=False

@@ -54,7 +54,12 @@ def write_shard(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table], out: 
     rows = 0
     with atomic(path) as temporary:
         with pq.ParquetWriter(
-            temporary, schema, compression="lz4", use_dictionary=False, write_statistics=False
+            temporary,
+            schema,
+            compression="lz4",
+            use_dictionary=False,
+            write_statistics=False,
+            write_batch_size=1 << 14,
         ) as writer:
             for block in blocks:
                 writer.write_table(block)

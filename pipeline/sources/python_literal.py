@@ -15,7 +15,8 @@ Why that is the same:
   other begins with another letter and has no escape. So no later key replaces them, wherever
   else those words occur.
 * The asin is read from the line's start, or where the word occurs once in the line and so is the
-  key. The last category is read only where the word `categories` occurs once.
+  key. The last category is read only in a line with that key, and where the key as the grammar
+  spells it, `'categories': [`, occurs once.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ def scan_items(lines: pl.Series, wanted: frozenset[str]) -> pl.DataFrame:
     sure = pl.col("ok") & pl.col("item").is_not_null()
     # The set is built once a file; Polars' is_in would hash all that is wanted for every block.
     kept = pl.Series([item in wanted for item in frame["item"].to_list()], dtype=pl.Boolean)
-    category = pl.when("one", _once("categories")).then(pl.col("text").str.extract(_LAST_CATEGORY))
+    category = pl.when("one", _once("'categories': [")).then(
+        pl.col("text").str.extract(_LAST_CATEGORY)
+    )
     return (
         frame.filter(~sure | kept)
         .with_columns(category=category)
