@@ -1,8 +1,8 @@
 """The benchmark's peer: what DIN's and TIN's released Amazon scripts do, step by step.
 
-`python benchmarks/released_amazon.py RAW OUT [--json]` reads the two raw files in the folder RAW and leaves
-`dataset.pkl` and the pickles between the steps in OUT. Plain Python and pandas, one process, in the
-scripts' own steps and order of random draws, told in our words:
+`python benchmarks/released_amazon.py RAW OUT [--json]` reads the two raw files in the folder RAW
+and leaves `dataset.pkl` and the pickles between the steps in OUT. Plain Python and pandas, one
+process, in the scripts' own steps and order of random draws, told in our words:
 
 1. both files, line by line, into DataFrames with every field; only meta lines of reviewed items
    are kept; both pickled.

@@ -163,6 +163,7 @@ def prepare_amazon(config: AmazonConfig, told: Told = lambda *_: None) -> manife
         if (config.out / manifest.NAME).exists():
             done = manifest.load(config.out)
             if not config.force and done.config.get("key") == key:
+                shutil.rmtree(run.work, ignore_errors=True)
                 return done
             if not config.force:
                 raise UsageError(
@@ -179,7 +180,7 @@ def prepare_amazon(config: AmazonConfig, told: Told = lambda *_: None) -> manife
 
 def _make(run: _Run, inputs: list[manifest.InputFile], key: str) -> manifest.Manifest:
     refused = [_partition(run)]
-    words, by_item, more = _fit_vocabulary(run)
+    words, by_item, more, repeated = _fit_vocabulary(run)
     refused.append(more)
     item_category = _item_categories(by_item, words["category"])
     edges, totals, longest = _fit_intervals(run, words, item_category)
@@ -201,6 +202,8 @@ def _make(run: _Run, inputs: list[manifest.InputFile], key: str) -> manifest.Man
         for name in manifest.SPLITS
     }
     rejected = _write_rejected(run, pl.concat(refused), [x for r in results for x in r["left_out"]])
+    if repeated:
+        rejected[amazon.REPEATED_ITEM] = repeated
     counts = [n * (1 + config.negatives) for n in intervals.bin_counts(totals, edges)]
     made = manifest.Manifest(
         format=manifest.FORMAT,
@@ -260,8 +263,10 @@ def _partition(run: _Run) -> pl.DataFrame:
         return found
 
 
-def _fit_vocabulary(run: _Run) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.DataFrame]:
-    """Vocabularies of user, item and category; items with categories; meta lines refused."""
+def _fit_vocabulary(
+    run: _Run,
+) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.DataFrame, int]:
+    """Vocabularies; items with categories; meta lines refused; how many repeat an item."""
 
     def count(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         frame = pl.DataFrame(buckets.read_spilled(run.spilled(bucket)))
@@ -283,7 +288,7 @@ def _fit_vocabulary(run: _Run) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.Da
             read += lines
             run.told("parse meta", read, len(items))
 
-        by_item, refused = amazon.categories(meta, items, done)
+        by_item, refused, repeated = amazon.categories(meta, items, done)
         if meta is not None:
             lines = max(estimate_lines(meta), refused.height)
             _check_rejected(meta, refused, lines, run.config.max_rejected)
@@ -295,7 +300,7 @@ def _fit_vocabulary(run: _Run) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.Da
         }
         for name, table in words.items():
             shards.write_table(run.config.out / "vocabulary" / f"{name}.parquet", table)
-    return words, by_item, refused
+    return words, by_item, refused, repeated
 
 
 def _item_categories(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int32]:
@@ -339,7 +344,11 @@ def _fit_intervals(
             buckets.save_sequences(path, {**found, "category": item_category[found["item"]]})
         seq = buckets.load_sequences(path, amazon.FIELDS)
         longest = int(np.diff(seq.offsets).max(initial=1)) - 1
-        return transform.interval_counts(seq, run.config.split, max_len), longest, len(seq.row)
+        return (
+            transform.interval_counts(seq, run.config.split, max_len, len(items)),
+            longest,
+            len(seq.row),
+        )
 
     with run.step("order and fit intervals") as rows:
         progress = _Counter(run, "order and fit intervals")

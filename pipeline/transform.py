@@ -70,10 +70,20 @@ class Bucket:
     left_out: Int64s
 
 
-def interval_counts(seq: Sequences, rule: str, max_len: int) -> pl.DataFrame:
+def touched_every_item(seq: Sequences, items: int) -> npt.NDArray[np.bool_]:
+    """(users,) whether the user leaves no item to draw as a negative; such users give no rows."""
+    full = np.diff(seq.offsets) >= items
+    for user in np.flatnonzero(full):
+        own = seq.fields["item"][seq.offsets[user] : seq.offsets[user + 1]]
+        full[user] = len(np.unique(own)) == items
+    return full
+
+
+def interval_counts(seq: Sequences, rule: str, max_len: int, items: int) -> pl.DataFrame:
     """The intervals of the train split's histories as stored: a small, mergeable summary."""
     targets = split.leave_one_out(seq.offsets, rule)
-    train = targets.split == split.TRAIN
+    left_out = np.repeat(touched_every_item(seq, items), np.diff(seq.offsets))[targets.at]
+    train = (targets.split == split.TRAIN) & ~left_out
     counts = []
     step = max(1, _BLOCK_CELLS // min(max_len, 512))
     at, start = targets.at[train], targets.start[train]
@@ -94,7 +104,7 @@ def prepare(seq: Sequences, rules: Rules, fitted: Fitted) -> Bucket:
     pairs = pairs[np.diff(pairs, prepend=-1) > 0]
     touched_offsets = np.searchsorted(pairs, np.arange(len(seq.offsets)) * fitted.items)
     owner = users[targets.at]
-    full = np.diff(touched_offsets)[owner] >= fitted.items
+    full = touched_every_item(seq, fitted.items)[owner]
     left_out = seq.row[targets.at[full]]
     kept = ~full
     targets = split.Targets(targets.at[kept], targets.start[kept], targets.split[kept])

@@ -34,7 +34,8 @@ class Bins:
     """Equal-frequency bins of the interval from behaviour to target.
 
     `edges_s` holds `count - 1` intervals in seconds, non-decreasing; bin k is (edge k-1, edge k].
-    `train_counts` holds how many stored behaviours of the train split fall in bins 1..count.
+    `train_counts` holds how many behaviours stored in the train split, those of negatives' rows
+    too, fall in bins 1..count.
     """
 
     count: int

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import gzip
 import hashlib
 import tempfile
 from collections import Counter
@@ -83,7 +85,8 @@ def raw(beauty: Path) -> pl.DataFrame:
 def test_beauty_has_its_known_counts(manifest: Manifest, rows: pl.DataFrame) -> None:
     assert manifest.rows == {"train": 262_826, "valid": 44_726, "test": 44_726}
     assert manifest.vocabulary == {"user": 22_363 + 2, "item": 12_101 + 2, "category": 195 + 2}
-    assert (manifest.dataset, manifest.synthetic, manifest.layout) == ("amazon", False, "padded")
+    assert (manifest.dataset, manifest.layout) == ("amazon-Beauty", "padded")
+    assert not manifest.synthetic
     assert manifest.max_len == 50
     assert not any(manifest.rejected.values())
     counted = dict(rows.group_by("split").len().iter_rows())
@@ -185,7 +188,8 @@ def test_bins_are_the_exact_quantiles_of_the_train_split(
     numbers = stored["history_interval_bin"].to_numpy()
     assert not numbers[~inside].any()
     counts = np.bincount(numbers[inside], minlength=11)
-    assert counts.tolist() == [0, *manifest.bins.train_counts]
+    # Each positive's negative has the same history.
+    assert (2 * counts).tolist() == [0, *manifest.bins.train_counts]
     share = counts[1:] / counts.sum()
     # From the third bin on no interval holds as much as a hundredth.
     values, often = np.unique(intervals, return_counts=True)
@@ -200,10 +204,10 @@ def test_bins_are_the_exact_quantiles_of_the_train_split(
 
 
 @pytest.mark.parametrize(
-    "flags", [("--buckets", 1), ("--buckets", 7), ("--threads", 1), ("--threads", 2)]
+    "flags", [("--buckets", 1, "--threads", 2), ("--buckets", 7, "--threads", 1)]
 )
 def test_same_rows_whatever_the_buckets_and_threads(
-    beauty: Path, rows: pl.DataFrame, tmp_path: Path, flags: tuple[str, int]
+    beauty: Path, rows: pl.DataFrame, tmp_path: Path, flags: tuple[object, ...]
 ) -> None:
     finished(amazon(beauty, tmp_path / "out", "--bins", 10, *flags))
     got = shards(tmp_path / "out")
@@ -251,7 +255,9 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
     check_positives(got, expected)
     check_negatives(got, expected, per_positive=negatives)
     assert manifest.bins.edges_s == expected.edges
-    assert manifest.bins.train_counts == expected.train_counts
+    # The negatives have their positive's history.
+    stored = [n * (1 + negatives) for n in expected.train_counts]
+    assert manifest.bins.train_counts == stored
     assert manifest.rejected.get(TOUCHED, 0) == full
     in_split = Counter(row["split"] for row in got)
     assert {name: n for name, n in manifest.rows.items() if n} == dict(in_split)
@@ -345,15 +351,18 @@ def test_made_up_logs_equal_the_oracle(
 
 
 def test_who_has_touched_every_item_gives_no_rows(tmp_path: Path) -> None:
-    items = ["B1", "B2", "B3", "B4"]
+    items = ["B1", "B2", "B3", "B4", "B5"]
     reviews: list[Review | None] = [Review("all", item, n * DAY) for n, item in enumerate(items)]
-    reviews += [Review("some", item, n * DAY) for n, item in enumerate(items[:3])]
+    reviews += [Review("some", item, n * 10 * DAY) for n, item in enumerate(items[:4])]
     raw_folder = write_raw(tmp_path / "raw", reviews, [(item, "Red") for item in items])
     finished(amazon(raw_folder, tmp_path / "out", "--bins", 2))
     got = read_shards(tmp_path / "out")
     assert {row["user"] for row in got} == {3}
-    assert load(tmp_path / "out").rejected[TOUCHED] == 3
-    assert {row["target_item"] for row in got if row["label"] == 0} == {5}
+    assert load(tmp_path / "out").rejected[TOUCHED] == 4
+    assert {row["target_item"] for row in got if row["label"] == 0} == {6}
+    # Bins are those of the histories as stored: one train target, ten days after its behaviour.
+    bins = load(tmp_path / "out").bins
+    assert (bins.edges_s, bins.train_counts) == ([10 * DAY], [2, 0])
 
 
 def test_hashed_ties_change_only_the_order_within_a_second(
@@ -379,10 +388,17 @@ def test_hashed_ties_change_only_the_order_within_a_second(
 
 def check_parity(raw_folder: Path, out: Path, category: str) -> None:
     finished(amazon(raw_folder, out, "--parity", category=category))
-    want = released(
-        read_reviews(reviews_file(raw_folder, category)),
-        [*dict(read_meta(meta_file(raw_folder, category))).items()],
-    )
+    reviews = read_reviews(reviews_file(raw_folder, category))
+    reviewed = {item for _, item, _ in reviews}
+    # The released code has no rule for items without a category or with several lines: of these
+    # the first counts, and no category is one that sorts first.
+    categories: dict[str, str] = {}
+    with gzip.open(meta_file(raw_folder, category), "rt", encoding="utf-8") as lines:
+        for item in map(ast.literal_eval, lines):
+            paths = item.get("categories") or [[]]
+            if item["asin"] in reviewed:
+                categories.setdefault(item["asin"], paths[-1][-1] if paths[-1] else "")
+    want = released(reviews, [*categories.items()])
     manifest = load(out)
     assert manifest.layout == "ragged"
     columns = ["user", "history_item", "target_item", "label", "history_length"]
@@ -392,11 +408,12 @@ def check_parity(raw_folder: Path, out: Path, category: str) -> None:
             pl.read_parquet(path, columns=columns) for path in manifest.shard_paths(out, split)
         ).with_columns(split=pl.lit(split))
         assert (frame["history_item"].list.len() == frame["history_length"]).all()
-        longest = max(longest, int(frame["history_length"].max() or 0))  # type: ignore[call-overload]
+        longest = max(longest, *frame["history_length"].to_list())
         assert as_released(frame.iter_rows(named=True), split) == theirs, split
     assert manifest.max_len == longest
     items = pl.read_parquet(out / "items.parquet").sort("item")
-    assert (items["category"] - SHIFT).to_list() == want.categories
+    shift = SHIFT - ("" in categories.values())  # then rank 0 is our unknown
+    assert (items["category"] - shift).to_list() == want.categories
 
 
 def test_parity_on_beauty(beauty: Path, tmp_path: Path) -> None:

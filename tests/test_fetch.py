@@ -420,7 +420,12 @@ def closed_port() -> str:
         return f"http://127.0.0.1:{one.getsockname()[1]}/"
 
 
-def test_no_network_is_told_in_seconds_with_all_that_helps(tmp_path: Path) -> None:
+def test_no_network_is_told_in_seconds_with_all_that_helps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("HTTP_PROXY", "HTTPS_PROXY"):  # the name itself is to be looked up
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
     nothing, unknown = closed_port(), "http://mirror.invalid/data/"
     files = [RawFile(NAME), RawFile("meta_Some.json.gz")]
     began = time.monotonic()

@@ -18,6 +18,7 @@ from schemas.errors import InputError
 from schemas.expected import AMAZON_FILES
 
 FIELDS = ("item", "category")
+REPEATED_ITEM = "meta line of an item that had one"
 
 
 def files(config: AmazonConfig) -> list[RawFile]:
@@ -72,8 +73,8 @@ def reviews(path: Path, config: AmazonConfig) -> Iterator[Parsed]:
 
 def categories(
     path: Path | None, items: pa.Table, done: Callable[[int], None]
-) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Every reviewed item with its category, by the item's id; and the meta lines refused.
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """Every reviewed item with its category, by id; meta lines refused; how many repeat an item.
 
     Args:
         path: the meta file, None where there is none.
@@ -88,7 +89,7 @@ def categories(
             done(parsed.rows.height)
     meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
     joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
-    return pl.DataFrame(joined), pl.concat(refused)
+    return pl.DataFrame(joined), pl.concat(refused), meta.height - meta["item"].n_unique()
 
 
 def category_vocabulary(by_item: pl.DataFrame, items: pa.Table) -> pa.Table:

@@ -1,0 +1,142 @@
+"""What `tinprep amazon` says of raw files and folders that are not what they should be."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from schemas.manifest import NAME, load
+from tests.conftest import Ended, amazon, finished, meta_file, reviews_file, write_raw
+from tests.oracle import Review
+
+META: list[tuple[str, str | None]] = [(f"B{n}", "Red") for n in range(9)]
+GOOD: list[Review | None] = [
+    Review(f"A{u}", f"B{(u + n) % 9}", 86_400 * n) for u in range(40) for n in range(5)
+]
+USAGE, INPUT = 2, 3
+
+
+def refused(ended: Ended, code: int, *said: object) -> None:
+    """Assert how a command was refused, that it says `said`, and that nobody sees a traceback."""
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    for text in said:
+        assert "".join(str(text).split()) in ended.closed_up, f"{text!r} is not in\n{ended.err}"
+
+
+def test_truncated_gzip(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    for path in (reviews_file(raw), meta_file(raw)):
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) // 2])
+        refused(amazon(raw, tmp_path / "out"), INPUT, path, "cut short or damaged")
+        assert not (tmp_path / "out" / NAME).exists()
+        path.write_bytes(data)
+    finished(amazon(raw, tmp_path / "out"))
+
+
+def test_a_page_saved_as_a_gzip(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    reviews_file(raw).write_text("<html>404</html>")
+    refused(amazon(raw, tmp_path / "out"), INPUT, reviews_file(raw), "not gzip")
+
+
+@pytest.mark.parametrize(("limit", "fails"), [("1.9%", True), ("2%", False), ("0.02", False)])
+def test_lines_that_are_not_json(tmp_path: Path, limit: str, fails: bool) -> None:
+    lines = [*GOOD[:7], None, *GOOD[7:100], None, None, *GOOD[100:196], None]
+    assert len(lines) == 200
+    raw, out = write_raw(tmp_path / "raw", lines, META), tmp_path / "out"
+    ended = amazon(raw, out, "--max-rejected", limit)
+    if fails:
+        refused(ended, INPUT, f"{reviews_file(raw)}:8", "not JSON", "--max-rejected")
+        assert not (out / NAME).exists()
+        return
+    finished(ended)
+    table = pl.read_parquet(out / "rejected" / "reviews.parquet")
+    assert table["line"].to_list() == [8, 102, 103, 200]
+    assert set(table["reason"]) == {"not JSON"}
+    assert set(table["file"]) == {reviews_file(raw).name}
+    assert load(out).rejected["not JSON"] == 4
+
+
+def test_nothing_refused_leaves_no_rejected_folder(tmp_path: Path) -> None:
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"))
+    assert not (tmp_path / "out" / "rejected").exists()
+
+
+def test_bad_times_and_missing_fields_have_their_reasons(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    with gzip.open(reviews_file(raw), "at") as file:
+        file.write('{"reviewerID": "A1", "asin": "B1", "unixReviewTime": -5}\n')
+        file.write('{"reviewerID": "A1", "asin": "B1"}\n{"reviewerID": "A1"}\n')
+    refused(amazon(raw, tmp_path / "out"), INPUT, f"{reviews_file(raw)}:201")
+    finished(amazon(raw, tmp_path / "out", "--max-rejected", "10%"))
+    reasons = pl.read_parquet(tmp_path / "out" / "rejected" / "reviews.parquet")["reason"]
+    assert reasons.to_list() == ["negative unixReviewTime", "no unixReviewTime", "no asin"]
+
+
+def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refused(amazon(tmp_path / "absent", out), INPUT, tmp_path / "absent")
+    raw = write_raw(tmp_path / "raw", GOOD, None)
+    refused(amazon(raw, out), INPUT, meta_file(raw).name, "--no-meta")
+    refused(amazon(raw, out, category="Books"), INPUT, "reviews_Books_5.json.gz")
+    assert not out.exists()
+
+
+def test_musical_instruments_without_meta(music: Path, tmp_path: Path) -> None:
+    out, name = tmp_path / "out", "Musical_Instruments"
+    refused(amazon(music, out, category=name), INPUT, meta_file(music, name).name)
+    finished(amazon(music, out, "--no-meta", category=name))
+    made = load(out)
+    assert made.vocabulary == {"user": 1_429 + 2, "item": 900 + 2, "category": 2}
+    assert made.targets == 2 * (10_261 - 1_429)
+    counts = pl.read_parquet(out / "vocabulary" / "item.parquet")["count"]
+    assert counts.sum() == 10_261
+    for path in made.shard_paths(out, "test"):
+        assert set(pl.read_parquet(path)["target_category"]) == {1}
+
+
+def test_an_out_folder_that_holds_something_else(tmp_path: Path) -> None:
+    raw, out = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("mine")
+    for flags in ([], ["--force"]):
+        refused(amazon(raw, out, *flags), USAGE, out, "thesis.tex")
+        assert [path.name for path in out.iterdir()] == ["thesis.tex"]
+    refused(amazon(raw, out / "thesis.tex"), USAGE, out / "thesis.tex")
+
+
+def test_a_finished_folder_is_left_as_it_is_or_replaced_by_force(tmp_path: Path) -> None:
+    raw, out = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"
+    finished(amazon(raw, out, "--bins", 4))
+    before = {
+        p: p.stat().st_mtime_ns for p in out.rglob("*.*") if p.suffix in (".json", ".parquet")
+    }
+    finished(amazon(raw, out, "--bins", 4))
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    refused(amazon(raw, out, "--bins", 5), USAGE, out, "--force")
+    assert {p: p.stat().st_mtime_ns for p in before} == before
+    finished(amazon(raw, out, "--bins", 5, "--force"))
+    assert load(out).bins.count == 5
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        *(["--bins", 0], ["--max-len", 0], ["--layout", "wide"], ["--negatives", 0]),
+        *(
+            ["--max-rejected", "much"],
+            ["--memory", "1"],
+            ["--parity", "--negatives", 2],
+            ["--nope"],
+        ),
+    ],
+)
+def test_flags_out_of_range(tmp_path: Path, flags: list[object]) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD[:10], META)
+    refused(amazon(raw, tmp_path / "out", *flags), USAGE, flags[0])
+    assert not (tmp_path / "out").exists()
