@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -55,6 +56,8 @@ class Spill:
             file.close()
         for path in self.paths:
             if kind is None:
+                with self._temporary(path).open("rb") as whole:
+                    os.fsync(whole.fileno())
                 self._temporary(path).replace(path)
             else:
                 self._temporary(path).unlink(missing_ok=True)
