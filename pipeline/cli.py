@@ -127,7 +127,7 @@ def amazon(
         int, typer.Option(help="Equal-frequency bins of the interval; the paper's 4.4 takes 10.")
     ] = 10,
     max_len: Annotated[
-        int, typer.Option(help="Behaviours kept of a history, the latest: 50 covers 98% whole.")
+        int, typer.Option(help="Behaviours kept of a history, the latest; 50 as on Alibaba.")
     ] = 50,
     layout: Annotated[
         str, typer.Option(help="padded: dense for every reader; ragged: smaller and faster.")

@@ -38,7 +38,6 @@ class AmazonConfig:
         max_rejected: share of raw lines that may be refused.
         meta: whether there is a meta file; without it every category is unknown.
         parity: the released preprocessing's negatives and whole histories.
-        synthetic: whether the raw files are made up.
         force: replace an earlier data set.
         mirrors: addresses tried before the published ones.
     """
