@@ -3,42 +3,37 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline.shards import TEMPORARY
-from pipeline.vocabulary import arrow
-
-_SPILLED = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("user", pa.large_string()),
-        ("item", pa.large_string()),
-        ("time", pa.int64()),
-        ("tie", pa.int64()),
-    ]
-)
-
-
-# Rows gathered before they are dealt out: many small batches a bucket cost more than they hold.
-_GATHERED = 100_000
 
 
 class Spill:
-    """Appends behaviours to one Arrow file a bucket; the files appear together at the end."""
+    """Appends rows to one Arrow file a bucket; the files appear together at the end.
 
-    def __init__(self, folder: Path, buckets: int) -> None:
-        self.paths = [folder / f"bucket-{k:05d}.arrow" for k in range(buckets)]
+    Rows may be appended by several threads. What a bucket holds is the same whatever their order;
+    in which order it holds it is not.
+
+    Args:
+        folder: where the files go.
+        buckets: how many.
+        schema: of the rows.
+    """
+
+    def __init__(self, folder: Path, buckets: int, schema: pa.Schema) -> None:
+        self.paths = [bucket_path(folder, k) for k in range(buckets)]
+        self.schema = schema
         folder.mkdir(parents=True, exist_ok=True)
-        self.open = [pa.OSFile(str(self._temporary(p)), "wb") for p in self.paths]
-        self.writers = [pa.ipc.new_file(f, _SPILLED) for f in self.open]
-        self.gathered: list[pl.DataFrame] = []
+        self.open = [pa.OSFile(str(_temporary(p)), "wb") for p in self.paths]
+        self.writers = [pa.ipc.new_file(f, schema) for f in self.open]
+        self.locks = [threading.Lock() for _ in self.paths]
 
     def __enter__(self) -> Spill:
         return self
@@ -49,89 +44,104 @@ class Spill:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        if kind is None:
-            self._deal()
         for writer, file in zip(self.writers, self.open, strict=True):
             writer.close()
             file.close()
         for path in self.paths:
             if kind is None:
-                with self._temporary(path).open("rb") as whole:
+                with _temporary(path).open("rb") as whole:
                     os.fsync(whole.fileno())
-                self._temporary(path).replace(path)
+                _temporary(path).replace(path)
             else:
-                self._temporary(path).unlink(missing_ok=True)
+                _temporary(path).unlink(missing_ok=True)
 
-    def append(self, rows: pl.DataFrame) -> None:
-        """Send each row to the bucket of its user."""
-        self.gathered.append(rows)
-        if sum(part.height for part in self.gathered) >= _GATHERED:
-            self._deal()
+    def append(self, columns: list[pa.Array], bucket: npt.NDArray[np.integer[Any]]) -> None:
+        """Send each row to its bucket.
 
-    def _deal(self) -> None:
-        if not self.gathered:
-            return
-        rows = pl.concat(self.gathered)
-        self.gathered.clear()
-        bucket = (pl.col("user").hash(seed=0) % len(self.paths)).cast(pl.Int32)
-        parts = rows.with_columns(bucket.alias("bucket")).partition_by(
-            "bucket", as_dict=True, include_key=False
-        )
-        for (k,), part in parts.items():
-            self.writers[int(k)].write_table(arrow(part.select(_SPILLED.names)).cast(_SPILLED))
+        Args:
+            columns: (rows,) each, in the order of the schema.
+            bucket: (rows,) the bucket of each row.
+        """
+        narrow = bucket.astype(np.uint16)
+        # A stable sort of 16-bit numbers is a radix sort.
+        order = np.argsort(narrow, kind="stable")
+        ends = np.cumsum(np.bincount(narrow, minlength=len(self.paths)))
+        dealt = pa.record_batch(columns, schema=self.schema).take(pa.array(order))
+        begin = 0
+        for k, end in enumerate(ends.tolist()):
+            if end > begin:
+                with self.locks[k]:
+                    self.writers[k].write_batch(dealt.slice(begin, end - begin))
+            begin = end
 
-    @staticmethod
-    def _temporary(path: Path) -> Path:
-        return path.with_name(f"{TEMPORARY}{path.name}")
+
+def bucket_path(folder: Path, bucket: int) -> Path:
+    """Where a bucket's rows are."""
+    return folder / f"bucket-{bucket:05d}.arrow"
 
 
 def read_spilled(path: Path) -> pa.Table:
-    """One bucket's behaviours as they were spilled."""
+    """One bucket's rows as they were spilled."""
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
 
 
-class Sequences(NamedTuple):
+class Behaviours(NamedTuple):
     """One bucket's behaviours with ids, ordered by user and time.
 
     Attributes:
-        row: (behaviours,) line of the raw file.
         user: (behaviours,) ids.
         time: (behaviours,) unix seconds.
         fields: (behaviours,) ids of each field.
         offsets: (users + 1,) where each user's behaviours begin.
     """
 
-    row: npt.NDArray[np.int64]
     user: npt.NDArray[np.int32]
     time: npt.NDArray[np.int64]
     fields: dict[str, npt.NDArray[np.int32]]
     offsets: npt.NDArray[np.int64]
 
+    @staticmethod
+    def of(
+        user: npt.NDArray[np.int32],
+        time: npt.NDArray[np.int64],
+        fields: dict[str, npt.NDArray[np.int32]],
+    ) -> Behaviours:
+        """Behaviours that are in order already."""
+        firsts = np.flatnonzero(np.diff(user, prepend=-1))
+        return Behaviours(user, time, fields, np.append(firsts, len(user)).astype(np.int64))
 
-def save_sequences(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:
-    """Write ordered behaviours; whole or absent."""
-    temporary = path.with_name(f"{TEMPORARY}{path.name}")
+
+def save_columns(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:
+    """Write arrays of equal length; whole or absent."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns)
-    with pa.OSFile(str(temporary), "wb") as file, pa.ipc.new_file(file, table.schema) as writer:
-        writer.write_table(table)
-    temporary.replace(path)
+    with pa.OSFile(str(_temporary(path)), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+        out.write_table(table)
+    _temporary(path).replace(path)
 
 
-def load_sequences(path: Path, fields: tuple[str, ...]) -> Sequences:
-    """Read what `save_sequences` wrote."""
-    table = read_spilled(path).combine_chunks()
-    column = {
-        name: table[name].chunk(0).to_numpy() if len(table) else _empty(table[name].type)
-        for name in table.column_names
+def load_columns(path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read what `save_columns` wrote; arrays are mapped, not copied."""
+    return numpy_columns(read_spilled(path).combine_chunks())
+
+
+def numpy_columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
+    """The columns of a table without nulls."""
+    return {
+        name: column.chunk(0).to_numpy()
+        if column.num_chunks == 1
+        else np.concatenate(
+            [np.zeros(0, column.type.to_pandas_dtype()), *map(_plain, column.chunks)]
+        )
+        for name, column in zip(table.column_names, table.columns, strict=True)
     }
-    user = column["user"]
-    firsts = np.flatnonzero(np.diff(user, prepend=-1))
-    offsets = np.append(firsts, len(user)).astype(np.int64)
-    return Sequences(
-        column["row"], user, column["time"], {name: column[name] for name in fields}, offsets
-    )
 
 
-def _empty(kind: pa.DataType) -> npt.NDArray[Any]:
-    return np.zeros(0, kind.to_pandas_dtype())
+def _plain(chunk: pa.Array) -> npt.NDArray[Any]:
+    values: npt.NDArray[Any] = chunk.to_numpy()
+    return values
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY}{path.name}")

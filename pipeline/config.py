@@ -3,82 +3,113 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.errors import UsageError
 from schemas.shards import LAYOUTS
 
 SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
+BTAGS = ("buy", "cart", "fav", "pv")
 # These change how the work is done, never a row.
 _HOW = ("raw", "out", "buckets", "threads", "memory", "force", "mirrors")
 
 
 @dataclass(frozen=True)
-class AmazonConfig:
-    """Amazon 2014, one 5-core category.
+class Config:
+    """What every preparation has to be told.
 
     Attributes:
         out: folder of the data set.
         raw: folder with the raw files; nothing is downloaded. None: download what is missing.
-        category: name of the category, as in the files' names (paper A.1: Electronics).
         bins: equal-frequency interval bins (paper 4.4: 10).
-        max_len: behaviours kept of a history, the latest (ours: 50, as on Alibaba).
+        max_len: behaviours kept of a history, the latest (50: as on Alibaba; ours for Amazon).
         layout: `padded` or `ragged` lists.
-        negatives: random negatives for each positive (paper A.1, released code: 1).
-        split: `tin` (train, valid, test) or `din` (no valid).
-        ties: order of behaviours of one second: the `file`'s, or a seeded `hash`.
-        session_gap: seconds without a behaviour that end a session (ours: a day).
-        seed: of negatives and hashed ties.
+        session_gap: seconds without a behaviour that end a session.
+        seed: of whatever is drawn.
         buckets: of users; None to choose by size and memory.
         threads: buckets worked on at once; None for the usable cores.
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
-        meta: whether there is a meta file; without it every category is unknown.
-        parity: the released preprocessing's negatives and whole histories.
         force: replace an earlier data set.
-        mirrors: addresses tried before the published ones.
     """
 
     out: Path
     raw: Path | None = None
-    category: str = "Electronics"
     bins: int = 10
     max_len: int = 50
     layout: str = "padded"
-    negatives: int = 1
-    split: str = "tin"
-    ties: str = "file"
     session_gap: int = 86_400
     seed: int = 1234
     buckets: int | None = None
     threads: int | None = None
     memory: int = 2 << 30
     max_rejected: float = 0.001
-    meta: bool = True
-    parity: bool = False
     force: bool = False
-    mirrors: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("bins", 1, 255),
             ("max_len", 1, 32_767),
-            ("negatives", 1, 1_000),
             ("session_gap", 0, 1 << 40),
+            ("seed", 0, (1 << 63) - 1),
             ("buckets", 1, 4_096),
             ("threads", 1, 1_024),
         ):
-            value = getattr(self, name)
-            if value is not None and not low <= value <= high:
-                _refuse(name, f"{low} to {high}", value)
-        for name, choices in (("layout", LAYOUTS), ("split", SPLIT_RULES), ("ties", TIES)):
-            if getattr(self, name) not in choices:
-                _refuse(name, " or ".join(choices), getattr(self, name))
+            _within(self, name, low, high)
+        _among(self, "layout", LAYOUTS)
         if not 0 <= self.max_rejected <= 1:
             _refuse("max_rejected", "0% to 100%", self.max_rejected)
+
+    @property
+    def workers(self) -> int:
+        """Buckets worked on at once."""
+        usable = getattr(os, "sched_getaffinity", None)
+        return self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as it goes into the manifest."""
+        values = {k: v for k, v in asdict(self).items() if k not in ("force", "mirrors")}
+        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+
+    def rows_depend_on(self) -> dict[str, Any]:
+        """The settings that change which rows there are, or their shape."""
+        return {k: v for k, v in self.resolved().items() if k not in _HOW}
+
+
+@dataclass(frozen=True)
+class AmazonConfig(Config):
+    """Amazon 2014, one 5-core category.
+
+    A session ends after a day, as Amazon's times are days; none is published.
+
+    Attributes:
+        category: name of the category, as in the files' names (paper A.1: Electronics).
+        negatives: random negatives for each positive (paper A.1, released code: 1).
+        split: `tin` (train, valid, test) or `din` (no valid).
+        ties: order of behaviours of one second: the `file`'s, or a seeded `hash`.
+        meta: whether there is a meta file; without it every category is unknown.
+        parity: the released preprocessing's negatives and whole histories.
+        mirrors: addresses tried before the published ones.
+    """
+
+    category: str = "Electronics"
+    negatives: int = 1
+    split: str = "tin"
+    ties: str = "file"
+    meta: bool = True
+    parity: bool = False
+    mirrors: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _within(self, "negatives", 1, 1_000)
+        _among(self, "split", SPLIT_RULES)
+        _among(self, "ties", TIES)
         if not self.category or any(c in self.category for c in "/\\\0"):
             _refuse("category", "a name as in reviews_<Category>_5.json.gz", self.category)
         if self.parity and (self.negatives, self.split, self.ties) != (1, "tin", "file"):
@@ -89,21 +120,81 @@ class AmazonConfig:
                 got=f"--negatives {self.negatives} --split {self.split} --ties {self.ties}",
             )
 
-    @property
-    def workers(self) -> int:
-        """Buckets worked on at once."""
-        usable = getattr(os, "sched_getaffinity", None)
-        return self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
-
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest; parity's layout is ragged."""
-        config = replace(self, layout="ragged") if self.parity else self
-        values = {k: v for k, v in asdict(config).items() if k not in ("force", "mirrors")}
-        return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
+        config = replace(self, layout="ragged", parity=False) if self.parity else self
+        return {**Config.resolved(config), "parity": self.parity}
 
-    def rows_depend_on(self) -> dict[str, Any]:
-        """The settings that change which rows there are, or their shape."""
-        return {k: v for k, v in self.resolved().items() if k not in _HOW}
+
+@dataclass(frozen=True)
+class AlibabaConfig(Config):
+    """The Taobao display-ad log (tianchi 56).
+
+    Attributes:
+        split_at: impressions before this second are train, the others test; None: by day, the
+            last day test, the one before it valid.
+        timezone: of the days (the log's: Beijing's).
+        behaviors: which kinds of behaviour count (DSIN: page views).
+        behaviors_since: `default`, from the start of the day three days before the first
+            impression's (which takes in DSIN's fixed 1493769600); `all`; or a second.
+        sessions: `MxK`, DSIN's sessions and behaviours of each (its released code: 5x10), or
+            `none` for no such columns.
+        min_count: occurrences that a value needs to get an id of its own.
+        user_fraction: share of the profiles' users, chosen as DSIN does; 1 for everybody.
+    """
+
+    session_gap: int = 1_800
+    memory: int = 6 << 30
+    split_at: int | None = None
+    timezone: str = "Asia/Shanghai"
+    behaviors: tuple[str, ...] = ("pv",)
+    behaviors_since: str = "default"
+    sessions: str = "5x10"
+    min_count: int = 1
+    user_fraction: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _within(self, "min_count", 1, 1 << 40)
+        _within(self, "split_at", 0, 1 << 40)
+        if not 0 < self.user_fraction <= 1:
+            _refuse("user_fraction", "more than 0, at most 1", self.user_fraction)
+        if not self.behaviors or set(self.behaviors) - set(BTAGS):
+            _refuse("behaviors", f"some of {','.join(BTAGS)}", ",".join(self.behaviors))
+        since = self.behaviors_since
+        if since not in ("default", "all") and not re.fullmatch(r"[0-9]{1,12}", since):
+            _refuse("behaviors_since", "`default`, `all` or unix seconds", since)
+        if self.sessions != "none" and not re.fullmatch(
+            r"[1-9][0-9]{0,2}x[1-9][0-9]{0,2}", self.sessions
+        ):
+            _refuse("sessions", "sessions x behaviours, e.g. 5x10, or none", self.sessions)
+        try:
+            ZoneInfo(self.timezone)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            _refuse("timezone", "a name such as Asia/Shanghai", self.timezone)
+
+    @property
+    def session_shape(self) -> tuple[int, int] | None:
+        """(M, K) of `sessions`, None for no such columns."""
+        if self.sessions == "none":
+            return None
+        most, length = self.sessions.split("x")
+        return int(most), int(length)
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as it goes into the manifest."""
+        return {**super().resolved(), "behaviors": sorted(set(self.behaviors))}
+
+
+def _within(config: Config, name: str, low: int, high: int) -> None:
+    value = getattr(config, name)
+    if value is not None and not low <= value <= high:
+        _refuse(name, f"{low} to {high}", value)
+
+
+def _among(config: Config, name: str, choices: tuple[str, ...]) -> None:
+    if getattr(config, name) not in choices:
+        _refuse(name, " or ".join(choices), getattr(config, name))
 
 
 def _refuse(name: str, expected: str, got: object) -> None:

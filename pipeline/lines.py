@@ -7,17 +7,17 @@ the file or of its longest line. Any damage ends in one `InputError`.
 from __future__ import annotations
 
 import os
-import threading
+from collections import deque
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
-from io import BufferedReader
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
 
 import numpy as np
 import numpy.typing as npt
-from isal import igzip_threaded, isal_zlib
+from isal import igzip, isal_zlib
 from isal.igzip_lib import IsalError
 
 from schemas.errors import InputError
@@ -25,7 +25,7 @@ from schemas.errors import InputError
 BLOCK_BYTES = 8 << 20
 LINE_LIMIT = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
-_PIECE_BYTES = 1 << 20
+_AHEAD = 2
 _HEAD_BYTES = 4 << 20
 _HEAD_TEXT_BYTES = 32 << 20
 _SHOWN_BYTES = 800  # of a line that is too long: 200 characters of at most 4 bytes
@@ -43,12 +43,16 @@ class Block:
         lines: how many lines the block stands for.
         too_long: None, or the first bytes of a line over the limit: then the block stands for
             that one line and `data` is empty.
+        offsets: (lines + 1,) where each line of `data` begins, and its end.
     """
 
     first_line: int
     data: bytes
     lines: int
     too_long: bytes | None = None
+    offsets: npt.NDArray[np.int64] = field(
+        default_factory=lambda: np.zeros(1, np.int64), compare=False, repr=False
+    )
 
 
 def blocks(
@@ -68,18 +72,18 @@ def blocks(
             is not gzip.
     """
     first = 0
-    held: list[bytes] = []  # pieces read and not yet handed out
-    size = tail = 0  # bytes held, and those of them after the last newline
+    carry = bytearray()  # the line that the last piece begins and does not end
     dropped: bytes | None = None  # the head of the line that is being skipped
-    with _opened(path) as stream:
-        opener = threading.current_thread()
+    with _pieces(path, block_bytes) as pieces:
         while True:
             try:
-                piece = stream.read1(min(block_bytes, _PIECE_BYTES))
+                piece = next(pieces)
             except _DAMAGE as error:
-                raise _damaged(path, first + sum(p.count(b"\n") for p in held), error) from None
+                raise _damaged(path, first, error) from None
             if not piece:
                 break
+            if len(piece) < block_bytes and not piece.endswith(b"\n"):
+                piece += b"\n"  # the last one
             if dropped is not None:
                 end = piece.find(b"\n") + 1
                 if not end:
@@ -87,30 +91,20 @@ def blocks(
                 yield Block(first, b"", 1, dropped)
                 first, dropped, piece = first + 1, None, piece[end:]
             end = piece.rfind(b"\n") + 1
-            size += len(piece)
-            tail = len(piece) - end if end else tail + len(piece)
-            if end and size >= block_bytes:
-                data = b"".join([*held, piece[:end]])
-                held, size = [piece[end:]], tail
-            elif tail > line_limit:
-                data = b"".join([*held, piece])
-                dropped = data[size - tail :][:_SHOWN_BYTES]
-                data, held, size, tail = data[: size - tail], [], 0, 0
+            if end:
+                data = b"".join((carry, memoryview(piece)[:end]))
+                carry = bytearray(piece[end:])
+                for block in _cut(data, first, line_limit):
+                    first = block.first_line + block.lines
+                    yield block
             else:
-                held.append(piece)
-                continue
-            for block in _cut(data, first, line_limit):
-                first = block.first_line + block.lines
-                yield block
-        if not opener.is_alive():
-            # The decompressor stops with the thread that opened it, which would look like the end.
-            raise RuntimeError(f"{path}: the thread that began to read this file has ended")
+                carry += piece
+            if len(carry) > line_limit:
+                carry, dropped = bytearray(), bytes(carry[:_SHOWN_BYTES])
     if dropped is not None:
         yield Block(first, b"", 1, dropped)
-        return
-    data = b"".join(held)
-    if data:
-        yield from _cut(data if data.endswith(b"\n") else data + b"\n", first, line_limit)
+    elif carry:
+        yield from _cut(bytes(carry + b"\n"), first, line_limit)
 
 
 def line_offsets(data: bytes) -> npt.NDArray[np.int64]:
@@ -169,37 +163,46 @@ def _inflate(head: bytes) -> tuple[bytes, int, bool]:
 
 def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
     """Whole lines as one block, or as several around those longer than `limit`."""
+    offsets = line_offsets(data)
+    begin = 0  # the first line not yet handed out
     if len(data) > limit + 1:
-        offsets = line_offsets(data)
-        begin = 0  # the first line not yet handed out
         for line in np.flatnonzero(np.diff(offsets) > limit + 1).tolist():
             if line > begin:
-                yield Block(first + begin, data[offsets[begin] : offsets[line]], line - begin)
+                yield _block(data, offsets[begin : line + 1], first + begin)
             head = data[offsets[line] : offsets[line] + _SHOWN_BYTES]
             yield Block(first + line, b"", 1, head)
             begin = line + 1
-        first, data = first + begin, data[offsets[begin] :]
-    if data:
-        lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
-        yield Block(first, data, lines)
+    if begin < len(offsets) - 1:
+        yield _block(data, offsets[begin:], first + begin)
+
+
+def _block(data: bytes, offsets: npt.NDArray[np.int64], first: int) -> Block:
+    """The lines of `data` that begin at `offsets`, whose last one is their end."""
+    lines = data[offsets[0] : offsets[-1]]
+    return Block(first, lines, len(offsets) - 1, offsets=offsets - offsets[0])
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[BufferedReader]:
-    """The file's text as a stream of bytes."""
+def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
+    """The file's text in pieces of `size` bytes, then empty ones; two are read ahead of use."""
     try:
         zipped = _check_magic(path)
         file = path.open("rb")
     except OSError as error:
         raise _damaged(path, 0, error) from None
-    with file:
-        if not zipped:
-            yield file
-            return
-        # Two of its blocks wait in a queue: as large as ours, so that it works while ours is used.
-        stream = igzip_threaded.open(file, "rb", threads=1, block_size=BLOCK_BYTES)  # type: ignore[no-untyped-call]
-        with stream:
-            yield cast(BufferedReader, stream)
+    with file, ThreadPoolExecutor(1, "read") as reader:
+        stream = igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file
+        ahead = deque(reader.submit(stream.read, size) for _ in range(_AHEAD))
+
+        def pieces() -> Iterator[bytes]:
+            while True:
+                yield ahead.popleft().result()
+                ahead.append(reader.submit(stream.read, size))
+
+        try:
+            yield pieces()
+        finally:
+            reader.shutdown(cancel_futures=True)
 
 
 def _check_magic(path: Path) -> bool:

@@ -48,3 +48,11 @@ AMAZON_COUNTS: dict[str, AmazonCounts] = {
         longest_history=430,
     ),
 }
+
+# Data lines of each file of tianchi data set 56.
+ALIBABA_COUNTS: dict[str, int] = {
+    "raw_sample.csv": 26_557_961,
+    "ad_feature.csv": 846_811,
+    "user_profile.csv": 1_061_768,
+    "behavior_log.csv": 723_268_134,
+}

@@ -18,6 +18,7 @@ SPLITS = ("train", "valid", "test")
 PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+_OPTIONAL = ("counts", "numbers")
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The contents of `manifest.json`; see the module's text."""
+    """The contents of `manifest.json`; see the module's text.
+
+    `counts` holds what else is worth knowing, e.g. rows of users without a profile; `numbers` says
+    of each float column how it was standardised. Both are empty where there is nothing to say.
+    """
 
     format: int
     dataset: str
@@ -84,6 +89,8 @@ class Manifest:
     notes: list[str]
     shards: list[ShardFile]
     steps: list[Step] = field(default_factory=list)
+    counts: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
@@ -135,7 +142,8 @@ def parse(raw: object, path: Path) -> Manifest:
             got=str(got),
             do="make the data set again with this version of tinprep (`--force`)",
         )
-    missing = [f.name for f in fields(Manifest) if f.name not in raw]
+    wanted = [f.name for f in fields(Manifest)]
+    missing = [name for name in wanted if name not in raw and name not in _OPTIONAL]
     if missing:
         raise ContractError(
             "The manifest lacks keys.", where=path, expected=", ".join(missing), got="absent"
@@ -143,7 +151,7 @@ def parse(raw: object, path: Path) -> Manifest:
     try:
         manifest = Manifest(
             **{
-                **{f.name: raw[f.name] for f in fields(Manifest)},
+                **{name: raw[name] for name in wanted if name in raw},
                 "inputs": [InputFile(**x) for x in raw["inputs"]],
                 "bins": Bins(**raw["bins"]),
                 "shards": [ShardFile(**x) for x in raw["shards"]],

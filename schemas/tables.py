@@ -45,6 +45,44 @@ class Meta(_Table):
     category: pl.String = pa.Field(nullable=True, description="null: the item has none")
 
 
+class Impressions(_Table):
+    """Alibaba's impressions as parsed: one row an impression."""
+
+    row: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
+    user: pl.Int64 = pa.Field(ge=0)
+    time: pl.Int64 = pa.Field(ge=0, description="unix seconds")
+    ad: pl.Int64 = pa.Field(ge=0)
+    pid: pl.String = pa.Field(nullable=True, description="where the ad was shown")
+    label: pl.Int8 = pa.Field(isin=[0, 1], description="clicked or not")
+
+
+class Ads(_Table):
+    """Alibaba's ads as parsed: one row a line, so an ad may be there twice."""
+
+    line: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
+    ad: pl.Int64 = pa.Field(ge=0)
+    category: pl.Int64 = pa.Field(ge=0, nullable=True)
+    campaign: pl.Int64 = pa.Field(ge=0, nullable=True)
+    customer: pl.Int64 = pa.Field(ge=0, nullable=True)
+    brand: pl.Int64 = pa.Field(ge=0, nullable=True)
+    price: pl.Float64 = pa.Field(nullable=True)
+
+
+class Profiles(_Table):
+    """Alibaba's users as parsed: one row a line, so a user may be there twice."""
+
+    line: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
+    user: pl.Int64 = pa.Field(ge=0)
+    cms_segid: pl.Int64 = pa.Field(ge=0, nullable=True)
+    cms_group_id: pl.Int64 = pa.Field(ge=0, nullable=True)
+    final_gender_code: pl.Int64 = pa.Field(ge=0, nullable=True)
+    age_level: pl.Int64 = pa.Field(ge=0, nullable=True)
+    pvalue_level: pl.Int64 = pa.Field(ge=0, nullable=True)
+    shopping_level: pl.Int64 = pa.Field(ge=0, nullable=True)
+    occupation: pl.Int64 = pa.Field(ge=0, nullable=True)
+    new_user_class_level: pl.Int64 = pa.Field(ge=0, nullable=True)
+
+
 class Rejected(_Table):
     """Lines of raw files that were refused."""
 
@@ -52,6 +90,12 @@ class Rejected(_Table):
     line: pl.Int64 = pa.Field(ge=1, description="1-based line in the file")
     reason: pl.String = pa.Field(str_length={"min_value": 1})
     text: pl.String = pa.Field(str_length={"max_value": 200}, description="how the line begins")
+
+
+def empty(model: type[pa.DataFrameModel]) -> pl.DataFrame:
+    """A table of the model without rows."""
+    columns = model.to_schema().columns
+    return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
 
 
 def check(model: type[pa.DataFrameModel], frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:

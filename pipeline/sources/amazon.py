@@ -15,7 +15,7 @@ from pipeline.sources.amazon_parse import META, REJECTED, Parsed, read_meta, rea
 from pipeline.vocabulary import arrow, query, vocabulary
 from schemas import tables
 from schemas.errors import InputError
-from schemas.expected import AMAZON_FILES
+from schemas.expected import AMAZON_COUNTS, AMAZON_FILES
 
 FIELDS = ("item", "category")
 REPEATED_ITEM = "meta line of an item that had one"
@@ -97,3 +97,13 @@ def category_vocabulary(by_item: pl.DataFrame, items: pa.Table) -> pa.Table:
     counts = pl.DataFrame(items).select("id", "count")
     counted = by_item.join(counts, on="id").select(pl.col("category").alias("value"), "count")
     return vocabulary(counted)
+
+
+def notes(config: AmazonConfig, words: dict[str, pa.Table]) -> list[str]:
+    """Where the counts of real files differ from the published ones."""
+    known = AMAZON_COUNTS.get(config.category)
+    if known is None or not config.meta:
+        return []
+    got = {name: len(table) for name, table in words.items()}
+    want = {"user": known.users, "item": known.items, "category": known.categories}
+    return [] if got == want else [f"Counts differ from the published {want}: {got}."]

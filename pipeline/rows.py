@@ -1,0 +1,162 @@
+"""Targets and the windows of behaviours before them to rows of a shard.
+
+It does not matter here where targets come from: each has a window `[start, end)` of its bucket's
+ordered behaviours, which is all that its history may hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import histories, intervals
+from pipeline.buckets import Behaviours
+
+Int64s = npt.NDArray[np.int64]
+
+# Cells of one padded column made at a time: 8 MB of the widest, so a block of all is some 30 MB.
+_BLOCK_CELLS = 1 << 20
+# Ragged histories are mostly far shorter than the longest that may be.
+_USUAL_LENGTH = 512
+
+
+class Windows(NamedTuple):
+    """What each target's history is cut from: behaviours `[start, end)`; both (targets,)."""
+
+    start: Int64s
+    end: Int64s
+
+    def take(self, rows: Any) -> Windows:
+        """The windows of some targets."""
+        return Windows(self.start[rows], self.end[rows])
+
+
+@dataclass(frozen=True)
+class Stored:
+    """How histories are stored.
+
+    Attributes:
+        edges: (bins - 1,) interval-bin edges in seconds.
+        max_len: behaviours kept.
+        layout: `padded` or `ragged`.
+        session_gap: seconds without a behaviour that end a session.
+        sessions: DSIN's sessions and behaviours of each, None for no such columns.
+    """
+
+    edges: Int64s
+    max_len: int
+    layout: str
+    session_gap: int
+    sessions: tuple[int, int] | None = None
+
+    @property
+    def block(self) -> int:
+        """Rows to make at a time."""
+        width = self.max_len if self.layout == "padded" else min(self.max_len, _USUAL_LENGTH)
+        return max(1, _BLOCK_CELLS // width)
+
+
+def interval_counts(
+    behaviours: Behaviours, windows: Windows, target_time: Int64s, max_len: int
+) -> pl.DataFrame:
+    """The intervals of histories as they will be stored: a small, mergeable summary."""
+    counts = [intervals.count(np.zeros(0, np.int64))]
+    step = max(1, _BLOCK_CELLS // min(max_len, _USUAL_LENGTH))
+    for low in range(0, len(target_time), step):
+        part = windows.take(slice(low, low + step))
+        found = histories.latest(part.start, part.end, max_len)
+        times = np.repeat(target_time[low : low + step], np.diff(found.offsets))
+        counts.append(intervals.count(times - behaviours.time[found.source]))
+    return intervals.merge(counts)
+
+
+def table(
+    behaviours: Behaviours,
+    windows: Windows,
+    scalars: dict[str, npt.NDArray[Any]],
+    stored: Stored,
+    breaks: histories.Breaks,
+    schema: pa.Schema,
+) -> pa.Table:
+    """Rows of a shard.
+
+    Args:
+        behaviours: of the bucket.
+        windows: (rows,) what each row's history is cut from.
+        scalars: (rows,) each of the schema's columns that are no lists, by name, with
+            `target_time`; `history_length` is added.
+        stored: how histories are stored.
+        breaks: where sessions begin, from `histories.session_breaks`.
+        schema: of the shard.
+    """
+    found = histories.latest(windows.start, windows.end, stored.max_len)
+    lengths = np.diff(found.offsets)
+    time = behaviours.time[found.source]
+    flat: dict[str, npt.NDArray[Any]] = {
+        **{name: ids[found.source] for name, ids in behaviours.fields.items()},
+        "position": found.position,
+        "interval_bin": intervals.bin_of(
+            np.repeat(scalars["target_time"], lengths) - time, stored.edges
+        ),
+        "time": time,
+        "session": histories.sessions(found, breaks),
+    }
+    arrays = {
+        **{name: _array(values, schema.field(name).type) for name, values in scalars.items()},
+        "history_length": _array(lengths, schema.field("history_length").type),
+    }
+    for name, values in flat.items():
+        column = f"history_{name}"
+        arrays[column] = _lists(values, found.offsets, schema.field(column).type)
+    if stored.sessions is not None:
+        arrays |= _sessions(behaviours, windows, breaks, stored.sessions, schema)
+    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+
+
+def _sessions(
+    behaviours: Behaviours,
+    windows: Windows,
+    breaks: histories.Breaks,
+    shape: tuple[int, int],
+    schema: pa.Schema,
+) -> dict[str, pa.Array]:
+    """The columns of DSIN's sessions."""
+    most, length = shape
+    rows, kept = histories.latest_sessions(windows.start, windows.end, breaks, most, length)
+    lengths = np.diff(kept.offsets)
+    ragged = pa.types.is_list(schema.field("session_length").type)
+    # Padded, every session has its own cells in a row; ragged, a row's sessions touch.
+    bounds = rows if not ragged else None
+    arrays = {
+        "session_length": _lists(lengths, rows, schema.field("session_length").type),
+    }
+    for name, ids in behaviours.fields.items():
+        kind = schema.field(f"session_{name}").type
+        values = ids[kept.source]
+        if bounds is None:
+            arrays[f"session_{name}"] = _lists(values, kept.offsets[rows], kind)
+        else:
+            sessions = histories.pad(values, kept.offsets, length)
+            arrays[f"session_{name}"] = _padded(histories.pad(sessions, bounds, most), kind)
+    return arrays
+
+
+def _array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.array(values.astype(kind.to_pandas_dtype(), copy=False))
+
+
+def _lists(values: npt.NDArray[Any], offsets: Int64s, kind: pa.DataType) -> pa.Array:
+    """Flat values as lists, padded if the type is of a fixed size."""
+    values = values.astype(kind.value_type.to_pandas_dtype(), copy=False)
+    if pa.types.is_fixed_size_list(kind):
+        return _padded(histories.pad(values, offsets, kind.list_size), kind)
+    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
+
+
+def _padded(cells: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
+    return pa.FixedSizeListArray.from_arrays(pa.array(cells.ravel()), type=kind)

@@ -1,0 +1,159 @@
+"""The steps that every preparation ends with: write the shards, then the manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+
+from pipeline import intervals, shards
+from pipeline.engines.local import map_buckets
+from pipeline.rows import Stored
+from pipeline.workspace import Run
+from schemas import manifest
+
+# The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
+Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a data set holds, for its manifest.
+
+    Attributes:
+        dataset: its name.
+        synthetic: whether its raw files are.
+        fields: what behaviours and targets carry.
+        words: vocabulary of each id column.
+        stored: how histories are stored.
+        totals: the train split's intervals, counted.
+        each: rows of a target, which share its history.
+        rejected: reason -> rows refused.
+        counts: what else is worth knowing, e.g. rows of users without a profile.
+        numbers: float column -> how it was standardised.
+        notes: what a person should know.
+    """
+
+    dataset: str
+    synthetic: bool
+    fields: tuple[str, ...]
+    words: dict[str, pa.Table]
+    stored: Stored
+    totals: pl.DataFrame
+    each: int
+    rejected: dict[str, int]
+    notes: list[str]
+    counts: dict[str, int] = field(default_factory=dict)
+    numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
+
+
+def write_shards(run: Run, schema: pa.Schema, make: Callable[[int], Made]) -> list[dict[str, Any]]:
+    """Write each bucket's shards; a bucket that an earlier run finished is not made again.
+
+    Args:
+        run: the preparation.
+        schema: of the shards.
+        make: a bucket's rows; its summary has at least `lengths`, split -> rows by length.
+
+    Returns:
+        Each bucket's summary, with `shards`.
+    """
+    out = run.config.out
+
+    def write(bucket: int) -> dict[str, Any]:
+        marker = run.work / "done" / f"{bucket:05d}.json"
+        if marker.exists():
+            found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+            return found
+        blocks, summary = make(bucket)
+        written = [
+            asdict(shards.write_shard(out / name / f"part-{bucket:05d}.parquet", schema, rows, out))
+            for name, rows in blocks.items()
+        ]
+        result = {"shards": written, **summary}
+        shards.write_json(marker, result)
+        return result
+
+    with run.step("transform") as rows:
+        results = map_buckets(write, range(run.count), run.config.workers, run.counter("transform"))
+        rows[0] = run.steps[-1].rows_in
+        rows[1] = sum(s["rows"] for r in results for s in r["shards"])
+        return results
+
+
+def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
+    """Write a file a field."""
+    for name, table in words.items():
+        shards.write_table(run.config.out / "vocabulary" / f"{name}.parquet", table)
+
+
+def finish(
+    run: Run,
+    inputs: list[manifest.InputFile],
+    key: str,
+    results: list[dict[str, Any]],
+    content: Content,
+) -> manifest.Manifest:
+    """Write the manifest, which makes the data set one.
+
+    Args:
+        run: the preparation.
+        inputs: the raw files.
+        key: what the rows are a function of.
+        results: of `write_shards`.
+        content: the rest.
+    """
+    written = [manifest.ShardFile(**s) for r in results for s in r["shards"]]
+    written.sort(key=lambda s: (manifest.SPLITS.index(s.path.split("/")[0]), s.path))
+    rows = dict.fromkeys(manifest.SPLITS, 0)
+    for shard in written:
+        rows[shard.path.split("/")[0]] += shard.rows
+    edges, config = content.stored.edges, run.config
+    counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
+    made = manifest.Manifest(
+        format=manifest.FORMAT,
+        dataset=content.dataset,
+        synthetic=content.synthetic,
+        version=version("tinprep"),
+        config={**config.resolved(), "key": key},
+        inputs=inputs,
+        rows=rows,
+        fields=list(content.fields),
+        vocabulary={name: len(t) + manifest.FIRST_ID for name, t in content.words.items()},
+        layout=content.stored.layout,
+        max_len=content.stored.max_len,
+        bins=manifest.Bins(config.bins, edges.tolist(), counts),
+        history_lengths={
+            name: np.sum([r["lengths"][name] for r in results], axis=0).tolist()
+            for name in manifest.SPLITS
+        },
+        rejected=content.rejected,
+        notes=[*_notes(content.synthetic, counts), *content.notes],
+        shards=written,
+        steps=run.steps,
+        counts=content.counts,
+        numbers=content.numbers,
+    )
+    with shards.atomic(config.out / manifest.NAME) as temporary:
+        temporary.write_text(made.to_json(), encoding="utf-8")
+    return made
+
+
+def _notes(synthetic: bool, counts: list[int]) -> list[str]:
+    """What a person should know of any data set."""
+    notes = []
+    if synthetic:
+        notes.append("The raw files are synthetic: no figure from them is one of real users.")
+    empty = [str(k + 1) for k, n in enumerate(counts) if n == 0]
+    if empty:
+        notes.append(
+            f"Interval bins {', '.join(empty)} of {len(counts)} are empty: single intervals "
+            "are so common that neighbouring edges are equal."
+        )
+    return notes

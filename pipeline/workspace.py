@@ -1,0 +1,214 @@
+"""The output folder of one preparation while it is under way.
+
+Work lies in `OUT/.work` until the manifest is written. Each step leaves its result whole or not at
+all, so the same command run again goes on from the last finished step, or bucket.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import resource
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline import shards
+from pipeline.config import Config
+from schemas import manifest
+from schemas.errors import EnvironmentFault, InputError, UsageError
+
+WORK = ".work"
+LOCK = ".lock"
+TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
+_OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
+
+Told = Callable[[str, int, int | None], None]
+
+
+@dataclass
+class Run:
+    """One preparation under way.
+
+    Attributes:
+        config: what to make.
+        told: progress: step, done, total.
+        paths: the raw files.
+        steps: what each finished step took.
+        count: how many buckets.
+    """
+
+    config: Config
+    told: Told
+    paths: list[Path] = field(default_factory=list)
+    steps: list[manifest.Step] = field(default_factory=list)
+    count: int = 1
+
+    @property
+    def work(self) -> Path:
+        """Where unfinished work lies."""
+        return self.config.out / WORK
+
+    def sequences(self, bucket: int) -> Path:
+        """A bucket's ordered behaviours."""
+        return self.work / "sequences" / f"bucket-{bucket:05d}.arrow"
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[list[int]]:
+        """Time a step; its block sets the rows that went in and came out."""
+        begun = time.perf_counter()
+        rows = [0, 0]
+        self.told(name, 0, None)
+        yield rows
+        self.steps.append(
+            manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
+        )
+
+    def counter(self, name: str) -> Callable[[], None]:
+        """Tells, each time it is called, that one more bucket of the step is done."""
+        done = 0
+
+        def one_more() -> None:
+            nonlocal done
+            done += 1
+            self.told(name, done, self.count)
+
+        return one_more
+
+    def once(self, name: str, make: Callable[[], Any]) -> Any:
+        """What `make` returned, as JSON holds it; kept, so that a later run does not make it."""
+        marker = self.work / f"{name}.json"
+        if not marker.exists():
+            shards.write_json(marker, make())
+        return json.loads(marker.read_text(encoding="utf-8"))
+
+
+def peak_mb() -> int:
+    """The process's peak resident memory so far, in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
+
+
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds what is not ours.
+
+    Raises:
+        UsageError: `out` is a file, or holds something else.
+    """
+    if out.exists() and not out.is_dir():
+        raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
+    strange = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.exists() else []
+    if strange:
+        raise UsageError(
+            "The output folder holds something else.",
+            where=out,
+            expected="a new or empty folder, or a data set of tinprep",
+            got=", ".join(strange[:5]),
+            do="give another --out",
+        )
+
+
+@contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Hold the folder's lock; a second run is told."""
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / LOCK).open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise EnvironmentFault(
+                "Another run is at work in this folder.", where=out, do="wait for it to end"
+            ) from None
+        yield
+
+
+def begin(run: Run, key: str) -> None:
+    """Go on with the work of an interrupted run of the same key and buckets, else start anew."""
+    note = run.work / "key.json"
+    wanted = [key, run.config.buckets]
+    found = json.loads(note.read_text()) if note.exists() else None
+    if run.config.force or found != wanted:
+        clear(run.config.out)
+        run.work.mkdir()
+        shards.write_json(note, wanted)
+
+
+def clear(out: Path) -> None:
+    """Remove an earlier data set; the manifest first, so that no half counts as whole."""
+    (out / manifest.NAME).unlink(missing_ok=True)
+    for name in sorted(_OURS - {manifest.NAME, LOCK}):
+        path = out / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def check_space(out: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        out: a folder on the disk.
+        needed: bytes.
+
+    Raises:
+        EnvironmentFault: there is less free space.
+    """
+    free = shutil.disk_usage(out).free
+    if free < needed:
+        raise EnvironmentFault(
+            "There is too little free space on the disk.",
+            where=out,
+            expected=f"about {needed / 1e9:,.1f} GB",
+            got=f"{free / 1e9:,.1f} GB free",
+            do="free some, give --out on another disk, or --layout ragged, which is smaller",
+        )
+
+
+def check_rejected(path: Path, refused: pl.DataFrame, lines: int, limit: float) -> None:
+    """Hold a raw file to the share of its lines that may be refused.
+
+    Raises:
+        InputError: it has more.
+    """
+    if refused.height <= limit * lines:
+        return
+    reasons = refused.group_by("reason").len().sort("len", "reason", descending=True).rows()
+    first = refused.sort("line").row(0, named=True)
+    raise InputError(
+        f"Too many lines cannot be used, first: {first['reason']}.",
+        where=path,
+        line=first["line"],
+        expected=f"at most {limit:.3%} of {lines:,} lines refused (--max-rejected)",
+        got=f"{refused.height:,}: "
+        + ", ".join(f"{reason} {n:,}" for reason, n in reasons)
+        + f"; line {first['line']} begins {first['text'][:80]!r}",
+        do="mend the file, or allow more with --max-rejected",
+    )
+
+
+def write_rejected(out: Path, tables: dict[str, pa.Table]) -> dict[str, int]:
+    """Write what was refused, a table each; returns how often each reason occurs.
+
+    Args:
+        out: folder of the data set.
+        tables: name -> rows refused, with a column `reason`; empty ones are not written.
+    """
+    folder = out / "rejected"
+    shutil.rmtree(folder, ignore_errors=True)
+    reasons: dict[str, int] = {}
+    for name, rows in tables.items():
+        if not len(rows):
+            continue
+        shards.write_table(folder / f"{name}.parquet", rows)
+        for reason in rows["reason"].to_pylist():
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return dict(sorted(reasons.items()))
