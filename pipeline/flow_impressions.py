@@ -37,6 +37,7 @@ from pipeline.sources.alibaba_parse import (
 )
 from pipeline.sources.amazon_parse import REJECTED
 from pipeline.sources.synthetic import MARKER
+from pipeline.split import TRAIN, Days
 from pipeline.tally import Ids, Tally
 from pipeline.workspace import Run, check_rejected, check_space, write_rejected
 from schemas import manifest, tables
@@ -479,7 +480,7 @@ def _fit_intervals(
     config: AlibabaConfig,
     words: dict[str, pa.Table],
     ads: pl.DataFrame,
-    days: transform.Days,
+    days: Days,
 ) -> _Fitted:
     """Encode and order each bucket; the intervals and the ads that train shows."""
     ids = {name: _ids(words[name]) for name in alibaba.FIELDS}
@@ -501,10 +502,11 @@ def _fit_intervals(
             windows = transform.windows(behaviours, seen["user"], seen["time"])
             seen |= {"start": windows.start, "end": windows.end}
             save_columns(_ordered_impressions(run, bucket), seen)
-            columns = {"user": behaviours.user, "time": behaviours.time, **behaviours.fields}
+            columns: dict[str, npt.NDArray[Any]] = dict(behaviours.fields)
+            columns |= {"user": behaviours.user, "time": behaviours.time}
             save_columns(marker, columns)
         behaviours, impressions = _load(run, bucket)
-        train = days.split(impressions.time) == 0
+        train = days.split(impressions.time) == TRAIN
         shown = np.bincount(impressions.ad_place[train], minlength=len(ads))
         counts = transform.interval_counts(behaviours, impressions, days, config.max_len)
         return counts, shown, len(behaviours.user)

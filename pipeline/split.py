@@ -1,7 +1,8 @@
-"""Leave-one-out: which of a user's behaviours are targets, and of which split."""
+"""Which split a target is of: by leave-one-out, or by day."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -47,3 +48,15 @@ def leave_one_out(offsets: Int64s, rule: str) -> Targets:
     if rule == "tin":
         split[from_end[at] == 2] = VALID
     return Targets(at, start[at], split)
+
+
+@dataclass(frozen=True)
+class Days:
+    """Where the splits meet: valid begins at `valid`, test at `test`, in unix seconds."""
+
+    valid: int
+    test: int
+
+    def split(self, time: Int64s) -> npt.NDArray[np.int8]:
+        """(impressions,) index into `schemas.manifest.SPLITS`."""
+        return ((time >= self.valid).astype(np.int8) + (time >= self.test)).astype(np.int8)

@@ -84,6 +84,7 @@ class Ids:
         if self.table is not None:
             # As unsigned numbers, negative ones are large too.
             found = numbers.view(numbers.dtype.str.replace("i", "u"))
-            return self.table[np.minimum(found, len(self.table) - 1)]
+            ids: npt.NDArray[np.int32] = self.table[np.minimum(found, len(self.table) - 1)]
+            return ids
         at = np.minimum(np.searchsorted(self.values, numbers), len(self.values) - 1)
         return np.where(self.values[at] == numbers, self.ids[at], self.default)

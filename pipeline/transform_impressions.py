@@ -17,22 +17,11 @@ import pyarrow as pa
 
 from pipeline import histories, rows
 from pipeline.buckets import Behaviours
+from pipeline.split import TRAIN, Days
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
 Int32s = npt.NDArray[np.int32]
-
-
-@dataclass(frozen=True)
-class Days:
-    """Where the splits meet: valid begins at `valid`, test at `test`, in unix seconds."""
-
-    valid: int
-    test: int
-
-    def split(self, time: Int64s) -> npt.NDArray[np.int8]:
-        """(impressions,) index into `schemas.manifest.SPLITS`."""
-        return ((time >= self.valid).astype(np.int8) + (time >= self.test)).astype(np.int8)
 
 
 class Impressions(NamedTuple):
@@ -141,7 +130,7 @@ def interval_counts(
     behaviours: Behaviours, seen: Impressions, days: Days, max_len: int
 ) -> pl.DataFrame:
     """The intervals of the train split's histories as stored: a small, mergeable summary."""
-    train = days.split(seen.time) == 0
+    train = days.split(seen.time) == TRAIN
     return rows.interval_counts(behaviours, seen.windows.take(train), seen.time[train], max_len)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, datetime, timedelta
+from math import fsum, sqrt
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,7 +14,7 @@ import polars as pl
 
 from pipeline.config import AlibabaConfig
 from pipeline.sources.alibaba_columns import PROFILE_FIELDS
-from pipeline.transform_impressions import Days
+from pipeline.split import Days
 from schemas.errors import EnvironmentFault, InputError
 from schemas.expected import ALIBABA_COUNTS
 
@@ -154,8 +155,6 @@ def price_numbers(
         price: (ads,) NaN where there is none.
         shown: (ads,) train impressions of each ad.
     """
-    from math import fsum, sqrt
-
     usable = price > 0
     log = np.zeros(len(price))
     log[usable] = np.log(price[usable])

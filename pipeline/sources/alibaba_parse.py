@@ -1,0 +1,224 @@
+"""The raw Alibaba files (tianchi 56) as tables, block by block, with a reason for every refusal.
+
+The exact reader of one line, `alibaba_columns.read_line`, defines what a line says; the fast
+reader of many, `alibaba_scan`, is used only for lines where it is known to agree. So the result
+is the same whatever the size of the blocks, the number of threads and wherever the odd lines are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from pipeline.lines import BLOCK_BYTES, Block, blocks
+from pipeline.sources.alibaba_columns import (
+    ADS,
+    BEHAVIORS,
+    BTAGS,
+    IMPRESSIONS,
+    PROFILES,
+    Column,
+)
+from pipeline.sources.alibaba_rows import SHOWN, Piece, Refused, as_frame, in_pieces
+from pipeline.sources.amazon_parse import Parsed
+from schemas.errors import InputError
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class ParsedBehaviors(Parsed):
+    """What a block of the behaviour log holds.
+
+    Attributes:
+        read: how many lines could be read, those left out of `rows` too.
+        other_btag: how many of them were left out for a btag that is not wanted.
+        no_time: how many of the others were left out for a time of 0 or less.
+    """
+
+    read: int
+    other_btag: int
+    no_time: int
+
+
+def read_impressions(
+    path: Path, block_bytes: int = BLOCK_BYTES, threads: int = 1
+) -> Iterator[Parsed]:
+    """Read raw_sample.csv: user,time_stamp,adgroup_id,pid,nonclk,clk.
+
+    Args:
+        path: the file, plain or gzipped.
+        block_bytes: as in `pipeline.lines.blocks`.
+        threads: how many blocks are parsed at once, besides the one that is being read.
+
+    Yields:
+        `rows` with row (int64, 0-based line after the header; blank lines count, and are neither
+        rows nor rejected), user, time (unix seconds), ad (int64), pid (string, null where
+        missing) and label (int8, clk).
+
+    Raises:
+        InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
+    """
+    parse = partial(_table, path.name, IMPRESSIONS, "row", 1)
+    return _in_order(parse, _data(path, IMPRESSIONS, block_bytes), threads)
+
+
+def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+    """Read ad_feature.csv: adgroup_id,cate_id,campaign_id,customer,brand,price.
+
+    Yields:
+        `rows` with line (int64, 0-based, the header is 0), ad (int64), category, campaign,
+        customer, brand (int64) and price (float64), all but ad null where missing. An ad that is
+        there twice gives two rows.
+
+    Raises:
+        InputError: as `read_impressions`.
+    """
+    return map(partial(_table, path.name, ADS, "line", 0), _data(path, ADS, block_bytes))
+
+
+def read_profiles(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+    """Read user_profile.csv: userid and the eight `PROFILE_FIELDS`.
+
+    Yields:
+        `rows` with line (int64, 0-based, the header is 0), user (int64) and the eight fields
+        (int64, null where missing). A user who is there twice gives two rows.
+
+    Raises:
+        InputError: as `read_impressions`.
+    """
+    return map(partial(_table, path.name, PROFILES, "line", 0), _data(path, PROFILES, block_bytes))
+
+
+def read_behaviors(
+    path: Path, behaviors: tuple[str, ...], block_bytes: int = BLOCK_BYTES, threads: int = 1
+) -> Iterator[ParsedBehaviors]:
+    """Read behavior_log.csv: user,time_stamp,btag,cate,brand.
+
+    Args:
+        path: the file, plain or gzipped.
+        behaviors: the btags that are wanted, of `BTAGS`.
+        block_bytes: as in `pipeline.lines.blocks`.
+        threads: how many blocks are parsed at once, besides the one that is being read.
+
+    Yields:
+        As `parse_behaviors`, in the file's order.
+
+    Raises:
+        InputError: as `read_impressions`.
+    """
+    parse = partial(parse_behaviors, file=path.name, behaviors=behaviors)
+    return _in_order(parse, behavior_blocks(path, block_bytes), threads)
+
+
+def behavior_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+    """The lines of behavior_log.csv after its header, for `parse_behaviors`.
+
+    Raises:
+        InputError: as `read_impressions`.
+    """
+    return _data(path, BEHAVIORS, block_bytes)
+
+
+def parse_behaviors(block: Block, file: str, behaviors: tuple[str, ...]) -> ParsedBehaviors:
+    """Read one block of behaviours; any number of threads may do so at once.
+
+    Args:
+        block: whole lines, without the header.
+        file: its name, for `rejected`.
+        behaviors: the btags that are wanted, of `BTAGS`.
+
+    Returns:
+        `rows` with user, time (int64, unix seconds, above 0), btag (uint8, index in `BTAGS`),
+        category, brand (int64, null where missing), only of the btags wanted.
+    """
+    wanted = np.zeros(1 << 8, np.bool_)
+    wanted[[BTAGS.index(name) for name in behaviors]] = True
+    refused = Refused(file)
+    read = fitting = 0
+    kept: list[Piece] = []
+    for piece in in_pieces(block, BEHAVIORS, refused):
+        _, time, btag = piece.values[:3]
+        assert isinstance(time, np.ndarray)
+        assert isinstance(btag, np.ndarray)
+        fits = wanted[btag]
+        odd = [row for row in piece.odd if wanted[row[3]]]
+        read += len(fits) + len(piece.odd)
+        fitting += int(np.count_nonzero(fits)) + len(odd)
+        fits &= np.greater(time, 0)
+        kept.append(piece.only(np.flatnonzero(fits), [row for row in odd if row[2] > 0]))
+    rows = as_frame(kept, BEHAVIORS, "line", 0, keep_line=False)
+    return ParsedBehaviors(rows, refused.frame(), read, read - fitting, fitting - rows.height)
+
+
+def _table(file: str, columns: tuple[Column, ...], number: str, start: int, block: Block) -> Parsed:
+    """A block with the column `number` before the others: the line in the file less `start`."""
+    refused = Refused(file)
+    pieces = list(in_pieces(block, columns, refused))
+    return Parsed(as_frame(pieces, columns, number, start), refused.frame())
+
+
+def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Iterator[Block]:
+    """The blocks of a file without its header, which must be the one that the columns have.
+
+    Raises:
+        InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
+    """
+    expected = ",".join(column.header for column in columns)
+    stream = blocks(path, block_bytes)
+    block = next(stream, None)
+    if block is None:
+        raise InputError(
+            "The raw file is empty.",
+            where=path,
+            line=1,
+            expected=f"the header {expected}",
+            got="no bytes",
+            do="download it again",
+        )
+    data = block.data if block.too_long is None else block.too_long
+    end = data.find(b"\n") + 1 or len(data)
+    header = data[:end].decode("utf-8-sig", errors="replace")
+    if [name.strip() for name in header.split(",")] != expected.split(","):
+        raise InputError(
+            "The header of the raw file is not the one it should have.",
+            where=path,
+            line=1,
+            expected=f"{expected} (in this order, unquoted)",
+            got=header[:SHOWN].rstrip("\r\n") or "an empty line",
+            do="check that it is the right file of the data set, whole and unchanged",
+        )
+    if block.lines > 1:
+        yield Block(block.first_line + 1, data[end:], block.lines - 1)
+    yield from stream
+
+
+def _in_order(
+    parse: Callable[[Block], Result], stream: Iterator[Block], threads: int
+) -> Iterator[Result]:
+    """Parse blocks in `threads` threads; the results come in the order of the blocks.
+
+    The blocks are read in the caller's thread, as a gzip file's have to be. At most `threads` + 1
+    blocks and results are held.
+    """
+    if threads <= 1:
+        yield from map(parse, stream)
+        return
+    pool = ThreadPoolExecutor(threads, "parse")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for block in stream:
+            waiting.append(pool.submit(parse, block))
+            if len(waiting) > threads:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(cancel_futures=True)
