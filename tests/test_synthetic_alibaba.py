@@ -1,0 +1,571 @@
+from __future__ import annotations
+
+import json
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.sources import synthetic_alibaba
+from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
+from pipeline.sources.synthetic_alibaba import (
+    FILES,
+    MARKER,
+    AlibabaRecipe,
+    AlibabaSizes,
+    click_log_odds,
+    synthesize_alibaba,
+)
+from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
+from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base, gain
+from pipeline.sources.synthetic_alibaba_market import Market, People, share_out
+from pipeline.sources.synthetic_alibaba_recipe import KINDS
+from schemas.errors import EnvironmentFault, UsageError
+from trainer.metrics import gauc
+from trainer.metrics import logloss as mean_logloss
+
+RECIPE = AlibabaRecipe(scale=0.0005, seed=3)
+SMALL = AlibabaRecipe(scale=0.00005, seed=3)
+BLOCK_ROWS = 100_000  # so that this small log takes several blocks
+ADS, PROFILES, SHOWN, BEHAVED = FILES
+DAY_S, FIRST_DAY = 86_400, 1_494_000_000
+BEIJING_S = 8 * 3600
+HEADERS = {
+    SHOWN: "user,time_stamp,adgroup_id,pid,nonclk,clk",
+    ADS: "adgroup_id,cate_id,campaign_id,customer,brand,price",
+    PROFILES: "userid,cms_segid,cms_group_id,final_gender_code,age_level,pvalue_level,"
+    "shopping_level,occupation,new_user_class_level ",
+    BEHAVED: "user,time_stamp,btag,cate,brand",
+}
+
+
+@dataclass
+class Files:
+    """The folder, its marker and its tables."""
+
+    folder: Path
+    marker: dict[str, Any]
+    ads: pl.DataFrame
+    profiles: pl.DataFrame
+    shown: pl.DataFrame
+    behaved: pl.DataFrame
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    folder = tmp_path_factory.mktemp("synthetic")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(synthetic_alibaba, "_BLOCK_ROWS", BLOCK_ROWS)
+        synthesize_alibaba(folder, RECIPE)
+    tables = [pl.read_csv(folder / name, null_values=["NULL", ""]) for name in FILES]
+    return Files(folder, json.loads((folder / MARKER).read_text()), *tables)
+
+
+@pytest.fixture(scope="module")
+def blocks() -> list[Block]:
+    market, people = Market.open(RECIPE), People.gather(RECIPE)
+    bounds = people.blocks(BLOCK_ROWS)
+    return [draw_block(RECIPE, market, people, bounds, k) for k in range(len(bounds) - 1)]
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+# The files
+
+
+def test_counts_at_scale_1_are_the_real_ones() -> None:
+    sizes = AlibabaSizes.of(1.0)
+    assert (sizes.users, sizes.ads, sizes.profiles) == (1_141_729, 846_811, 1_061_768)
+    assert (sizes.impressions, sizes.behaviours) == (26_557_961, 723_268_134)
+    assert sum(KINDS.values()) == sizes.behaviours
+    assert AlibabaRecipe().click_rate * sizes.impressions == pytest.approx(1_366_056)
+
+
+def test_counts_of_the_files_are_exact(files: Files) -> None:
+    sizes = AlibabaSizes.of(RECIPE.scale)
+    assert len(files.shown) == sizes.impressions == round(26_557_961 * 0.0005) == 13_279
+    assert len(files.behaved) == sizes.behaviours == round(723_268_134 * 0.0005)
+    assert len(files.ads) == files.ads["adgroup_id"].n_unique() == sizes.ads
+    assert files.shown["user"].n_unique() == sizes.users == 571
+    assert len(files.profiles) == files.profiles["userid"].n_unique() == sizes.profiles
+    assert files.ads["campaign_id"].n_unique() == sizes.campaigns
+    assert files.ads["customer"].n_unique() == sizes.customers
+    assert files.ads["cate_id"].n_unique() == sizes.ad_categories
+    assert files.ads["cate_id"].n_unique() < files.behaved["cate"].n_unique() <= sizes.categories
+
+
+def test_headers_and_lines_are_as_the_real_files_have_them(files: Files) -> None:
+    for name, header in HEADERS.items():
+        text = (files.folder / name).read_bytes()
+        assert text.startswith(header.encode() + b"\n")
+        assert text.endswith(b"\n")
+        assert text.count(header.encode()) == 1
+        assert b'"' not in text
+        assert b"\r" not in text
+    assert not files.shown.null_count().sum_horizontal().item()
+    assert not files.behaved.null_count().sum_horizontal().item()
+    assert b"NULL" in (files.folder / ADS).read_bytes()
+    assert b"NULL" not in (files.folder / PROFILES).read_bytes()
+
+
+def test_values_are_in_the_real_ranges(files: Files) -> None:
+    assert set(files.shown["pid"]) == {"430548_1007", "430539_1007"}
+    assert ((files.shown["nonclk"] + files.shown["clk"]) == 1).all()
+    assert set(files.shown["clk"]) == {0, 1}
+    assert files.ads["price"].min() == 0.01
+    assert files.ads["price"].max() == 1e8
+    assert 0.25 < files.ads["brand"].null_count() / len(files.ads) < 0.42
+    lowest_highest = {
+        "cms_segid": (0, 96),
+        "cms_group_id": (0, 12),
+        "final_gender_code": (1, 2),
+        "age_level": (0, 6),
+        "pvalue_level": (1, 3),
+        "shopping_level": (1, 3),
+        "occupation": (0, 1),
+        "new_user_class_level ": (1, 4),
+    }
+    for name, (lowest, highest) in lowest_highest.items():
+        assert files.profiles[name].is_between(lowest, highest).drop_nulls().all(), name
+    empty = files.profiles.null_count().row(0, named=True)
+    assert 0.46 < empty.pop("pvalue_level") / len(files.profiles) < 0.62
+    assert 0.24 < empty.pop("new_user_class_level ") / len(files.profiles) < 0.40
+    assert not any(empty.values())
+    kinds = dict(files.behaved["btag"].value_counts().iter_rows())
+    for kind, count in KINDS.items():
+        assert kinds[kind] / len(files.behaved) == pytest.approx(count / 723_268_134, rel=0.06)
+
+
+def test_ids_refer_to_what_there_is(files: Files) -> None:
+    assert set(files.shown["adgroup_id"]) <= set(files.ads["adgroup_id"])
+    assert set(files.profiles["userid"]) < set(files.shown["user"])
+    count = len(set(files.shown["user"]) | set(files.behaved["user"]))
+    assert files.behaved["user"].max() == count
+    assert files.behaved["user"].min() == 1
+    assert files.ads["adgroup_id"].max() == len(files.ads)
+    # Categories and brands of ads are those of behaviours.
+    shared = set(files.ads["cate_id"]) & set(files.behaved["cate"])
+    assert len(shared) > 0.9 * files.ads["cate_id"].n_unique()
+    assert set(files.ads["brand"].drop_nulls()) & set(files.behaved["brand"])
+
+
+def test_some_users_lack_a_profile_behaviours_or_impressions(files: Files) -> None:
+    shown, behaved = set(files.shown["user"]), set(files.behaved["user"])
+    assert (len(shown) - len(files.profiles)) / len(shown) == pytest.approx(0.07, abs=0.005)
+    assert len(shown - behaved) / len(shown) == pytest.approx(0.035, abs=0.005)
+    assert len(behaved - shown) == 2
+    each = files.behaved["user"].value_counts()["count"]
+    assert each.max() > 8 * each.median()
+
+
+def test_times_are_within_the_real_days(files: Files) -> None:
+    times = files.shown["time_stamp"]
+    assert times.min() >= FIRST_DAY
+    assert times.max() <= 1_494_691_186
+    assert set((times - FIRST_DAY) // DAY_S) == set(range(8))
+    behaved = files.behaved["time_stamp"]
+    assert FIRST_DAY - 14 * DAY_S <= behaved.min() < FIRST_DAY - 13 * DAY_S
+    assert FIRST_DAY + 7 * DAY_S < behaved.max() < FIRST_DAY + 8 * DAY_S
+    hour = np.bincount((behaved.to_numpy() + BEIJING_S) // 3600 % 24, minlength=24)
+    assert hour[20:23].min() > 5 * hour[3:5].max()
+
+
+def test_behaviours_come_in_sessions(files: Files) -> None:
+    ordered = files.behaved.sort("user", "time_stamp")
+    gap = np.diff(ordered["time_stamp"])[np.diff(ordered["user"]) == 0]
+    assert 0.8 < (gap <= 1800).mean() < 0.99
+    assert 5 < np.median(gap) < 60
+    assert (gap > 3600).mean() > 0.01
+    cut = np.r_[True, (np.diff(ordered["time_stamp"]) > 1800) | (np.diff(ordered["user"]) > 0)]
+    length = np.diff(np.r_[np.flatnonzero(cut), len(cut)])
+    assert (length > 2).mean() > 0.7
+    assert (length > 10).mean() > 0.3
+
+
+def test_lines_are_in_no_order(files: Files) -> None:
+    for table in (files.shown, files.behaved):
+        user, time = table["user"].to_numpy(), table["time_stamp"].to_numpy()
+        most = np.bincount(user).max() / len(user)
+        assert (user[1:] == user[:-1]).mean() < 4 * most
+        assert 0.4 < (time[1:] > time[:-1]).mean() < 0.6
+    assert not files.profiles["userid"].is_sorted()
+    assert not files.ads["adgroup_id"].is_sorted()
+
+
+def test_some_behaviours_are_repeated_exactly(files: Files) -> None:
+    repeats = len(files.behaved) - files.behaved.n_unique()
+    # Besides those made on purpose, a few come about by chance: there are few brands at this scale.
+    assert 0.9 * RECIPE.duplicates < repeats / len(files.behaved) < 1.7 * RECIPE.duplicates
+
+
+def test_click_rate_is_the_real_one(files: Files) -> None:
+    n = len(files.shown)
+    assert files.shown["clk"].mean() == pytest.approx(0.051437, abs=4 * (0.0488 / n) ** 0.5)
+
+
+def test_marker_says_that_and_how_the_data_is_made_up(files: Files) -> None:
+    marker = files.marker
+    assert marker["synthetic"] is True
+    assert marker["dataset"] == "alibaba"
+    assert AlibabaRecipe(**marker["recipe"]) == RECIPE
+    counts = marker["counts"]
+    assert counts["impressions"] == len(files.shown)
+    assert counts["clicks"] == files.shown["clk"].sum()
+    assert counts["behaviours"] == len(files.behaved)
+    assert counts["behaviours_pv"] == (files.behaved["btag"] == "pv").sum()
+    assert counts["profiles"] == len(files.profiles)
+    assert marker["first_impression"] == files.shown["time_stamp"].min()
+    assert marker["last_impression"] == files.shown["time_stamp"].max()
+    for knob in ("category_gain", "brand_gain", "position_decay", "interval_decay", "window"):
+        assert knob in json.dumps(marker["law"])
+        assert marker["parameters"][knob] == getattr(RECIPE, knob)
+    assert marker["files"] == {name: (files.folder / name).stat().st_size for name in FILES}
+
+
+# The planted law
+
+
+Histories = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
+
+
+def read_histories(files: Files, end: Callable[[Sequence[int], int], int]) -> Histories:
+    """Interval, same category and same brand [N, 50] of each line of raw_sample, newest first."""
+    views: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
+    for user, time, btag, category, brand in files.behaved.iter_rows():
+        if btag == "pv":
+            views[user].append((time, category, brand))
+    times = {}
+    for user, rows in views.items():
+        rows.sort()
+        times[user] = [row[0] for row in rows]
+    ad = {row[0]: (row[1], row[4]) for row in files.ads.iter_rows()}
+    interval = np.zeros((len(files.shown), 50), np.int64)
+    same = np.zeros((2, *interval.shape), bool)
+    for i, (user, time, adgroup, *_) in enumerate(files.shown.iter_rows()):
+        stop = end(times.get(user, []), time)
+        for p, row in enumerate(reversed(views[user][max(0, stop - 50) : stop])):
+            interval[i, p] = time - row[0]
+            same[0, i, p] = row[1] == ad[adgroup][0]
+            same[1, i, p] = row[2] == ad[adgroup][1]
+    return interval, same[0], same[1]
+
+
+@pytest.fixture(scope="module")
+def histories(files: Files) -> Histories:
+    return read_histories(files, bisect_left)
+
+
+def test_clicks_follow_the_law_as_read_from_the_files(
+    files: Files, histories: Histories, blocks: list[Block]
+) -> None:
+    assert len(blocks) > 2
+    base = files.marker["parameters"]["base_log_odds"]
+    log_odds = click_log_odds(RECIPE, base, *histories)
+    drawn = base + np.concatenate([block.gains for block in blocks])
+    np.testing.assert_allclose(log_odds, drawn, atol=1e-9)
+    luck = np.concatenate([block.luck for block in blocks])
+    clicked = files.shown["clk"].to_numpy() > 0
+    assert ((luck < click_probability(log_odds)) == clicked).all()
+    assert 0.45 < luck.mean() < 0.55
+
+
+def test_a_behaviour_at_the_impressions_own_second_does_not_count(
+    files: Files, histories: Histories
+) -> None:
+    # There are such behaviours, and they would matter: so the test above can tell.
+    upto = read_histories(files, bisect_right)
+    assert (histories[0] != upto[0]).any()
+    odds, wrong = (click_log_odds(RECIPE, 0.0, *read) for read in (histories, upto))
+    assert (odds != wrong).any()
+
+
+def test_log_odds_are_calibrated_and_explain_the_clicks(files: Files, blocks: list[Block]) -> None:
+    gains = np.concatenate([block.gains for block in blocks])
+    clicked = files.shown["clk"].to_numpy()
+    base = files.marker["parameters"]["base_log_odds"]
+    assert base == fit_base(gains, RECIPE.click_rate)
+    probability = click_probability(base + gains)
+    for low, high in pairwise((-1.0, 0.001, 0.5, 1.5, 3.0, 1e9)):
+        band = (gains > low) & (gains <= high)
+        error = np.sqrt((probability * (1 - probability))[band].sum()) / band.sum()
+        assert abs(clicked[band].mean() - probability[band].mean()) < 4 * error
+    constant = np.full(len(clicked), clicked.mean())
+    assert mean_logloss(clicked, probability) < 0.93 * mean_logloss(clicked, constant)
+
+
+LAW = AlibabaRecipe(scale=0.003, seed=5)
+
+
+def test_position_and_interval_each_tell_more_than_a_count() -> None:
+    market, people = Market.open(LAW), People.gather(LAW)
+    bounds = people.blocks(2_000_000)
+
+    def draw(recipe: AlibabaRecipe) -> Block:
+        return draw_block(recipe, market, people, bounds, 0)
+
+    block = draw(LAW)
+    base = fit_base(block.gains, LAW.click_rate)
+    clicked = (block.luck < click_probability(base + block.gains)).astype(np.int8)
+
+    def judge(**knobs: float) -> float:
+        gains = draw(replace(LAW, **knobs)).gains  # type: ignore[arg-type]
+        return gauc(block.impression_user, clicked, np.round(gains, 3))
+
+    oracle = judge()
+    count = judge(position_decay=0.0, interval_decay=0.0, brand_gain=0.0)
+    assert 0.66 < oracle < 0.75
+    assert 0.6 < count < oracle - 0.02
+    assert judge(interval_decay=0.0) > count + 0.02
+    assert judge(position_decay=0.0) > count + 0.02
+    assert 0.3 < block.known.mean() < 0.5
+
+
+def test_click_rates_fall_with_position_and_with_interval(
+    files: Files, histories: Histories
+) -> None:
+    interval, same, _ = histories
+    clicked = files.shown["clk"].to_numpy()
+    newest = np.where(same.any(axis=1), same.argmax(axis=1) + 1, 99)
+    rates = [clicked[(newest >= a) & (newest < b)].mean() for a, b in ((1, 4), (4, 13), (13, 51))]
+    assert rates[0] > 1.4 * rates[1]
+    assert rates[1] > 1.4 * rates[2]
+    away = interval[np.arange(len(newest)), np.minimum(newest - 1, 49)]
+    close = newest < 4
+    assert clicked[close & (away < 900)].mean() > 1.5 * clicked[close & (away > 4 * 3600)].mean()
+    assert clicked[close & (away > 8 * 3600)].mean() < 2 * clicked[newest == 99].mean() + 0.02
+
+
+@given(
+    position=st.integers(1, 60),
+    interval=st.integers(1, 10**6),
+    position_decay=st.floats(0, 2),
+    interval_decay=st.floats(0, 2),
+    category_gain=st.floats(0.1, 5),
+    brand_gain=st.floats(0.1, 5),
+)
+def test_gain_falls_with_position_and_interval(
+    position: int, interval: int, **knobs: float
+) -> None:
+    recipe = AlibabaRecipe(**knobs)  # type: ignore[arg-type]
+
+    def one(p: int, t: int, same_category: bool = True, same_brand: bool = False) -> float:
+        flags = np.array([same_category]), np.array([same_brand])
+        return float(gain(recipe, np.array([p]), np.array([t]), *flags)[0])
+
+    here = one(position, interval)
+    assert 0 <= one(position + 1, interval) <= here
+    assert 0 <= one(position, interval + 60) <= here
+    assert one(1, 0) == knobs["category_gain"]
+    assert one(position, interval, False) == 0
+    both = one(position, interval, True, True)
+    assert both == pytest.approx(here + one(position, interval, False, True))
+    assert one(position + 1, interval) == pytest.approx(here * np.exp(-knobs["position_decay"]))
+    fall = np.exp(-knobs["interval_decay"])
+    assert one(position, interval + 3600) == pytest.approx(here * fall)
+
+
+def test_behaviours_beyond_the_window_count_for_nothing() -> None:
+    recipe = AlibabaRecipe(window=2, position_decay=0.0, interval_decay=0.0, category_gain=1.0)
+    yes, no = np.ones((1, 5), bool), np.zeros((1, 5), bool)
+    assert click_log_odds(recipe, -3.0, np.ones((1, 5), np.int64), yes, no).tolist() == [-1.0]
+    assert click_log_odds(recipe, -3.0, np.ones((1, 1), np.int64), yes[:, :1], no[:, :1]) == [-2.0]
+    nothing = np.zeros((1, 0), bool)
+    assert click_log_odds(recipe, -3.0, np.zeros((1, 0), np.int64), nothing, nothing) == [-3.0]
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    scale=st.floats(0.000001, 0.0003),
+    seed=st.integers(0, 2**63 - 1),
+    window=st.integers(1, 60),
+    click_rate=st.floats(0.01, 0.9),
+    retarget=st.floats(0, 1),
+    category_exponent=st.floats(0, 3),
+    duplicates=st.floats(0, 0.5),
+)
+def test_every_recipe_keeps_the_counts(**values: Any) -> None:
+    recipe = AlibabaRecipe(**values)
+    sizes = AlibabaSizes.of(recipe.scale)
+    market, people = Market.open(recipe), People.gather(recipe)
+    bounds = people.blocks(20_000)
+    drawn = [draw_block(recipe, market, people, bounds, k) for k in range(len(bounds) - 1)]
+    assert sum(len(block.user) for block in drawn) == sizes.behaviours
+    assert sum(len(block.ad) for block in drawn) == sizes.impressions
+    users = [set(block.impression_user.tolist()) for block in drawn]
+    assert len(set().union(*users)) == sum(map(len, users)) == sizes.users
+    assert len(market.ads) == sizes.ads
+    gains = np.concatenate([block.gains for block in drawn])
+    assert (gains >= 0).all()
+    fitted = click_probability(fit_base(gains, recipe.click_rate) + gains).mean()
+    assert fitted == pytest.approx(recipe.click_rate, rel=1e-3)
+
+
+@given(
+    weight=st.lists(st.just(0.0) | st.floats(1e-6, 1e6), min_size=1, max_size=30).filter(any),
+    most=st.integers(1, 50),
+    data=st.data(),
+)
+def test_sharing_out_keeps_sum_and_bounds(
+    weight: list[float], most: int, data: st.DataObject
+) -> None:
+    holders = sum(w > 0 for w in weight)
+    total = data.draw(st.integers(holders, most * holders))
+    shares = share_out(np.array(weight), total, most)
+    assert shares.sum() == total
+    assert all((1 <= n <= most) if w > 0 else n == 0 for w, n in zip(weight, shares, strict=True))
+    with pytest.raises(ValueError, match="shared out"):
+        share_out(np.array(weight), most * holders + 1, most)
+
+
+# Writing
+
+
+def test_same_recipe_same_bytes_and_another_seed_other_bytes(tmp_path: Path) -> None:
+    one, two, seed = (tmp_path / name for name in ("one", "two", "seed"))
+    synthesize_alibaba(one, SMALL)
+    synthesize_alibaba(two, SMALL)
+    synthesize_alibaba(seed, replace(SMALL, seed=4))
+    assert contents(one) == contents(two)
+    assert set(contents(one)) == {MARKER, *FILES}
+    for name in FILES:
+        assert contents(one)[name] != contents(seed)[name]
+
+
+def test_same_call_again_does_nothing_and_another_recipe_replaces(tmp_path: Path) -> None:
+    synthesize_alibaba(tmp_path, SMALL)
+    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    calls: list[str] = []
+    synthesize_alibaba(tmp_path, SMALL, lambda what, done, total: calls.append(what))
+    assert not calls
+    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
+    old = contents(tmp_path)
+    synthesize_alibaba(tmp_path, replace(SMALL, category_gain=0.0))
+    assert contents(tmp_path)[BEHAVED] == old[BEHAVED]
+    assert contents(tmp_path)[SHOWN] != old[SHOWN]
+    assert json.loads((tmp_path / MARKER).read_text())["recipe"]["category_gain"] == 0.0
+
+
+def test_missing_file_is_made_again(tmp_path: Path) -> None:
+    synthesize_alibaba(tmp_path, SMALL)
+    whole = contents(tmp_path)
+    (tmp_path / SHOWN).unlink()
+    synthesize_alibaba(tmp_path, SMALL)
+    assert contents(tmp_path) == whole
+
+
+def test_progress_counts_up_to_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synthetic_alibaba, "_BLOCK_ROWS", 10_000)
+    seen: dict[str, list[tuple[int, int]]] = {}
+    synthesize_alibaba(
+        tmp_path,
+        SMALL,
+        lambda what, done, total: seen.setdefault(what, []).append((done, total)),
+    )
+    assert list(seen) == ["ads", "profiles", "behaviours"]
+    assert len(seen["behaviours"]) > 2
+    for steps in seen.values():
+        assert steps == sorted(steps)
+        assert steps[-1][0] == steps[-1][1]
+
+
+@pytest.mark.parametrize("stage", ["ads", "profiles", "behaviours"])
+def test_interrupted_run_leaves_what_was_there(tmp_path: Path, stage: str) -> None:
+    def interrupt(what: str, done: int, total: int) -> None:
+        if what == stage:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        synthesize_alibaba(tmp_path, SMALL, interrupt)
+    assert list(tmp_path.iterdir()) == []
+    synthesize_alibaba(tmp_path, SMALL)
+    before = contents(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        synthesize_alibaba(tmp_path, replace(SMALL, seed=9), interrupt)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("renames", range(5))
+def test_made_up_files_never_lie_under_final_names_without_their_marker(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
+) -> None:
+    synthesize_alibaba(tmp_path, replace(SMALL, seed=9))
+    rename = Path.replace
+    done: list[Path] = []
+
+    def fail_late(self: Path, target: Path) -> Path:
+        if len(done) == renames:
+            raise OSError(28, "No space left on device", str(target))
+        done.append(target)
+        return rename(self, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "replace", fail_late)
+        with pytest.raises(EnvironmentFault, match="cannot be written"):
+            synthesize_alibaba(tmp_path, SMALL)
+    left = {path.name for path in tmp_path.iterdir()}
+    assert len(left) == max(renames, 1)
+    assert MARKER in left
+    synthesize_alibaba(tmp_path, SMALL)
+    assert set(contents(tmp_path)) == {MARKER, *FILES}
+    assert json.loads((tmp_path / MARKER).read_text())["recipe"]["seed"] == SMALL.seed
+
+
+def real_file(folder: Path) -> None:
+    (folder / SHOWN).write_bytes(b"real")
+
+
+def real_zipped_file(folder: Path) -> None:
+    (folder / f"{BEHAVED}.gz").write_bytes(b"real")
+
+
+def same_recipe_and_real_file(folder: Path) -> None:
+    synthesize_alibaba(folder, SMALL)
+    (folder / ADS).write_bytes(b"real")
+
+
+def amazon(folder: Path) -> None:
+    synthesize_amazon(folder, AmazonRecipe(scale=0.001))
+
+
+def strange_marker(folder: Path) -> None:
+    (folder / MARKER).write_text("[]")
+
+
+@pytest.mark.parametrize(
+    "fill", [real_file, real_zipped_file, same_recipe_and_real_file, amazon, strange_marker]
+)
+def test_data_of_another_origin_is_never_replaced(
+    tmp_path: Path, fill: Callable[[Path], None]
+) -> None:
+    fill(tmp_path)
+    before = contents(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        synthesize_alibaba(tmp_path, SMALL)
+    assert caught.value.where is not None
+    assert caught.value.expected
+    assert caught.value.got
+    assert contents(tmp_path) == before
+
+
+def test_bad_calls_say_what_is_wrong(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="not a folder"):
+        synthesize_alibaba(tmp_path / "file", SMALL)
+    with pytest.raises(EnvironmentFault):
+        synthesize_alibaba(tmp_path / "file" / "below", SMALL)
+    for wrong in ({"scale": 0}, {"scale": float("nan")}, {"click_rate": 1}, {"window": 0}):
+        with pytest.raises(UsageError) as caught:
+            AlibabaRecipe(**wrong)
+        assert caught.value.where in wrong
