@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from pipeline import histories, intervals
 from pipeline.buckets import Behaviours
+from pipeline.tally import Tally
 
 Int64s = npt.NDArray[np.int64]
 
@@ -65,14 +66,14 @@ def interval_counts(
     behaviours: Behaviours, windows: Windows, target_time: Int64s, max_len: int
 ) -> pl.DataFrame:
     """The intervals of histories as they will be stored: a small, mergeable summary."""
-    counts = [intervals.count(np.zeros(0, np.int64))]
+    tally = Tally()
     step = max(1, _BLOCK_CELLS // min(max_len, _USUAL_LENGTH))
     for low in range(0, len(target_time), step):
         part = windows.take(slice(low, low + step))
         found = histories.latest(part.start, part.end, max_len)
         times = np.repeat(target_time[low : low + step], np.diff(found.offsets))
-        counts.append(intervals.count(times - behaviours.time[found.source]))
-    return intervals.merge(counts)
+        tally.add(times - behaviours.time[found.source])
+    return tally.counts().rename({"value": "interval"})
 
 
 def table(

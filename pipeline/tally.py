@@ -24,7 +24,7 @@ class Tally:
     """
 
     def __init__(self) -> None:
-        self._small = np.zeros(_SMALL, np.int64)
+        self._small = np.zeros(0, np.int64)
         self._large: list[pl.DataFrame] = []
         self._lock = threading.Lock()
 
@@ -37,7 +37,11 @@ class Tally:
         if most < _SMALL:
             counts = np.bincount(kept)
             with self._lock:
-                self._small[: most + 1] += counts
+                if most >= len(self._small):
+                    counts[: len(self._small)] += self._small
+                    self._small = counts
+                else:
+                    self._small[: most + 1] += counts
             return
         frame = _counted(pl.DataFrame({"value": kept.astype(np.int64), "count": 1}))
         with self._lock:
