@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -191,7 +191,7 @@ def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
     except OSError as error:
         raise _damaged(path, 0, error) from None
     with file, ThreadPoolExecutor(1, "read") as reader:
-        stream = igzip.IGzipFile(fileobj=file, mode="rb") if zipped else file
+        stream = cast("BinaryIO", igzip.open(file, "rb")) if zipped else file  # type: ignore[no-untyped-call]
         ahead = deque(reader.submit(stream.read, size) for _ in range(_AHEAD))
 
         def pieces() -> Iterator[bytes]:

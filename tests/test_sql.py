@@ -18,7 +18,12 @@ from pipeline.vocabulary import query
 CASES = Path(__file__).parent / "cases"
 SQL = Path(__file__).parents[1] / "sql"
 FILES = sorted(str(path.relative_to(SQL).with_suffix("")) for path in SQL.rglob("*.sql"))
-PARAMS: dict[str, dict[str, Any]] = {"vocabulary": {"first_id": 2}}
+PARAMS: dict[str, dict[str, Any]] = {
+    "vocabulary": {"first_id": 2},
+    "alibaba/ads": {"unknown_id": 1},
+    "alibaba/impressions": {"unknown_id": 1},
+    "alibaba/profiles": {"unknown_id": 1},
+}
 
 
 def table(path: Path) -> pa.Table:

@@ -7,10 +7,13 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +32,7 @@ TOO_LONG = "line too long"
 NOT_UTF8 = "not UTF-8"
 
 _SHOWN = 200
+_PARSERS = 2  # blocks parsed at once: one thread can feed no more
 
 Line = TypeVar("Line", bound=tuple[object, ...])
 Numbers = npt.NDArray[np.int64]
@@ -58,9 +62,12 @@ def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]
     Raises:
         InputError: as `pipeline.lines.blocks`.
     """
-    for block in blocks(path, block_bytes):
+
+    def parse(block: Block) -> Parsed:
         refused = _Refused(path.name)
-        yield Parsed(_reviews(block, refused), refused.frame())
+        return Parsed(_reviews(block, refused), refused.frame())
+
+    yield from _in_order(parse, blocks(path, block_bytes))
 
 
 def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
@@ -82,9 +89,27 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
         InputError: as `pipeline.lines.blocks`.
     """
     kept = frozenset(wanted.to_list())
-    for block in blocks(path, block_bytes):
+
+    def parse(block: Block) -> Parsed:
         refused = _Refused(path.name)
-        yield Parsed(_items(block, kept, refused), refused.frame())
+        return Parsed(_items(block, kept, refused), refused.frame())
+
+    yield from _in_order(parse, blocks(path, block_bytes))
+
+
+def _in_order(parse: Callable[[Block], Parsed], source: Iterator[Block]) -> Iterator[Parsed]:
+    """What `parse` makes of each block, in order; some blocks are parsed ahead of use."""
+    with closing(cast("Generator[Block]", source)), ThreadPoolExecutor(_PARSERS, "parse") as pool:
+        ahead: deque[Future[Parsed]] = deque()
+        try:
+            for block in source:
+                ahead.append(pool.submit(parse, block))
+                if len(ahead) > _PARSERS:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 @dataclass
@@ -108,7 +133,7 @@ def _reviews(block: Block, refused: _Refused) -> pl.DataFrame:
     if block.too_long is not None:
         refused.add(block.first_line, TOO_LONG, block.too_long)
         return pl.DataFrame(schema=REVIEWS)
-    data, offsets = block.data, line_offsets(block.data)
+    data, offsets = block.data, block.offsets
     index = np.arange(block.lines)
     scanned = scan_reviews(data, offsets)
     if scanned is None:
@@ -154,7 +179,7 @@ def _as_text(block: Block, refused: _Refused) -> tuple[bytes, Numbers, pl.Series
 
     Lines that are not UTF-8 are refused, and blank in what is returned.
     """
-    data, offsets = block.data, line_offsets(block.data)
+    data, offsets = block.data, block.offsets
     text = pa.LargeStringArray.from_buffers(block.lines, pa.py_buffer(offsets), pa.py_buffer(data))
     try:
         text.validate(full=True)
@@ -165,7 +190,8 @@ def _as_text(block: Block, refused: _Refused) -> tuple[bytes, Numbers, pl.Series
                 refused.add(block.first_line + number, NOT_UTF8, line)
                 lines[number] = b"\n"
         data = b"".join(lines)
-        return _as_text(Block(block.first_line, data, block.lines), refused)
+        again = Block(block.first_line, data, block.lines, offsets=line_offsets(data))
+        return _as_text(again, refused)
     series = pl.from_arrow(text)
     assert isinstance(series, pl.Series)
     return data, offsets, series

@@ -15,8 +15,9 @@ Why that is the same:
   other begins with another letter and has no escape. So no later key replaces them, wherever
   else those words occur.
 * The asin is read from the line's start, or where the word occurs once in the line and so is the
-  key. The last category is read only in a line with that key, and where the key as the grammar
-  spells it, `'categories': [`, occurs once.
+  key. The last category is read only in a line with that key: where the key as the grammar
+  spells it, `'categories': [`, occurs once, or else by an expression that reads every key from the
+  line's start on, which can match in one way only, as strings end at their first unescaped quote.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ import ast
 import warnings
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 NOT_LITERAL = "not a Python literal"
@@ -90,36 +92,37 @@ def scan_items(lines: pl.Series, wanted: frozenset[str]) -> pl.DataFrame:
         line without a row is a good one that is not wanted.
     """
     frame = lines.to_frame("text").with_row_index()
-    matched = [
+    frame = frame.with_columns(
         pl.col("text").str.contains(_ONE).alias("one"),
         pl.col("text").str.extract(_ASIN_FIRST).alias("item"),
-    ]
-    # Most of the time goes here, and Polars gives an expression one core: so a part for each.
-    parts = frame.iter_slices(max(1, -(-len(lines) // pl.thread_pool_size())))
-    frame = pl.concat(pl.collect_all([part.lazy().with_columns(matched) for part in parts]))
+    )
     # Few lines have no categories, so the second expression sees few lines.
     none = frame.filter(~pl.col("one")).filter(pl.col("text").str.contains(_NONE))["index"]
-    frame = frame.with_columns(ok=pl.col("one") | pl.col("index").is_in(none.implode()))
-    late = pl.col("ok") & pl.col("item").is_null()
-    if frame.select(late.any()).item():
+    ok = frame["one"].to_numpy(writable=True)
+    ok[none.to_numpy()] = True
+    late = ok & frame["item"].is_null().to_numpy()
+    if late.any():
         asin = pl.when(_once("asin")).then(pl.col("text").str.extract(_ASIN))
-        late_frame = frame.filter(late).with_columns(item=asin)
-        frame = pl.concat([frame.filter(~late), late_frame]).sort("index")
-    sure = pl.col("ok") & pl.col("item").is_not_null()
+        late_items = frame.filter(late).select(item=asin)["item"]
+        frame = frame.with_columns(frame["item"].scatter(np.flatnonzero(late), late_items))
     # The set is built once a file; Polars' is_in would hash all that is wanted for every block.
-    kept = pl.Series([item in wanted for item in frame["item"].to_list()], dtype=pl.Boolean)
+    kept = np.fromiter((item in wanted for item in frame["item"].to_list()), np.bool_, len(ok))
+    sure = ok & frame["item"].is_not_null().to_numpy()
+    frame = frame.with_columns(sure=pl.Series(sure)).filter(~sure | kept)
     category = pl.when("one", _once("'categories': [")).then(
         pl.col("text").str.extract(_LAST_CATEGORY)
     )
-    return (
-        frame.filter(~sure | kept)
-        .with_columns(category=category)
-        .select(
-            "index",
-            "item",
-            sure=sure & (~pl.col("one") | pl.col("category").is_not_null()),
-            category=pl.col("category").str.head(-1).str.tail(-1),  # without its quotes
-        )
+    frame = frame.with_columns(category=category)
+    unread = pl.col("sure") & pl.col("one") & pl.col("category").is_null()
+    hidden = np.flatnonzero(frame.select(unread).to_series())
+    if len(hidden):
+        exact = frame[hidden]["text"].str.extract(_LAST_BY_KEYS)
+        frame = frame.with_columns(frame["category"].scatter(hidden, exact))
+    return frame.select(
+        "index",
+        "item",
+        sure=pl.col("sure") & (~pl.col("one") | pl.col("category").is_not_null()),
+        category=pl.col("category").str.head(-1).str.tail(-1),  # without its quotes
     )
 
 
@@ -153,3 +156,6 @@ _NONE = rf"^\{{{_BEFORE}{_ASIN}{_AFTER}"
 _ASIN_FIRST = rf"^\{{{_ASIN}"
 _PLAIN = r"(?:'[^\x27\\]*'|\x22[^\x22\\]*\x22)"
 _LAST_CATEGORY = rf"'categories': \[(?:{_list(_PLAIN)}, )*\[(?:{_PLAIN}, )*({_PLAIN})\]\]"
+# From the line's start, so that the key is found and not the word.
+_FIRST_KEYS = rf"^\{{{_BEFORE}(?:{_ASIN.replace('(', '(?:')}, {_BEFORE})?"
+_LAST_BY_KEYS = rf"{_FIRST_KEYS}'categories': \[(?:{_TEXTS}, )*\[(?:{_TEXT}, )*({_PLAIN})\]\]"
