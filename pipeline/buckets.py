@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import threading
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,9 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.shards import TEMPORARY
+
+# Files open besides a spill's own: raw files, shards, libraries.
+_OTHER_FILES = 256
 
 
 class Spill:
@@ -31,6 +35,7 @@ class Spill:
         self.paths = [bucket_path(folder, k) for k in range(buckets)]
         self.schema = schema
         folder.mkdir(parents=True, exist_ok=True)
+        _allow_files(buckets)
         self.open = [pa.OSFile(str(_temporary(p)), "wb") for p in self.paths]
         self.writers = [pa.ipc.new_file(f, schema) for f in self.open]
         self.locks = [threading.Lock() for _ in self.paths]
@@ -73,6 +78,15 @@ class Spill:
                 with self.locks[k]:
                     self.writers[k].write_batch(dealt.slice(begin, end - begin))
             begin = end
+
+
+def _allow_files(more: int) -> None:
+    """Raise the number of files that may be open, which is often 1,024, as far as it goes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = sum(1 for _ in Path("/dev/fd").iterdir()) + more + _OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, most), hard))
 
 
 def bucket_path(folder: Path, bucket: int) -> Path:

@@ -52,6 +52,12 @@ def _as_ours(error: BaseException) -> TinprepError:
     if isinstance(error, MemoryError):
         return EnvironmentFault("Memory ran out.", do="more --buckets, a smaller --memory")
     assert isinstance(error, OSError)
+    if error.errno == errno.EMFILE:
+        return EnvironmentFault(
+            "Too many files are open.",
+            got=error.strerror or str(error),
+            do="fewer --buckets (more --memory makes fewer), or raise the limit: `ulimit -n 8192`",
+        )
     full = error.errno in (errno.ENOSPC, errno.EDQUOT)
     return EnvironmentFault(
         "The disk is full." if full else "The system refused a file operation.",

@@ -8,10 +8,12 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
+from pathlib import Path
 
-from pipeline import flow_impressions, flow_reviews, shards
+from pipeline import shards
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
@@ -34,11 +36,9 @@ def prepare(
     """
     run = Run(config, told)
     check_out(config.out)
+    obtain, make = _steps(config)
     with run.step("fetch") as rows:
-        if isinstance(config, AmazonConfig):
-            run.paths = flow_reviews.obtain(config)
-        else:
-            run.paths = flow_impressions.obtain(config)
+        run.paths = obtain(config)
         rows[:] = len(run.paths), len(run.paths)
     with alone(config.out):
         with run.step("checksum"):
@@ -59,10 +59,7 @@ def prepare(
                 )
             clear(config.out)
         begin(run, key)
-        if isinstance(config, AmazonConfig):
-            made = flow_reviews.make(run, config, inputs, key)
-        else:
-            made = flow_impressions.make(run, config, inputs, key)
+        made = make(run, config, inputs, key)
         shutil.rmtree(run.work)
         return made
 
@@ -70,8 +67,23 @@ def prepare(
 def plan(config: AmazonConfig | AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
     if isinstance(config, AmazonConfig):
+        from pipeline import flow_reviews
+
         return flow_reviews.plan(config)
+    from pipeline import flow_impressions
+
     return flow_impressions.plan(config)
+
+
+def _steps(config: Config) -> tuple[Callable[..., list[Path]], Callable[..., manifest.Manifest]]:
+    """What finds the raw files of a data set, and what makes it; only that is imported."""
+    if isinstance(config, AmazonConfig):
+        from pipeline import flow_reviews
+
+        return flow_reviews.obtain, flow_reviews.make
+    from pipeline import flow_impressions
+
+    return flow_impressions.obtain, flow_impressions.make
 
 
 def _key(config: Config, inputs: list[manifest.InputFile]) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -25,21 +25,17 @@ def map_buckets(
         work: a function of the bucket's number.
         buckets: their numbers.
         threads: how many at once.
-        done: called after each bucket.
+        done: called after each bucket, in the caller's thread.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
         futures = [pool.submit(work, bucket) for bucket in buckets]
-        for future in futures:
-            future.add_done_callback(lambda _: done())
         try:
-            wait(futures, return_when=FIRST_EXCEPTION)
+            for future in as_completed(futures):
+                future.result()
+                done()
         finally:
             for future in futures:
                 future.cancel()
-    # The error that came first, not the cancellation of those behind it.
-    for future in futures:
-        if not future.cancelled() and (error := future.exception()) is not None:
-            raise error
     return [future.result() for future in futures]
 
 

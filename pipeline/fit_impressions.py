@@ -1,0 +1,186 @@
+"""Fit: vocabularies, ads and profiles as ids, ordered buckets, and the intervals of train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import intervals, shards, steps, vocabulary
+from pipeline import transform_impressions as transform
+from pipeline.buckets import (
+    Behaviours,
+    bucket_path,
+    load_columns,
+    numpy_columns,
+    read_spilled,
+    save_columns,
+)
+from pipeline.config import AlibabaConfig
+from pipeline.engines.local import map_buckets
+from pipeline.partition_impressions import Catalogue, behaviours_of, ids_of
+from pipeline.rows import Windows
+from pipeline.sources import alibaba
+from pipeline.sources.alibaba_columns import PROFILE_FIELDS
+from pipeline.split import TRAIN, Days
+from pipeline.tally import Ids
+from pipeline.workspace import Run
+from schemas import tables
+from schemas.manifest import FIRST_ID, UNKNOWN_ID
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the pass over the ordered buckets found."""
+
+    totals: pl.DataFrame
+    shown: npt.NDArray[np.int64]
+    behaviours: int
+
+
+def fit_vocabulary(
+    run: Run, config: AlibabaConfig, parsed: Catalogue, users: pa.Table
+) -> dict[str, pa.Table]:
+    """The vocabulary of every id column; values rarer than `min_count` are in none."""
+
+    def count_impressions(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        spilled = read_spilled(bucket_path(run.work / "impressions", bucket))
+        frame = pl.DataFrame(spilled)
+        tables.check(tables.Impressions, frame, run.paths[0])
+        return vocabulary.count_values(frame, "ad"), vocabulary.count_values(frame, "pid")
+
+    with run.step("fit vocabulary") as rows:
+        counts = map_buckets(count_impressions, range(run.count), config.workers)
+        counted = {
+            name: [vocabulary.count_values(parsed.ads, name)]
+            for name in (*alibaba.FIELDS, *alibaba.AD_FEATURES)
+        }
+        for name in alibaba.FIELDS:
+            counted[name].append(pl.read_parquet(run.work / f"{name}.parquet"))
+        counted["ad"] += [c[0] for c in counts]
+        counted["pid"] = [c[1] for c in counts]
+        for name in PROFILE_FIELDS:
+            counted[name] = [vocabulary.count_values(parsed.profiles, name)]
+        words = {"user": users}
+        for name, found in counted.items():
+            frame = pl.concat(found)
+            if config.min_count > 1:
+                often = pl.col("count").sum().over("value") >= config.min_count
+                frame = frame.filter(often)
+            words[name] = vocabulary.vocabulary(frame)
+        steps.write_vocabularies(run, words)
+        rows[:] = sum(len(f) for c in counted.values() for f in c), sum(map(len, words.values()))
+        return words
+
+
+def encode_ads(
+    run: Run, words: dict[str, pa.Table], parsed: Catalogue
+) -> tuple[pl.DataFrame, dict[str, npt.NDArray[np.int32]]]:
+    """Ads with ids, by raw number; each profile field's id by user id."""
+
+    def named(*names: str) -> dict[str, pa.Table]:
+        return {f"{name}_ids": words[name].select(["value", "id"]) for name in names}
+
+    threads, out = run.config.workers, run.config.out
+    given = {"ads": vocabulary.arrow(parsed.ads)}
+    given |= named(*alibaba.FIELDS, *alibaba.AD_FEATURES)
+    found = vocabulary.query("alibaba/ads", given, threads, unknown_id=UNKNOWN_ID)
+    shards.write_table(out / "ads.parquet", found.drop_columns(["raw"]))
+    given = {"profiles": vocabulary.arrow(parsed.profiles), **named(*PROFILE_FIELDS)}
+    given["users"] = words["user"].select(["value", "id"])
+    rows = vocabulary.query("alibaba/profiles", given, threads, unknown_id=UNKNOWN_ID)
+    shards.write_table(out / "profiles.parquet", rows)
+    size = len(words["user"]) + FIRST_ID
+    profiles = {name: np.full(size, UNKNOWN_ID, np.int32) for name in PROFILE_FIELDS}
+    user = rows["user"].to_numpy()
+    for name, column in profiles.items():
+        column[user] = rows[name].to_numpy()
+    profiles["has_profile"] = np.zeros(size, np.int32)
+    profiles["has_profile"][user] = 1
+    return pl.DataFrame(found), profiles
+
+
+def fit_intervals(
+    run: Run,
+    config: AlibabaConfig,
+    words: dict[str, pa.Table],
+    ads: pl.DataFrame,
+    days: Days,
+) -> Summary:
+    """Encode and order each bucket; the intervals and the ads that train shows."""
+    ids = {name: ids_of(words[name]) for name in alibaba.FIELDS}
+    users, pids = (words[name].select(["value", "id"]) for name in ("user", "pid"))
+    places = pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)})
+
+    def encode(bucket: int) -> tuple[pl.DataFrame, npt.NDArray[np.int64], int]:
+        marker = run.sequences(bucket)
+        if not marker.exists():
+            behaviours = _ordered(run, bucket, ids)
+            given = {
+                "impressions": read_spilled(bucket_path(run.work / "impressions", bucket)),
+                "users": users,
+                "ads": places,
+                "pids": pids,
+            }
+            joined = vocabulary.query("alibaba/impressions", given, unknown_id=UNKNOWN_ID)
+            seen: dict[str, npt.NDArray[Any]] = numpy_columns(joined)
+            windows = transform.windows(behaviours, seen["user"], seen["time"])
+            seen |= {"start": windows.start, "end": windows.end}
+            save_columns(_ordered_impressions(run, bucket), seen)
+            columns: dict[str, npt.NDArray[Any]] = dict(behaviours.fields)
+            columns |= {"user": behaviours.user, "time": behaviours.time}
+            save_columns(marker, columns)
+        behaviours, impressions = load(run, bucket)
+        train = days.split(impressions.time) == TRAIN
+        shown = np.bincount(impressions.ad_place[train], minlength=len(ads))
+        counts = transform.interval_counts(behaviours, impressions, days, config.max_len)
+        return counts, shown, len(behaviours.user)
+
+    name = "order and fit intervals"
+    with run.step(name) as rows:
+        found = map_buckets(encode, range(run.count), config.workers, run.counter(name))
+        fitted = Summary(
+            intervals.merge([f[0] for f in found]),
+            np.sum([f[1] for f in found], axis=0),
+            sum(f[2] for f in found),
+        )
+        rows[:] = fitted.behaviours, fitted.totals.height
+        return fitted
+
+
+def _ordered(run: Run, bucket: int, ids: dict[str, Ids]) -> Behaviours:
+    """A bucket's behaviours, encoded and in order."""
+    columns = behaviours_of(run, bucket)
+    user, time, category, brand = transform.order(
+        columns["user"].astype(np.int32, copy=False),
+        columns["time"].astype(np.int64, copy=False),
+        ids["category"].of(columns["category"]),
+        ids["brand"].of(columns["brand"]),
+    )
+    return Behaviours.of(user, time, {"category": category, "brand": brand})
+
+
+def _ordered_impressions(run: Run, bucket: int) -> Path:
+    return bucket_path(run.work / "ordered-impressions", bucket)
+
+
+def load(run: Run, bucket: int) -> tuple[Behaviours, transform.Impressions]:
+    """A bucket as `fit_intervals` left it."""
+    b = load_columns(run.sequences(bucket))
+    behaviours = Behaviours.of(b["user"], b["time"], {name: b[name] for name in alibaba.FIELDS})
+    c = load_columns(_ordered_impressions(run, bucket))
+    seen = transform.Impressions(
+        c["row"],
+        c["user"],
+        c["time"],
+        c["ad_place"],
+        {"pid": c["pid"]},
+        c["label"],
+        Windows(c["start"], c["end"]),
+    )
+    return behaviours, seen
