@@ -33,7 +33,14 @@ def flags(command: Any) -> set[str]:
 
 
 def test_the_commands_are_these() -> None:
-    assert {"amazon", "train", "inspect", "synthesize amazon"} <= set(COMMANDS)
+    assert {
+        "alibaba",
+        "amazon",
+        "train",
+        "inspect",
+        "synthesize amazon",
+        "synthesize alibaba",
+    } <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -57,7 +64,7 @@ def test_examples_of_the_readme_use_options_that_exist(name: str) -> None:
         assert used <= known, line
 
 
-@pytest.mark.parametrize("name", ["amazon", "train"])
+@pytest.mark.parametrize("name", ["alibaba", "amazon", "train"])
 def test_option_tables_of_the_readme_name_options_that_exist(name: str) -> None:
     section = README.split(f"\n## {name.capitalize()}\n")[1].split("\n## ")[0]
     cells = re.findall(r"^\| (`--[^|]*)\|", section, re.MULTILINE)
