@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.parquet_shards import ShardWriter
 from schemas.manifest import ShardFile
 
 TEMPORARY = ".tmp-"
@@ -46,26 +47,12 @@ def write_table(path: Path, table: pa.Table) -> None:
 
 
 def write_shard(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table], out: Path) -> ShardFile:
-    """Write blocks of rows as one shard, a row group each, atomically.
-
-    Histories are mostly padding: plain values under LZ4 were the fastest to write and to read of
-    the encodings and codecs tried.
-    """
-    rows = 0
+    """Write blocks of rows as one shard, a row group each, atomically."""
     with atomic(path) as temporary:
-        with pq.ParquetWriter(
-            temporary,
-            schema,
-            compression="lz4",
-            use_dictionary=False,
-            write_statistics=False,
-            write_batch_size=1 << 14,
-        ) as writer:
+        with ShardWriter(temporary, schema) as writer:
             for block in blocks:
                 writer.write_table(block)
-                rows += block.num_rows
-        digest = sha256(temporary)
-    return ShardFile(path.relative_to(out).as_posix(), rows, digest)
+        return ShardFile(path.relative_to(out).as_posix(), writer.rows, writer.sha256())
 
 
 def sha256(path: Path) -> str:
