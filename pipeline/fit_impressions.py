@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import intervals, shards, steps, vocabulary
 from pipeline import transform_impressions as transform
@@ -90,7 +91,8 @@ def encode_ads(
     given = {"ads": vocabulary.arrow(parsed.ads)}
     given |= named(*alibaba.FIELDS, *alibaba.AD_FEATURES)
     found = vocabulary.query("alibaba/ads", given, threads, unknown_id=UNKNOWN_ID)
-    shards.write_table(out / "ads.parquet", found.drop_columns(["raw"]))
+    known = found.filter(pc.field("ad") >= FIRST_ID).drop_columns(["raw"])
+    shards.write_table(out / "ads.parquet", known)
     given = {"profiles": vocabulary.arrow(parsed.profiles), **named(*PROFILE_FIELDS)}
     given["users"] = words["user"].select(["value", "id"])
     rows = vocabulary.query("alibaba/profiles", given, threads, unknown_id=UNKNOWN_ID)

@@ -114,6 +114,9 @@ def make(
         "impressions without behaviours": sum(r["no_history"] for r in results),
         "behaviours since": since,
     }
+    notes = []
+    if not behaviours["kept"]:
+        notes.append("No behaviour counts, so every history is empty.")
     content = steps.Content(
         dataset="alibaba",
         synthetic=synthetic,
@@ -123,7 +126,7 @@ def make(
         totals=fitted.totals,
         each=1,
         rejected=rejected,
-        notes=[] if synthetic else alibaba.notes(config, read),
+        notes=notes if synthetic else [*notes, *alibaba.notes(read)],
         counts=counts,
         numbers={"price": how},
     )

@@ -90,13 +90,13 @@ def test_it_goes_on_from_whatever_step_it_was_in(raw: Path, want: Expected, tmp_
 
 
 def test_what_is_finished_is_not_made_again(raw: Path, want: Expected, tmp_path: Path) -> None:
-    buckets = 5
+    buckets = 40
     said = interrupted(raw, tmp_path / "whole", -1, buckets)
     out = tmp_path / "out"
-    # Told as the step begins and after each bucket: so two buckets are finished.
+    # Told as the step begins and after each bucket: two are finished, and those under way end.
     interrupted(raw, out, said.index("transform") + 3, buckets)
     done = [path.stem for path in (out / ".work" / "done").glob("0*.json")]
-    assert len(done) == 2
+    assert 2 <= len(done) < buckets
     made = {p: p.stat() for bucket in done for p in out.glob(f"*/part-{bucket}.parquet")}
     assert made
     finished(alibaba(raw, out, "--buckets", buckets))

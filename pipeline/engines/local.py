@@ -10,6 +10,9 @@ from typing import TypeVar
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
+# Seconds: where Polars is loaded, Ctrl-C does not end a wait without a limit.
+_FOR_EVER = 1e8
+
 
 def map_buckets(
     work: Callable[[int], Result],
@@ -30,7 +33,7 @@ def map_buckets(
     with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
         futures = [pool.submit(work, bucket) for bucket in buckets]
         try:
-            for future in as_completed(futures):
+            for future in as_completed(futures, timeout=_FOR_EVER):
                 future.result()
                 done()
         finally:
@@ -57,9 +60,9 @@ def map_stream(
             for item in items:
                 waiting.append(pool.submit(work, item))
                 if len(waiting) > threads:
-                    yield waiting.popleft().result()
+                    yield waiting.popleft().result(_FOR_EVER)
             while waiting:
-                yield waiting.popleft().result()
+                yield waiting.popleft().result(_FOR_EVER)
         finally:
             for future in waiting:
                 future.cancel()

@@ -162,17 +162,18 @@ def price_numbers(
     total = int(weight.sum())
     mean = fsum((log * weight).tolist()) / total if total else 0.0
     variance = fsum(((log - mean) ** 2 * weight).tolist()) / total if total else 0.0
-    std = sqrt(variance) or 1.0
+    # Of a single price, only rounding errors could make a deviation.
+    differ = len(np.unique(log[weight > 0])) > 1
+    std = sqrt(variance) if differ else 1.0
     standard = np.where(usable, (log - mean) / std, 0.0).astype(np.float32)
     how = {"of": "natural logarithm", "mean": mean, "std": std, "train_rows": total}
     return standard, how
 
 
-def notes(config: AlibabaConfig, read: dict[str, int]) -> list[str]:
+def notes(read: dict[str, int]) -> list[str]:
     """Where the line counts of real files differ from the published ones.
 
     Args:
-        config: `raw`.
         read: file -> data lines.
     """
     differ = [
