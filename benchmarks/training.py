@@ -2,6 +2,7 @@
 
 python benchmarks/training.py                       synthetic shards, made for the occasion
 python benchmarks/training.py --data data/amazon    an existing data set
+python benchmarks/training.py --models all          every recipe
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
 
@@ -22,38 +24,84 @@ import torch
 
 from schemas.manifest import Bins, Manifest, ShardFile
 from schemas.shards import shard_schema
-from trainer.config import TrainConfig
+from trainer.config import preset
 from trainer.data import Shards
 from trainer.fit import gradients
-from trainer.models import build, inputs_of
-from trainer.optimizer import DenseAdam
+from trainer.models import RECIPES, build, inputs_of
+from trainer.optimizer import optimizer_of
 from trainer.rows import Batch
 
 BATCH_SIZES = (32, 4096)
 
 
-def synthetic(out: Path, layout: str, rows: int, max_len: int, items: int, full: bool) -> Path:
-    """Random shards in the contract's schema; `full` makes every history `max_len` long."""
+# Distinct values of Alibaba's id columns beside its two fields.
+WIDE = {
+    "ad": 846_811,
+    "campaign": 423_436,
+    "customer": 255_875,
+    "pid": 2,
+    "cms_segid": 97,
+    "cms_group_id": 13,
+    "final_gender_code": 2,
+    "age_level": 7,
+    "pvalue_level": 3,
+    "shopping_level": 3,
+    "occupation": 2,
+    "new_user_class_level": 4,
+}
+
+
+def synthetic(
+    out: Path,
+    layout: str,
+    rows: int,
+    max_len: int,
+    sizes: dict[str, int],
+    *,
+    full: bool = False,
+    wide: bool = False,
+) -> Path:
+    """Random shards in the contract's schema.
+
+    Args:
+        out: folder to write.
+        layout: `padded` or `ragged`.
+        rows: rows of the train split.
+        max_len: L.
+        sizes: distinct values of each field.
+        full: every history is `max_len` long; else 9 on average.
+        wide: Alibaba's other id columns and its price as well.
+    """
     rng = np.random.default_rng(0)
+
+    def ids(size: int, n: int) -> np.ndarray:
+        # Popularity with a heavy tail, as in both data sets.
+        return 2 + (size * rng.random(n) ** 3).astype(np.int64)
+
     n = np.full(rows, max_len) if full else np.minimum(rng.geometric(1 / 9, rows), max_len)
     offsets = np.r_[0, np.cumsum(n)]
     total = int(offsets[-1])
     place = np.arange(total) - np.repeat(offsets[:-1], n)
-    schema = shard_schema(("item", "category"), layout, max_len)
+    schema = shard_schema(tuple(sizes), layout, max_len)
+    others = WIDE if wide else {}
+    for name in others:
+        schema = schema.append(pa.field(name, pa.int32(), nullable=False))
+    if wide:
+        schema = schema.append(pa.field("price", pa.float32(), nullable=False))
     values = {
         "row": np.arange(rows),
         "user": np.arange(rows) // 10 + 2,
-        "target_item": rng.integers(2, items + 2, rows),
-        "target_category": rng.integers(2, 202, rows),
+        **{f"target_{name}": ids(size, rows) for name, size in sizes.items()},
         "target_time": np.zeros(rows),
         "label": np.arange(rows) % 2,
         "history_length": n,
-        "history_item": rng.integers(2, items + 2, total),
-        "history_category": rng.integers(2, 202, total),
+        **{f"history_{name}": ids(size, total) for name, size in sizes.items()},
         "history_position": np.repeat(n, n) - place,
         "history_interval_bin": rng.integers(1, 11, total),
         "history_time": np.zeros(total),
         "history_session": np.ones(total),
+        **{name: ids(size, rows) for name, size in others.items()},
+        "price": rng.normal(size=rows),
     }
     arrays = []
     for field in schema:
@@ -73,16 +121,17 @@ def synthetic(out: Path, layout: str, rows: int, max_len: int, items: int, full:
     path = out / "train" / "part-00000.parquet"
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table(arrays, schema=schema), path, compression="zstd")
+    vocabulary = {name: size + 2 for name, size in (sizes | others).items()}
     manifest = Manifest(
         format=1,
-        dataset="benchmark",
+        dataset="alibaba-benchmark" if wide else "amazon-benchmark",
         synthetic=True,
         version="0",
         config={},
         inputs=[],
         rows={"train": rows},
-        fields=["item", "category"],
-        vocabulary={"item": items + 2, "category": 202, "user": rows // 10 + 3},
+        fields=list(sizes),
+        vocabulary=vocabulary | {"user": rows // 10 + 3},
         layout=layout,
         max_len=max_len,
         bins=Bins(10, list(range(9)), [0] * 10),
@@ -123,30 +172,33 @@ def epochs(
 
 
 def lines(
-    shards: Shards, name: str, spend: float, threads: int | None, train: bool
+    shards: Shards, name: str, spend: float, threads: int | None, models: tuple[str, ...]
 ) -> Iterator[str]:
     """The table's lines of one data set."""
     torch.manual_seed(0)
-    for size in BATCH_SIZES:
-        config = TrainConfig(Path(), Path(), batch_size=size, threads=threads)
-        torch.set_num_threads(config.cpu_threads)
-        model = build("tin", None, inputs_of(shards))
-        columns = (*model.columns, "label")
-        loaded = rate(epochs(shards, size, columns, None), lambda groups: None, spend)
+    usual = preset(shards.manifest.dataset)
+    sizes = (usual.batch_size,) if usual.optimizer == "adagrad" else BATCH_SIZES
+    for size in sizes:
+        schedule = replace(usual, batch_size=size)
+        torch.set_num_threads(threads or schedule.threads)
+        inputs = inputs_of(shards)
+        read = (*build("tin", None, inputs).columns, "label")
+        loaded = rate(epochs(shards, size, read, None), lambda groups: None, spend)
         yield f"| loader, whole batches | {name} | {size:,} | {loaded:,} |"
-        if not train:
-            continue
-        optimizer = DenseAdam(model.parameters(), lr=1e-3)
+        for recipe in models:
+            model = build(recipe, None, inputs, hidden=schedule.hidden)
+            optimizer = optimizer_of(schedule, model.parameters())
 
-        def step(groups: list[Batch]) -> None:
-            rows = sum(len(group["label"]) for group in groups)
-            for group in groups:
-                gradients(model, group, rows)  # noqa: B023
-                optimizer.collect()  # noqa: B023
-            optimizer.step()  # noqa: B023
+            def step(groups: list[Batch]) -> None:
+                rows = sum(len(group["label"]) for group in groups)
+                for group in groups:
+                    gradients(model, group, rows)  # noqa: B023
+                    optimizer.collect()  # noqa: B023
+                optimizer.step()  # noqa: B023
 
-        trained = rate(epochs(shards, size, columns, config.group_cells), step, 3 * spend)
-        yield f"| training, tin | {name} | {size:,} | {trained:,} |"
+            batches = epochs(shards, size, (*model.columns, "label"), schedule.cells)
+            trained = rate(batches, step, 3 * spend)
+            yield f"| training, {recipe} | {name} | {size:,} | {trained:,} |"
 
 
 def main() -> None:
@@ -158,27 +210,34 @@ def main() -> None:
     parser.add_argument("--max-len", type=int, default=50, help="longest synthetic history")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement")
     parser.add_argument("--threads", type=int, help="CPU threads; the trainer's choice by default")
+    parser.add_argument("--models", default="tin", help="recipes with commas between, or all")
     args = parser.parse_args()
+    models = tuple(RECIPES) if args.models == "all" else tuple(args.models.split(","))
     torch.set_flush_denormal(True)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
     print(f"PyTorch {torch.__version__}; best of 3\n")
     print("| what | data | batch | rows/s |\n|---|---|---:|---:|")
-    if args.data:
-        for line in lines(
-            Shards(args.data), str(args.data.name), args.seconds, args.threads, train=True
-        ):
+
+    def show(shards: Shards, name: str, models: tuple[str, ...]) -> None:
+        for line in lines(shards, name, args.seconds, args.threads, models):
             print(line, flush=True)
+
+    if args.data:
+        show(Shards(args.data), str(args.data.name), models)
         return
+    narrow = {"item": args.items, "category": 200}
     with tempfile.TemporaryDirectory() as folder:
         for layout in ("ragged", "padded"):
             for full in (False, True):
                 out = Path(folder) / f"{layout}{full}"
-                synthetic(out, layout, args.rows, args.max_len, args.items, full)
+                synthetic(out, layout, args.rows, args.max_len, narrow, full=full)
                 name = f"{layout}, L = {args.max_len}, " + ("all full" if full else "mean 9")
                 # Only how shards are read differs between the layouts, not the training.
-                train = layout == "ragged" and not full
-                for line in lines(Shards(out), name, args.seconds, args.threads, train):
-                    print(line, flush=True)
+                show(Shards(out), name, models if layout == "ragged" and not full else ())
+        out = Path(folder) / "wide"
+        wide = {"category": 12_960, "brand": 461_497}
+        synthetic(out, "ragged", args.rows, args.max_len, wide, full=True, wide=True)
+        show(Shards(out), f"Alibaba's columns, L = {args.max_len}, all full", models)
 
 
 if __name__ == "__main__":

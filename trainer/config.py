@@ -3,37 +3,90 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
+from typing import Any
 
 from schemas.errors import UsageError
 
-_POSITIVE = ("epochs", "batch_size", "lr", "evaluations", "patience", "dim", "memory_mb")
+_POSITIVE = ("evaluations", "patience", "dim", "memory_mb")
+_POSITIVE_OR_NONE = ("epochs", "batch_size", "lr", "threads", "cells", "clip")
+# A.1's learning rate of each.
+OPTIMIZERS = {"adam": 1e-3, "adagrad": 1e-2}
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The settings that the paper chooses by data set.
+
+    Attributes:
+        optimizer: one of `OPTIMIZERS`.
+        lr: learning rate.
+        batch_size: rows per step.
+        epochs: passes over the train split.
+        hidden: the head's hidden layers.
+    """
+
+    optimizer: str
+    lr: float
+    batch_size: int
+    epochs: int
+    hidden: tuple[int, ...]
+
+    @property
+    def cells(self) -> int:
+        """The most history cells to compute at a time: small steps and caches like small groups.
+
+        Measured on 2 cores: 16 per row of a step, at least 512, at most 4,096; large steps with
+        Alibaba's features gain by 4 per row.
+        """
+        return min(max(16 * self.batch_size, 512), max(4096, min(4 * self.batch_size, 16_384)))
+
+    @property
+    def threads(self) -> int:
+        """CPU threads: a second one gains a small step little, and costs it much beside others."""
+        return 1 if self.batch_size < 256 else os.cpu_count() or 1
+
+
+# A.1; batch and epochs as in the released code of TIN (Amazon) and DSIN (Alibaba), which A.1 keeps.
+AMAZON = Schedule("adam", lr=1e-3, batch_size=32, epochs=4, hidden=(80, 40))
+ALIBABA = Schedule("adagrad", lr=1e-2, batch_size=4096, epochs=1, hidden=(200, 80))
+
+
+def preset(dataset: str) -> Schedule:
+    """The paper's settings for a data set: `ALIBABA` where its name begins so, else `AMAZON`."""
+    return ALIBABA if dataset.startswith("alibaba") else AMAZON
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """One training.
 
+    None for `optimizer`, `batch_size`, `epochs` or `hidden` takes the data set's preset.
+
     Attributes:
         data: folder of the data set.
         run: folder that the run is written to.
-        model: a key of `trainer.models.RECIPES`.
-        encoding: `tte-p`, `tte-t` or `none`; None for the recipe's default.
+        model: a key of `trainer.recipes.RECIPES`.
+        encoding: one of `trainer.encodings.ENCODINGS`; None for the recipe's default.
         epochs: passes over the train split.
-        batch_size: rows per step (released code: 32 for Amazon).
-        lr: Adam's learning rate (A.1: 1e-3).
+        batch_size: rows per step.
+        lr: learning rate; None for the optimizer's in A.1.
+        optimizer: one of `OPTIMIZERS`.
         seed: of the initial weights and of the order of the rows.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
-        threads: CPU threads; None for one where a step has few rows, whose tensors are too small to
-            share out, and else for all cores.
+        threads: CPU threads; None for `Schedule.threads`.
         evaluations: evaluations on valid per epoch.
         patience: evaluations without a better valid GAUC after which training stops.
         dim: width of each field's embedding (A.1: 64).
-        hidden: the head's hidden layers (A.1: 80-40 for Amazon, 200-80 for Alibaba).
+        hidden: the head's hidden layers.
         cells: the most history cells (rows x longest) computed at a time; changes time and
-            memory, not the gradient. None for 16 per row of a step, within 512 to 4096.
+            memory, not the gradient. None for `Schedule.cells`.
         memory_mb: a split that needs more is streamed from its shards.
+        clip: the gradient's largest Euclidean norm; None for any, as in the paper.
+        checkpoint_seconds: how long to train between checkpoints to resume from; they are also
+            made at every evaluation.
+        resume: go on with the run in the folder, whose settings must be these.
         force: replace an earlier run in the same folder.
     """
 
@@ -41,40 +94,49 @@ class TrainConfig:
     run: Path
     model: str = "tin"
     encoding: str | None = None
-    epochs: int = 4
-    batch_size: int = 32
-    lr: float = 1e-3
+    epochs: int | None = None
+    batch_size: int | None = None
+    lr: float | None = None
+    optimizer: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
     evaluations: int = 4
     patience: int = 4
     dim: int = 64
-    hidden: tuple[int, ...] = (80, 40)
+    hidden: tuple[int, ...] | None = None
     cells: int | None = None
     memory_mb: int = 2048
+    clip: float | None = None
+    checkpoint_seconds: float = 300.0
+    resume: bool = False
     force: bool = False
 
     def __post_init__(self) -> None:
         for name in _POSITIVE:
             self._require(name, getattr(self, name) > 0, "more than 0")
-        self._require("threads", self.threads is None or self.threads > 0, "more than 0")
-        self._require("cells", self.cells is None or self.cells > 0, "more than 0")
-        self._require("hidden", all(width > 0 for width in self.hidden), "widths above 0")
+        for name in _POSITIVE_OR_NONE:
+            value = getattr(self, name)
+            self._require(name, value is None or value > 0, "more than 0")
+        self._require("hidden", all(width > 0 for width in self.hidden or ()), "widths above 0")
+        self._require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 or more")
+        self._require("resume", not (self.resume and self.force), "not together with --force")
         self._require("seed", self.seed >= 0, "0 or more")
+        known = self.optimizer is None or self.optimizer in OPTIMIZERS
+        self._require("optimizer", known, f"one of {', '.join(OPTIMIZERS)}")
 
-    @property
-    def group_cells(self) -> int:
-        """The resolved `cells`: small steps and caches like small groups (measured)."""
-        return self.cells or min(max(16 * self.batch_size, 512), 4096)
-
-    @property
-    def cpu_threads(self) -> int:
-        """The resolved `threads`.
-
-        A second thread gains a small step little, and costs it much beside a busy neighbour.
-        """
-        return self.threads or (1 if self.batch_size < 256 else os.cpu_count() or 1)
+    def schedule(self, dataset: str) -> Schedule:
+        """The data set's preset with the settings that were given in place of its own."""
+        given: dict[str, Any] = {
+            f.name: getattr(self, f.name)
+            for f in fields(Schedule)
+            if getattr(self, f.name) is not None
+        }
+        chosen = replace(preset(dataset), **given)
+        if self.lr is None:
+            # Another optimizer than the preset's brings its own rate.
+            chosen = replace(chosen, lr=OPTIMIZERS[chosen.optimizer])
+        return chosen
 
     def _require(self, name: str, holds: bool, expected: str) -> None:
         if not holds:

@@ -5,15 +5,17 @@ For the trainer, and for any PyTorch code: `Shards` needs the folder and nothing
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-from torch.utils.data import IterableDataset, get_worker_info
 
 from schemas import manifest
 from schemas.errors import ContractError, UsageError
+from trainer.arrow import SESSION, SESSION_LENGTH
+from trainer.dataset import SplitDataset
 from trainer.pieces import Piece, open_shard, pieces_of
 from trainer.rows import HISTORY, LENGTH, Batch, Rows, batches_of, concat
 
@@ -37,6 +39,9 @@ class Shards:
     the batch's longest and right-padded with 0 whatever the layout: hide the padding by
     `history_length`.
 
+    Attributes:
+        sessions: (M, K) of the `session_` columns, M sessions of K behaviours; None without them.
+
     Args:
         out: the folder that holds `manifest.json`.
         memory_mb: a split whose columns in use need more than this is streamed row group by row
@@ -59,6 +64,7 @@ class Shards:
                 expected=f"{', '.join(unsized)} under `vocabulary`",
                 got=", ".join(self.manifest.vocabulary) or "nothing",
             )
+        self.sessions = _sessions(self.manifest, self.out)
         self._kept: dict[tuple[str, tuple[str, ...]], Rows] = {}
         self._pieces: dict[tuple[str, tuple[str, ...]], list[Piece]] = {}
 
@@ -208,6 +214,8 @@ class Shards:
     def _columns(self, split: str, columns: tuple[str, ...] | None) -> tuple[str, ...]:
         names = self.schema(split).names
         wanted = tuple(names) if columns is None else (*columns, LENGTH)
+        if any(c.startswith(SESSION) for c in wanted):
+            wanted = (*wanted, SESSION_LENGTH)
         missing = [c for c in wanted if c not in names]
         if missing:
             raise UsageError(
@@ -221,7 +229,9 @@ class Shards:
     def _plan(self, split: str, columns: tuple[str, ...]) -> list[Piece]:
         key = (split, columns)
         if key not in self._pieces:
-            pieces = [p for path in self._paths(split) for p in pieces_of(path, columns)]
+            pieces = [
+                p for path in self._paths(split) for p in pieces_of(path, columns, self.sessions)
+            ]
             rows, expected = sum(p.rows for p in pieces), self.manifest.rows.get(split, 0)
             if rows != expected:
                 raise ContractError(
@@ -269,49 +279,31 @@ class Shards:
 
     def _read(self, pieces: list[Piece], columns: tuple[str, ...]) -> Rows:
         limits, longest = self._limits(), self.manifest.max_len
-        return concat(piece.read(columns, limits, longest) for piece in pieces)
+        return concat(piece.read(columns, limits, longest, self.sessions) for piece in pieces)
 
     def _limits(self) -> dict[str, int]:
         sizes = self.manifest.vocabulary
         limits = dict(sizes)
         for name in self.manifest.fields:
-            limits[f"target_{name}"] = limits[f"{HISTORY}{name}"] = sizes[name]
+            for prefix in ("target_", HISTORY, SESSION):
+                limits[f"{prefix}{name}"] = sizes[name]
         limits[f"{HISTORY}position"] = self.manifest.max_len + 1
         limits[f"{HISTORY}interval_bin"] = self.manifest.bins.count + 1
         limits["label"] = 2
         return limits
 
 
-class SplitDataset(IterableDataset[Batch]):
-    """A split as an iterable data set; the workers of a DataLoader share the rows out.
-
-    Give `DataLoader` `batch_size=None`: the batches are made here. Call `set_epoch` before each
-    epoch to have it in another order.
-    """
-
-    def __init__(
-        self,
-        shards: Shards,
-        split: str,
-        batch_size: int,
-        shuffle_seed: int | None = None,
-        columns: tuple[str, ...] | None = None,
-    ) -> None:
-        self.shards, self.split, self.columns = shards, split, columns
-        self.batch_size, self.shuffle_seed, self.epoch = batch_size, shuffle_seed, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next."""
-        self.epoch = epoch
-
-    def __iter__(self) -> Iterator[Batch]:
-        worker = get_worker_info()
-        return self.shards.batches(
-            self.split,
-            batch_size=self.batch_size,
-            shuffle_seed=self.shuffle_seed,
-            epoch=self.epoch,
-            columns=self.columns,
-            rank=0 if worker is None else worker.id,
-            world=1 if worker is None else worker.num_workers,
+def _sessions(made: manifest.Manifest, out: Path) -> tuple[int, int] | None:
+    """M and K of the manifest's `sessions`, e.g. "5x10"; None for "none" or where it has none."""
+    text = made.config.get("sessions")
+    if text is None or text == "none":
+        return None
+    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(text))
+    if found is None:
+        raise ContractError(
+            "The manifest's sessions cannot be read.",
+            where=out / manifest.NAME,
+            expected='`sessions` of `config` like "5x10", or "none"',
+            got=repr(text),
         )
+    return int(found[1]), int(found[2])

@@ -10,7 +10,11 @@ from trainer.metrics import Metrics
 
 @dataclass(frozen=True)
 class Started:
-    """Training begins: `rows` to train on per epoch, `parameters` counts numbers."""
+    """Training begins: `rows` to train on per epoch, `parameters` counts numbers.
+
+    `resumed` is the step after which an earlier run is gone on with, 0 where it had no checkpoint
+    yet; None where nothing was to be resumed.
+    """
 
     dataset: str
     synthetic: bool
@@ -20,6 +24,7 @@ class Started:
     rows: int
     steps: int
     parameters: int
+    resumed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -1,137 +1,32 @@
-"""The user-interest models as a table of recipes over the parts.
+"""A model: the parts of a recipe between embeddings and head.
 
 Shape legend: B rows of a batch, L history (padded), D width of an embedded behaviour or target
-(`dim` times the number of fields), F width of the other features.
+(`dim` times the number of fields), U width of the interest, F width of the other features.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-import pyarrow as pa
 import torch
 from torch import Tensor, nn
 
-from schemas.errors import UsageError
 from trainer import parts
-from trainer.data import Shards
+from trainer.encodings import ENCODINGS
+from trainer.inputs import Inputs, inputs_of
+from trainer.recipes import RECIPES, Recipe, choose
 from trainer.rows import HISTORY, LENGTH, Batch
+from trainer.sessions import SessionCells, SessionInterests
 
-ENCODINGS = ("tte-p", "tte-t", "none")
+__all__ = ["RECIPES", "Inputs", "InterestModel", "Recipe", "build", "choose", "inputs_of"]
+
 TARGET = "target_"
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A model as a choice of parts (the paper's Table 5).
-
-    Attributes:
-        source: where the choice comes from.
-        encodings: the temporal encodings it can take; the first is the default.
-        attention: builds what gives the weights of the behaviours.
-        representation: builds what makes r of x and t; it follows the pool, which is linear.
-        pool: builds what makes one vector of the weighted behaviours.
-        product: whether the head also sees u * t.
-        released: the released code's norms, dense layer and item bias around the same parts.
-        activation: of the head's hidden layers. The paper names none; sigmoid, as in DIN's released
-            code, reached the best GAUC and logloss on the valid split of Amazon Beauty.
-    """
-
-    source: str
-    encodings: tuple[str, ...] = ("tte-p", "tte-t")
-    attention: Callable[[], nn.Module] = parts.ScaledDotProduct
-    representation: Callable[[], nn.Module] = parts.Product
-    pool: Callable[[], nn.Module] = parts.WeightedSum
-    product: bool = False
-    released: bool = False
-    activation: str = "sigmoid"
-
-
-_tin = Recipe("TIN, Eq. 2")
-_no_time = ("none",)
-RECIPES: dict[str, Recipe] = {
-    "tin": _tin,
-    "tin_released": replace(_tin, source="TIN, released code", released=True, product=True),
-    "tin_wo_tte": replace(_tin, source="TIN, 4.2.1", encodings=_no_time),
-    "tin_wo_ta": replace(_tin, source="TIN, 4.2.2", attention=parts.Uniform),
-    "tin_wo_tr": replace(_tin, source="TIN, 4.2.3", representation=parts.Plain),
-    "avg_concat": Recipe("TIN, Table 1", _no_time, parts.Uniform, parts.Plain),
-    "avg_product": Recipe("TIN, Table 1", _no_time, parts.Uniform, parts.Plain, product=True),
-}
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a model must know of a data set to be built.
-
-    Attributes:
-        fields: field of behaviours and targets -> ids.
-        others: other id column -> ids.
-        numbers: float columns, used as they are.
-        max_len: the longest history.
-        bins: interval bins.
-    """
-
-    fields: dict[str, int]
-    others: dict[str, int]
-    numbers: tuple[str, ...]
-    max_len: int
-    bins: int
-
-
-def inputs_of(shards: Shards) -> Inputs:
-    """Read what a model must know from the manifest and the shards' schema.
-
-    The user's id is no feature: neither the paper nor the released code uses it.
-    """
-    m = shards.manifest
-    schema = shards.schema(shards.splits[0])
-    others = {
-        name: size
-        for name, size in m.vocabulary.items()
-        if name != "user" and name not in m.fields and name in schema.names
-    }
-    numbers = tuple(f.name for f in schema if pa.types.is_floating(f.type))
-    fields = {name: m.vocabulary[name] for name in m.fields}
-    return Inputs(fields, others, numbers, m.max_len, m.bins.count)
-
-
-def _encoding(name: str, inputs: Inputs, width: int) -> nn.Module:
-    if name == "tte-p":
-        return parts.TargetAware(f"{HISTORY}position", inputs.max_len + 1, width)
-    if name == "tte-t":
-        return parts.TargetAware(f"{HISTORY}interval_bin", inputs.bins + 1, width)
-    return parts.NoTime()
-
-
-def choose(model: str, encoding: str | None) -> tuple[Recipe, str]:
-    """Look up a recipe and settle its temporal encoding.
-
-    Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding.
-    """
-    if model not in RECIPES:
-        raise UsageError(
-            "There is no such model.",
-            where="--model",
-            expected=f"one of {', '.join(RECIPES)}",
-            got=model,
-        )
-    recipe = RECIPES[model]
-    encoding = encoding or recipe.encodings[0]
-    if encoding not in recipe.encodings:
-        raise UsageError(
-            f"The model {model} cannot take this temporal encoding.",
-            where="--encoding",
-            expected=f"one of {', '.join(recipe.encodings)}",
-            got=encoding,
-        )
-    return recipe, encoding
 
 
 class InterestModel(nn.Module):
     """u = pool(weight(x, t), represent(x, t)), then MLP([u, t, (u * t), other features]).
+
+    x are the encoded behaviours in their context, t is the encoded target.
 
     Args:
         recipe: which parts.
@@ -142,23 +37,31 @@ class InterestModel(nn.Module):
 
     Attributes:
         columns: the shards' columns that `forward` reads.
+        inputs: as given.
     """
 
     def __init__(
         self, recipe: Recipe, encoding: str, inputs: Inputs, dim: int, hidden: tuple[int, ...]
     ) -> None:
         super().__init__()
+        self.inputs = inputs
         width = dim * len(inputs.fields)
         self.fields = parts.Fields(inputs.fields, dim)
-        self.encoding = _encoding(encoding, inputs, width)
-        self.attention = recipe.attention()
-        self.pool = recipe.pool()
+        self.encoding = ENCODINGS[encoding](inputs, width, recipe.encode_target)
+        self.search = recipe.search() if recipe.search else None
+        self.cells = SessionCells(inputs) if recipe.sessions else None
+        self.extractor = SessionInterests(width, self.cells.shape) if self.cells else None
+        self.contexts = nn.ModuleList(build(width) for build in recipe.contexts)
+        self.attentions = nn.ModuleList(recipe.attention(width) for _ in recipe.contexts)
+        self.pools = nn.ModuleList(recipe.pool(width) for _ in recipe.contexts)
         self.representation = recipe.representation()
+        self.auxiliary = recipe.auxiliary() if recipe.auxiliary else None
         self.product = recipe.product
         self.others = parts.Fields(inputs.others, dim) if inputs.others else None
         self.numbers = inputs.numbers
         features = dim * len(inputs.others) + len(inputs.numbers)
-        head = width * (3 if recipe.product else 2) + features
+        interest = width * len(recipe.contexts)
+        head = interest + width + (interest if recipe.product else 0) + features
         self.transform: nn.Module = nn.Identity()
         self.norm: nn.Module = nn.Identity()
         self.bias: parts.Table | None = None
@@ -169,21 +72,47 @@ class InterestModel(nn.Module):
             self.bias = parts.Table(size, 1)
             nn.init.zeros_(self.bias.weight)
         self.mlp = parts.mlp(head, hidden, recipe.activation)
-        named = [p + n for p in (TARGET, HISTORY) for n in inputs.fields]
-        time = (self.encoding.column,) if isinstance(self.encoding, parts.TargetAware) else ()
-        self.columns: tuple[str, ...] = (*named, *time, *inputs.others, *inputs.numbers, LENGTH)
+        self.prefix = self.cells.prefix if self.cells else HISTORY
+        named = [p + n for p in (TARGET, self.prefix) for n in inputs.fields]
+        readers = [m for m in (self.encoding, self.search, self.cells) if m is not None]
+        read = [column for m in readers for column in m.columns]
+        # Each once: the search reads columns that may be fields.
+        wanted = (*named, *read, *inputs.others, *inputs.numbers, LENGTH)
+        self.columns: tuple[str, ...] = tuple(dict.fromkeys(wanted))
 
     def interest(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give the user's interest u_BD (Eq. 2 for `tin`) and the encoded target t_BD."""
+        """Give the user's interest u_BU (Eq. 2 for `tin`) and the encoded target t_BD."""
+        u_BU, t_BD, _ = self._interest(batch, auxiliary=False)  # noqa: N806
+        return u_BU, t_BD
+
+    def _interest(self, batch: Batch, auxiliary: bool) -> tuple[Tensor, Tensor, Tensor | None]:
+        rows, length_BM = len(batch[LENGTH]), None  # noqa: N806
+        if self.cells is not None:
+            names = tuple(self.prefix + name for name in self.inputs.fields)
+            picked, length_BM = self.cells(batch, names)  # noqa: N806
+            batch = batch | picked
         # Targets first, then behaviours: one look-up a table costs half of two.
-        both_ND = self.encoding(self.fields(batch, (TARGET, HISTORY)), batch)  # noqa: N806
-        rows = len(batch[LENGTH])
+        both_ND = self.encoding(self.fields(batch, (TARGET, self.prefix)), batch)  # noqa: N806
         t_BD, x_ND = both_ND.split([rows, len(both_ND) - rows])  # noqa: N806
-        x_BLD = x_ND.view(rows, -1, x_ND.shape[1])  # noqa: N806
-        places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-        mask_BL = places < batch[LENGTH].unsqueeze(1)  # noqa: N806
-        weight_BL = self.attention(x_BLD, t_BD, mask_BL)  # noqa: N806
-        return self.representation(self.pool(x_BLD, weight_BL), t_BD), t_BD
+        if self.extractor is not None:
+            x_BLD, mask_BL = self.extractor(x_ND, length_BM)  # noqa: N806
+        else:
+            x_BLD = x_ND.view(rows, -1, x_ND.shape[1])  # noqa: N806
+            places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+            mask_BL = places < batch[LENGTH].unsqueeze(1)  # noqa: N806
+        if self.search is not None:
+            mask_BL = self.search(batch, mask_BL)  # noqa: N806
+        interests, extra_B = [], None  # noqa: N806
+        for context, attention, pool in zip(
+            self.contexts, self.attentions, self.pools, strict=True
+        ):
+            state_BLD, seen_BL = context(x_BLD, t_BD, mask_BL)  # noqa: N806
+            weight_BL = attention(state_BLD, t_BD, seen_BL)  # noqa: N806
+            interests.append(self.representation(pool(state_BLD, weight_BL), t_BD))
+            if auxiliary and self.auxiliary is not None:
+                extra_B = self.auxiliary(state_BLD, x_BLD, mask_BL)  # noqa: N806
+        u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)  # noqa: N806
+        return u_BU, t_BD, extra_B
 
     def forward(self, batch: Batch) -> Tensor:
         """Score a batch.
@@ -194,9 +123,19 @@ class InterestModel(nn.Module):
         Returns:
             Logits of a positive label, B.
         """
-        u_BD, t_BD = self.interest(batch)  # noqa: N806
-        u_BD = self.transform(u_BD)  # noqa: N806
-        seen = [u_BD, t_BD, u_BD * t_BD] if self.product else [u_BD, t_BD]
+        return self._head(batch, *self.interest(batch))
+
+    def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
+        """Score a batch, and give the recipe's auxiliary loss of each row: both B.
+
+        None where the recipe has no such loss.
+        """
+        u_BU, t_BD, extra_B = self._interest(batch, auxiliary=True)  # noqa: N806
+        return self._head(batch, u_BU, t_BD), extra_B
+
+    def _head(self, batch: Batch, u_BU: Tensor, t_BD: Tensor) -> Tensor:  # noqa: N803
+        u_BU = self.transform(u_BU)  # noqa: N806
+        seen = [u_BU, t_BD, u_BU * t_BD] if self.product else [u_BU, t_BD]
         if self.others is not None:
             seen.append(self.others(batch, ("",)))
         seen += [batch[name].unsqueeze(1) for name in self.numbers]
@@ -218,13 +157,59 @@ def build(
 
     Args:
         model: a key of `RECIPES`.
-        encoding: `tte-p`, `tte-t` or `none`; None for the recipe's default.
+        encoding: one of the recipe's; None for its default.
         inputs: from `inputs_of`.
         dim: width of each field's embedding (A.1: 64).
         hidden: the head's hidden layers (A.1: 80-40 for Amazon, 200-80 for Alibaba).
 
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding.
+        UsageError: no such recipe, or the recipe cannot take the encoding or the width.
     """
     recipe, encoding = choose(model, encoding)
     return InterestModel(recipe, encoding, inputs, dim, hidden)
+
+
+@dataclass(frozen=True)
+class Description:
+    """A recipe in a line.
+
+    Attributes:
+        name: the recipe.
+        code: temporal information, target-aware attention, target-aware representation (3.3).
+        encodings: the temporal encodings it takes, the default first.
+        source: where it comes from, and how it departs from the original.
+        parameters: how many numbers are learned, with the default encoding.
+        beside_tables: how many of those are outside the fields' embedding tables.
+    """
+
+    name: str
+    code: tuple[bool, bool, bool]
+    encodings: tuple[str, ...]
+    source: str
+    parameters: int
+    beside_tables: int
+
+
+def describe(
+    inputs: Inputs, *, dim: int = 64, hidden: tuple[int, ...] = (80, 40)
+) -> list[Description]:
+    """Describe every recipe, in the order of the table.
+
+    Args:
+        inputs: of the data set whose sizes count, from `inputs_of`.
+        dim: as in `build`.
+        hidden: as in `build`.
+    """
+    found = []
+    with torch.device("meta"):  # sizes alone, no memory
+        for name, recipe in RECIPES.items():
+            model = build(name, None, inputs, dim=dim, hidden=hidden)
+            tables = [t for t in (model.fields, model.others) if t is not None]
+            count = sum(p.numel() for p in model.parameters())
+            in_tables = sum(p.numel() for t in tables for p in t.parameters())
+            found.append(
+                Description(
+                    name, recipe.code, recipe.encodings, recipe.source, count, count - in_tables
+                )
+            )
+    return found

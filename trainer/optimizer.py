@@ -1,24 +1,58 @@
-"""Adam over sparse gradients, exactly as Adam over dense ones.
+"""Adam and Adagrad over sparse gradients, exactly as over dense ones.
 
 Embedding tables get gradients in a few rows of many. Making those dense costs several times the
-rest of a small step (a fresh zeroed table each time), and `SparseAdam` is another optimizer: it
-leaves rows without a gradient alone, while Adam moves them on by their momentum. Here each table
-keeps one dense gradient for good: the sparse one is added into it, fused dense Adam runs, and
-only the rows that were touched are zeroed again.
+rest of a small step (a fresh zeroed table each time).
+
+Adam moves rows without a gradient too, by their momentum (PyTorch's `SparseAdam` does not, so it is
+another optimizer): each table keeps one dense gradient for good, the sparse one is added into it,
+fused dense Adam runs, and only the rows that were touched are zeroed again.
+
+Adagrad leaves rows without a gradient where they are. So the gradients of one row are added up in a
+compact block, and nothing but the touched rows is read or written, however large the table.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from trainer.config import Schedule
+
+
+class Optimizer(Protocol):
+    """Call `collect` after each backward pass, any number of times, then `step`."""
+
+    def collect(self) -> None:
+        """Take in the sparse gradients of the last backward pass."""
+
+    def step(self, clip: float | None = None) -> None:
+        """Update every parameter, and forget the gradients.
+
+        Args:
+            clip: the gradient's largest Euclidean norm over all parameters; None for any.
+        """
+
+    def state(self) -> dict[str, Any]:
+        """What `restore` needs to go on as if nothing had happened; between steps."""
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over the state of an optimizer of the same parameters."""
+
+
+def optimizer_of(schedule: Schedule, parameters: Iterable[nn.Parameter]) -> Optimizer:
+    """Build the optimizer that a schedule names."""
+    kinds: dict[str, type[DenseAdam] | type[RowAdagrad]] = {
+        "adam": DenseAdam,
+        "adagrad": RowAdagrad,
+    }
+    return kinds[schedule.optimizer](parameters, schedule.lr)
+
 
 class DenseAdam:
     """Adam with PyTorch's default betas and epsilon (A.1: learning rate 1e-3).
-
-    Call `collect` after each backward pass, any number of times, then `step`.
 
     Args:
         parameters: what to train; gradients may be sparse or dense.
@@ -46,10 +80,12 @@ class DenseAdam:
             p.grad = None
 
     @torch.no_grad()
-    def step(self) -> None:
-        """Update every parameter, and forget the gradients."""
+    def step(self, clip: float | None = None) -> None:
+        """Update every parameter, and forget the gradients; see `Optimizer`."""
         for p, dense in self._dense.items():
             p.grad = dense
+        if clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, clip)
         self.adam.step()
         for p in self.parameters:
             p.grad = None
@@ -61,3 +97,101 @@ class DenseAdam:
             else:
                 self._dense[p].zero_()
         self._touched.clear()
+
+    def state(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        # A table that no gradient has reached yet has no dense gradient: then Adam skips it.
+        return {
+            "adam": self.adam.state_dict(),
+            "dense": [p in self._dense for p in self.parameters],
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Optimizer`."""
+        self.adam.load_state_dict(state["adam"])
+        for p, dense in zip(self.parameters, state["dense"], strict=True):
+            if dense:
+                self._dense[p] = torch.zeros_like(p)
+
+
+class RowAdagrad:
+    """Adagrad from an accumulator of 0 with PyTorch's epsilon (A.1: learning rate 1e-2).
+
+    Args:
+        parameters: what to train; gradients may be sparse or dense.
+        lr: learning rate.
+    """
+
+    epsilon = 1e-10
+
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+        self.parameters = [p for p in parameters if p.requires_grad]
+        self.lr = lr
+        self.squares = [torch.zeros_like(p) for p in self.parameters]
+        self._sparse: dict[nn.Parameter, list[tuple[Tensor, Tensor]]] = {}
+        # For each row of a table, a place in the step's block; stale where a step did not write.
+        self._place: dict[nn.Parameter, Tensor] = {}
+
+    @torch.no_grad()
+    def collect(self) -> None:
+        """Keep the sparse gradients of the last backward pass."""
+        for p in self.parameters:
+            if p.grad is not None and p.grad.is_sparse:
+                kept = self._sparse.setdefault(p, [])
+                kept.append((p.grad._indices()[0], p.grad._values()))
+                p.grad = None
+
+    @torch.no_grad()
+    def step(self, clip: float | None = None) -> None:
+        """Update every parameter, and forget the gradients; see `Optimizer`."""
+        found: list[tuple[nn.Parameter, Tensor, Tensor | None, Tensor]] = []
+        for p, squares in zip(self.parameters, self.squares, strict=True):
+            if p in self._sparse:
+                found.append((p, squares, *self._block(p)))
+            elif p.grad is not None:
+                found.append((p, squares, None, p.grad))
+            p.grad = None
+        self._sparse.clear()
+        if clip is not None:
+            norm = torch.stack([g.norm() for *_, g in found]).norm()
+            for *_, gradient in found:
+                gradient.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
+        for p, squares, rows, gradient in found:
+            if rows is None:
+                squares.addcmul_(gradient, gradient)
+                p.addcdiv_(gradient, squares.sqrt().add_(self.epsilon), value=-self.lr)
+                continue
+            sums = squares.index_select(0, rows).addcmul_(gradient, gradient)
+            squares.index_copy_(0, rows, sums)
+            change = gradient.div_(sums.sqrt_().add_(self.epsilon))
+            p.index_add_(0, rows, change, alpha=-self.lr)
+
+    def state(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        return {"squares": self.squares}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Optimizer`."""
+        for ours, theirs in zip(self.squares, state["squares"], strict=True):
+            ours.copy_(theirs)
+
+    def _block(self, p: nn.Parameter) -> tuple[Tensor, Tensor]:
+        """The rows that this step touched, each once, and the sum of each one's gradients."""
+        parts = self._sparse[p]
+        touched = torch.cat([rows for rows, _ in parts])
+        if p not in self._place:
+            self._place[p] = touched.new_zeros(len(p))
+        place = self._place[p]
+        # Of equal rows one write stays, whichever: it stands for them. No sort is needed.
+        order = torch.arange(len(touched), device=touched.device)
+        place[touched] = order
+        first = place[touched] == order
+        rows = touched[first]
+        place[rows] = torch.arange(len(rows), device=rows.device)
+        gradient = p.new_zeros(len(rows), *p.shape[1:])
+        to = place[touched]
+        start = 0
+        for part, values in parts:
+            gradient.index_add_(0, to[start : start + len(part)], values)
+            start += len(part)
+        return rows, gradient

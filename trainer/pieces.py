@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import InputError
-from trainer.rows import HISTORY, LENGTH, Rows, concat, from_arrow
+from trainer.arrow import SESSION, SESSION_LENGTH, from_arrow
+from trainer.rows import HISTORY, LENGTH, Rows, concat
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,14 @@ class Piece:
     rows: int
     nbytes: int
 
-    def read(self, columns: tuple[str, ...], limits: dict[str, int], max_len: int) -> Rows:
-        """Read the columns; see `trainer.rows.from_arrow` for the limits.
+    def read(
+        self,
+        columns: tuple[str, ...],
+        limits: dict[str, int],
+        max_len: int,
+        sessions: tuple[int, int] | None = None,
+    ) -> Rows:
+        """Read the columns; see `trainer.arrow.from_arrow` for the arguments.
 
         Raises:
             InputError: the shard is missing or damaged.
@@ -42,7 +49,7 @@ class Piece:
         except (OSError, pa.ArrowInvalid) as error:
             raise _damaged(self.path, error) from error
         batches = table.combine_chunks().to_batches()
-        return concat(from_arrow(b, limits, max_len, self.path) for b in batches)
+        return concat(from_arrow(b, limits, max_len, self.path, sessions) for b in batches)
 
 
 def open_shard(path: Path) -> pq.ParquetFile:
@@ -65,9 +72,12 @@ def open_shard(path: Path) -> pq.ParquetFile:
         raise _damaged(path, error) from error
 
 
-def pieces_of(path: Path, columns: tuple[str, ...]) -> Iterator[Piece]:
+def pieces_of(
+    path: Path, columns: tuple[str, ...], sessions: tuple[int, int] | None = None
+) -> Iterator[Piece]:
     """List the row groups of a shard with the memory that their columns take without padding."""
     file = open_shard(path)
+    count, most = sessions or (0, 0)
     for group in range(file.num_row_groups):
         lengths = file.read_row_group(group, columns=[LENGTH]).column(0)
         behaviours = int(np.asarray(lengths, dtype=np.int64).sum())
@@ -79,7 +89,10 @@ def pieces_of(path: Path, columns: tuple[str, ...]) -> Iterator[Piece]:
                 nbytes += rows * kind.bit_width // 8
             elif name.startswith(HISTORY):
                 nbytes += behaviours * kind.value_type.bit_width // 8
-            else:
+            elif sessions is not None and name.startswith(SESSION):
+                cells = count if name == SESSION_LENGTH else count * most
+                nbytes += rows * cells * kind.value_type.bit_width // 8
+            elif pa.types.is_fixed_size_list(kind):
                 nbytes += rows * kind.list_size * kind.value_type.bit_width // 8
         # An empty row group is nothing to read.
         if rows:

@@ -77,6 +77,12 @@ class LiveReport:
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
             f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
         )
+        if event.resumed is not None:
+            self._line(
+                f"going on after step {event.resumed:,}"
+                if event.resumed
+                else "the run has no checkpoint yet: from its first step"
+            )
         if self.bar is not None:
             self.task = self.bar.add_task(
                 "", total=event.steps, epoch=1, rate="", loss="-", gauc=self.gauc

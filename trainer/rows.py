@@ -8,14 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import torch
 from numpy.typing import NDArray
-
-from schemas.errors import ContractError
 
 LENGTH = "history_length"
 HISTORY = "history_"
@@ -34,7 +30,8 @@ class Rows:
 
     Attributes:
         scalars: column -> array of N.
-        matrices: column of fixed-size lists other than histories -> array of N x K.
+        matrices: column of fixed-size lists other than histories -> array of N x K. Ragged
+            sessions are read into these as well, as the padded layout stores them.
         histories: column -> flat array of T.
         lengths: behaviours of each row, N.
         starts: where each row's behaviours begin in the flat arrays, N.
@@ -110,95 +107,6 @@ def concat(parts: Iterable[Rows]) -> Rows:
         joined([dict(p.histories) for p in parts]),
         lengths,
         np.cumsum(lengths) - lengths,
-    )
-
-
-def from_arrow(
-    table: pa.RecordBatch, limits: dict[str, int], max_len: int, where: Path | str
-) -> Rows:
-    """Check one Arrow batch of a shard, padded or ragged, and strip its padding.
-
-    Args:
-        table: columns of a shard, `history_length` among them.
-        limits: column -> the smallest integer that is too large for it (ids, positions, bins).
-        max_len: the manifest's `max_len`.
-        where: the shard, for messages.
-
-    Raises:
-        ContractError: a null, a value outside its vocabulary, lists that do not match
-            `history_length`, or a type that no batch can hold.
-    """
-    lengths: Index = _numpy(table.column(LENGTH), LENGTH, where).astype(np.int64)
-    _check_range(lengths, LENGTH, max_len + 1, where)
-    scalars: dict[str, Array] = {}
-    matrices: dict[str, Array] = {}
-    histories: dict[str, Array] = {}
-    for name, column in zip(table.schema.names, table.columns, strict=True):
-        kind = column.type
-        if not pa.types.is_nested(kind):
-            scalars[name] = values = _numpy(column, name, where)
-        elif pa.types.is_fixed_size_list(kind) and not name.startswith(HISTORY):
-            matrices[name] = values = _numpy(column.flatten(), name, where).reshape(
-                len(column), kind.list_size
-            )
-        elif pa.types.is_fixed_size_list(kind):
-            cells = _numpy(column.flatten(), name, where).reshape(len(column), kind.list_size)
-            if kind.list_size < lengths.max(initial=0):
-                raise _lengths_differ(name, where)
-            histories[name] = values = cells[np.arange(kind.list_size) < lengths[:, None]]
-        elif pa.types.is_list(kind):
-            offsets = column.offsets.to_numpy()
-            if not np.array_equal(np.diff(offsets), lengths):
-                raise _lengths_differ(name, where)
-            histories[name] = values = _numpy(column.flatten(), name, where)
-        else:
-            raise ContractError(
-                f"The column {name} is of a type that no batch can hold.",
-                where=where,
-                expected="numbers, or lists of numbers",
-                got=str(kind),
-            )
-        if name in limits:
-            _check_range(values, name, limits[name], where)
-    return Rows(scalars, matrices, histories, lengths, np.cumsum(lengths) - lengths)
-
-
-def _numpy(column: pa.Array, name: str, where: Path | str) -> Array:
-    if column.null_count:
-        raise ContractError(
-            f"The column {name} holds nulls.",
-            where=where,
-            expected="a value in every row",
-            got=f"{column.null_count} nulls",
-        )
-    values: Array = column.to_numpy(zero_copy_only=False)
-    if values.dtype.kind not in "biuf":
-        raise ContractError(
-            f"The column {name} is of a type that no batch can hold.",
-            where=where,
-            expected="numbers, or lists of numbers",
-            got=str(column.type),
-        )
-    return values
-
-
-def _check_range(values: Array, name: str, limit: int, where: Path | str) -> None:
-    if values.size and (values.min() < 0 or values.max() >= limit):
-        raise ContractError(
-            f"The column {name} holds a value that the manifest does not allow.",
-            where=where,
-            expected=f"0 to {limit - 1}",
-            got=f"{values.min()} to {values.max()}",
-            do="make the data set again: this shard and the manifest are not of one run",
-        )
-
-
-def _lengths_differ(name: str, where: Path | str) -> ContractError:
-    return ContractError(
-        f"The lists of {name} do not match {LENGTH}.",
-        where=where,
-        expected=f"as many behaviours in each row as {LENGTH} says",
-        got="other lengths",
     )
 
 

@@ -4,6 +4,7 @@
 RUN/config.json    the resolved config, written first
 RUN/log.csv        one line an evaluation
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
+RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
 RUN/metrics.json   the result, written last: a folder with one is a finished run
 ```
 """
@@ -27,6 +28,9 @@ from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
 
 CONFIG, LOG, BEST, METRICS = "config.json", "log.csv", "best.pt", "metrics.json"
+LAST = "last.pt"
+# Settings that a run may be resumed without: they change no number.
+_FREE = ("run", "force", "resume", "checkpoint_seconds")
 _LOG_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
 
 
@@ -70,12 +74,17 @@ class Run:
         folder: where; made if absent.
         config: the resolved config, plain values only.
         force: replace the files of a finished run.
+        resume: go on with an unfinished run, where there is one.
 
     Raises:
-        UsageError: the folder holds a finished run, or cannot be one.
+        UsageError: the folder holds a finished run, or cannot be one, or the run to resume had
+            other settings.
+        InputError: the config of the run to resume cannot be read.
     """
 
-    def __init__(self, folder: Path, config: dict[str, Any], force: bool) -> None:
+    def __init__(
+        self, folder: Path, config: dict[str, Any], force: bool, resume: bool = False
+    ) -> None:
         self.folder, self.config = folder, config
         if (folder / METRICS).exists() and not force:
             raise UsageError(
@@ -94,11 +103,63 @@ class Run:
                 expected="a folder, or nothing yet",
                 got=str(error),
             ) from None
-        for name in (METRICS, BEST, LOG):
+        if resume and (folder / CONFIG).exists():
+            self._require_same_config()
+            return
+        for name in (METRICS, BEST, LAST, LOG):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
         with (folder / LOG).open("w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerow(_LOG_COLUMNS)
+
+    def _require_same_config(self) -> None:
+        path = self.folder / CONFIG
+        try:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise InputError(
+                "The config of the run to resume cannot be read.",
+                where=path,
+                expected="the config that tinprep wrote",
+                got=str(error),
+                do="start again with `--force`",
+            ) from None
+        now = json.loads(json.dumps(self.config))
+        names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
+        if names:
+            raise UsageError(
+                "The run to resume had other settings.",
+                where=path,
+                expected=", ".join(f"{name} {before.get(name)}" for name in names),
+                got=", ".join(f"{name} {now.get(name)}" for name in names),
+                do="resume with the settings it began with, or start again with `--force`",
+            )
+
+    def checkpoint(self, state: dict[str, Any]) -> None:
+        """Keep what the run can be resumed from, in place of what was kept so far."""
+        atomically(self.folder / LAST, lambda path: torch.save(state, path))
+
+    def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
+        """What was kept by `checkpoint`; None where nothing was yet.
+
+        Raises:
+            InputError: it cannot be read.
+        """
+        if not (self.folder / LAST).exists():
+            return None
+        return _read(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
+
+    def keep_log(self, step: int) -> None:
+        """Drop the log's lines of steps after `step`: they will be made again."""
+        path = self.folder / LOG
+        lines: list[list[str]] = []
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                # A kill may have cut the last line short.
+                whole = (x for x in list(csv.reader(file))[1:] if len(x) == len(_LOG_COLUMNS))
+                lines = [line for line in whole if int(line[0]) <= step]
+        with path.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file).writerows([_LOG_COLUMNS, *lines])
 
     def log(self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics) -> None:
         """Append one evaluation to the log."""
@@ -110,7 +171,7 @@ class Run:
     def save(self, model: InterestModel, built: dict[str, Any]) -> None:
         """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
         content = {"built": built, "weights": model.state_dict()}
-        _atomically(self.folder / BEST, lambda path: torch.save(content, path))
+        atomically(self.folder / BEST, lambda path: torch.save(content, path))
 
     def finish(self, result: Result) -> None:
         """Write the result for machines to read."""
@@ -123,6 +184,7 @@ class Run:
             },
         }
         _write_json(self.folder / METRICS, summary)
+        (self.folder / LAST).unlink(missing_ok=True)
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
@@ -131,10 +193,25 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    path = Path(run) / BEST
+    content = _read(Path(run) / BEST, torch.device(device), ("built", "weights"))
+    built, weights = content["built"], content["weights"]
+    inputs = Inputs.from_plain(built["inputs"])
+    model = build(
+        built["model"],
+        built["encoding"],
+        inputs,
+        dim=built["dim"],
+        hidden=tuple(built["hidden"]),
+    )
+    model.load_state_dict(weights)
+    return model.to(device).eval()
+
+
+def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Load a dictionary that `torch.save` wrote, with tensors and plain values only."""
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        built, weights = content["built"], content["weights"]
+        return {key: content[key] for key in keys}
     except FileNotFoundError:
         raise InputError(
             "There is no checkpoint here.",
@@ -151,24 +228,14 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
             got=str(error).partition("\n")[0],
             do="train again",
         ) from error
-    inputs = Inputs(**built["inputs"] | {"numbers": tuple(built["inputs"]["numbers"])})
-    model = build(
-        built["model"],
-        built["encoding"],
-        inputs,
-        dim=built["dim"],
-        hidden=tuple(built["hidden"]),
-    )
-    model.load_state_dict(weights)
-    return model.to(device).eval()
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-    _atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
-def _atomically(path: Path, write: Callable[[Path], object]) -> None:
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a file beside `path` and put it in place in one step."""
     unfinished = path.with_name(f".{path.name}.unfinished")
     try:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-from torch import nn
 
 from trainer.data import Shards
 from trainer.metrics import Metrics, evaluate
-from trainer.rows import Batch
+from trainer.models import InterestModel
+from trainer.rows import LENGTH, Batch, Index
 
 _BATCH_ROWS = 16_384
 _CELLS = 4096  # history cells (rows x longest) scored at a time
+# Of history lengths: the paper's Table 3, and what has no history at all.
+LENGTHS = (0, 1, 5, 10, 15, 20)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -19,38 +23,73 @@ def to_device(batch: Batch, device: torch.device) -> Batch:
     return {name: tensor.to(device) for name, tensor in batch.items()}
 
 
-@torch.no_grad()
-def score(
-    model: nn.Module,
-    columns: tuple[str, ...],
+def logits(
+    model: InterestModel,
     shards: Shards,
     split: str,
+    also: tuple[str, ...],
     *,
     device: torch.device | None = None,
-) -> Metrics:
-    """Score every row of a split and measure it; the model keeps the mode it was in.
+) -> Iterator[tuple[Batch, torch.Tensor]]:
+    """Score every row of a split; the model keeps the mode it was in.
 
     Args:
-        model: gives logits of B for a batch of B rows.
-        columns: the columns that the model reads.
+        model: on `device`.
         shards: the data set.
         split: which split.
+        also: columns to read beside those of the model.
         device: where the model is; the CPU by default.
+
+    Yields:
+        Some rows, B of them in no particular order, and their logits on the CPU, B.
     """
     device = device or torch.device("cpu")
     was_training = model.training
     model.eval()
-    logits, labels, users = [], [], []
-    for groups in shards.grouped_batches(
-        split, batch_size=_BATCH_ROWS, cells=_CELLS, columns=(*columns, "label", "user")
-    ):
-        for batch in groups:
-            logits.append(model(to_device(batch, device)))
-            labels.append(batch["label"])
-            users.append(batch["user"])
-    model.train(was_training)
-    return evaluate(
-        torch.cat(users).numpy(),
-        torch.cat(labels).numpy().astype(np.int8),
-        torch.cat(logits).float().cpu().numpy(),
-    )
+    columns = (*model.columns, *also)
+    try:
+        for groups in shards.grouped_batches(
+            split, batch_size=_BATCH_ROWS, cells=_CELLS, columns=columns
+        ):
+            for batch in groups:
+                with torch.no_grad():
+                    scored = model(to_device(batch, device)).float().cpu()
+                yield batch, scored
+    finally:
+        model.train(was_training)
+
+
+def score(
+    model: InterestModel, shards: Shards, split: str, *, device: torch.device | None = None
+) -> Metrics:
+    """Score every row of a split and measure it."""
+    return score_by_length(model, shards, split, device=device)[0]
+
+
+def score_by_length(
+    model: InterestModel, shards: Shards, split: str, *, device: torch.device | None = None
+) -> tuple[Metrics, dict[str, Metrics]]:
+    """Score every row of a split and measure it as a whole and by ranges of history length.
+
+    Returns:
+        The metrics, and those of each range that has rows, e.g. of "5-9".
+    """
+    columns: list[tuple[torch.Tensor, ...]] = []
+    for batch, scored in logits(model, shards, split, ("label", "user"), device=device):
+        columns.append((batch["user"], batch["label"], scored, batch[LENGTH]))
+    user, label, logit, length = (torch.cat(c).numpy() for c in zip(*columns, strict=True))
+    label = label.astype(np.int8)
+    parts = {}
+    which: Index = np.searchsorted(LENGTHS, length, side="right") - 1
+    for i, low in enumerate(LENGTHS):
+        rows = which == i
+        if rows.any():
+            parts[_range(i, low)] = evaluate(user[rows], label[rows], logit[rows])
+    return evaluate(user, label, logit), parts
+
+
+def _range(i: int, low: int) -> str:
+    if i + 1 == len(LENGTHS):
+        return f"{low}+"
+    high = LENGTHS[i + 1] - 1
+    return f"{low}" if high == low else f"{low}-{high}"

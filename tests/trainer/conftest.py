@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from schemas.manifest import Bins, Manifest, ShardFile
-from schemas.shards import shard_schema
+from schemas.shards import history_type, shard_schema
 
 MakeDataset = Callable[..., Path]
 
@@ -28,6 +28,25 @@ def _column(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:
     offsets = np.cumsum([0, *map(len, values)]).astype(np.int32)
     flat = np.concatenate(values).astype(dtype)
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(flat), type=kind)
+
+
+def _write_split(
+    out: Path, split: str, schema: pa.Schema, columns: dict[str, list]
+) -> list[ShardFile]:
+    """Write the rows as two shards of small row groups."""
+    arrays = []
+    for field in schema:
+        nested = pa.types.is_nested(field.type)
+        v = columns[field.name]
+        arrays.append(_column(v, field.type) if nested else pa.array(v).cast(field.type))
+    table = pa.table(arrays, schema=schema)
+    (out / split).mkdir(parents=True)
+    half, shards = len(table) // 2, []
+    for i, part in enumerate((table[:half], table[half:])):
+        path = f"{split}/part-{i:05d}.parquet"
+        pq.write_table(part, out / path, row_group_size=25)
+        shards.append(ShardFile(path, len(part), "0" * 64))
+    return shards
 
 
 def write_dataset(
@@ -92,19 +111,8 @@ def write_dataset(
                     for name in columns:
                         columns[name].append(values[name])
                     row += 1
-        arrays = []
-        for field in schema:
-            nested = pa.types.is_nested(field.type)
-            v = columns[field.name]
-            arrays.append(_column(v, field.type) if nested else pa.array(v).cast(field.type))
-        table = pa.table(arrays, schema=schema)
-        counts[split] = len(table)
-        (out / split).mkdir(parents=True)
-        half = len(table) // 2
-        for i, part in enumerate((table[:half], table[half:])):
-            path = f"{split}/part-{i:05d}.parquet"
-            pq.write_table(part, out / path, row_group_size=25)
-            shards.append(ShardFile(path, len(part), "0" * 64))
+        counts[split] = row - sum(counts.values())
+        shards += _write_split(out, split, schema, columns)
     vocabulary = {"item": items + 2, "category": categories + 2, "user": users + 2}
     manifest = Manifest(
         format=1,
@@ -126,6 +134,124 @@ def write_dataset(
     )
     (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return out
+
+
+PROFILE = (
+    "cms_segid",
+    "cms_group_id",
+    "final_gender_code",
+    "age_level",
+    "pvalue_level",
+    "shopping_level",
+    "occupation",
+    "new_user_class_level",
+)
+OTHERS = ("ad", "campaign", "customer", "pid", *PROFILE)
+
+
+def write_alibaba(
+    out: Path,
+    *,
+    layout: str = "padded",
+    users: int = 40,
+    per_user: int = 8,
+    max_len: int = 10,
+    sessions: tuple[int, int] = (3, 4),
+    splits: tuple[str, ...] = ("train", "valid", "test"),
+    empty: float = 0.2,
+    clicks: float = 0.2,
+    seed: int = 0,
+) -> Path:
+    """Write Alibaba's shards: clicks are of users whose newest behaviours have the ad's category.
+
+    A share `empty` of the impressions has no behaviours, and a user clicks with the chance
+    `clicks` at an ad of her category, so that many users have one class only.
+    """
+    rng = np.random.default_rng(seed)
+    count, most = sessions
+    fields = ("category", "brand")
+    vocabulary = {"user": users + 2, "category": 8, "brand": 12, **dict.fromkeys(OTHERS, 6)}
+    schema = list(shard_schema(fields, layout, max_len))
+    place = [f.name for f in schema].index("history_length")
+    schema[place:place] = [pa.field(n, pa.int32(), nullable=False) for n in OTHERS] + [
+        pa.field("price", pa.float32(), nullable=False)
+    ]
+    for name, kind, cells in (
+        *((n, pa.int32(), count * most) for n in fields),
+        ("length", pa.int16(), count),
+    ):
+        schema.append(
+            pa.field(f"session_{name}", history_type(kind, layout, cells), nullable=False)
+        )
+    schema = pa.schema(schema)
+    shards, counts, row = [], {}, 0
+    for split in splits:
+        columns: dict[str, list] = {name: [] for name in schema.names}
+        for user in range(users):
+            for _ in range(per_user):
+                n = 0 if rng.random() < empty else int(rng.integers(1, max_len + 1))
+                liked = int(rng.integers(2, 8))
+                category = np.where(rng.random(n) < 0.7, liked, rng.integers(1, 8, n))
+                interval = np.sort(rng.integers(1, 1000, n))[::-1]
+                target = int(rng.integers(2, 8))
+                lengths = rng.integers(3, most + 1, rng.integers(0, count + 1) if n else 0)
+                held = np.zeros((count, most), bool)
+                held[: len(lengths)] = np.arange(most) < lengths[:, None]
+                session = {f: np.where(held, rng.integers(1, 8, held.shape), 0) for f in fields}
+                values = {
+                    "row": row,
+                    "user": user + 2,
+                    "target_category": target,
+                    "target_brand": int(rng.integers(1, 12)),
+                    "target_time": 1_494_000_000 + row,
+                    "label": int(rng.random() < (clicks if n and target == liked else 0.02)),
+                    **{name: int(rng.integers(1, 6)) for name in OTHERS},
+                    "price": float(rng.normal()),
+                    "history_length": n,
+                    "history_category": category,
+                    "history_brand": rng.integers(1, 12, n),
+                    "history_position": np.arange(n, 0, -1),
+                    "history_interval_bin": 1 + interval // 250,
+                    "history_time": 1_494_000_000 + row - interval,
+                    "history_session": np.ones(n),
+                    **{
+                        f"session_{f}": a.ravel() if layout == "padded" else a[held]
+                        for f, a in session.items()
+                    },
+                    "session_length": lengths,
+                }
+                for name in columns:
+                    columns[name].append(values[name])
+                row += 1
+        counts[split] = row - sum(counts.values())
+        shards += _write_split(out, split, schema, columns)
+    manifest = Manifest(
+        format=1,
+        dataset="alibaba-planted",
+        synthetic=True,
+        version="0",
+        config={"sessions": f"{count}x{most}", "timezone": "Asia/Shanghai"},
+        inputs=[],
+        rows=counts,
+        fields=list(fields),
+        vocabulary=vocabulary,
+        layout=layout,
+        max_len=max_len,
+        bins=Bins(4, [249, 499, 749], [1, 1, 1, 1]),
+        history_lengths={},
+        rejected={},
+        notes=[],
+        shards=shards,
+    )
+    (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return out
+
+
+@pytest.fixture
+def make_alibaba(tmp_path: Path) -> MakeDataset:
+    """`make_alibaba(**options)` writes Alibaba's shards into a folder; see `write_alibaba`."""
+    made = iter(range(100))
+    return lambda **options: write_alibaba(tmp_path / f"alibaba{next(made)}", **options)
 
 
 @pytest.fixture

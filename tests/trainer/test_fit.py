@@ -3,20 +3,18 @@ from __future__ import annotations
 import copy
 import csv
 import json
-import math
 from dataclasses import replace
 
 import pytest
 import torch
 
 from schemas.errors import InputError, UsageError
-from trainer import fit
+from trainer import training
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import Evaluated, Progress, Started
 from trainer.fit import gradients, train
 from trainer.models import build, inputs_of
-from trainer.optimizer import DenseAdam
 from trainer.runs import load
 from trainer.scoring import score
 
@@ -53,7 +51,7 @@ def test_the_kept_weights_are_the_best_and_are_what_is_reported(finished, plante
     assert result.metrics["valid"] == best.metrics
     model, shards = load(cfg.run), Shards(planted)
     for split in ("valid", "test"):
-        again = score(model, model.columns, shards, split)
+        again = score(model, shards, split)
         assert again.gauc == pytest.approx(result.metrics[split].gauc, abs=1e-9)
         assert again.logloss == pytest.approx(result.metrics[split].logloss, rel=1e-5)
 
@@ -140,11 +138,11 @@ def test_without_valid_all_epochs_are_trained_and_the_last_weights_kept(make_dat
 def test_valid_decides_and_test_does_not(planted, tmp_path, monkeypatch):
     scored = []
 
-    def spy(model, columns, shards, split, **options):
+    def spy(model, shards, split, **options):
         scored.append(split)
-        return score(model, columns, shards, split, **options)
+        return score(model, shards, split, **options)
 
-    monkeypatch.setattr(fit, "score", spy)
+    monkeypatch.setattr(training, "score", spy)
     train(config(planted, tmp_path / "run", epochs=1, evaluations=3))
     assert scored == ["valid"] * 3 + ["valid", "test"]
 
@@ -229,75 +227,3 @@ def test_grouped_batches_have_the_gradient_of_the_whole(make_dataset, model):
     torch.testing.assert_close(total, loss)
     for a, b in zip(grouped.parameters(), whole.parameters(), strict=True):
         torch.testing.assert_close(a.grad.to_dense(), b.grad.to_dense(), rtol=1e-4, atol=1e-7)
-
-
-# 20 steps of float32 on the CPU; a change here is a change of the model or its training.
-GOLDEN: dict[str, list[float]] = {
-    "tin": [
-        0.81082551,
-        0.72462432,
-        0.74840191,
-        0.70333936,
-        0.68498633,
-        0.70030075,
-        0.69331455,
-        0.70066261,
-        0.69060479,
-        0.71311135,
-        0.6955648,
-        0.70748308,
-        0.70039092,
-        0.69579347,
-        0.69036722,
-        0.7019008,
-        0.69762511,
-        0.68226136,
-        0.68912734,
-        0.68819412,
-    ],
-    "tin_released": [
-        0.8555149,
-        0.74361255,
-        0.76795106,
-        0.71152454,
-        0.68497753,
-        0.6991646,
-        0.69087352,
-        0.69977437,
-        0.68448835,
-        0.71643443,
-        0.69313081,
-        0.70771948,
-        0.69204336,
-        0.68545119,
-        0.68635702,
-        0.69303142,
-        0.68414582,
-        0.66604498,
-        0.68537558,
-        0.68006897,
-    ],
-}
-
-
-@pytest.mark.parametrize("model", ["tin", "tin_released"])
-def test_golden_losses(planted, model):
-    shards = Shards(planted)
-    torch.manual_seed(1234)
-    built = build(model, "tte-p", inputs_of(shards), dim=8, hidden=(16, 8))
-    optimizer = DenseAdam(built.parameters(), lr=0.01)
-    losses = []
-    for epoch in range(4):
-        for batch in shards.batches(
-            "train",
-            batch_size=72,
-            shuffle_seed=1234,
-            epoch=epoch,
-            columns=(*built.columns, "label"),
-        ):
-            losses.append(float(gradients(built, batch, 72)) / 72)
-            optimizer.collect()
-            optimizer.step()
-    assert len(losses) == 20
-    assert all(map(math.isfinite, losses))
-    assert losses == pytest.approx(GOLDEN[model], rel=1e-5)

@@ -6,45 +6,19 @@ import pytest
 import torch
 
 from schemas.errors import UsageError
-from trainer import parts
+from tests.trainer.batches import (
+    INPUTS,
+    WITH_SESSIONS,
+    make,
+    make_batch,
+    of_one_category,
+    reversed_history,
+)
+from trainer import attention, parts
 from trainer.data import Shards
 from trainer.models import RECIPES, Inputs, build, choose, inputs_of
 
-INPUTS = Inputs({"item": 50, "category": 9}, {}, (), max_len=20, bins=5)
 EVERY = [(name, encoding) for name, r in RECIPES.items() for encoding in r.encodings]
-
-
-def make(model="tin", encoding=None, inputs=INPUTS, scale=1.0):
-    """A model whose weights are large enough for every part to matter."""
-    torch.manual_seed(0)
-    built = build(model, encoding, inputs, dim=4, hidden=(6, 5)).eval()
-    with torch.no_grad():
-        for p in built.parameters():
-            p.copy_(torch.randn_like(p) * scale)
-    return built
-
-
-def make_batch(lengths, width=None, padding=0, seed=0):
-    """A batch of random rows; the padding holds `padding`."""
-    g = torch.Generator().manual_seed(seed)
-    n = torch.tensor(lengths, dtype=torch.int32)
-    width = width or max(1, *lengths)
-    places = torch.arange(width)
-    real = places < n[:, None]
-
-    def history(high):
-        ids = torch.randint(1, high, (len(lengths), 20), generator=g, dtype=torch.int32)
-        return torch.where(real, ids[:, :width], padding)
-
-    return {
-        "history_length": n,
-        "history_item": history(50),
-        "history_category": history(9),
-        "history_position": torch.where(real, n[:, None] - places, padding).int(),
-        "history_interval_bin": history(6),
-        "target_item": torch.randint(2, 50, (len(lengths),), generator=g, dtype=torch.int32),
-        "target_category": torch.randint(2, 9, (len(lengths),), generator=g, dtype=torch.int32),
-    }
 
 
 @pytest.mark.parametrize(("model", "encoding"), EVERY)
@@ -79,6 +53,19 @@ def test_an_empty_history_is_no_interest_and_trains(model, encoding):
         assert grad is None or torch.isfinite(grad.to_dense()).all()
 
 
+@pytest.mark.parametrize("padding", [0, 3])
+def test_stored_sessions_are_read_and_their_padding_is_not(padding):
+    m = make("dsin", inputs=WITH_SESSIONS)
+    assert {"session_item", "session_category", "session_length"} < set(m.columns)
+    assert "history_item" not in m.columns
+    batch = make_batch([3, 0, 7, 1])
+    assert (batch["session_length"].sum(1) > 0).any()
+    torch.testing.assert_close(m(make_batch([3, 0, 7, 1], padding=padding)), m(batch))
+    moved = batch | {"session_item": batch["session_item"].roll(1, 1)}
+    there = batch["session_length"].sum(1) > 0
+    assert ((m(moved) - m(batch)).abs() > 1e-5).equal(there)
+
+
 def test_equation_2_term_by_term():
     m = make()
     batch = make_batch([3, 7, 1])
@@ -100,20 +87,30 @@ def test_equation_2_term_by_term():
         torch.testing.assert_close(found[b], torch.tensor(u), rtol=1e-4, atol=1e-5)
 
 
-def reversed_history(batch):
-    """The same behaviours the other way round, positions staying where they are."""
-    turned = dict(batch)
-    for name in ("history_item", "history_category"):
-        turned[name] = batch[name].flip(1)
-    return turned
+@pytest.mark.parametrize(("model", "encoding"), EVERY)
+def test_order_matters_only_with_temporal_information(model, encoding):
+    batch = of_one_category([6] * 20)
+    m = make(model, encoding, scale=0.5)
+    change = (m(reversed_history(batch)) - m(batch)).abs()
+    # 4.2.2: without attention, what was when is lost, though there is a temporal encoding.
+    if RECIPES[model].code[0] and model != "tin_wo_ta":
+        assert (change > 1e-5).float().mean() > 0.7
+    else:
+        assert (change < 1e-5).all()
 
 
-def test_order_matters_only_to_a_temporal_encoding():
-    batch = make_batch([6, 6, 6])
-    timeless, timed = make("tin_wo_tte", "none"), make("tin", "tte-p")
-    turned = reversed_history(batch)
-    torch.testing.assert_close(timeless(turned), timeless(batch), rtol=1e-5, atol=1e-6)
-    assert ((timed(turned) - timed(batch)).abs() > 1e-3).all()
+@pytest.mark.parametrize("model", ["tin", "tin_wo_ta", "tin_wo_tr", "sasrec", "bst", "sim"])
+@pytest.mark.parametrize("encoding", ["tte-t", "tte-pt"])
+def test_two_behaviours_that_swap_their_intervals(model, encoding):
+    batch = of_one_category([2] * 20)
+    batch["history_interval_bin"] = torch.tensor([[5, 1]] * 20)
+    m = make(model, encoding, scale=0.5)
+    swapped = m(batch | {"history_interval_bin": torch.tensor([[1, 5]] * 20)})
+    change = (swapped - m(batch)).abs()
+    if model == "tin_wo_ta":
+        assert (change < 1e-5).all()
+    else:
+        assert (change > 1e-5).float().mean() > 0.7
 
 
 @pytest.mark.parametrize(
@@ -121,6 +118,9 @@ def test_order_matters_only_to_a_temporal_encoding():
     [
         ("tte-p", "history_position", "history_interval_bin"),
         ("tte-t", "history_interval_bin", "history_position"),
+        ("tte-pt", "history_interval_bin", "history_time"),
+        ("tte-pt", "history_position", "history_time"),
+        ("coe", "history_position", "history_interval_bin"),
     ],
 )
 def test_an_encoding_reads_its_own_column(encoding, used, unused):
@@ -134,12 +134,12 @@ def test_an_encoding_reads_its_own_column(encoding, used, unused):
 
 @pytest.mark.parametrize(("model", "encoding"), EVERY)
 def test_the_target_matters(model, encoding):
-    m = make(model, encoding)
-    batch = make_batch([3, 6, 2])
+    m = make(model, encoding, scale=0.5)
+    batch = make_batch([3, 6, 2] * 8)
     for name, size in INPUTS.fields.items():
         column = f"target_{name}"
         other = batch | {column: 2 + (batch[column] - 1) % (size - 2)}
-        assert ((m(other) - m(batch)).abs() > 1e-4).all()
+        assert ((m(other) - m(batch)).abs() > 1e-5).float().mean() > 0.8
 
 
 def test_target_attention_follows_the_target_and_uniform_does_not():
@@ -159,13 +159,13 @@ def test_target_attention_follows_the_target_and_uniform_does_not():
 
 def test_uniform_attention_is_the_mean():
     mask = torch.tensor([[True, True, False], [False, False, False]])
-    weights = parts.Uniform()(torch.ones(2, 3, 4), torch.ones(2, 4), mask)
+    weights = attention.Uniform()(torch.ones(2, 3, 4), torch.ones(2, 4), mask)
     assert weights.tolist() == [[0.5, 0.5, 0.0], [0.0, 0.0, 0.0]]
 
 
 def test_the_product_may_follow_the_pool():
     x, t, a = torch.randn(3, 5, 4), torch.randn(3, 4), torch.rand(3, 5)
-    pool, product = parts.WeightedSum(), parts.Product()
+    pool, product = attention.WeightedSum(), attention.Product()
     first = pool(product(x, t.unsqueeze(1)), a)
     torch.testing.assert_close(product(pool(x, a), t), first)
 
@@ -226,7 +226,9 @@ def test_unknown_names_are_refused_with_what_there_is():
         choose("tin_wo_tte", "tte-p")
     with pytest.raises(UsageError) as caught:
         choose("tin", "none")
-    assert "tte-p, tte-t" in str(caught.value)
+    assert "tte-p, tte-t, tte-pt, coe, timestamp" in str(caught.value)
+    with pytest.raises(UsageError, match="heads"):
+        build("bst", None, INPUTS, dim=3)
 
 
 @pytest.mark.parametrize("name", parts.ACTIVATIONS)

@@ -2,10 +2,13 @@ from __future__ import annotations
 
 import copy
 
+import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 
-from trainer.optimizer import DenseAdam
+from trainer.optimizer import DenseAdam, RowAdagrad
 
 
 class Small(nn.Module):
@@ -81,3 +84,83 @@ def test_collected_gradients_add_up():
         theirs.step()
         theirs.zero_grad()
     torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), rtol=1e-5, atol=1e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    steps=st.lists(
+        st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=9), min_size=1, max_size=3),
+        min_size=1,
+        max_size=6,
+    )
+)
+def test_adagrad_is_dense_adagrad(steps):
+    """Any rows, repeated or not, over any number of backward passes a step."""
+    sparse, dense = pair(ids=12)
+    ours = RowAdagrad(sparse.parameters(), lr=0.1)
+    theirs = torch.optim.Adagrad(dense.parameters(), lr=0.1)
+    for groups in steps:
+        for ids in groups:
+            for model in (sparse, dense):
+                model(torch.tensor([ids])).pow(2).sum().backward()
+            ours.collect()
+        ours.step()
+        theirs.step()
+        theirs.zero_grad()
+    torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), rtol=1e-4, atol=1e-6)
+
+
+def test_adagrad_leaves_other_rows_alone_to_the_bit():
+    sparse, _ = pair(ids=1000)
+    before = sparse.table.weight.detach().clone()
+    ours = RowAdagrad(sparse.parameters(), lr=0.1)
+    for _ in range(3):
+        sparse(torch.tensor([[5, 7, 7, 999]])).sum().backward()
+        ours.collect()
+        ours.step()
+    moved = (sparse.table.weight != before).any(1)
+    assert moved.nonzero().flatten().tolist() == [5, 7, 999]
+    assert (ours.squares[0].sum(1) > 0).equal(moved)
+
+
+@pytest.mark.parametrize(
+    ("ours_is", "theirs_is"),
+    [(DenseAdam, torch.optim.Adam), (RowAdagrad, torch.optim.Adagrad)],
+)
+def test_clipped_as_torch_clips(ours_is, theirs_is):
+    sparse, dense = pair()
+    ours, theirs = ours_is(sparse.parameters(), 0.1), theirs_is(dense.parameters(), lr=0.1)
+    clipped = 0
+    for step in range(6):
+        x = torch.randint(0, 40, (5, 4))
+        for model in (sparse, dense):
+            (model(x).pow(2).sum() * 10.0 ** (step - 3)).backward()
+        ours.collect()
+        ours.step(clip=0.5)
+        clipped += float(nn.utils.clip_grad_norm_(dense.parameters(), 0.5)) > 0.5
+        theirs.step()
+        theirs.zero_grad()
+    assert 0 < clipped < 6
+    torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", [DenseAdam, RowAdagrad])
+def test_a_restored_optimizer_goes_on_as_the_first_would(kind):
+    first, _ = pair()
+    draws = [torch.randint(0, 40, (3, 4)) for _ in range(6)]
+
+    def train(model, optimizer, batches):
+        for x in batches:
+            model(x).pow(2).sum().backward()
+            optimizer.collect()
+            optimizer.step()
+
+    ours = kind(first.parameters(), 0.1)
+    train(first, ours, draws[:3])
+    second, state = copy.deepcopy(first), copy.deepcopy(ours.state())
+    train(first, ours, draws[3:])
+    again = kind(second.parameters(), 0.1)
+    again.restore(state)
+    train(second, again, draws[3:])
+    for a, b in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(a, b)

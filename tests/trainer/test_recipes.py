@@ -1,0 +1,134 @@
+"""What every recipe must do: the paper's code, learn, and pass gradients to all it has."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.trainer.batches import INPUTS, WITH_SESSIONS, make_batch, of_one_category
+from trainer.data import Shards
+from trainer.fit import gradients
+from trainer.models import RECIPES, build, describe, inputs_of
+from trainer.optimizer import DenseAdam
+
+GOLDEN = Path(__file__).with_name("golden_losses.json")
+
+# Table 1 and Table 5 of the paper: temporal information, target-aware attention, representation.
+PAPER = {
+    "avg_concat": "---",
+    "avg_product": "--r",
+    "din_prime": "-a-",
+    "din": "-ar",
+    "din_dot": "-ar",
+    "gru4rec": "t-r",
+    "sasrec": "t-r",
+    "bert4rec": "t-r",
+    "dien": "ta-",
+    "dsin": "ta-",
+    "bst": "ta-",
+    "sim": "ta-",
+    "tin": "tar",
+    "tin_released": "tar",
+    "tin_wo_tte": "-ar",
+    "tin_wo_ta": "t-r",
+    "tin_wo_tr": "ta-",
+}
+
+
+def test_every_recipe_has_the_paper_s_code():
+    found = {
+        d.name: "".join(c if bit else "-" for c, bit in zip("tar", d.code, strict=True))
+        for d in describe(INPUTS)
+    }
+    assert found == PAPER
+
+
+def test_descriptions_count_what_is_built():
+    for d in describe(INPUTS, dim=8, hidden=(6,)):
+        model = build(d.name, None, INPUTS, dim=8, hidden=(6,))
+        assert d.parameters == sum(p.numel() for p in model.parameters())
+        assert d.parameters - d.beside_tables == (50 + 9) * 8
+        assert d.encodings == RECIPES[d.name].encodings
+        assert d.source
+
+
+def test_no_two_recipes_are_one():
+    parts = [tuple(v for k, v in vars(r).items() if k != "source") for r in RECIPES.values()]
+    assert len(set(map(str, parts))) == len(RECIPES)
+
+
+def steps(model, batch, count, lr):
+    optimizer = DenseAdam(model.parameters(), lr=lr)
+    found = []
+    for _ in range(count):
+        found.append(float(gradients(model, batch, len(batch["label"]))) / len(batch["label"]))
+        optimizer.collect()
+        optimizer.step()
+    return found
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_learns_a_few_rows_by_heart_from_their_histories(model):
+    """Rows with one target and different histories: nothing else tells them apart."""
+    batch = of_one_category([4, 6, 3, 5, 7, 2, 4, 8])
+    batch["target_item"] = torch.full_like(batch["target_item"], 7)
+    batch["label"] = torch.tensor([1.0, 0, 0, 1, 0, 1, 1, 0])
+    torch.manual_seed(0)
+    found = steps(build(model, None, INPUTS, dim=8, hidden=(16, 8)), batch, 150, 0.02)
+    assert found[0] > 0.5
+    assert found[-1] < 0.1
+
+
+@pytest.mark.parametrize("inputs", [INPUTS, WITH_SESSIONS])
+@pytest.mark.parametrize("model", RECIPES)
+def test_gradients_reach_every_parameter(model, inputs):
+    torch.manual_seed(0)
+    built = build(model, None, inputs, dim=8, hidden=(6, 5))
+    batch = of_one_category([4, 6, 3, 5]) | {"label": torch.tensor([1.0, 0, 0, 1])}
+    if built.bias is not None:  # starts at 0, like the bias encoding of DSIN
+        torch.nn.init.normal_(built.bias.weight)
+    gradients(built, batch, 4)
+    for name, p in built.named_parameters():
+        assert p.grad is not None, name
+        assert torch.isfinite(p.grad.to_dense()).all(), name
+        assert (p.grad.to_dense() != 0).any(), name
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_a_batch_without_any_history_trains(model):
+    built = build(model, None, INPUTS, dim=8, hidden=(6, 5))
+    batch = make_batch([0, 0, 0], width=1) | {"label": torch.tensor([1.0, 0, 0])}
+    assert all(map(torch.isfinite, map(torch.tensor, steps(built, batch, 3, 0.1))))
+    for name, p in built.named_parameters():
+        assert torch.isfinite(p).all(), name
+
+
+def first_losses(data: Path, model: str) -> list[float]:
+    """The losses of 20 steps of float32 on the CPU."""
+    shards = Shards(data)
+    torch.manual_seed(1234)
+    built = build(model, None, inputs_of(shards), dim=8, hidden=(16, 8))
+    optimizer = DenseAdam(built.parameters(), lr=0.01)
+    found = []
+    columns = (*built.columns, "label")
+    for epoch in range(4):
+        for batch in shards.batches(
+            "train", batch_size=72, shuffle_seed=1234, epoch=epoch, columns=columns
+        ):
+            found.append(float(gradients(built, batch, 72)) / 72)
+            optimizer.collect()
+            optimizer.step()
+    return found
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_golden_losses(planted, model):
+    """A change here is a change of the model or its training."""
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert golden.keys() == RECIPES.keys()
+    found = first_losses(planted, model)
+    assert len(found) == 20
+    assert found == pytest.approx(golden[model], rel=1e-4)

@@ -1,0 +1,165 @@
+"""An interrupted run that is resumed ends as one that was not."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from schemas.errors import InputError, UsageError
+from trainer import training
+from trainer.config import TrainConfig
+from trainer.data import Shards
+from trainer.events import Started
+from trainer.fit import train
+
+
+def config(data, run, **options):
+    small = {"dim": 8, "hidden": (8,), "epochs": 2, "lr": 0.02, "threads": 1, "device": "cpu"}
+    return TrainConfig(
+        data, run, **small | {"evaluations": 3, "patience": 99, "checkpoint_seconds": 0.0} | options
+    )
+
+
+def ends_with(run):
+    """All that a run leaves but times and its own name."""
+    summary = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    for name in ("run", "seconds", "rows_per_second", "config"):
+        del summary[name]
+    with (run / "log.csv").open(encoding="utf-8") as file:
+        log = [{k: v for k, v in x.items() if k != "seconds"} for x in csv.DictReader(file)]
+    weights = torch.load(run / "best.pt", weights_only=True)["weights"]
+    return summary, log, {name: w.tolist() for name, w in weights.items()}
+
+
+def interrupted(cfg, monkeypatch, after: int) -> None:
+    """Train until `after` groups are done, then fall over in the middle of a step."""
+    done = 0
+
+    def falls(*args):
+        nonlocal done
+        done += 1
+        if done > after:
+            raise KeyboardInterrupt
+        return gradients(*args)
+
+    gradients = training.gradients
+    with monkeypatch.context() as patched:
+        patched.setattr(training, "gradients", falls)
+        with pytest.raises(KeyboardInterrupt):
+            train(cfg)
+    assert not (cfg.run / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "seconds", "after"),
+    [("adam", 0.0, 5), ("adam", 1e9, 17), ("adagrad", 0.0, 17), ("adagrad", 1e9, 2)],
+)
+@pytest.mark.parametrize("model", ["tin", "dien"])
+def test_resumed_ends_as_uninterrupted(
+    planted, tmp_path, monkeypatch, model, optimizer, seconds, after
+):
+    cfg = config(
+        planted, tmp_path / "whole", model=model, optimizer=optimizer, checkpoint_seconds=seconds
+    )
+    train(cfg)
+    cfg = replace(cfg, run=tmp_path / "broken")
+    interrupted(cfg, monkeypatch, after)
+    # And once more, so that a resumed run can be resumed.
+    interrupted(replace(cfg, resume=True), monkeypatch, 3)
+    events = []
+    train(replace(cfg, resume=True), events.append)
+    (started,) = (e for e in events if isinstance(e, Started))
+    assert (started.resumed > 0) == (seconds == 0 or after > 4)
+    assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
+    assert not (tmp_path / "broken" / "last.pt").exists()
+
+
+def test_resumed_when_the_rows_are_streamed(planted, tmp_path, monkeypatch):
+    # The setting is in whole MB: here each block holds what fits 20 KB.
+    plain = Shards.__init__
+    monkeypatch.setattr(
+        Shards, "__init__", lambda self, out, memory_mb: plain(self, out, memory_mb=0.02)
+    )
+    cfg = config(planted, tmp_path / "whole", clip=0.5)
+    train(cfg)
+    cfg = replace(cfg, run=tmp_path / "broken")
+    interrupted(cfg, monkeypatch, 14)
+    train(replace(cfg, resume=True))
+    assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
+
+
+def test_killed_in_the_middle(planted, tmp_path):
+    cfg = config(planted, tmp_path / "whole", threads=1)
+    train(cfg)
+    script = f"""
+import os, signal
+from pathlib import Path
+from trainer.config import TrainConfig
+from trainer.events import Evaluated
+from trainer.fit import train
+cfg = TrainConfig(Path({str(planted)!r}), Path({str(tmp_path / "killed")!r}), dim=8, hidden=(8,),
+    epochs=2, lr=0.02, threads=1, device="cpu", evaluations=3, patience=99,
+    checkpoint_seconds=0.0)
+seen = []
+def kill(event):
+    seen.append(event)
+    if sum(isinstance(e, Evaluated) for e in seen) == 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+train(cfg, kill)
+"""
+    root = Path(__file__).parents[2]
+    ended = subprocess.run(
+        [sys.executable, "-c", script], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}
+    )
+    assert ended.returncode == -signal.SIGKILL
+    # Killed between the evaluation and its checkpoint: the line is there, and is made again.
+    assert len((tmp_path / "killed/log.csv").read_text().splitlines()) == 3
+    train(replace(cfg, run=tmp_path / "killed", resume=True))
+    assert ends_with(tmp_path / "killed") == ends_with(tmp_path / "whole")
+
+
+def test_what_cannot_be_resumed(planted, tmp_path, monkeypatch):
+    cfg = config(planted, tmp_path / "run")
+    interrupted(cfg, monkeypatch, 20)
+    with pytest.raises(UsageError, match="other settings") as caught:
+        train(replace(cfg, lr=0.5, resume=True))
+    assert "lr 0.02" in str(caught.value)
+    with pytest.raises(UsageError, match="out of range"):
+        replace(cfg, resume=True, force=True)
+    last = tmp_path / "run/last.pt"
+    content = last.read_bytes()
+    last.write_bytes(content[:1000])
+    with pytest.raises(InputError, match="cannot be read"):
+        train(replace(cfg, resume=True))
+    last.write_bytes(content)
+    train(replace(cfg, resume=True))
+    with pytest.raises(UsageError, match="earlier run"):
+        train(replace(cfg, resume=True))
+
+
+def test_resuming_nothing_begins_and_says_so(planted, tmp_path):
+    events = []
+    train(config(planted, tmp_path / "run", epochs=1, resume=True), events.append)
+    assert events[0].resumed == 0
+    assert (tmp_path / "run/metrics.json").exists()
+    train(config(planted, tmp_path / "other", epochs=1), events.append)
+    assert [e for e in events if isinstance(e, Started)][1].resumed is None
+
+
+def test_without_resume_an_unfinished_run_is_begun_again(planted, tmp_path, monkeypatch):
+    cfg = config(planted, tmp_path / "run")
+    interrupted(cfg, monkeypatch, 20)
+    events = []
+    train(cfg, events.append)
+    assert events[0].resumed is None
+    train(replace(cfg, run=tmp_path / "other"))
+    assert ends_with(tmp_path / "run") == ends_with(tmp_path / "other")

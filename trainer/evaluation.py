@@ -1,0 +1,184 @@
+"""A finished run at work: measure its weights on a split, score the rows of a data set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from schemas.errors import ContractError, InputError, UsageError
+from schemas.manifest import NAME
+from trainer.data import Shards
+from trainer.metrics import Metrics
+from trainer.models import InterestModel, inputs_of
+from trainer.runs import CONFIG, atomically, load
+from trainer.scoring import logits, score_by_length
+
+_ROW_GROUP = 131_072
+SCORES = pa.schema(
+    [
+        pa.field("row", pa.int64(), nullable=False),
+        pa.field("user", pa.int32(), nullable=False),
+        pa.field("label", pa.int8(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What the kept weights of a run reach on a split.
+
+    Attributes:
+        run: its folder.
+        data: folder of the data set.
+        split: which split.
+        metrics: of all its rows.
+        by_length: of the rows in each range of history length, e.g. of "5-9"; empty unless asked
+            for.
+    """
+
+    run: Path
+    data: Path
+    split: str
+    metrics: Metrics
+    by_length: dict[str, Metrics]
+
+
+def evaluate(
+    run: Path | str,
+    split: str = "test",
+    by_length: bool = False,
+    *,
+    data: Path | str | None = None,
+    device: str = "cpu",
+) -> Evaluation:
+    """Measure the weights that a run kept.
+
+    Args:
+        run: folder of the run.
+        split: `train`, `valid` or `test`.
+        by_length: also measure the rows by ranges of history length (the paper's Table 3).
+        data: folder of the data set; the one that the run was trained on by default.
+        device: `cpu` or `cuda`.
+
+    Raises:
+        InputError: there is no such run or data set, or it is damaged.
+        UsageError: the data set has no such split.
+        ContractError: the data set is not like the one that the run was trained on.
+    """
+    where = torch.device(device)
+    model = load(run, where)
+    out = Path(data) if data is not None else _data_of(Path(run))
+    shards = _alike(model, out)
+    metrics, parts = score_by_length(model, shards, split, device=where)
+    return Evaluation(Path(run), out, split, metrics, parts if by_length else {})
+
+
+def predict(
+    run: Path | str,
+    out_shards: Path | str,
+    to: Path | str,
+    *,
+    splits: tuple[str, ...] | None = None,
+    device: str = "cpu",
+) -> int:
+    """Write a score for every row of a data set to one Parquet file, put in place when complete.
+
+    Its columns are `row`, `user`, `label` and `score`, the probability of a positive label. Rows
+    come split by split, otherwise in no particular order.
+
+    Args:
+        run: folder of the run.
+        out_shards: folder of the data set.
+        to: the file.
+        splits: which splits; all by default.
+        device: `cpu` or `cuda`.
+
+    Returns:
+        How many rows were written.
+
+    Raises:
+        InputError: there is no such run or data set, or it is damaged.
+        UsageError: the data set has no such split, or the file's folder does not exist.
+        ContractError: the data set is not like the one that the run was trained on.
+    """
+    where, to = torch.device(device), Path(to)
+    model = load(run, where)
+    shards = _alike(model, Path(out_shards))
+    if not to.parent.is_dir():
+        raise UsageError(
+            "The scores cannot be written.",
+            where=to,
+            expected="a file in a folder that exists",
+            got=f"no folder {to.parent}",
+        )
+    written = 0
+
+    def write(path: Path) -> None:
+        nonlocal written
+        with pq.ParquetWriter(path, SCORES, compression="zstd") as file:
+            for table in _scores(model, shards, splits or shards.splits, where):
+                file.write_table(table)
+                written += len(table)
+
+    atomically(to, write)
+    return written
+
+
+def _scores(
+    model: InterestModel, shards: Shards, splits: tuple[str, ...], device: torch.device
+) -> Iterator[pa.Table]:
+    """The rows of the splits with their scores, as tables of a row group each."""
+    held: list[pa.Table] = []
+    count = 0
+    for split in splits:
+        for batch, scored in logits(model, shards, split, ("row", "user", "label"), device=device):
+            values = (batch["row"], batch["user"], batch["label"], torch.sigmoid(scored))
+            arrays = [
+                pa.array(v.numpy()).cast(field.type)
+                for v, field in zip(values, SCORES, strict=True)
+            ]
+            held.append(pa.table(arrays, schema=SCORES))
+            count += len(scored)
+            if count >= _ROW_GROUP:
+                yield pa.concat_tables(held)
+                held, count = [], 0
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _data_of(run: Path) -> Path:
+    """The data set that a run was trained on."""
+    path = run / CONFIG
+    try:
+        return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
+    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise InputError(
+            "The run's config cannot be read.",
+            where=path,
+            expected="the folder of a run",
+            got=str(error),
+            do="name the data set",
+        ) from None
+
+
+def _alike(model: InterestModel, data: Path) -> Shards:
+    """The data set, if its ids, positions and bins mean to the model what they did in training."""
+    shards = Shards(data)
+    found, trained = asdict(inputs_of(shards)), asdict(model.inputs)
+    different = [name for name in trained if found[name] != trained[name]]
+    if different:
+        raise ContractError(
+            "The data set is not like the one that the model was trained on.",
+            where=data / NAME,
+            expected=", ".join(f"{name} {trained[name]}" for name in different),
+            got=", ".join(f"{name} {found[name]}" for name in different),
+            do="use a data set made with the same vocabulary and settings",
+        )
+    return shards

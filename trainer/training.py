@@ -1,0 +1,283 @@
+"""The loop of one training: steps, evaluations, checkpoints."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from schemas.errors import UsageError
+from trainer.config import Schedule, TrainConfig
+from trainer.data import Shards
+from trainer.events import Evaluated, OnEvent, Progress, Started
+from trainer.metrics import Metrics
+from trainer.models import InterestModel
+from trainer.optimizer import optimizer_of
+from trainer.rows import Batch
+from trainer.runs import Result, Run, load
+from trainer.scoring import score, to_device
+
+
+def gradients(model: InterestModel, batch: Batch, rows: int) -> torch.Tensor:
+    """Add a batch's part of the mean loss over `rows` rows to the gradients.
+
+    The loss is cross-entropy, and the recipe's auxiliary loss with weight 1 (DIEN's released code).
+
+    Args:
+        model: gives logits of B.
+        batch: B rows, with their labels.
+        rows: rows of all groups that make one step.
+
+    Returns:
+        The sum of the batch's cross-entropies, detached.
+    """
+    logits, extra = model.with_auxiliary(batch)
+    total = binary_cross_entropy_with_logits(logits, batch["label"], reduction="sum")
+    loss = total if extra is None else total + extra.sum()
+    (loss / rows).backward()  # type: ignore[no-untyped-call]
+    return total.detach()
+
+
+@dataclass
+class _Progressed:
+    """How far a training is: with weights, optimizer and random state, all there is to resume.
+
+    Attributes:
+        epoch: the epoch that is being trained.
+        in_epoch: its steps that are done.
+        step: all steps that are done.
+        loss: sum of the cross-entropies since the last evaluation.
+        rows: rows since then.
+        best_step: step of the best evaluation; 0 for none yet.
+        best_gauc: its GAUC on valid.
+        since_best: evaluations since then.
+        rows_seen: rows trained on.
+        seconds: time spent.
+        evaluating_seconds: of that on evaluations.
+    """
+
+    epoch: int = 0
+    in_epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    rows: int = 0
+    best_step: int = 0
+    best_gauc: float = -math.inf
+    since_best: int = 0
+    rows_seen: int = 0
+    seconds: float = 0.0
+    evaluating_seconds: float = 0.0
+
+
+class Training:
+    """One training.
+
+    Args:
+        config: as given.
+        schedule: the resolved settings of its data set.
+        shards: the data set.
+        model: on `device`.
+        device: where to train.
+        run: the run's folder.
+        built: what rebuilds the model.
+        on_event: is told what happens.
+    """
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        schedule: Schedule,
+        shards: Shards,
+        model: InterestModel,
+        device: torch.device,
+        run: Run,
+        built: dict[str, Any],
+        on_event: OnEvent,
+    ) -> None:
+        self.config, self.schedule, self.shards = config, schedule, shards
+        self.model, self.device = model, device
+        self.run, self.built, self.tell = run, built, on_event
+        self.optimizer = optimizer_of(schedule, model.parameters())
+        self.rows = shards.manifest.rows["train"]
+        self.steps_per_epoch = math.ceil(self.rows / schedule.batch_size)
+        self.steps = self.steps_per_epoch * schedule.epochs
+        # Reading the loss makes a GPU wait for its queue, so there it is read less often.
+        self.read_every = 1 if device.type == "cpu" else 50
+        self.at = _Progressed()
+        self.resumed: int | None = None
+        self.patient = True
+        if config.resume:
+            self._restore()
+        self.began = self.saved = time.perf_counter()
+        self.seconds_before = self.at.seconds
+
+    def go(self) -> Result:
+        """Train, and measure the kept weights on valid and test."""
+        manifest = self.shards.manifest
+        self.tell(
+            Started(
+                dataset=manifest.dataset,
+                synthetic=manifest.synthetic,
+                model=self.built["model"],
+                encoding=self.built["encoding"],
+                device=self.device.type,
+                rows=self.rows,
+                steps=self.steps,
+                parameters=sum(p.numel() for p in self.model.parameters()),
+                resumed=self.resumed,
+            )
+        )
+        while self.at.epoch < self.schedule.epochs and self.patient:
+            self._epoch()
+        rate = self._rate()
+        if not self.at.best_step:
+            self.run.save(self.model, self.built)
+        kept = load(self.config.run, self.device)
+        metrics: dict[str, Metrics] = {
+            split: self._score(kept, split)
+            for split in ("valid", "test")
+            if split in self.shards.splits
+        }
+        result = Result(
+            run=self.config.run,
+            dataset=manifest.dataset,
+            synthetic=manifest.synthetic,
+            model=self.built["model"],
+            encoding=self.built["encoding"],
+            metrics=metrics,
+            best_step=self.at.best_step or self.at.step,
+            steps=self.at.step,
+            seconds=self._seconds(),
+            rows_per_second=rate,
+            device=self.device.type,
+            threads=torch.get_num_threads(),
+        )
+        self.run.finish(result)
+        return result
+
+    def _epoch(self) -> None:
+        """Train to the end of the epoch, or until patience is used up."""
+        at, per_epoch, count = self.at, self.steps_per_epoch, self.config.evaluations
+        # Evenly spaced, and always at the end of an epoch; none where there is no valid.
+        due = {round(per_epoch * (i + 1) / count) for i in range(count)}
+        due = due if "valid" in self.shards.splits else set()
+        told, since_told, rows_told = time.perf_counter(), at.loss, at.rows
+        loss: float | torch.Tensor = at.loss
+        for groups in self._batches():
+            rows = sum(len(group["label"]) for group in groups)
+            for group in groups:
+                total = gradients(self.model, to_device(group, self.device), rows)
+                loss = loss + (total.item() if self.read_every == 1 else total)
+                self.optimizer.collect()
+            self.optimizer.step(self.config.clip)
+            at.step, at.in_epoch = at.step + 1, at.in_epoch + 1
+            at.rows, at.rows_seen = at.rows + rows, at.rows_seen + rows
+            evaluating, now = at.in_epoch in due, time.perf_counter()
+            ending = at.in_epoch == per_epoch
+            saving = now - self.saved >= self.config.checkpoint_seconds
+            if at.step % self.read_every and not (evaluating or ending or saving):
+                continue
+            loss = at.loss = self._finite(float(loss))
+            if evaluating or ending or now - told > 1.0:
+                mean = (at.loss - since_told) / max(1, at.rows - rows_told)
+                self.tell(Progress(at.step, self.steps, at.epoch, mean, self._rate()))
+                told, since_told, rows_told = now, at.loss, at.rows
+            if evaluating:
+                self._evaluate(at.loss / at.rows)
+                loss = at.loss = since_told = 0.0
+                at.rows = rows_told = 0
+            if ending:
+                at.epoch, at.in_epoch = at.epoch + 1, 0
+            if not self.patient:
+                return
+            if evaluating or saving:
+                self._checkpoint()
+
+    def _batches(self) -> Iterator[list[Batch]]:
+        """The epoch's batches that are not trained on yet."""
+        batches = self.shards.grouped_batches(
+            "train",
+            batch_size=self.schedule.batch_size,
+            cells=self.config.cells or self.schedule.cells,
+            shuffle_seed=self.config.seed,
+            epoch=self.at.epoch,
+            columns=(*self.model.columns, "label"),
+        )
+        for _ in range(self.at.in_epoch):
+            next(batches)
+        return batches
+
+    def _checkpoint(self) -> None:
+        """Write down all that it takes to go on from here."""
+        self.at.seconds = self._seconds()
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
+        self.run.checkpoint(
+            {
+                "at": asdict(self.at),
+                "weights": self.model.state_dict(),
+                "optimizer": self.optimizer.state(),
+                "random": random,
+            }
+        )
+        self.saved = time.perf_counter()
+
+    def _restore(self) -> None:
+        """Go back to where the run's last checkpoint was made."""
+        state = self.run.last_checkpoint(self.device)
+        self.resumed = 0
+        if state is not None:
+            self.at = _Progressed(**{f.name: state["at"][f.name] for f in fields(_Progressed)})
+            self.model.load_state_dict(state["weights"])
+            self.optimizer.restore(state["optimizer"])
+            torch.set_rng_state(state["random"]["cpu"].cpu())
+            if "cuda" in state["random"]:
+                torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
+            self.resumed = self.at.step
+        self.run.keep_log(self.resumed)
+
+    def _seconds(self) -> float:
+        return self.seconds_before + time.perf_counter() - self.began
+
+    def _rate(self) -> float:
+        return self.at.rows_seen / max(self._seconds() - self.at.evaluating_seconds, 1e-9)
+
+    def _finite(self, loss: float) -> float:
+        if not math.isfinite(loss):
+            step = self.at.step
+            first = max(1, step - self.read_every + 1)
+            raise UsageError(
+                "The loss is no longer a number: training has diverged.",
+                where=f"step {step}" if first == step else f"steps {first} to {step}",
+                expected="a finite cross-entropy",
+                got=str(loss),
+                do=f"use a lower learning rate than {self.schedule.lr:g} (`--lr`), "
+                "and look for extreme values in the data set's float columns",
+            )
+        return loss
+
+    def _score(self, model: InterestModel, split: str) -> Metrics:
+        return score(model, self.shards, split, device=self.device)
+
+    def _evaluate(self, loss: float) -> None:
+        """Measure valid, keep the weights when they are the best, and lose patience in time."""
+        began, at = time.perf_counter(), self.at
+        metrics = self._score(self.model, "valid")
+        assert metrics.gauc is not None  # `train` has looked
+        best = not at.best_step or metrics.gauc > at.best_gauc
+        if best:
+            at.best_step, at.best_gauc, at.since_best = at.step, metrics.gauc, 0
+            self.run.save(self.model, self.built)
+        else:
+            at.since_best += 1
+        seconds = self.seconds_before + began - self.began
+        self.run.log(at.step, at.epoch, loss, seconds, metrics)
+        self.tell(Evaluated(at.step, metrics, best))
+        at.evaluating_seconds += time.perf_counter() - began
+        self.patient = at.since_best < self.config.patience
