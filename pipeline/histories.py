@@ -18,23 +18,32 @@ class Histories(NamedTuple):
 
     Attributes:
         offsets: (targets + 1,) where each target's behaviours begin.
+        target: (behaviours,) index of the target of each.
         source: (behaviours,) index into the bucket's behaviours.
-        position: (behaviours,) target-relative position H-i+1 (3.2.1): the newest is 1.
     """
 
     offsets: Int64s
+    target: Int64s
     source: Int64s
-    position: Int64s
 
 
 def latest(start: Int64s, end: Int64s, max_len: int) -> Histories:
     """The latest `max_len` behaviours of each window `[start, end)`; both (targets,)."""
     first = np.maximum(start, end - max_len)
-    lengths = end - first
-    offsets = np.zeros(len(end) + 1, np.int64)
+    offsets, target = runs(end - first)
+    return Histories(offsets, target, np.arange(len(target)) + (first - offsets[:-1])[target])
+
+
+def runs(lengths: Int64s) -> tuple[Int64s, Int64s]:
+    """(runs + 1,) where runs of these lengths begin, one after the other; the run of each value."""
+    offsets = np.zeros(len(lengths) + 1, np.int64)
     np.cumsum(lengths, out=offsets[1:])
-    source = np.arange(offsets[-1]) + np.repeat(first - offsets[:-1], lengths)
-    return Histories(offsets, source, np.repeat(end, lengths) - source)
+    return offsets, np.repeat(np.arange(len(lengths)), lengths)
+
+
+def positions(histories: Histories) -> Int64s:
+    """(behaviours,) target-relative position H-i+1 (3.2.1): the newest is 1."""
+    return histories.offsets[1:][histories.target] - np.arange(len(histories.target))
 
 
 class Breaks(NamedTuple):
@@ -66,10 +75,10 @@ def session_breaks(time: Int64s, offsets: Int64s, gap: int) -> Breaks:
 
 def sessions(histories: Histories, breaks: Breaks) -> Int64s:
     """(behaviours,) session of each behaviour; 1 is the session of the target's newest one."""
-    lengths = np.diff(histories.offsets)
-    newest = histories.source[histories.offsets[1:][lengths > 0] - 1]
-    latest_session = np.repeat(breaks.session[newest], lengths[lengths > 0])
-    return latest_session - breaks.session[histories.source] + 1
+    some = np.flatnonzero(np.diff(histories.offsets))
+    newest = np.zeros(len(histories.offsets) - 1, np.int64)
+    newest[some] = breaks.session[histories.source[histories.offsets[1:][some] - 1]]
+    return newest[histories.target] - breaks.session[histories.source] + 1
 
 
 def latest_sessions(
@@ -103,9 +112,7 @@ def latest_sessions(
     high[some] = np.searchsorted(whole, last[some])
     earlier = np.minimum(high - low, most - cut_keeps)
     counts = earlier + cut_keeps
-    rows = np.zeros(len(end) + 1, np.int64)
-    np.cumsum(counts, out=rows[1:])
-    target = np.repeat(np.arange(len(end)), counts)
+    rows, target = runs(counts)
     nth = np.arange(rows[-1]) - rows[target]
     is_cut = (nth == 0) & cut_keeps[target]
     back = nth - cut_keeps[target]
@@ -115,16 +122,19 @@ def latest_sessions(
     return rows, latest(breaks.first[number], stop, length)
 
 
-def pad(values: npt.NDArray[Any], offsets: Int64s, max_len: int) -> npt.NDArray[Any]:
-    """(rows, max_len, ...) of flat `values`, right-padded with 0.
+def cells(offsets: Int64s, row: Int64s, max_len: int) -> Int64s:
+    """(values,) where each value of a run goes in a matrix of rows of `max_len`, from the left.
 
     Args:
-        values: (values, ...) of all rows, one after the other.
         offsets: (rows + 1,) where each row's values begin.
+        row: (values,) the row of each.
         max_len: the longest that a row may be.
     """
-    lengths = np.diff(offsets)
-    padded = np.zeros((len(lengths) * max_len, *values.shape[1:]), values.dtype)
-    rows = np.arange(len(lengths)) * max_len - offsets[:-1]
-    padded[np.arange(len(values)) + np.repeat(rows, lengths)] = values
-    return padded.reshape(len(lengths), max_len, *values.shape[1:])
+    return np.arange(len(row)) + (np.arange(len(offsets) - 1) * max_len - offsets[:-1])[row]
+
+
+def pad(values: npt.NDArray[Any], places: Int64s, rows: int, max_len: int) -> npt.NDArray[Any]:
+    """(rows, max_len, ...) of flat `values` at `places`, from `cells`, and 0 elsewhere."""
+    padded = np.zeros((rows * max_len, *values.shape[1:]), values.dtype)
+    padded[places] = values
+    return padded.reshape(rows, max_len, *values.shape[1:])

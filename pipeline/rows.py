@@ -71,7 +71,7 @@ def interval_counts(
     for low in range(0, len(target_time), step):
         part = windows.take(slice(low, low + step))
         found = histories.latest(part.start, part.end, max_len)
-        times = np.repeat(target_time[low : low + step], np.diff(found.offsets))
+        times = target_time[low : low + step][found.target]
         tally.add(times - behaviours.time[found.source])
     return tally.counts().rename({"value": "interval"})
 
@@ -96,26 +96,26 @@ def table(
         schema: of the shard.
     """
     found = histories.latest(windows.start, windows.end, stored.max_len)
-    lengths = np.diff(found.offsets)
     time = behaviours.time[found.source]
+    intervals_s = scalars["target_time"][found.target] - time
     flat: dict[str, npt.NDArray[Any]] = {
         **{name: ids[found.source] for name, ids in behaviours.fields.items()},
-        "position": found.position,
-        "interval_bin": intervals.bin_of(
-            np.repeat(scalars["target_time"], lengths) - time, stored.edges
-        ),
+        "position": histories.positions(found),
+        "interval_bin": intervals.bin_of(intervals_s, stored.edges),
         "time": time,
         "session": histories.sessions(found, breaks),
     }
+    lengths = np.diff(found.offsets)
     arrays = {
         **{name: _array(values, schema.field(name).type) for name, values in scalars.items()},
         "history_length": _array(lengths, schema.field("history_length").type),
     }
+    lists = _Lists(found.offsets, found.target, stored)
     for name, values in flat.items():
         column = f"history_{name}"
-        arrays[column] = _lists(values, found.offsets, schema.field(column).type)
+        arrays[column] = lists.of(values, schema.field(column).type)
     if stored.sessions is not None:
-        arrays |= _sessions(behaviours, windows, breaks, stored.sessions, schema)
+        arrays |= _sessions(behaviours, windows, breaks, stored, schema)
     return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
 
 
@@ -123,41 +123,59 @@ def _sessions(
     behaviours: Behaviours,
     windows: Windows,
     breaks: histories.Breaks,
-    shape: tuple[int, int],
+    stored: Stored,
     schema: pa.Schema,
 ) -> dict[str, pa.Array]:
     """The columns of DSIN's sessions."""
-    most, length = shape
+    assert stored.sessions is not None
+    most, length = stored.sessions
     rows, kept = histories.latest_sessions(windows.start, windows.end, breaks, most, length)
     lengths = np.diff(kept.offsets)
-    ragged = pa.types.is_list(schema.field("session_length").type)
-    # Padded, every session has its own cells in a row; ragged, a row's sessions touch.
-    bounds = rows if not ragged else None
-    arrays = {
-        "session_length": _lists(lengths, rows, schema.field("session_length").type),
-    }
+    _, row_of_session = histories.runs(np.diff(rows))
+    kind = schema.field("session_length").type
+    arrays = {"session_length": _Lists(rows, row_of_session, stored).of(lengths, kind)}
+    if stored.layout == "padded":
+        # Every session has its own cells in its row.
+        session_cells = histories.cells(rows, row_of_session, most) * length
+        within = np.arange(len(kept.target)) - kept.offsets[:-1][kept.target]
+        lists = _Lists(kept.offsets, kept.target, stored, session_cells[kept.target] + within)
+    else:
+        # A row's sessions touch.
+        lists = _Lists(kept.offsets[rows], row_of_session[kept.target], stored)
     for name, ids in behaviours.fields.items():
         kind = schema.field(f"session_{name}").type
-        values = ids[kept.source]
-        if bounds is None:
-            arrays[f"session_{name}"] = _lists(values, kept.offsets[rows], kind)
-        else:
-            sessions = histories.pad(values, kept.offsets, length)
-            arrays[f"session_{name}"] = _padded(histories.pad(sessions, bounds, most), kind)
+        arrays[f"session_{name}"] = lists.of(ids[kept.source], kind, len(windows.end))
     return arrays
+
+
+@dataclass
+class _Lists:
+    """Makes lists of flat values; what columns share is found once.
+
+    Attributes:
+        offsets: (rows + 1,) where each row's values begin.
+        row: (values,) the row of each.
+        stored: how lists are stored.
+        places: (values,) where each goes in the padded matrix, if not from the left.
+    """
+
+    offsets: Int64s
+    row: Int64s
+    stored: Stored
+    places: Int64s | None = None
+
+    def of(self, values: npt.NDArray[Any], kind: pa.DataType, rows: int | None = None) -> pa.Array:
+        """The lists of `values`; `rows` if there are others than `offsets` says."""
+        values = values.astype(kind.value_type.to_pandas_dtype(), copy=False)
+        if self.stored.layout == "ragged":
+            offsets = pa.array(self.offsets.astype(np.int32))
+            return pa.ListArray.from_arrays(offsets, pa.array(values), type=kind)
+        if self.places is None:
+            self.places = histories.cells(self.offsets, self.row, kind.list_size)
+        count = len(self.offsets) - 1 if rows is None else rows
+        padded = histories.pad(values, self.places, count, kind.list_size)
+        return pa.FixedSizeListArray.from_arrays(pa.array(padded.ravel()), type=kind)
 
 
 def _array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
     return pa.array(values.astype(kind.to_pandas_dtype(), copy=False))
-
-
-def _lists(values: npt.NDArray[Any], offsets: Int64s, kind: pa.DataType) -> pa.Array:
-    """Flat values as lists, padded if the type is of a fixed size."""
-    values = values.astype(kind.value_type.to_pandas_dtype(), copy=False)
-    if pa.types.is_fixed_size_list(kind):
-        return _padded(histories.pad(values, offsets, kind.list_size), kind)
-    return pa.ListArray.from_arrays(pa.array(offsets.astype(np.int32)), pa.array(values), type=kind)
-
-
-def _padded(cells: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    return pa.FixedSizeListArray.from_arrays(pa.array(cells.ravel()), type=kind)

@@ -154,6 +154,11 @@ def test_released_stream_draws_once_a_position(lengths: list[int], seed: int) ->
 # --- histories
 
 
+def padded_rows(values: Int64s, of: histories.Histories, max_len: int) -> Int64s:
+    places = histories.cells(of.offsets, of.target, max_len)
+    return histories.pad(values, places, len(of.offsets) - 1, max_len)
+
+
 @given(lengths=LENGTHS, max_len=st.integers(1, 8))
 def test_latest_keeps_the_latest_with_positions(lengths: list[int], max_len: int) -> None:
     targets = split.leave_one_out(offsets_of(lengths), "tin")
@@ -164,8 +169,10 @@ def test_latest_keeps_the_latest_with_positions(lengths: list[int], max_len: int
     ]
     assert got.offsets.tolist() == offsets_of([len(w) for w in windows]).tolist()
     assert got.source.tolist() == [i for w in windows for i in w]
-    assert got.position.tolist() == [len(w) - k for w in windows for k in range(len(w))]
-    padded = histories.pad(got.position.astype(np.int16), got.offsets, max_len)
+    assert got.target.tolist() == [k for k, w in enumerate(windows) for _ in w]
+    position = histories.positions(got)
+    assert position.tolist() == [len(w) - k for w in windows for k in range(len(w))]
+    padded = padded_rows(position.astype(np.int16), got, max_len)
     assert padded.dtype == np.int16
     rows = [[*range(len(w), 0, -1), *[0] * (max_len - len(w))] for w in windows]
     assert padded.tolist() == rows
@@ -174,7 +181,7 @@ def test_latest_keeps_the_latest_with_positions(lengths: list[int], max_len: int
 def test_an_empty_history_is_a_row_of_padding() -> None:
     got = histories.latest(int64s([0, 3, 3]), int64s([2, 3, 5]), 4)
     assert got.offsets.tolist() == [0, 2, 2, 4]
-    assert histories.pad(got.source + 1, got.offsets, 3).tolist() == [[1, 2, 0], [0, 0, 0], [4, 5, 0]]
+    assert padded_rows(got.source + 1, got, 3).tolist() == [[1, 2, 0], [0, 0, 0], [4, 5, 0]]
     one_each = histories.session_breaks(int64s([0, 1, 2, 3, 4]), int64s([0, 3, 5]), 0)
     assert histories.sessions(got, one_each).tolist() == [2, 1, 2, 1]
 
