@@ -22,8 +22,8 @@ from isal import igzip, isal_zlib
 
 from pipeline.download import Downloader, Part, RefusedError
 from pipeline.download_progress import Progress, stderr_progress
-from schemas.errors import EnvironmentFault, InputError, UsageError
-from schemas.expected import PublishedFile
+from pipeline.raw_files import RawFile, missing
+from schemas.errors import EnvironmentFault
 
 AMAZON_MIRRORS: tuple[str, ...] = (
     "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
@@ -37,47 +37,11 @@ INDENT = "\n" + 12 * " "
 
 
 @dataclass(frozen=True)
-class RawFile:
-    """A raw file by its name, and what is published about it (None: nothing is)."""
-
-    name: str
-    published: PublishedFile | None = None
-
-
-@dataclass(frozen=True)
 class _Tried:
     """An address that did not give a file."""
 
     url: str
     refused: RefusedError
-
-
-def missing(files: Sequence[RawFile], folder: Path) -> list[str]:
-    """List the names of `files` that are not in `folder`, in order.
-
-    Raises:
-        UsageError: a name is not a plain file name, so it could lead out of the folder.
-        InputError: something that is no file stands under a name.
-    """
-    for file in files:
-        if file.name in ("", ".", "..") or set(file.name) & set("/\\\0"):
-            raise UsageError(
-                "A raw file cannot have this name.",
-                where=folder,
-                expected="a plain file name",
-                got=repr(file.name),
-                do="check the name of the category",
-            )
-        path = folder / file.name
-        if path.exists() and not path.is_file():
-            raise InputError(
-                "Something that is no file stands where a raw file belongs.",
-                where=path,
-                expected="a gzip file, or nothing",
-                got="a folder" if path.is_dir() else "a special file",
-                do="move it away",
-            )
-    return [file.name for file in files if not (folder / file.name).is_file()]
 
 
 def fetch(

@@ -24,8 +24,8 @@ from pipeline.buckets import (
 )
 from pipeline.config import AmazonConfig
 from pipeline.engines.local import map_buckets
-from pipeline.fetch import missing
 from pipeline.lines import estimate_lines
+from pipeline.raw_files import missing
 from pipeline.rows import Stored
 from pipeline.sources import amazon
 from pipeline.sources.amazon_parse import REJECTED
@@ -162,7 +162,7 @@ def _partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
             def deal() -> None:
                 rows = pl.concat(gathered)
                 gathered.clear()
-                bucket = rows["user"].hash(seed=0) % count
+                bucket = _bucket_of(rows["user"], count)
                 spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
                 columns = [column.combine_chunks() for column in spilled.columns]
                 spill.append(columns, bucket.to_numpy())
@@ -190,6 +190,11 @@ def _partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         return pl.read_parquet(refused_path)
 
 
+def _bucket_of(users: pl.Series, buckets: int) -> pl.Series:
+    """The bucket of each user."""
+    return users.hash(seed=0) % buckets
+
+
 def _fit_vocabulary(
     run: Run, config: AmazonConfig
 ) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.DataFrame, int]:
@@ -209,16 +214,16 @@ def _fit_vocabulary(
     meta = run.paths[1] if config.meta else None
     with run.step("parse meta") as rows:
         read = 0
+        about = None if meta is None else estimate_lines(meta)
 
         def done(lines: int) -> None:
             nonlocal read
             read += lines
-            run.told("parse meta", read, len(items))
+            run.told("parse meta", read, about)
 
         by_item, refused, repeated = amazon.categories(meta, items, done)
         if meta is not None:
-            lines = max(estimate_lines(meta), refused.height)
-            check_rejected(meta, refused, lines, config.max_rejected)
+            check_rejected(meta, refused, read, config.max_rejected)
         rows[:] = read, by_item.height
         words = {
             "user": users,
@@ -255,7 +260,9 @@ def _fit_intervals(
     item_category: npt.NDArray[np.int32],
 ) -> tuple[npt.NDArray[np.int64], pl.DataFrame, int]:
     """Encode and order each bucket; bin edges, the counts behind them, the longest history."""
-    users, items = (words[name].select(["value", "id"]) for name in ("user", "item"))
+    items = words["item"].select(["value", "id"])
+    users = pl.DataFrame(words["user"].select(["value", "id"]))
+    of_bucket = _bucket_of(users["value"], run.count)
     max_len = _UNLIMITED if config.parity else config.max_len
     shards.write_table(
         config.out / "items.parquet",
@@ -273,11 +280,9 @@ def _fit_intervals(
             columns = load_columns(path)
         else:
             spilled = read_spilled(bucket_path(run.work / "behaviours", bucket))
-            columns = numpy_columns(
-                vocabulary.query(
-                    "amazon/behaviours", {"reviews": spilled, "users": users, "items": items}
-                )
-            )
+            own = vocabulary.arrow(users.filter(of_bucket == bucket))
+            given = {"reviews": spilled, "users": own, "items": items}
+            columns = numpy_columns(vocabulary.query("amazon/behaviours", given))
             columns["category"] = item_category[columns["item"]]
             save_columns(path, columns)
         seq = _reviews(columns)

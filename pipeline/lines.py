@@ -11,7 +11,8 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -43,16 +44,17 @@ class Block:
         lines: how many lines the block stands for.
         too_long: None, or the first bytes of a line over the limit: then the block stands for
             that one line and `data` is empty.
-        offsets: (lines + 1,) where each line of `data` begins, and its end.
     """
 
     first_line: int
     data: bytes
     lines: int
     too_long: bytes | None = None
-    offsets: npt.NDArray[np.int64] = field(
-        default_factory=lambda: np.zeros(1, np.int64), compare=False, repr=False
-    )
+
+    @cached_property
+    def offsets(self) -> npt.NDArray[np.int64]:
+        """(lines + 1,) where each line of `data` begins, and its end; found when first wanted."""
+        return line_offsets(self.data)
 
 
 def blocks(
@@ -163,23 +165,19 @@ def _inflate(head: bytes) -> tuple[bytes, int, bool]:
 
 def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
     """Whole lines as one block, or as several around those longer than `limit`."""
-    offsets = line_offsets(data)
-    begin = 0  # the first line not yet handed out
     if len(data) > limit + 1:
+        offsets = line_offsets(data)
+        begin = 0  # the first line not yet handed out
         for line in np.flatnonzero(np.diff(offsets) > limit + 1).tolist():
             if line > begin:
-                yield _block(data, offsets[begin : line + 1], first + begin)
+                yield Block(first + begin, data[offsets[begin] : offsets[line]], line - begin)
             head = data[offsets[line] : offsets[line] + _SHOWN_BYTES]
             yield Block(first + line, b"", 1, head)
             begin = line + 1
-    if begin < len(offsets) - 1:
-        yield _block(data, offsets[begin:], first + begin)
-
-
-def _block(data: bytes, offsets: npt.NDArray[np.int64], first: int) -> Block:
-    """The lines of `data` that begin at `offsets`, whose last one is their end."""
-    lines = data[offsets[0] : offsets[-1]]
-    return Block(first, lines, len(offsets) - 1, offsets=offsets - offsets[0])
+        first, data = first + begin, data[offsets[begin] :]
+    if data:
+        lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
+        yield Block(first, data, lines)
 
 
 @contextmanager

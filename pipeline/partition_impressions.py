@@ -253,9 +253,9 @@ def partition_behaviours(
                 _deal(narrow, wide, columns, _bucket_of(user[kept], run.count))
                 told = int(kept.sum())
                 return parsed.rejected, {
-                    "read": parsed.read,
+                    "read": parsed.read + parsed.rejected.height,
                     "kept": told,
-                    "left_out": parsed.read - parsed.rejected.height - int(counts.sum()),
+                    "left_out": parsed.read - int(counts.sum()),
                     "no_impressions": int(counts.sum()) - told,
                 }
 

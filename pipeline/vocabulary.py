@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -15,10 +16,17 @@ from schemas.manifest import FIRST_ID
 def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: Any) -> pa.Table:
     """Run `sql/<name>.sql` over Arrow tables named as the file's header says."""
     text = resources.files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
-    with duckdb.connect(config={"threads": threads, "preserve_insertion_order": False}) as con:
+    # A cursor sees the tables of no other, and costs far less than a database of its own.
+    with _database(threads).cursor() as con:
         for table, rows in tables.items():
             con.register(table, rows)
         return con.sql(text, params=params or None).to_arrow_table()
+
+
+@cache
+def _database(threads: int) -> duckdb.DuckDBPyConnection:
+    """An empty database in memory, whose queries run on so many threads."""
+    return duckdb.connect(config={"threads": threads, "preserve_insertion_order": False})
 
 
 def count_values(frame: pl.DataFrame, column: str) -> pl.DataFrame:

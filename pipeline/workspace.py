@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -133,7 +134,8 @@ def alone(out: Path) -> Iterator[None]:
 def begin(run: Run, key: str) -> None:
     """Go on with the work of an interrupted run of the same key and buckets, else start anew."""
     note = run.work / "key.json"
-    wanted = [key, run.config.buckets]
+    # Polars' hash, which may change with its version, decides on the bucket of a user.
+    wanted = [key, run.config.buckets, version("polars")]
     found = json.loads(note.read_text()) if note.exists() else None
     if run.config.force or found != wanted:
         clear(run.config.out)

@@ -23,7 +23,8 @@ from rich.console import Console
 
 from pipeline import download
 from pipeline.download_progress import BarProgress, LineProgress
-from pipeline.fetch import AMAZON_MIRRORS, RawFile, fetch, missing
+from pipeline.fetch import AMAZON_MIRRORS, fetch
+from pipeline.raw_files import RawFile, missing
 from schemas.errors import EnvironmentFault, InputError, UsageError
 from schemas.expected import AMAZON_FILES, PublishedFile
 from tests.http_server import Answer, FileServer
@@ -491,7 +492,8 @@ def test_a_second_process_keeps_out_and_an_interrupt_leaves_the_part(
     at = 2 * download.CHUNK_BYTES
     server.answers.append(Answer(stall_at=at))
     program = (
-        "import sys; from pathlib import Path; from pipeline.fetch import RawFile, fetch\n"
+        "import sys; from pathlib import Path; from pipeline.fetch import fetch\n"
+        "from pipeline.raw_files import RawFile\n"
         "fetch([RawFile(sys.argv[1])], Path(sys.argv[2]), [sys.argv[3]], offline_command='-')"
     )
     first = subprocess.Popen(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from typing import TypeVar
 
@@ -43,26 +43,28 @@ def map_buckets(
 
 
 def map_stream(
-    work: Callable[[Item], Result], items: Iterable[Item], threads: int
+    work: Callable[[Item], Result], items: Iterator[Item], threads: int
 ) -> Iterator[Result]:
     """Run `work` for each item of a stream, `threads` at once; results in the stream's order.
 
-    At most one item more than there are threads is held, so memory stays bounded.
+    At most one item more than there are threads is held, so memory stays bounded. Leaving early
+    stops the threads, and closes the stream.
 
     Args:
         work: a function of one item.
         items: taken one by one, in the caller's thread.
         threads: how many at once.
     """
-    with ThreadPoolExecutor(threads, thread_name_prefix="block") as pool:
-        waiting: deque[Future[Result]] = deque()
-        try:
-            for item in items:
-                waiting.append(pool.submit(work, item))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result(_FOR_EVER)
-            while waiting:
+    pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
+    waiting: deque[Future[Result]] = deque()
+    try:
+        for item in items:
+            waiting.append(pool.submit(work, item))
+            if len(waiting) > threads:
                 yield waiting.popleft().result(_FOR_EVER)
-        finally:
-            for future in waiting:
-                future.cancel()
+        while waiting:
+            yield waiting.popleft().result(_FOR_EVER)
+    finally:
+        pool.shutdown(cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()

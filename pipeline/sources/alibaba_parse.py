@@ -7,16 +7,14 @@ is the same whatever the size of the blocks, the number of threads and wherever 
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
+from pipeline.engines.local import map_stream
 from pipeline.lines import BLOCK_BYTES, Block, blocks
 from pipeline.sources.alibaba_columns import (
     ADS,
@@ -29,8 +27,6 @@ from pipeline.sources.alibaba_columns import (
 from pipeline.sources.alibaba_rows import SHOWN, Piece, Refused, as_frame, in_pieces
 from pipeline.sources.amazon_parse import Parsed
 from schemas.errors import InputError
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -67,7 +63,7 @@ def read_impressions(
         InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
     """
     parse = partial(_table, path.name, IMPRESSIONS, "row", 1)
-    return _in_order(parse, _data(path, IMPRESSIONS, block_bytes), threads)
+    return map_stream(parse, _data(path, IMPRESSIONS, block_bytes), threads)
 
 
 def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
@@ -115,7 +111,7 @@ def read_behaviors(
         InputError: as `read_impressions`.
     """
     parse = partial(parse_behaviors, file=path.name, behaviors=behaviors)
-    return _in_order(parse, behavior_blocks(path, block_bytes), threads)
+    return map_stream(parse, behavior_blocks(path, block_bytes), threads)
 
 
 def behavior_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
@@ -155,14 +151,15 @@ def parse_behaviors(block: Block, file: str, behaviors: tuple[str, ...]) -> Pars
         fits &= np.greater(time, 0)
         kept.append(piece.only(np.flatnonzero(fits), [row for row in odd if row[2] > 0]))
     rows = as_frame(kept, BEHAVIORS, "line", 0, keep_line=False)
-    return ParsedBehaviors(rows, refused.frame(), read, read - fitting, fitting - rows.height)
+    counts = (read, read - fitting, fitting - rows.height)
+    return ParsedBehaviors(rows, refused.frame(), block.lines, *counts)
 
 
 def _table(file: str, columns: tuple[Column, ...], number: str, start: int, block: Block) -> Parsed:
     """A block with the column `number` before the others: the line in the file less `start`."""
     refused = Refused(file)
     pieces = list(in_pieces(block, columns, refused))
-    return Parsed(as_frame(pieces, columns, number, start), refused.frame())
+    return Parsed(as_frame(pieces, columns, number, start), refused.frame(), block.lines)
 
 
 def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Iterator[Block]:
@@ -198,27 +195,3 @@ def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Iterator
     if block.lines > 1:
         yield Block(block.first_line + 1, data[end:], block.lines - 1)
     yield from stream
-
-
-def _in_order(
-    parse: Callable[[Block], Result], stream: Iterator[Block], threads: int
-) -> Iterator[Result]:
-    """Parse blocks in `threads` threads; the results come in the order of the blocks.
-
-    The blocks are read in the caller's thread, as a gzip file's have to be. At most `threads` + 1
-    blocks and results are held.
-    """
-    if threads <= 1:
-        yield from map(parse, stream)
-        return
-    pool = ThreadPoolExecutor(threads, "parse")
-    waiting: deque[Future[Result]] = deque()
-    try:
-        for block in stream:
-            waiting.append(pool.submit(parse, block))
-            if len(waiting) > threads:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(cancel_futures=True)

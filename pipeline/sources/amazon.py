@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.config import AmazonConfig
-from pipeline.fetch import AMAZON_MIRRORS, RawFile, fetch, missing
 from pipeline.negatives import counter_hash
+from pipeline.raw_files import RawFile, missing
 from pipeline.sources.amazon_parse import META, REJECTED, Parsed, read_meta, read_reviews
 from pipeline.vocabulary import arrow, query, vocabulary
 from schemas import tables
@@ -39,6 +40,9 @@ def obtain(config: AmazonConfig, folder: Path) -> list[Path]:
     wanted = files(config)
     offline = f"tinprep amazon --category {config.category} --raw {folder} --out {config.out}"
     if config.raw is None:
+        # Imported where it is wanted, as HTTP libraries are slow to load.
+        from pipeline.fetch import AMAZON_MIRRORS, fetch
+
         return fetch(wanted, folder, (*config.mirrors, *AMAZON_MIRRORS), offline_command=offline)
     if not folder.is_dir():
         raise InputError(
@@ -68,7 +72,7 @@ def reviews(path: Path, config: AmazonConfig) -> Iterator[Parsed]:
         if config.ties == "hash":
             bits = counter_hash(config.seed, parsed.rows["row"].to_numpy())
             tie = pl.lit(pl.Series(bits.astype("int64")))
-        yield Parsed(parsed.rows.with_columns(tie.alias("tie")), parsed.rejected)
+        yield replace(parsed, rows=parsed.rows.with_columns(tie.alias("tie")))
 
 
 def categories(
@@ -86,7 +90,7 @@ def categories(
         for parsed in read_meta(path, pl.Series(items["value"])):
             found.append(parsed.rows)
             refused.append(parsed.rejected)
-            done(parsed.rows.height)
+            done(parsed.lines)
     meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
     joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
     return pl.DataFrame(joined), pl.concat(refused), meta.height - meta["item"].n_unique()

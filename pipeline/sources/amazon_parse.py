@@ -7,19 +7,17 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
+from pipeline.engines.local import map_stream
 from pipeline.lines import BLOCK_BYTES, Block, blocks, line_offsets
 from pipeline.sources.python_literal import read_item, scan_items
 from pipeline.sources.review_json import looks_good, read_review, scan_reviews
@@ -32,7 +30,7 @@ TOO_LONG = "line too long"
 NOT_UTF8 = "not UTF-8"
 
 _SHOWN = 200
-_PARSERS = 2  # blocks parsed at once: one thread can feed no more
+_PARSERS = 3  # blocks parsed at once: one thread can feed no more
 
 Line = TypeVar("Line", bound=tuple[object, ...])
 Numbers = npt.NDArray[np.int64]
@@ -46,10 +44,12 @@ class Parsed:
         rows: the lines read, in the file's order.
         rejected: the lines refused: file (its name), line (1-based), reason (one of the constants
             here, in `review_json` and in `python_literal`), text (the first 200 characters).
+        lines: how many lines the block has.
     """
 
     rows: pl.DataFrame
     rejected: pl.DataFrame
+    lines: int
 
 
 def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
@@ -65,9 +65,9 @@ def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]
 
     def parse(block: Block) -> Parsed:
         refused = _Refused(path.name)
-        return Parsed(_reviews(block, refused), refused.frame())
+        return Parsed(_reviews(block, refused), refused.frame(), block.lines)
 
-    yield from _in_order(parse, blocks(path, block_bytes))
+    yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
 
 def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
@@ -92,24 +92,9 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
 
     def parse(block: Block) -> Parsed:
         refused = _Refused(path.name)
-        return Parsed(_items(block, kept, refused), refused.frame())
+        return Parsed(_items(block, kept, refused), refused.frame(), block.lines)
 
-    yield from _in_order(parse, blocks(path, block_bytes))
-
-
-def _in_order(parse: Callable[[Block], Parsed], source: Iterator[Block]) -> Iterator[Parsed]:
-    """What `parse` makes of each block, in order; some blocks are parsed ahead of use."""
-    with closing(cast("Generator[Block]", source)), ThreadPoolExecutor(_PARSERS, "parse") as pool:
-        ahead: deque[Future[Parsed]] = deque()
-        try:
-            for block in source:
-                ahead.append(pool.submit(parse, block))
-                if len(ahead) > _PARSERS:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
 
 @dataclass
@@ -190,7 +175,7 @@ def _as_text(block: Block, refused: _Refused) -> tuple[bytes, Numbers, pl.Series
                 refused.add(block.first_line + number, NOT_UTF8, line)
                 lines[number] = b"\n"
         data = b"".join(lines)
-        again = Block(block.first_line, data, block.lines, offsets=line_offsets(data))
+        again = Block(block.first_line, data, block.lines)
         return _as_text(again, refused)
     series = pl.from_arrow(text)
     assert isinstance(series, pl.Series)
