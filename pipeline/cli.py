@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import signal
 import sys
@@ -15,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
+from pipeline.cli_errors import told_errors
+from pipeline.cli_train import add_to
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.config import AlibabaConfig, AmazonConfig
@@ -28,45 +29,10 @@ app = typer.Typer(
 )
 synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
 app.add_typer(synthesize, name="synthesize")
+add_to(app)
 
 _DEMO_SCALE = 0.05
 _ALIBABA_DEMO_SCALE = 0.001
-
-
-@contextmanager
-def _told() -> Iterator[None]:
-    """Turn what can go wrong into one message and its exit code."""
-    try:
-        yield
-    except (TinprepError, OSError, MemoryError, KeyboardInterrupt) as error:
-        shown = _as_ours(error)
-        print(f"error: {shown}", file=sys.stderr)  # noqa: T201
-        raise typer.Exit(shown.exit_code) from None
-
-
-def _as_ours(error: BaseException) -> TinprepError:
-    if isinstance(error, TinprepError):
-        return error
-    if isinstance(error, KeyboardInterrupt):
-        return Interrupted("Interrupted.", do="run the same command again: it goes on from here")
-    if isinstance(error, MemoryError):
-        return EnvironmentFault("Memory ran out.", do="more --buckets, a smaller --memory")
-    assert isinstance(error, OSError)
-    if error.errno == errno.EMFILE:
-        return EnvironmentFault(
-            "Too many files are open.",
-            got=error.strerror or str(error),
-            do="fewer --buckets (more --memory makes fewer), or raise the limit: `ulimit -n 8192`",
-        )
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return EnvironmentFault(
-        "The disk is full." if full else "The system refused a file operation.",
-        where=error.filename,
-        got=error.strerror or str(error),
-        do="free some space, then run the same command again: it goes on from here"
-        if full
-        else None,
-    )
 
 
 def _bytes(text: str) -> int:
@@ -205,7 +171,7 @@ def amazon(
     demo: _Demo = False,
 ) -> None:
     """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
-    with _told():
+    with told_errors():
         from pipeline.config import AmazonConfig
 
         if demo:
@@ -296,7 +262,7 @@ def alibaba(
     demo: _Demo = False,
 ) -> None:
     """Taobao's ad log to shards: impressions, what came before each, sessions, ads, profiles."""
-    with _told():
+    with told_errors():
         from pipeline.config import AlibabaConfig
 
         if split_by_day and split_at is not None:
@@ -374,7 +340,7 @@ def synthesize_amazon_files(
     category: Annotated[str, typer.Option(help="Name in the files' names.")] = "Electronics",
 ) -> None:
     """Raw files like Amazon's, with a planted correlation that SYNTHETIC.json states."""
-    with _told():
+    with told_errors():
         _synthesize_amazon(out, scale, seed, category)
         Console().print(f"synthetic raw files: {out}", highlight=False)
 
@@ -386,7 +352,7 @@ def synthesize_alibaba_files(
     seed: Annotated[int, typer.Option(help="Another seed, other users.")] = 0,
 ) -> None:
     """Raw files like tianchi 56's, with a planted effect on clicks that SYNTHETIC.json states."""
-    with _told():
+    with told_errors():
         _synthesize_alibaba(out, scale, seed)
         Console().print(f"synthetic raw files: {out}", highlight=False)
 
@@ -397,64 +363,10 @@ def inspect(
     rows: Annotated[int, typer.Option(help="Rows of each split to decode.")] = 3,
 ) -> None:
     """What a data set holds: counts, bins, history lengths, a few rows in plain words."""
-    with _told():
+    with told_errors():
         from pipeline import inspection
 
         Console().print(inspection.inspect(out, rows))
-
-
-@app.command()
-def train(
-    data: Annotated[Path, typer.Argument(help="Folder of a data set.")],
-    run: Annotated[
-        Path | None, typer.Option(help="Folder of the run. Default: runs/<data>-<model>-<seed>.")
-    ] = None,
-    model: Annotated[
-        str, typer.Option(help="tin: the paper's equation 2; tin_released: the authors' code.")
-    ] = "tin",
-    encoding: Annotated[
-        str | None, typer.Option(help="tte-p: positions (default); tte-t: interval bins.")
-    ] = None,
-    epochs: Annotated[int, typer.Option(help="At most; stops early on valid GAUC.")] = 4,
-    batch_size: Annotated[int, typer.Option(help="Rows a step; released code: 32.")] = 32,
-    lr: Annotated[float, typer.Option(help="Adam's learning rate; the paper's A.1.")] = 1e-3,
-    seed: Annotated[int, typer.Option(help="Of the weights and the rows' order.")] = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(help="CPU threads. Default: 1 for small batches, else all.")
-    ] = None,
-    evaluations: Annotated[int, typer.Option(help="On valid, an epoch.")] = 4,
-    patience: Annotated[
-        int, typer.Option(help="Evaluations without a better valid GAUC before it stops.")
-    ] = 4,
-    force: Annotated[
-        bool, typer.Option("--force", help="Replace an earlier run in --run.")
-    ] = False,
-) -> None:
-    """Train a model on a data set's shards; test is looked at once, at the end."""
-    with _told():
-        from trainer.config import TrainConfig
-        from trainer.fit import train as fit
-        from trainer.report import LiveReport, result_table
-
-        config = TrainConfig(
-            data=data,
-            run=run or Path("runs") / f"{data.name}-{model}-{seed}",
-            model=model,
-            encoding=encoding,
-            epochs=epochs,
-            batch_size=batch_size,
-            lr=lr,
-            seed=seed,
-            device=device,
-            threads=threads,
-            evaluations=evaluations,
-            patience=patience,
-            force=force,
-        )
-        with LiveReport() as report:
-            result = fit(config, report)
-        Console().print(result_table(result))
 
 
 def _version(asked: bool) -> None:

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from types import TracebackType
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 from trainer import events
+from trainer.config import preset
+from trainer.data import Shards
+from trainer.evaluation import Evaluation
+from trainer.inputs import Inputs, inputs_of
 from trainer.metrics import Metrics
+from trainer.models import describe
 from trainer.runs import Result
 
 _LINE_EVERY_SECONDS = 10.0
@@ -125,6 +132,55 @@ def result_table(result: Result) -> Table:
         if split in result.metrics:
             table.add_row(split, *_cells(result.metrics[split]))
     return table
+
+
+def evaluation_table(found: Evaluation) -> Table:
+    """What a run's weights reach on a split, and on its ranges of history length."""
+    table = Table(title=f"{found.run} on {found.split} of {found.data}")
+    table.add_column("history length")
+    for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
+        table.add_column(name, justify="right")
+    table.add_row("all", *_cells(found.metrics))
+    for name, metrics in found.by_length.items():
+        table.add_row(name, *_cells(metrics))
+    return table
+
+
+# Of Electronics and its preset, for who has no data set at hand.
+_ELECTRONICS = Inputs({"item": 63_003, "category": 803}, {}, (), max_len=50, bins=10)
+
+
+def models_table(data: Path | None) -> Group:
+    """Every recipe with its parts and its number of parameters.
+
+    Args:
+        data: folder of the data set whose sizes count; None for Electronics' published ones.
+
+    Raises:
+        InputError: there is no data set.
+    """
+    inputs, name = _ELECTRONICS, "amazon-Electronics"
+    if data is not None:
+        shards = Shards(data)
+        inputs, name = inputs_of(shards), shards.manifest.dataset
+    table = Table(title=f"models, sized for {name}")
+    table.add_column("model", no_wrap=True)
+    table.add_column("code", no_wrap=True)
+    table.add_column("parameters", justify="right", no_wrap=True)
+    table.add_column("no tables", justify="right", no_wrap=True)
+    table.add_column("encodings", overflow="fold")
+    sources = [
+        "code: temporal information, target-aware attention, target-aware representation (3.3)",
+        "no tables: parameters besides the fields' embeddings",
+        "encodings: the default first",
+        "",
+    ]
+    for d in describe(inputs, hidden=preset(name).hidden):
+        code = "".join("1" if bit else "0" for bit in d.code)
+        sizes = (f"{d.parameters:,}", f"{d.beside_tables:,}")
+        table.add_row(d.name, code, *sizes, " ".join(d.encodings))
+        sources.append(f"{d.name}: {d.source}")
+    return Group(table, Text("\n".join(sources)))
 
 
 def _cells(m: Metrics) -> list[str]:
