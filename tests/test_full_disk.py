@@ -1,0 +1,80 @@
+"""A disk that fills in the middle: one message, exit code 5, and the same command goes on."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import workspace
+from schemas.manifest import NAME, load
+from tests.conftest import amazon, finished
+
+MIB = 1 << 20
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of its own with 200 MiB."""
+    at = tmp_path / "disk"
+    at.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(at)]
+    try:
+        done = subprocess.run(mount, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command here")
+    if done.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
+    yield at
+    subprocess.run(["umount", str(at)], check=True)
+
+
+def fill(disk: Path, left: int) -> Path:
+    """Write a file that leaves `left` bytes free."""
+    hog = disk / "hog"
+    hog.write_bytes(bytes(shutil.disk_usage(disk).free - left))
+    return hog
+
+
+@pytest.mark.parametrize("step", ["partition", "order and fit intervals", "transform"])
+def test_the_disk_fills_in_the_middle(
+    beauty: Path, beauty_out: Path, small_disk: Path, step: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = small_disk / "out"
+    begin = workspace.Run.step
+
+    def filling(run: workspace.Run, name: str):  # type: ignore[no-untyped-def]
+        if name == step:
+            fill(small_disk, MIB)
+        return begin(run, name)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(workspace.Run, "step", filling)
+        # What is asked first, whether there is room, was true when it was asked.
+        patch.setattr("pipeline.flow_reviews.check_space", lambda out, needed: None)
+        ended = amazon(beauty, out)
+    assert ended.code == 5, ended.said
+    assert "disk is full" in ended.said
+    assert "Traceback" not in ended.said
+    assert not (out / NAME).exists()
+    (small_disk / "hog").unlink()
+    finished(amazon(beauty, out))
+    for split in ("train", "valid", "test"):
+        got, want = (
+            pl.concat(pl.read_parquet(p) for p in load(o).shard_paths(o, split)).sort(
+                "row", "label"
+            )
+            for o in (out, beauty_out)
+        )
+        assert got.equals(want)
+
+
+def test_too_little_room_is_said_before_the_work(beauty: Path, small_disk: Path) -> None:
+    fill(small_disk, 8 * MIB)
+    ended = amazon(beauty, small_disk / "out")
+    assert ended.code == 5
+    assert "too little free space" in ended.said
