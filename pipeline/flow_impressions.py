@@ -112,9 +112,8 @@ def make(
         "impressions of users outside the sample": seen.left_out,
         "impressions of users without a profile": sum(r["no_profile"] for r in results),
         "impressions without behaviours": sum(r["no_history"] for r in results),
-        "behaviours since": since,
     }
-    notes = []
+    notes = alibaba.bounds(config, days, since)
     if not behaviours["kept"]:
         notes.append("No behaviour counts, so every history is empty.")
     content = steps.Content(

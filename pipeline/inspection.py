@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import polars as pl
 import pyarrow.parquet as pq
+from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
@@ -39,6 +41,8 @@ def summary(made: Manifest, out: Path) -> Group:
         what.add_row(f"distinct {name}", f"{size - FIRST_ID:,}")
     for reason, count in made.rejected.items():
         what.add_row(f"refused: {reason}", f"{count:,}")
+    for name, count in made.counts.items():
+        what.add_row(name, f"{count:,}")
     what.add_row("histories", f"latest {made.max_len}, {made.layout}")
     if made.steps:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
@@ -107,43 +111,57 @@ def _decoded(made: Manifest, out: Path, count: int) -> list[Table]:
         )
         for name in {"user", *made.fields}
     }
+    zone = ZoneInfo(made.config.get("timezone", "UTC"))
     tables = []
     for split in made.rows:
         paths = made.shard_paths(out, split)
         if not paths or not count:
             continue
-        table = Table(title=f"{split}: first rows, the newest {_SHOWN_BEHAVIOURS} behaviours first")
-        for name in ("row", "user", "label", "time", *made.fields, "history"):
-            table.add_column(name, overflow="fold")
         first = next(pq.ParquetFile(paths[0]).iter_batches(batch_size=count))
-        for row in first.slice(0, count).to_pylist():
-            table.add_row(*_cells(row, made.fields, words))
-        tables.append(table)
+        tables += [
+            _decoded_row(split, row, made.fields, words, zone)
+            for row in first.slice(0, count).to_pylist()
+        ]
     return tables
 
 
-def _cells(row: dict[str, Any], fields: list[str], words: dict[str, dict[int, Any]]) -> list[str]:
+def _decoded_row(
+    split: str,
+    row: dict[str, Any],
+    fields: list[str],
+    words: dict[str, dict[int, Any]],
+    zone: ZoneInfo,
+) -> Table:
+    """A row in plain words: the target, then its newest behaviours."""
+
     def word(name: str, id_: int) -> str:
         named = {PADDING_ID: "(padding)", UNKNOWN_ID: "(unknown)"}
         return named.get(id_) or str(words[name][id_])
 
+    def moment(seconds: int) -> str:
+        return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
+
+    table = Table(
+        title=f"{split}: row {row['row']:,}, user {word('user', row['user'])}, "
+        f"label {row['label']}",
+        title_justify="left",
+        box=SIMPLE_HEAD,
+        pad_edge=False,
+    )
+    for name in ("position", *fields, f"time ({zone.key})", "before", "bin"):
+        table.add_column(name, overflow="fold")
+    target = [word(name, row[f"target_{name}"]) for name in fields]
+    table.add_row("target", *target, moment(row["target_time"]), "", "")
     length = row["history_length"]
-    shown = [
-        f"{row['history_position'][i]}: {word(fields[0], row[f'history_{fields[0]}'][i])} "
-        f"{_day(row['history_time'][i])} bin {row['history_interval_bin'][i]}"
-        for i in reversed(range(max(0, length - _SHOWN_BEHAVIOURS), length))
-    ]
+    for i in reversed(range(max(0, length - _SHOWN_BEHAVIOURS), length)):
+        time = row["history_time"][i]
+        table.add_row(
+            str(row["history_position"][i]),
+            *(word(name, row[f"history_{name}"][i]) for name in fields),
+            moment(time),
+            duration(row["target_time"] - time),
+            str(row["history_interval_bin"][i]),
+        )
     if length > _SHOWN_BEHAVIOURS:
-        shown.append(f"and {length - _SHOWN_BEHAVIOURS} older")
-    return [
-        f"{row['row']:,}",
-        word("user", row["user"]),
-        str(row["label"]),
-        _day(row["target_time"]),
-        *(word(name, row[f"target_{name}"]) for name in fields),
-        "\n".join(shown),
-    ]
-
-
-def _day(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
+        table.add_row(f"and {length - _SHOWN_BEHAVIOURS} older")
+    return table

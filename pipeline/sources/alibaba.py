@@ -134,6 +134,18 @@ def since(config: AlibabaConfig, first: int) -> int:
     return max(1, _midnight(_day(first, zone) - timedelta(days=_DAYS_BEFORE), zone))
 
 
+def bounds(config: AlibabaConfig, days: Days, since: int) -> list[str]:
+    """Where the splits meet and from when behaviours count, for people."""
+    zone = ZoneInfo(config.timezone)
+
+    def told(second: int) -> str:
+        return f"{datetime.fromtimestamp(second, zone):%Y-%m-%d %H:%M:%S} ({second})"
+
+    valid = f"Valid begins at {told(days.valid)}, test" if days.valid < days.test else "Test begins"
+    later = f"behaviours count from {told(since)} on; {config.timezone}."
+    return [f"{valid} at {told(days.test)}; {later}"]
+
+
 def _day(second: int, zone: ZoneInfo) -> date:
     return datetime.fromtimestamp(second, zone).date()
 
