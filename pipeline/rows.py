@@ -6,7 +6,9 @@ ordered behaviours, which is all that its history may hold.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,8 +24,7 @@ Int64s = npt.NDArray[np.int64]
 
 # Cells of one padded column made at a time: 8 MB of the widest, so a block of all is some 30 MB.
 _BLOCK_CELLS = 1 << 20
-# Ragged histories are mostly far shorter than the longest that may be.
-_USUAL_LENGTH = 512
+_ROW_CELLS = 4
 
 
 class Windows(NamedTuple):
@@ -55,11 +56,26 @@ class Stored:
     session_gap: int
     sessions: tuple[int, int] | None = None
 
-    @property
-    def block(self) -> int:
-        """Rows to make at a time."""
-        width = self.max_len if self.layout == "padded" else min(self.max_len, _USUAL_LENGTH)
-        return max(1, _BLOCK_CELLS // width)
+    def blocks(self, windows: Windows, each: int = 1) -> Iterator[slice]:
+        """Targets to make rows of at a time, by the cells of their histories.
+
+        Args:
+            windows: (targets,) what their histories are cut from.
+            each: rows of a target.
+        """
+        if self.layout == "padded":
+            cells = np.full(len(windows.end), self.max_len * each)
+        else:
+            cells = np.minimum(windows.end - windows.start, self.max_len) * each
+        return _cut(cells)
+
+
+def _cut(cells: Int64s) -> Iterator[slice]:
+    """Cut (targets,) cells into runs of about `_BLOCK_CELLS` and no more than that many rows."""
+    # A row costs a little even if its history is empty.
+    number = np.cumsum(cells + _ROW_CELLS) // _BLOCK_CELLS
+    bounds = [0, *(np.flatnonzero(np.diff(number)) + 1).tolist(), len(cells)]
+    return (slice(low, high) for low, high in pairwise(bounds) if high > low)
 
 
 def interval_counts(
@@ -67,11 +83,10 @@ def interval_counts(
 ) -> pl.DataFrame:
     """The intervals of histories as they will be stored: a small, mergeable summary."""
     tally = Tally()
-    step = max(1, _BLOCK_CELLS // min(max_len, _USUAL_LENGTH))
-    for low in range(0, len(target_time), step):
-        part = windows.take(slice(low, low + step))
+    for block in _cut(np.minimum(windows.end - windows.start, max_len)):
+        part = windows.take(block)
         found = histories.latest(part.start, part.end, max_len)
-        times = target_time[low : low + step][found.target]
+        times = target_time[block][found.target]
         tally.add(times - behaviours.time[found.source])
     return tally.counts().rename({"value": "interval"})
 

@@ -141,8 +141,8 @@ def split_rows(
     chosen = np.flatnonzero(fitted.days.split(seen.time) == which)
     stored = fitted.stored
     breaks = histories.session_breaks(behaviours.time, behaviours.offsets, stored.session_gap)
-    for low in range(0, len(chosen), stored.block):
-        part = chosen[low : low + stored.block]
+    for block in stored.blocks(seen.windows.take(chosen)):
+        part = chosen[block]
         ad, user = seen.ad_place[part], seen.user[part]
         scalars: dict[str, npt.NDArray[Any]] = {
             "row": seen.row[part],

@@ -141,11 +141,10 @@ def split_rows(
     behaviours, stored = seq.behaviours, fitted.stored
     breaks = histories.session_breaks(behaviours.time, behaviours.offsets, stored.session_gap)
     each = 1 + rules.negatives
-    step = max(1, stored.block // each)
-    for low in range(0, len(chosen), step):
-        part = chosen[low : low + step]
-        at, drawn = bucket.targets.at[part], bucket.drawn[part]
-        windows = rows.Windows(np.repeat(bucket.targets.start[part], each), np.repeat(at, each))
+    histories_of = rows.Windows(bucket.targets.start[chosen], bucket.targets.at[chosen])
+    for block in stored.blocks(histories_of, each):
+        at, drawn = histories_of.end[block], bucket.drawn[chosen[block]]
+        windows = rows.Windows(np.repeat(histories_of.start[block], each), np.repeat(at, each))
         items = np.concatenate([seq.item[at][:, None], drawn], axis=1).ravel()
         scalars: dict[str, npt.NDArray[Any]] = {
             "row": seq.row[windows.end],
