@@ -71,12 +71,11 @@ def _progress() -> Iterator[Any]:
 
     console = Console(stderr=True)
     if not console.is_terminal:
-        last = ""
+        begun: set[str] = set()
 
         def line(step: str, done: int, total: int | None) -> None:
-            nonlocal last
-            if step != last:
-                last = step
+            if step not in begun:
+                begun.add(step)
                 console.print(step, highlight=False)
 
         yield line

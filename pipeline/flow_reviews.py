@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,69 +11,20 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import intervals, negatives, shards, steps, vocabulary
+from pipeline import intervals, negatives, steps, vocabulary
 from pipeline import transform_reviews as transform
-from pipeline.buckets import (
-    Behaviours,
-    Spill,
-    bucket_path,
-    load_columns,
-    numpy_columns,
-    read_spilled,
-    save_columns,
-)
+from pipeline.buckets import load_columns
 from pipeline.config import AmazonConfig
-from pipeline.engines.local import map_buckets
-from pipeline.lines import estimate_lines
+from pipeline.fit_reviews import fit_intervals, fit_vocabulary, load, parse_meta
+from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored
 from pipeline.sources import amazon
-from pipeline.sources.amazon_parse import REJECTED
 from pipeline.sources.synthetic import MARKER
-from pipeline.workspace import Run, check_rejected, check_space, write_rejected
-from schemas import manifest, tables
+from pipeline.workspace import Run, write_rejected
+from schemas import manifest
 from schemas.errors import InputError
 from schemas.shards import shard_schema
-
-_UNLIMITED = 32_767
-# Measured on Electronics-like data, rounded up: for estimates only.
-_LINES_A_SECOND = 150_000
-_WORKING_BYTES_A_LINE = 250
-
-_SPILLED = pa.schema(
-    [
-        ("row", pa.int64()),
-        ("user", pa.large_string()),
-        ("item", pa.large_string()),
-        ("time", pa.int64()),
-        ("tie", pa.int64()),
-    ]
-)
-# Rows gathered before they are dealt out: many small batches a bucket cost more than they hold.
-_GATHERED = 100_000
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What a preparation will take: rows at most, bytes on disk, seconds on two cores."""
-
-    lines: int
-    rows: int
-    bytes: int
-    seconds: float
-
-
-def estimate(config: AmazonConfig, reviews: Path) -> Estimate:
-    """Expected rows, disk and time, from the head of the reviews file."""
-    lines = estimate_lines(reviews)
-    rows = lines * (1 + config.negatives)
-    cell = 4 if config.layout == "padded" and not config.parity else 0
-    return Estimate(
-        lines,
-        rows,
-        rows * (cell * config.max_len + 120) + lines * 120,
-        2 + lines / _LINES_A_SECOND * (1 + cell / 8),
-    )
 
 
 def raw_folder(config: AmazonConfig) -> Path:
@@ -112,21 +63,27 @@ def make(
     run: Run, config: AmazonConfig, inputs: list[manifest.InputFile], key: str
 ) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
-    refused = [_partition(run, config)]
-    words, by_item, more, repeated = _fit_vocabulary(run, config)
-    refused.append(more)
-    item_category = _item_categories(by_item, words["category"])
-    edges, totals, longest = _fit_intervals(run, config, words, item_category)
+    refused = partition(run, config)
+    users, items = fit_vocabulary(run, config)
+    # Neither needs the other, and neither keeps two cores busy by itself.
+    with ThreadPoolExecutor(1, "meta") as beside:
+        reading = beside.submit(parse_meta, run, config, items)
+        fitted = fit_intervals(run, config, users, items)
+        meta = reading.result()
+    words = {"user": users, "item": items, "category": meta.categories}
+    steps.write_vocabularies(run, words)
+    edges = intervals.edges(fitted.totals, config.bins)
     parity = config.parity
-    released = _released(run, len(by_item)) if parity else None
-    max_len = max(longest, 1) if parity else config.max_len
+    released = _released(run, len(items)) if parity else None
+    max_len = max(fitted.longest, 1) if parity else config.max_len
     stored = Stored(edges, max_len, "ragged" if parity else config.layout, config.session_gap)
-    fitted = transform.Fitted({"category": item_category}, stored, released)
+    state = transform.Fitted({"category": meta.category}, stored, released)
     rules = transform.Rules(config.split, config.negatives, config.seed)
-    results = _transform(run, rules, fitted)
-    rejected = _write_rejected(run, pl.concat(refused), [x for r in results for x in r["left_out"]])
-    if repeated:
-        rejected[amazon.REPEATED_ITEM] = repeated
+    results = _transform(run, rules, state)
+    lines = pl.concat([refused, meta.refused])
+    rejected = _write_rejected(run, lines, [x for r in results for x in r["left_out"]])
+    if meta.repeated:
+        rejected[amazon.REPEATED_ITEM] = meta.repeated
     synthetic = (run.paths[0].parent / MARKER).exists()
     content = steps.Content(
         dataset=f"amazon-{config.category}",
@@ -134,168 +91,12 @@ def make(
         fields=amazon.FIELDS,
         words=words,
         stored=stored,
-        totals=totals,
+        totals=fitted.totals,
         each=1 + config.negatives,
         rejected=rejected,
         notes=[] if synthetic else amazon.notes(config, words),
     )
     return steps.finish(run, inputs, key, results, content)
-
-
-def _partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
-    """Parse the reviews into buckets of users; returns the lines refused."""
-    refused_path = run.work / "refused_reviews.parquet"
-    path = run.paths[0]
-
-    def parse() -> list[int]:
-        about = estimate_lines(path)
-        check_space(config.out, estimate(config, path).bytes)
-        share = config.memory / 2 / config.workers
-        count = config.buckets or min(
-            4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
-        )
-        refused = [pl.DataFrame(schema=REJECTED)]
-        gathered: list[pl.DataFrame] = []
-        read = kept = 0
-        with Spill(run.work / "behaviours", count, _SPILLED) as spill:
-
-            def deal() -> None:
-                rows = pl.concat(gathered)
-                gathered.clear()
-                bucket = _bucket_of(rows["user"], count)
-                spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
-                columns = [column.combine_chunks() for column in spilled.columns]
-                spill.append(columns, bucket.to_numpy())
-
-            for parsed in amazon.reviews(path, config):
-                gathered.append(parsed.rows)
-                refused.append(parsed.rejected)
-                read += parsed.rows.height + parsed.rejected.height
-                kept += parsed.rows.height
-                if sum(part.height for part in gathered) >= _GATHERED:
-                    deal()
-                run.told("partition", read, max(about, read))
-            if gathered:
-                deal()
-        found = pl.concat(refused)
-        check_rejected(path, found, read, config.max_rejected)
-        if kept == 0:
-            raise InputError("The file holds no reviews.", where=path, expected="JSON lines")
-        tables.check(tables.Rejected, found, path)
-        shards.write_table(refused_path, vocabulary.arrow(found))
-        return [count, read, kept]
-
-    with run.step("partition") as rows:
-        run.count, rows[0], rows[1] = run.once("partitioned", parse)
-        return pl.read_parquet(refused_path)
-
-
-def _bucket_of(users: pl.Series, buckets: int) -> pl.Series:
-    """The bucket of each user."""
-    return users.hash(seed=0) % buckets
-
-
-def _fit_vocabulary(
-    run: Run, config: AmazonConfig
-) -> tuple[dict[str, pa.Table], pl.DataFrame, pl.DataFrame, int]:
-    """Vocabularies; items with categories; meta lines refused; how many repeat an item."""
-
-    def count(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        frame = pl.DataFrame(read_spilled(bucket_path(run.work / "behaviours", bucket)))
-        tables.check(tables.Reviews, frame.drop("tie"), run.paths[0])
-        return vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
-
-    with run.step("fit vocabulary") as rows:
-        counts = map_buckets(count, range(run.count), config.workers)
-        users = vocabulary.vocabulary(pl.concat(c[0] for c in counts))
-        items = vocabulary.vocabulary(pl.concat(c[1] for c in counts))
-        rows[0] = int(pl.Series(users["count"]).sum())
-        rows[1] = len(users) + len(items)
-    meta = run.paths[1] if config.meta else None
-    with run.step("parse meta") as rows:
-        read = 0
-        about = None if meta is None else estimate_lines(meta)
-
-        def done(lines: int) -> None:
-            nonlocal read
-            read += lines
-            run.told("parse meta", read, about)
-
-        by_item, refused, repeated = amazon.categories(meta, items, done)
-        if meta is not None:
-            check_rejected(meta, refused, read, config.max_rejected)
-        rows[:] = read, by_item.height
-        words = {
-            "user": users,
-            "item": items,
-            "category": amazon.category_vocabulary(by_item, items),
-        }
-        steps.write_vocabularies(run, words)
-    return words, by_item, refused, repeated
-
-
-def _item_categories(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int32]:
-    """(items + 2,) the category's id by item id; 1 where an item has none."""
-    ids = by_item.join(
-        pl.DataFrame(words).select(pl.col("value").alias("category"), pl.col("id").alias("of")),
-        on="category",
-        how="left",
-    ).sort("id")
-    categories = np.zeros(by_item.height + manifest.FIRST_ID, np.int32)
-    categories[manifest.UNKNOWN_ID] = manifest.UNKNOWN_ID
-    categories[ids["id"].to_numpy()] = ids["of"].fill_null(manifest.UNKNOWN_ID).to_numpy()
-    return categories
-
-
-def _reviews(columns: dict[str, npt.NDArray[Any]]) -> transform.Reviews:
-    fields = {name: columns[name] for name in amazon.FIELDS}
-    behaviours = Behaviours.of(columns["user"], columns["time"], fields)
-    return transform.Reviews(behaviours, columns["row"])
-
-
-def _fit_intervals(
-    run: Run,
-    config: AmazonConfig,
-    words: dict[str, pa.Table],
-    item_category: npt.NDArray[np.int32],
-) -> tuple[npt.NDArray[np.int64], pl.DataFrame, int]:
-    """Encode and order each bucket; bin edges, the counts behind them, the longest history."""
-    items = words["item"].select(["value", "id"])
-    users = pl.DataFrame(words["user"].select(["value", "id"]))
-    of_bucket = _bucket_of(users["value"], run.count)
-    max_len = _UNLIMITED if config.parity else config.max_len
-    shards.write_table(
-        config.out / "items.parquet",
-        pa.table(
-            {
-                "item": pa.array(np.arange(2, len(item_category), dtype=np.int32)),
-                "category": pa.array(item_category[2:]),
-            }
-        ),
-    )
-
-    def encode(bucket: int) -> tuple[pl.DataFrame, int, int]:
-        path = run.sequences(bucket)
-        if path.exists():
-            columns = load_columns(path)
-        else:
-            spilled = read_spilled(bucket_path(run.work / "behaviours", bucket))
-            own = vocabulary.arrow(users.filter(of_bucket == bucket))
-            given = {"reviews": spilled, "users": own, "items": items}
-            columns = numpy_columns(vocabulary.query("amazon/behaviours", given))
-            columns["category"] = item_category[columns["item"]]
-            save_columns(path, columns)
-        seq = _reviews(columns)
-        longest = int(np.diff(seq.behaviours.offsets).max(initial=1)) - 1
-        counts = transform.interval_counts(seq, config.split, max_len, len(items))
-        return counts, longest, len(seq.row)
-
-    name = "order and fit intervals"
-    with run.step(name) as rows:
-        fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
-        totals = intervals.merge([f[0] for f in fitted])
-        rows[:] = sum(f[2] for f in fitted), totals.height
-    return intervals.edges(totals, config.bins), totals, max(f[1] for f in fitted)
 
 
 def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
@@ -325,7 +126,7 @@ def _transform(run: Run, rules: transform.Rules, fitted: transform.Fitted) -> li
     schema = shard_schema(amazon.FIELDS, fitted.stored.layout, fitted.stored.max_len)
 
     def rows_of(bucket: int) -> steps.Made:
-        seq = _reviews(load_columns(run.sequences(bucket)))
+        seq = load(run, bucket, fitted.item_fields)
         chosen = transform.prepare(seq, rules, fitted)
         blocks = {
             name: transform.split_rows(seq, chosen, which, rules, fitted, schema)

@@ -1,0 +1,165 @@
+"""Fit: vocabularies, the items' categories, ordered buckets, and the intervals of train."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import intervals, shards, vocabulary
+from pipeline import transform_reviews as transform
+from pipeline.buckets import (
+    Behaviours,
+    bucket_path,
+    load_columns,
+    numpy_columns,
+    read_spilled,
+    save_columns,
+)
+from pipeline.config import AmazonConfig
+from pipeline.engines.local import map_buckets
+from pipeline.lines import estimate_lines
+from pipeline.partition_reviews import bucket_of
+from pipeline.sources import amazon
+from pipeline.workspace import Run, check_rejected
+from schemas import tables
+from schemas.manifest import FIRST_ID, UNKNOWN_ID
+
+_UNLIMITED = 32_767
+
+
+@dataclass(frozen=True)
+class Items:
+    """What the meta file says of the reviewed items.
+
+    Attributes:
+        categories: the vocabulary of categories.
+        category: (items + 2,) the category's id by item id; 1 where an item has none.
+        refused: the lines that could not be read.
+        repeated: how many lines repeat an item.
+    """
+
+    categories: pa.Table
+    category: npt.NDArray[np.int32]
+    refused: pl.DataFrame
+    repeated: int
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What the pass over the ordered buckets found.
+
+    Attributes:
+        totals: the train split's intervals, counted.
+        longest: behaviours of the longest history.
+    """
+
+    totals: pl.DataFrame
+    longest: int
+
+
+def fit_vocabulary(run: Run, config: AmazonConfig) -> tuple[pa.Table, pa.Table]:
+    """The vocabularies of users and items."""
+
+    def count(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+        frame = pl.DataFrame(read_spilled(bucket_path(run.work / "behaviours", bucket)))
+        tables.check(tables.Reviews, frame.drop("tie"), run.paths[0])
+        return vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
+
+    with run.step("fit vocabulary") as rows:
+        counts = map_buckets(count, range(run.count), config.workers)
+        users = vocabulary.vocabulary(pl.concat(c[0] for c in counts))
+        items = vocabulary.vocabulary(pl.concat(c[1] for c in counts))
+        rows[0] = int(pl.Series(users["count"]).sum())
+        rows[1] = len(users) + len(items)
+        return users, items
+
+
+def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
+    """The category of each item, and `items.parquet`."""
+    path = run.paths[1] if config.meta else None
+    with run.step("parse meta") as rows:
+        about = None if path is None else estimate_lines(path)
+
+        def done(lines: int) -> None:
+            rows[0] += lines
+            run.told("parse meta", rows[0], about)
+
+        by_item, refused, repeated = amazon.categories(path, items, done)
+        if path is not None:
+            check_rejected(path, refused, rows[0], config.max_rejected)
+        rows[1] = by_item.height
+        categories = amazon.category_vocabulary(by_item, items)
+        category = _category_ids(by_item, categories)
+        item = np.arange(FIRST_ID, len(category), dtype=np.int32)
+        shards.write_table(
+            config.out / "items.parquet", pa.table({"item": item, "category": category[FIRST_ID:]})
+        )
+        return Items(categories, category, refused, repeated)
+
+
+def _category_ids(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int32]:
+    """(items + 2,) the category's id by item id; 1 where an item has none."""
+    ids = by_item.join(
+        pl.DataFrame(words).select(pl.col("value").alias("category"), pl.col("id").alias("of")),
+        on="category",
+        how="left",
+    ).sort("id")
+    categories = np.zeros(by_item.height + FIRST_ID, np.int32)
+    categories[UNKNOWN_ID] = UNKNOWN_ID
+    categories[ids["id"].to_numpy()] = ids["of"].fill_null(UNKNOWN_ID).to_numpy()
+    return categories
+
+
+def load(run: Run, bucket: int, fields: dict[str, npt.NDArray[np.int32]]) -> transform.Reviews:
+    """A bucket as `fit_intervals` left it.
+
+    Args:
+        run: the preparation.
+        bucket: its number.
+        fields: other field of a behaviour -> (items + 2,) ids by item id.
+    """
+    return _reviews(load_columns(run.sequences(bucket)), fields)
+
+
+def _reviews(
+    columns: dict[str, npt.NDArray[Any]], fields: dict[str, npt.NDArray[np.int32]]
+) -> transform.Reviews:
+    item = columns["item"]
+    carried = {"item": item, **{name: ids[item] for name, ids in fields.items()}}
+    behaviours = Behaviours.of(columns["user"], columns["time"], carried)
+    return transform.Reviews(behaviours, columns["row"])
+
+
+def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Table) -> Summary:
+    """Encode and order each bucket; count the intervals of train."""
+    item_ids = items.select(["value", "id"])
+    user_ids = pl.DataFrame(users.select(["value", "id"]))
+    of_bucket = bucket_of(user_ids["value"], run.count)
+    max_len = _UNLIMITED if config.parity else config.max_len
+
+    def encode(bucket: int) -> tuple[pl.DataFrame, int, int]:
+        path = run.sequences(bucket)
+        if path.exists():
+            columns = load_columns(path)
+        else:
+            spilled = read_spilled(bucket_path(run.work / "behaviours", bucket))
+            own = vocabulary.arrow(user_ids.filter(of_bucket == bucket))
+            given = {"reviews": spilled, "users": own, "items": item_ids}
+            columns = numpy_columns(vocabulary.query("amazon/behaviours", given))
+            save_columns(path, columns)
+        seq = _reviews(columns, {})
+        longest = int(np.diff(seq.behaviours.offsets).max(initial=1)) - 1
+        counts = transform.interval_counts(seq, config.split, max_len, len(items))
+        return counts, longest, len(seq.row)
+
+    name = "order and fit intervals"
+    with run.step(name) as rows:
+        fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
+        totals = intervals.merge([f[0] for f in fitted])
+        rows[:] = sum(f[2] for f in fitted), totals.height
+        return Summary(totals, max(f[1] for f in fitted))
