@@ -29,7 +29,7 @@ from pipeline.rows import Windows
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_columns import PROFILE_FIELDS
 from pipeline.split import TRAIN, Days
-from pipeline.tally import Ids
+from pipeline.tally import Ids, Tally
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
@@ -119,7 +119,9 @@ def fit_intervals(
     users, pids = (words[name].select(["value", "id"]) for name in ("user", "pid"))
     places = pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)})
 
-    def encode(bucket: int) -> tuple[pl.DataFrame, npt.NDArray[np.int64], int]:
+    tally = Tally()
+
+    def encode(bucket: int) -> tuple[npt.NDArray[np.int64], int]:
         marker = run.sequences(bucket)
         if not marker.exists():
             behaviours = _ordered(run, bucket, ids)
@@ -140,16 +142,16 @@ def fit_intervals(
         behaviours, impressions = load(run, bucket)
         train = days.split(impressions.time) == TRAIN
         shown = np.bincount(impressions.ad_place[train], minlength=len(ads))
-        counts = transform.interval_counts(behaviours, impressions, days, config.max_len)
-        return counts, shown, len(behaviours.user)
+        transform.count_intervals(behaviours, impressions, days, config.max_len, tally)
+        return shown, len(behaviours.user)
 
     name = "order and fit intervals"
     with run.step(name) as rows:
         found = map_buckets(encode, range(run.count), config.workers, run.counter(name))
         fitted = Summary(
-            intervals.merge([f[0] for f in found]),
-            np.sum([f[1] for f in found], axis=0),
-            sum(f[2] for f in found),
+            intervals.counted(tally),
+            np.sum([f[0] for f in found], axis=0),
+            sum(f[1] for f in found),
         )
         rows[:] = fitted.behaviours, fitted.totals.height
         return fitted

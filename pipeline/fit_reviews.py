@@ -25,6 +25,7 @@ from pipeline.engines.local import map_buckets
 from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import bucket_of
 from pipeline.sources import amazon
+from pipeline.tally import Tally
 from pipeline.workspace import Run, check_rejected
 from schemas import tables
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
@@ -142,7 +143,9 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
     of_bucket = bucket_of(user_ids["value"], run.count)
     max_len = _UNLIMITED if config.parity else config.max_len
 
-    def encode(bucket: int) -> tuple[pl.DataFrame, int, int]:
+    tally = Tally()
+
+    def encode(bucket: int) -> tuple[int, int]:
         path = run.sequences(bucket)
         if path.exists():
             columns = load_columns(path)
@@ -154,12 +157,12 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
             save_columns(path, columns)
         seq = _reviews(columns, {})
         longest = int(np.diff(seq.behaviours.offsets).max(initial=1)) - 1
-        counts = transform.interval_counts(seq, config.split, max_len, len(items))
-        return counts, longest, len(seq.row)
+        transform.count_intervals(seq, config.split, max_len, len(items), tally)
+        return longest, len(seq.row)
 
     name = "order and fit intervals"
     with run.step(name) as rows:
         fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
-        totals = intervals.merge([f[0] for f in fitted])
-        rows[:] = sum(f[2] for f in fitted), totals.height
-        return Summary(totals, max(f[1] for f in fitted))
+        totals = intervals.counted(tally)
+        rows[:] = sum(f[1] for f in fitted), totals.height
+        return Summary(totals, max(f[0] for f in fitted))

@@ -1,33 +1,23 @@
 """Time intervals from behaviour to target, and their equal-frequency bins (3.2.1, TTE-T).
 
-Intervals are whole seconds, so a count for each distinct interval is a small summary that merges
-by addition and gives exact quantiles.
+Intervals are whole seconds, so a count for each distinct interval (`pipeline.tally`) is a small
+summary that merges by addition and gives exact quantiles.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from pipeline.tally import Tally
+
 Int64s = npt.NDArray[np.int64]
 
 
-def count(intervals: Int64s) -> pl.DataFrame:
+def counted(tally: Tally) -> pl.DataFrame:
     """How often each interval occurs: columns interval, count, ascending."""
-    return (
-        pl.DataFrame({"interval": intervals})
-        .group_by("interval")
-        .agg(pl.len().cast(pl.Int64).alias("count"))
-        .sort("interval")
-    )
-
-
-def merge(counts: Iterable[pl.DataFrame]) -> pl.DataFrame:
-    """Add summaries made by `count`."""
-    return pl.concat(counts).group_by("interval").agg(pl.col("count").sum()).sort("interval")
+    return tally.counts().rename({"value": "interval"})
 
 
 def edges(counts: pl.DataFrame, bins: int) -> Int64s:

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline import histories, intervals
@@ -78,17 +77,22 @@ def _cut(cells: Int64s) -> Iterator[slice]:
     return (slice(low, high) for low, high in pairwise(bounds) if high > low)
 
 
-def interval_counts(
-    behaviours: Behaviours, windows: Windows, target_time: Int64s, max_len: int
-) -> pl.DataFrame:
-    """The intervals of histories as they will be stored: a small, mergeable summary."""
-    tally = Tally()
+def count_intervals(
+    behaviours: Behaviours, windows: Windows, target_time: Int64s, max_len: int, into: Tally
+) -> None:
+    """Count the intervals of histories as they will be stored.
+
+    Args:
+        behaviours: of the bucket.
+        windows: (targets,) what their histories are cut from.
+        target_time: (targets,) unix seconds.
+        max_len: behaviours kept.
+        into: what the counts are added to.
+    """
     for block in _cut(np.minimum(windows.end - windows.start, max_len)):
         part = windows.take(block)
         found = histories.latest(part.start, part.end, max_len)
-        times = target_time[block][found.target]
-        tally.add(times - behaviours.time[found.source])
-    return tally.counts().rename({"value": "interval"})
+        into.add(target_time[block][found.target] - behaviours.time[found.source])
 
 
 def table(

@@ -53,6 +53,8 @@ class Tally:
         """Columns value (int64) and count (int64), ascending by value."""
         small = np.flatnonzero(self._small)
         found = pl.DataFrame({"value": small, "count": self._small[small]})
+        if not self._large:
+            return found
         return _counted(pl.concat([found, *self._large]))
 
 

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline import histories, rows
 from pipeline.buckets import Behaviours
 from pipeline.split import TRAIN, Days
+from pipeline.tally import Tally
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -126,12 +126,13 @@ def windows(behaviours: Behaviours, user: Int32s, time: Int64s) -> rows.Windows:
     return rows.Windows(start, np.searchsorted(keys, of_user + (time - low)))
 
 
-def interval_counts(
-    behaviours: Behaviours, seen: Impressions, days: Days, max_len: int
-) -> pl.DataFrame:
-    """The intervals of the train split's histories as stored: a small, mergeable summary."""
+def count_intervals(
+    behaviours: Behaviours, seen: Impressions, days: Days, max_len: int, into: Tally
+) -> None:
+    """Count the intervals of the train split's histories as stored."""
     train = days.split(seen.time) == TRAIN
-    return rows.interval_counts(behaviours, seen.windows.take(train), seen.time[train], max_len)
+    windows = seen.windows.take(train)
+    rows.count_intervals(behaviours, windows, seen.time[train], max_len, into)
 
 
 def split_rows(

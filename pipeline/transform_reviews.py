@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
 from pipeline import histories, negatives, rows, split
 from pipeline.buckets import Behaviours
+from pipeline.tally import Tally
 from schemas.manifest import FIRST_ID, SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -93,14 +93,15 @@ def touched_every_item(seq: Reviews, items: int) -> npt.NDArray[np.bool_]:
     return full
 
 
-def interval_counts(seq: Reviews, rule: str, max_len: int, items: int) -> pl.DataFrame:
-    """The intervals of the train split's histories as stored: a small, mergeable summary."""
+def count_intervals(seq: Reviews, rule: str, max_len: int, items: int, into: Tally) -> None:
+    """Count the intervals of the train split's histories as stored."""
     offsets = seq.behaviours.offsets
     targets = split.leave_one_out(offsets, rule)
     left_out = np.repeat(touched_every_item(seq, items), np.diff(offsets))[targets.at]
     train = (targets.split == split.TRAIN) & ~left_out
     windows = rows.Windows(targets.start[train], targets.at[train])
-    return rows.interval_counts(seq.behaviours, windows, seq.behaviours.time[windows.end], max_len)
+    time = seq.behaviours.time[windows.end]
+    rows.count_intervals(seq.behaviours, windows, time, max_len, into)
 
 
 def prepare(seq: Reviews, rules: Rules, fitted: Fitted) -> Bucket:

@@ -9,12 +9,14 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
 from pipeline import histories, intervals, negatives, split
+from pipeline.tally import Tally
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -212,21 +214,28 @@ def test_sessions_count_back_from_the_latest(
 # --- intervals
 
 
+def counted(*blocks: list[int]) -> pl.DataFrame:
+    tally = Tally()
+    for block in blocks:
+        tally.add(int64s(block))
+    return intervals.counted(tally)
+
+
 @given(values=INTERVALS, bins=st.integers(2, 30))
 def test_edges_are_exact_inverted_cdf_quantiles(values: list[int], bins: int) -> None:
     ordered, n = sorted(values), len(values)
     expected = [ordered[math.ceil(Fraction(k * n, bins)) - 1] for k in range(1, bins)]
-    assert intervals.edges(intervals.count(int64s(values)), bins).tolist() == expected
+    assert intervals.edges(counted(values), bins).tolist() == expected
 
 
 @given(values=INTERVALS, bins=st.sampled_from([2, 4, 8, 16]))
 def test_edges_are_numpys_where_its_ranks_are_exact(values: list[int], bins: int) -> None:
     expected = np.quantile(values, np.arange(1, bins) / bins, method="inverted_cdf")
-    assert intervals.edges(intervals.count(int64s(values)), bins).tolist() == expected.tolist()
+    assert intervals.edges(counted(values), bins).tolist() == expected.tolist()
 
 
 def test_edges_without_any_interval_are_zero() -> None:
-    assert intervals.edges(intervals.count(int64s([])), 4).tolist() == [0, 0, 0]
+    assert intervals.edges(counted([]), 4).tolist() == [0, 0, 0]
 
 
 @settings(max_examples=50)
@@ -234,21 +243,21 @@ def test_edges_without_any_interval_are_zero() -> None:
 def test_merged_counts_do_not_depend_on_the_partition(
     values: list[int], cuts: list[int], seed: int
 ) -> None:
-    whole = intervals.count(int64s(values))
+    whole = counted(values)
     assert whole["interval"].to_list() == sorted(set(values))
     assert whole["count"].to_list() == [values.count(v) for v in sorted(set(values))]
     shuffled = random.Random(seed).sample(values, len(values))
     bounds = [0, *sorted(min(cut, len(values)) for cut in cuts), len(values)]
-    parts = [intervals.count(int64s(shuffled[a:b])) for a, b in pairwise(bounds)]
-    assert intervals.merge(parts).equals(whole)
-    assert intervals.merge([intervals.merge(parts[:1]), *parts[1:]]).equals(whole)
+    parts = [shuffled[a:b] for a, b in pairwise(bounds)]
+    assert counted(*parts).equals(whole)
+    assert counted(*reversed(parts)).equals(whole)
 
 
 @given(values=INTERVALS, bins=st.integers(2, 12))
 def test_bin_k_holds_what_is_above_edge_k_minus_1_up_to_edge_k(
     values: list[int], bins: int
 ) -> None:
-    counts = intervals.count(int64s(values))
+    counts = counted(values)
     cuts = intervals.edges(counts, bins)
     got = intervals.bin_of(int64s(values), cuts)
     bounds = [-math.inf, *cuts.tolist(), math.inf]
