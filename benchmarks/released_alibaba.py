@@ -1,7 +1,7 @@
 """The benchmark's peer: what DSIN's released Taobao scripts do, step by step, in our words.
 
-`python benchmarks/released_alibaba.py RAW OUT` reads the four raw files in the folder RAW and
-leaves `input.pkl` (the arrays that a model is given) and the pickles between the steps in OUT.
+`python benchmarks/released_alibaba.py RAW OUT [--lists]` reads the four raw files in the folder RAW
+and leaves `input.pkl` (the arrays that a model is given) and the pickles between the steps in OUT.
 pandas frames and Python loops, one process:
 
 1. read: the files whole; only page views are kept; category and brand of ads and behaviours are
@@ -13,9 +13,10 @@ pandas frames and Python loops, one process:
    behaviours of each, and the latest 50 behaviours; ads and profiles are merged, every column is
    numbered, the price standardised, every list padded; pickled.
 
-What differs is in the peer's favour, or makes it comparable. The loops run over lists and bisect;
-the scripts' run over `DataFrame.iterrows` and count one by one, which is several times slower (but
-step 2 there uses 10 processes). Users without a profile are kept, as ours keeps them. A session
+The loops run over `DataFrame.iterrows` and count what is before an impression one by one, as the
+scripts' do; with `--lists` they run over plain lists and bisect, which nobody released but is what
+such loops could be. Step 2 of the scripts uses several processes, here one. What else differs makes
+it comparable: users without a profile are kept, as ours keeps them. A session
 never holds a behaviour from after its impression, and each earlier one counts only if it is long
 enough. Histories carry no position, interval or bin: the scripts make none.
 """
@@ -29,6 +30,7 @@ import json
 import pickle
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +81,27 @@ def read(raw: Path, out: Path) -> None:
     save(out / "frames.pkl", frames)
 
 
-def cut(out: Path) -> None:
+def by_row(frame: pd.DataFrame, lists: bool) -> Iterator[tuple[int, ...]]:
+    """The rows of a frame as tuples, one by one."""
+    if lists:
+        yield from zip(*(frame[name].tolist() for name in frame.columns), strict=True)
+        return
+    for _, row in frame.iterrows():
+        yield tuple(row[name] for name in frame.columns)
+
+
+def before(behaviours: list[tuple[int, int, int]], now: int, lists: bool) -> int:
+    """How many of the behaviours, in order of time, are before `now`."""
+    if lists:
+        return bisect.bisect_left(behaviours, (now,))
+    count = 0
+    for behaviour in behaviours:
+        if behaviour[0] < now:
+            count += 1
+    return count
+
+
+def cut(out: Path, lists: bool) -> None:
     """Step 2: each user's sessions and behaviours, as lists of tuples."""
     log = load(out / "log.pkl")
     log = log.loc[log["time_stamp"] >= SINCE]
@@ -87,11 +109,10 @@ def cut(out: Path) -> None:
     histories: dict[int, list[tuple[int, int, int]]] = {}
     for user, mine in log.groupby("user"):
         mine = mine.sort_values("time_stamp")
-        times = mine["time_stamp"].tolist()
-        behaviours = list(zip(times, mine["cate"].tolist(), mine["brand"].tolist(), strict=True))
+        behaviours = list(by_row(mine[["time_stamp", "cate", "brand"]], lists))
         found = []
         session: list[tuple[int, int, int]] = []
-        last = times[0]
+        last = behaviours[0][0]
         for behaviour in behaviours:
             if behaviour[0] - last > GAP:
                 if len(session) > 2:
@@ -115,7 +136,7 @@ def padded(rows: list[list[int]], width: int) -> np.ndarray[Any, Any]:
     return made
 
 
-def build(out: Path) -> dict[str, int]:
+def build(out: Path, as_lists: bool) -> dict[str, int]:
     """Step 3: the model's input; returns the rows before and from the scripts' split time."""
     sessions, histories = load(out / "sessions.pkl"), load(out / "histories.pkl")
     frames = load(out / "frames.pkl")
@@ -124,15 +145,14 @@ def build(out: Path) -> dict[str, int]:
     lists: dict[str, list[list[int]]] = {name: [] for name in names}
     lists |= {"history_category": [], "history_brand": []}
     session_counts, history_lengths = [], []
-    users, times = sample["userid"].tolist(), sample["time_stamp"].tolist()
-    for user, now in zip(users, times, strict=True):
+    for user, now in by_row(sample[["userid", "time_stamp"]], as_lists):
         count = 0
         for session in reversed(sessions.get(user, ())):
             if count == SESSIONS:
                 break
             if session[0][0] >= now:
                 continue
-            end = bisect.bisect_left(session, (now,))
+            end = before(session, now, as_lists)
             if end <= 2:
                 continue
             kept = session[max(0, end - SESSION_LEN) : end]
@@ -144,7 +164,7 @@ def build(out: Path) -> dict[str, int]:
             lists[f"session_{m}_category"].append([])
             lists[f"session_{m}_brand"].append([])
         mine = histories.get(user, [])
-        end = bisect.bisect_left(mine, (now,))
+        end = before(mine, now, as_lists)
         latest = mine[max(0, end - MAX_LEN) : end]
         lists["history_category"].append([b[1] for b in latest])
         lists["history_brand"].append([b[2] for b in latest])
@@ -170,16 +190,17 @@ def build(out: Path) -> dict[str, int]:
 
 def main() -> None:
     """Run the three steps and print their seconds and the rows made, as a line of JSON."""
-    if len(sys.argv) != 3:
-        sys.exit("usage: python benchmarks/released_alibaba.py RAW OUT")
-    raw, out = map(Path, sys.argv[1:])
+    lists = "--lists" in sys.argv
+    if len(sys.argv) != 3 + lists:
+        sys.exit("usage: python benchmarks/released_alibaba.py RAW OUT [--lists]")
+    raw, out = map(Path, sys.argv[1:3])
     out.mkdir(parents=True, exist_ok=True)
     marks = [time.perf_counter()]
     read(raw, out)
     marks.append(time.perf_counter())
-    cut(out)
+    cut(out, lists)
     marks.append(time.perf_counter())
-    rows = build(out)
+    rows = build(out, lists)
     marks.append(time.perf_counter())
     steps = [round(b - a, 2) for a, b in itertools.pairwise(marks)]
     seconds = dict(zip(("read", "sessions", "input"), steps, strict=True))
