@@ -5,17 +5,16 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.console import Console
 
+from pipeline import cli_look, cli_train
 from pipeline.cli_errors import told_errors
-from pipeline.cli_train import add_to
+from pipeline.cli_progress import progress
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -29,7 +28,8 @@ app = typer.Typer(
 )
 synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
 app.add_typer(synthesize, name="synthesize")
-add_to(app)
+cli_look.add_to(app)
+cli_train.add_to(app)
 
 _DEMO_SCALE = 0.05
 _ALIBABA_DEMO_SCALE = 0.001
@@ -62,38 +62,6 @@ def _share(text: str) -> float:
         raise UsageError(
             "--max-rejected is no share.", where="--max-rejected", expected="e.g. 0.1%", got=text
         ) from None
-
-
-@contextmanager
-def _progress() -> Iterator[Any]:
-    """Shows the steps: a live bar on a terminal, a line a step elsewhere."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        begun: set[str] = set()
-
-        def line(step: str, done: int, total: int | None) -> None:
-            if step not in begun:
-                begun.add(step)
-                console.print(step, highlight=False)
-
-        yield line
-        return
-    columns = (TextColumn("{task.description:<24}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console) as bar:
-        tasks: dict[str, Any] = {}
-
-        def show(step: str, done: int, total: int | None) -> None:
-            if step not in tasks:
-                for task in tasks.values():
-                    bar.update(task, completed=1, total=1)
-                tasks[step] = bar.add_task(step, total=total)
-            bar.update(tasks[step], completed=done, total=total)
-
-        yield show
-        for task in tasks.values():
-            bar.update(task, completed=1, total=1)
 
 
 # What every preparation can be asked; the defaults are in the commands.
@@ -310,7 +278,7 @@ def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
     if dry_run:
         Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
         return
-    with _progress() as told:
+    with progress() as told:
         made = flow.prepare(config, told)
     Console().print(inspection.summary(made, config.out))
 
@@ -318,7 +286,7 @@ def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
 def _synthesize_amazon(out: Path, scale: float, seed: int, category: str) -> None:
     from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
 
-    with _progress() as told:
+    with progress() as told:
         synthesize_amazon(
             out, AmazonRecipe(scale=scale, seed=seed), category=category, progress=told
         )
@@ -327,7 +295,7 @@ def _synthesize_amazon(out: Path, scale: float, seed: int, category: str) -> Non
 def _synthesize_alibaba(out: Path, scale: float, seed: int) -> None:
     from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
 
-    with _progress() as told:
+    with progress() as told:
         synthesize_alibaba(out, AlibabaRecipe(scale=scale, seed=seed), progress=told)
 
 
@@ -354,18 +322,6 @@ def synthesize_alibaba_files(
     with told_errors():
         _synthesize_alibaba(out, scale, seed)
         Console().print(f"synthetic raw files: {out}", highlight=False)
-
-
-@app.command()
-def inspect(
-    out: Annotated[Path, typer.Argument(help="Folder of a data set.")],
-    rows: Annotated[int, typer.Option(help="Rows of each split to decode.")] = 3,
-) -> None:
-    """What a data set holds: counts, bins, history lengths, a few rows in plain words."""
-    with told_errors():
-        from pipeline import inspection
-
-        Console().print(inspection.inspect(out, rows))
 
 
 def _version(asked: bool) -> None:

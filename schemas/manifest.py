@@ -163,6 +163,10 @@ def parse(raw: object, path: Path) -> Manifest:
             "The manifest has an entry of another shape.", where=path, got=str(error)
         ) from None
     for shard in manifest.shards:
+        if not isinstance(shard.path, str):
+            raise ContractError(
+                "A shard's path is no text.", where=path, expected="text", got=repr(shard.path)
+            )
         pure = PurePosixPath(shard.path)
         if pure.is_absolute() or ".." in pure.parts or "\\" in shard.path:
             raise ContractError(

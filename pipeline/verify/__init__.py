@@ -1,0 +1,251 @@
+"""`tinprep verify`: a finished data set against its manifest and against the output contract.
+
+Only what lies in the folder is read, a block of rows at a time; nothing is written. What is kept
+of each target until the end takes 20 bytes for impressions, and 38 and 4 more for each negative
+where targets are behaviours: for the checks that no single shard can answer.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.config import Config
+from pipeline.engines.local import map_buckets
+from pipeline.shards import sha256
+from pipeline.verify.blocks import Block
+from pipeline.verify.contract import Contract, read, split_of
+from pipeline.verify.cut import blocks
+from pipeline.verify.findings import Finding, Findings
+from pipeline.verify.history import check_history, check_scalars
+from pipeline.verify.tables import (
+    Lookup,
+    check_lookups,
+    check_rejected,
+    check_vocabularies,
+    read_lookups,
+)
+from pipeline.verify.targets import Seen, Targets, check_negatives
+from pipeline.verify.whole import (
+    check_days,
+    check_leave_one_out,
+    check_rows,
+    check_totals,
+    check_touched,
+    check_users,
+)
+from schemas.errors import ContractError
+from schemas.manifest import NAME, SPLITS, Manifest, ShardFile, load
+
+LIMIT = 20
+"""Findings of a kind that are told in full; all are counted."""
+
+Told = Callable[[str, int, int | None], None]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `verify` found.
+
+    Attributes:
+        findings: up to `LIMIT` of each kind, by file.
+        counts: kind -> how often it was found.
+        shards: shards of the manifest.
+        rows: rows read and checked.
+        seconds: that it took.
+    """
+
+    findings: tuple[Finding, ...]
+    counts: dict[str, int]
+    shards: int
+    rows: int
+    seconds: float
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing was found."""
+        return not self.counts
+
+    def error(self, out: Path) -> ContractError:
+        """The findings of the data set in `out` as one error: how many of each kind, the first."""
+        kinds = ", ".join(f"{what} ({times:,})" for what, times in self.counts.items())
+        first = self.findings[0]
+        return ContractError(
+            f"The data set breaks its contract in {sum(self.counts.values()):,} places.",
+            where=out,
+            expected=f"{first.where}: {first.expected}",
+            got=f"{first.got}; found in all: {kinds}",
+            do="do not train on it; make it again from its raw files (`--force`)",
+        )
+
+
+def verify(
+    out: Path,
+    told: Told = lambda step, done, total: None,
+    threads: int | None = None,
+) -> Report:
+    """Check every file of a data set, and every value in it.
+
+    Args:
+        out: folder of the data set.
+        told: progress: step, shards done, shards.
+        threads: shards checked at once; None for the usable cores.
+
+    Raises:
+        InputError: there is no finished data set in `out`.
+        UsageError: `threads` is out of range.
+    """
+    begun = time.perf_counter()
+    findings = Findings(LIMIT)
+    workers = Config(out, threads=threads).workers
+    shards, rows = 0, 0
+    try:
+        made = load(out)
+    except ContractError as error:
+        got = error.what if error.got is None else f"{error.what} {error.got}"
+        findings.add("manifest", NAME, error.expected or "a manifest", got)
+    else:
+        shards = len(made.shards)
+        _stray(out, made, findings)
+        contract = read(made, findings)
+        if contract is not None:
+            rows = _contents(out, contract, told, workers, findings)
+    seconds = time.perf_counter() - begun
+    return Report(tuple(findings.kept), dict(findings.counts), shards, rows, seconds)
+
+
+def _stray(out: Path, made: Manifest, findings: Findings) -> None:
+    """Files among the shards that the manifest does not list: readers that glob take them in."""
+    listed = {shard.path for shard in made.shards}
+    for name in SPLITS:
+        folder = out / name
+        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+            if (found := path.relative_to(out).as_posix()) not in listed:
+                findings.add("stray file", found, "a shard of the manifest", "a file")
+
+
+def _contents(out: Path, contract: Contract, told: Told, workers: int, findings: Findings) -> int:
+    """Check tables and shards; the rows that could be read."""
+    made = contract.made
+    counts = check_vocabularies(out, contract, findings)
+    lookups = read_lookups(out, contract, findings)
+    refused = check_rejected(out, contract, findings)
+    done = 0
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        told("verify", done, len(made.shards))
+
+    def check(shard: int) -> tuple[Seen, Findings]:
+        own = Findings(LIMIT)
+        return _shard(out, made.shards[shard], contract, lookups, own), own
+
+    results = map_buckets(check, range(len(made.shards)), workers, one_more)
+    for _, own in results:
+        findings.merge(own)
+    seen = [s for s, _ in results]
+    if all(s.whole for s in seen):
+        _whole(seen, contract, counts, refused, findings)
+    return sum(s.rows for s in seen)
+
+
+def _shard(
+    out: Path, shard: ShardFile, contract: Contract, lookups: list[Lookup], findings: Findings
+) -> Seen:
+    """Check one shard."""
+    seen = Seen.nothing(shard.path, split_of(shard), contract)
+    path = out / shard.path
+    seen.whole = False
+    if not path.is_file():
+        findings.add("missing shard", shard.path, "a file", "no such file")
+        return seen
+    try:
+        if (found := sha256(path)) != shard.sha256:
+            findings.add("checksum", shard.path, f"sha256 {shard.sha256}", found)
+        with pq.ParquetFile(path) as file:
+            if _fits(file, shard, contract, findings):
+                rows = _rows(file, shard, contract, lookups, findings, seen)
+                seen.whole = rows == file.metadata.num_rows
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        findings.add("unreadable shard", shard.path, "a Parquet file", got)
+    return seen
+
+
+def _fits(file: pq.ParquetFile, shard: ShardFile, contract: Contract, findings: Findings) -> bool:
+    """Whether the shard has the schema of its manifest, and its rows."""
+    rows = file.metadata.num_rows
+    if rows != shard.rows:
+        findings.add("rows of a shard", shard.path, shard.rows, rows)
+    found, want = file.schema_arrow, contract.schema
+    if found.equals(want, check_metadata=False):
+        return True
+    names = [n for n in want.names if n not in found.names]
+    names += [n for n in found.names if n not in want.names]
+    names += [n for n in want.names if n in found.names and found.field(n) != want.field(n)]
+
+    def text(schema: pa.Schema) -> str:
+        fields = [schema.field(n) for n in names if n in schema.names]
+        return "; ".join(str(f) for f in fields) or "no such column"
+
+    if names:
+        findings.add("schema", shard.path, text(want), text(found))
+    else:
+        findings.add("schema", shard.path, ", ".join(want.names), ", ".join(found.names))
+    return False
+
+
+def _rows(
+    file: pq.ParquetFile,
+    shard: ShardFile,
+    contract: Contract,
+    lookups: list[Lookup],
+    findings: Findings,
+    seen: Seen,
+) -> int:
+    """Check the shard's rows; how many could be cut into blocks."""
+    rows = 0
+    for block in blocks(file, shard.path, contract, findings):
+        _check(block, contract, lookups, seen)
+        rows += block.rows
+    return rows
+
+
+def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) -> None:
+    targets = np.repeat(block.scalars["target_time"], block.lengths)
+    intervals = targets - block.history["time"]
+    check_scalars(block, contract)
+    check_history(block, contract, intervals)
+    check_lookups(block, contract, lookups)
+    if contract.leave_one_out:
+        check_negatives(block, contract)
+    seen.groups = block.groups
+    seen.add(block, contract, intervals)
+
+
+def _whole(
+    seen: list[Seen],
+    contract: Contract,
+    counts: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
+    refused: int,
+    findings: Findings,
+) -> None:
+    """The checks that need all shards."""
+    check_totals(seen, contract, findings)
+    targets = Targets(seen)
+    check_rows(targets, findings)
+    users = contract.made.vocabulary["user"]
+    if counts is not None:
+        check_users(targets, contract, counts, refused, findings)
+    if contract.leave_one_out:
+        check_leave_one_out(targets, contract, users, findings)
+        check_touched(targets, contract, users, findings)
+    else:
+        check_days(targets, contract, findings)

@@ -1,0 +1,210 @@
+"""What a manifest promises of its shards, as the checks need it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import PurePosixPath
+from typing import Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pipeline.verify.findings import Findings
+from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest, ShardFile
+from schemas.shards import LAYOUTS, shard_schema
+
+Int64s = npt.NDArray[np.int64]
+
+LAST_SECOND = 253_402_300_799 - 86_400
+"""The end of the year 9999 in any timezone: no second of a log is later, and no calendar has it."""
+
+_LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+_BINS = 256
+
+
+@dataclass(frozen=True)
+class Contract:
+    """A manifest whose parts have the right types.
+
+    Attributes:
+        made: the manifest.
+        schema: of each shard.
+        sessions: (M, K) of DSIN's session columns, None for none.
+    """
+
+    made: Manifest
+    schema: pa.Schema
+    sessions: tuple[int, int] | None
+
+    @property
+    def leave_one_out(self) -> bool:
+        """Whether targets are a user's own behaviours with negatives, else impressions."""
+        return "negatives" in self.made.config
+
+    @property
+    def each(self) -> int:
+        """Rows of a target: its own and its negatives'."""
+        return 1 + int(self.made.config["negatives"]) if self.leave_one_out else 1
+
+    @property
+    def session_gap(self) -> int:
+        """Seconds without a behaviour, more than which end a session."""
+        return int(self.made.config["session_gap"])
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The id columns of a row besides its user's and its target's."""
+        return _features(self.made)
+
+    @cached_property
+    def bounds(self) -> tuple[Int64s, Int64s]:
+        """(256,) each: bin k holds the intervals above the first's k and up to the second's k.
+
+        No interval fits a bin that there is not.
+        """
+        edges = np.asarray(self.made.bins.edges_s, np.int64)
+        count = self.made.bins.count
+        above, up_to = np.full(_BINS, _MOST), np.full(_BINS, _LEAST)
+        above[1 : count + 1] = np.concatenate([[_LEAST], edges])
+        up_to[1 : count + 1] = np.concatenate([edges, [_MOST]])
+        return above, up_to
+
+    def bin_of(self, interval: int) -> int:
+        """The bin that an interval belongs to."""
+        return 1 + sum(edge < interval for edge in self.made.bins.edges_s)
+
+    def ids(self) -> dict[str, int]:
+        """Column of ids -> size of its vocabulary; of the scalars."""
+        sizes = self.made.vocabulary
+        targets = {f"target_{name}": sizes[name] for name in self.made.fields}
+        return {"user": sizes["user"], **targets, **{name: sizes[name] for name in self.features}}
+
+
+def read(made: Manifest, findings: Findings) -> Contract | None:
+    """What the manifest promises; None where its parts are of other types than they should be."""
+    before = findings.counts.total()
+    _check_types(made, findings)
+    if findings.counts.total() > before:
+        return None
+    _check_values(made, findings)
+    sessions = made.config.get("sessions", "none")
+    shape = None if sessions == "none" else (int(n) for n in sessions.split("x"))
+    pair = None if shape is None else (next(shape), next(shape))
+    schema = shard_schema(
+        tuple(made.fields),
+        made.layout,
+        made.max_len,
+        features=_features(made),
+        numbers=tuple(made.numbers),
+        sessions=pair,
+    )
+    return Contract(made, schema, pair)
+
+
+def split_of(shard: ShardFile) -> str:
+    """The split that a shard belongs to, by its folder."""
+    return PurePosixPath(shard.path).parts[0]
+
+
+def _features(made: Manifest) -> tuple[str, ...]:
+    return tuple(name for name in made.vocabulary if name not in ("user", *made.fields))
+
+
+def _check_types(made: Manifest, findings: Findings) -> None:
+    """What the other checks rely on."""
+
+    def want(good: bool, key: str, expected: str, got: Any) -> None:
+        if not good:
+            findings.add("manifest", f"{NAME}: {key}", expected, repr(got)[:200])
+
+    want(made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), made.layout)
+    want(_whole(made.max_len, 1, 32_767), "max_len", "1 to 32,767", made.max_len)
+    splits = dict.fromkeys(SPLITS)
+    good = isinstance(made.rows, dict) and made.rows.keys() == splits.keys()
+    good = good and all(_whole(n) for n in made.rows.values())
+    want(good, "rows", f"a number for each of {', '.join(SPLITS)}", made.rows)
+    named = isinstance(made.vocabulary, dict) and "user" in made.vocabulary
+    good = named and all(_whole(n, FIRST_ID, 1 << 31) for n in made.vocabulary.values())
+    want(good, "vocabulary", "a size of 2 or more for `user` and each field", made.vocabulary)
+    good = named and isinstance(made.fields, list) and bool(made.fields)
+    good = good and all(isinstance(f, str) and f in made.vocabulary for f in made.fields)
+    want(good, "fields", "fields with a vocabulary", made.fields)
+    if good and isinstance(made.config, dict):
+        key = "item" if "negatives" in made.config else "ad"
+        known = made.fields if key == "item" else made.vocabulary
+        want(key in known, "fields", f"{key} among them", list(known))
+    good = isinstance(made.config, dict) and _whole(made.config.get("session_gap"))
+    want(good, "config", "settings with a session_gap", made.config)
+    if good:
+        kept = made.config.get("negatives", 1)
+        want(_whole(kept, 1, 1_000), "config.negatives", "1 to 1,000", kept)
+        kept = made.config.get("sessions", "none")
+        good = kept == "none" or bool(re.fullmatch("[1-9][0-9]{0,2}x[1-9][0-9]{0,2}", str(kept)))
+        want(good, "config.sessions", "MxK or none", kept)
+        if "negatives" not in made.config:
+            kept = made.config.get("split_at")
+            want(kept is None or _whole(kept), "config.split_at", "unix seconds or null", kept)
+            kept = made.config.get("timezone")
+            want(_is_timezone(kept), "config.timezone", "a name such as Asia/Shanghai", kept)
+    for key in ("counts", "rejected"):
+        found = getattr(made, key)
+        good = isinstance(found, dict) and all(_whole(n) for n in found.values())
+        want(good, key, "numbers by name", found)
+    good = isinstance(made.numbers, dict) and all(
+        isinstance(how, dict)
+        and isinstance(how.get("mean"), int | float)
+        and isinstance(how.get("std"), int | float)
+        and how["std"] > 0
+        for how in made.numbers.values()
+    )
+    want(good, "numbers", "mean and std of each float column", made.numbers)
+    bins = made.bins
+    good = _whole(bins.count, 1, 255) and isinstance(bins.edges_s, list)
+    good = good and len(bins.edges_s) == bins.count - 1
+    good = good and all(_whole(e, _LEAST, _MOST) for e in bins.edges_s)
+    want(good, "bins.edges_s", f"{bins.count} - 1 whole seconds", bins.edges_s)
+    counts = bins.train_counts
+    good = isinstance(counts, list) and len(counts) == bins.count and all(_whole(n) for n in counts)
+    want(good, "bins.train_counts", f"{bins.count} numbers", counts)
+    lengths = made.history_lengths
+    good = isinstance(lengths, dict) and lengths.keys() == splits.keys()
+    good = good and _whole(made.max_len)
+    good = good and all(
+        isinstance(n, list) and len(n) == made.max_len + 1 and all(_whole(k) for k in n)
+        for n in lengths.values()
+    )
+    want(good, "history_lengths", f"{made.max_len} + 1 numbers for each split", lengths)
+    for shard in made.shards:
+        good = isinstance(shard.sha256, str) and _whole(shard.rows)
+        good = good and len(PurePosixPath(shard.path).parts) == 2 and split_of(shard) in SPLITS
+        want(good, "shards", "train, valid or test / file, rows, sha256", shard)
+
+
+def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:
+    """Whether it is a whole number within bounds, both included."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def _is_timezone(name: Any) -> bool:
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+        return False
+    return True
+
+
+def _check_values(made: Manifest, findings: Findings) -> None:
+    edges = made.bins.edges_s
+    if edges != sorted(edges):
+        findings.add("manifest", f"{NAME}: bins.edges_s", "edges that do not decrease", edges)
+    held = {name: sum(s.rows for s in made.shards if split_of(s) == name) for name in SPLITS}
+    if held != made.rows:
+        findings.add("manifest", f"{NAME}: rows", f"the sums over its shards, {held}", made.rows)
+    paths = Counter(shard.path for shard in made.shards)
+    for path in sorted(path for path, times in paths.items() if times > 1):
+        findings.add("manifest", f"{NAME}: shards", "each shard once", path)

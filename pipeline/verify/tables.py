@@ -1,0 +1,249 @@
+"""Vocabularies, and the tables that say a row's other ids: items, ads, profiles, and rejected."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline.verify.blocks import Block
+from pipeline.verify.contract import Contract
+from pipeline.verify.findings import Findings
+from schemas.manifest import FIRST_ID, NAME, UNKNOWN_ID
+
+Int64s = npt.NDArray[np.int64]
+
+_ABSENT = -1
+# A stored price is a float32: 24 bits.
+_CLOSE = 1e-5
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """A table that says what other columns of a row must hold.
+
+    Attributes:
+        file: its name.
+        key: the id column that it is read by.
+        ids: other column -> (vocabulary of the key,) its id by the key's.
+        numbers: float column -> (vocabulary of the key,) its value by the key's id.
+    """
+
+    file: str
+    key: str
+    ids: dict[str, npt.NDArray[np.int32]]
+    numbers: dict[str, npt.NDArray[np.float32]]
+
+
+def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
+    """A small table, None where it cannot be read."""
+    try:
+        with pq.ParquetFile(path) as file:
+            return file.read(use_threads=False)
+    except FileNotFoundError:
+        findings.add("missing file", name, "a file", "no such file")
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        findings.add("unreadable file", name, "a Parquet file", _short(error))
+    return None
+
+
+def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int64s | None:
+    """Hold each vocabulary to its contract; (vocabulary,) how often each user id occurs."""
+    folder = out / "vocabulary"
+    wanted = {f"{name}.parquet" for name in contract.made.vocabulary}
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        if path.name not in wanted:
+            findings.add("stray file", f"vocabulary/{path.name}", "no such file", "a file")
+    users = None
+    for name, size in contract.made.vocabulary.items():
+        where = f"vocabulary/{name}.parquet"
+        table = read_parquet(out / where, where, findings)
+        if table is None:
+            continue
+        kinds = dict(zip(table.column_names, table.schema.types, strict=True))
+        if list(kinds) != ["value", "id", "count"] or (kinds["id"], kinds["count"]) != (
+            pa.int32(),
+            pa.int64(),
+        ):
+            findings.add("vocabulary", where, "value, id (int32), count (int64)", kinds)
+            continue
+        if any(column.null_count for column in table.columns):
+            findings.add("vocabulary", where, "no nulls", "nulls")
+            continue
+        if len(table) != size - FIRST_ID:
+            findings.add("vocabulary", where, f"{size - FIRST_ID} values", f"{len(table)}")
+        ids, counts = table["id"].to_numpy(), table["count"].to_numpy()
+        _first(findings, where, "id", ids == np.arange(FIRST_ID, len(ids) + FIRST_ID), ids)
+        _first(findings, where, "count above 0", counts > 0, counts)
+        values = table["value"].combine_chunks()
+        if len(values) > 1:
+            rises = pc.greater(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
+            _first(findings, where, "value above the one before it", rises, values[1:])
+        if name == "user" and len(table) == size - FIRST_ID:
+            users = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
+    return users
+
+
+def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Lookup]:
+    """The tables of the data set, held to their contract."""
+    fields = list(contract.made.fields)
+    if contract.leave_one_out:
+        tables = {"items": ("item", fields)}
+    else:
+        tables = {"ads": ("ad", ["ad", *fields]), "profiles": ("user", ["user"])}
+    lookups = []
+    for file, (key, least) in tables.items():
+        name = f"{file}.parquet"
+        table = read_parquet(out / name, name, findings)
+        if table is not None and (found := _lookup(name, key, least, table, contract, findings)):
+            lookups.append(found)
+    for file in {"items", "ads", "profiles"} - tables.keys():
+        if (out / f"{file}.parquet").exists():
+            findings.add("stray file", f"{file}.parquet", "no such file", "a file")
+    return lookups
+
+
+def _lookup(
+    file: str, key: str, least: list[str], table: pa.Table, contract: Contract, findings: Findings
+) -> Lookup | None:
+    sizes = contract.made.vocabulary
+    known = {
+        **dict.fromkeys(sizes, pa.int32()),
+        **dict.fromkeys(contract.made.numbers, pa.float64()),
+    }
+    kinds = dict(zip(table.column_names, table.schema.types, strict=True))
+    fine = set(least) <= kinds.keys() and all(kinds[n] == known.get(n) for n in kinds)
+    nulls = [n for n in kinds if n in sizes and table[n].null_count]
+    if not fine or nulls or key not in kinds:
+        wanted = f"{', '.join(least)} and other fields: int32 ids, float64 numbers, ids never null"
+        findings.add("table", file, wanted, {n: str(kind) for n, kind in kinds.items()})
+        return None
+    columns = {n: table[n].to_numpy() for n in kinds}
+    good = True
+    for name in kinds.keys() & sizes.keys():
+        low = FIRST_ID if name == key else 1
+        within = (columns[name] >= low) & (columns[name] < sizes[name])
+        good &= _first(findings, file, f"{name} {low} to {sizes[name] - 1}", within, columns[name])
+    ids = columns.pop(key)
+    rises = np.diff(ids, prepend=ids[:1] - 1) > 0
+    good &= _first(findings, file, f"{key} above the one before it", rises, ids)
+    everybody = key != "user"
+    if everybody and len(table) != sizes[key] - FIRST_ID:
+        findings.add("table", file, f"a row for each of {sizes[key] - FIRST_ID} ids", len(table))
+    if not good:
+        return None
+    # A user may have no profile; an item is known, and so is an ad that has an id.
+    default = _ABSENT if everybody else UNKNOWN_ID
+    numbers = {}
+    for name in [n for n in columns if n in contract.made.numbers]:
+        raw = np.full(sizes[key], np.nan)
+        raw[ids] = columns.pop(name)
+        numbers[name] = _standard(raw, contract.made.numbers[name])
+    by_id = {}
+    for name, column in columns.items():
+        by_id[name] = np.full(sizes[key], default, np.int32)
+        by_id[name][ids] = column
+    return Lookup(file, key, by_id, numbers)
+
+
+def _standard(raw: npt.NDArray[np.float64], how: dict[str, Any]) -> npt.NDArray[np.float32]:
+    """The standardised logarithm; 0 where there is nothing above 0."""
+    usable = raw > 0
+    logs = np.log(raw, out=np.zeros(len(raw)), where=usable)
+    return np.where(usable, (logs - how["mean"]) / how["std"], 0.0).astype(np.float32)
+
+
+def check_lookups(block: Block, contract: Contract, lookups: list[Lookup]) -> None:
+    """Hold the rows' other columns, and those of their behaviours, to the tables."""
+    fields = contract.made.fields
+    for table in lookups:
+        size = contract.made.vocabulary[table.key]
+        column = f"target_{table.key}" if table.key in fields else table.key
+        keys = block.scalars[column]
+        # Of an unknown ad nothing is known, and an id outside its vocabulary is found elsewhere.
+        asked = (keys >= FIRST_ID) & (keys < size)
+        safe = np.where(asked, keys, 0)
+        for name, ids in table.ids.items():
+            want = ids[safe]
+            column = f"target_{name}" if name in fields else name
+            block.rows_are(
+                (block.scalars[column] == want) | ~asked,
+                f"{table.file} disagrees",
+                column,
+                lambda row, want=want, keys=keys, key=table.key: (
+                    f"{want[row]}, of {key} {keys[row]}"
+                ),  # type: ignore[misc]
+            )
+        for name, numbers in table.numbers.items():
+            want_number = numbers[safe]
+            close = np.isclose(block.scalars[name], want_number, rtol=_CLOSE, atol=_CLOSE)
+            block.rows_are(
+                close | ~asked,
+                f"{table.file} disagrees",
+                name,
+                lambda row, want=want_number: str(want[row]),  # type: ignore[misc]
+            )
+        if table.key not in fields:
+            continue
+        cells = block.history[table.key]
+        if len(cells) and (cells.min() < FIRST_ID or cells.max() >= size):
+            asked = (cells >= FIRST_ID) & (cells < size)
+            block.cells_are(
+                asked, "id outside its vocabulary", table.key, f"{FIRST_ID} to {size - 1}"
+            )
+            cells = np.where(asked, cells, 0)
+        for name in table.ids.keys() & set(fields):
+            found, want = block.history[name], table.ids[name][cells]
+            good = (found == want) | (want == _ABSENT)
+            block.cells_are(
+                good,
+                f"{table.file} disagrees",
+                name,
+                lambda cell, want=want: str(want[cell]),  # type: ignore[misc]
+            )
+
+
+def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
+    """Hold the tables of refused lines to the manifest's counts; how many targets were refused."""
+    reasons: Counter[str] = Counter()
+    targets = 0
+    folder = out / "rejected"
+    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+        table = read_parquet(path, f"rejected/{path.name}", findings)
+        if table is None:
+            continue
+        if "reason" not in table.column_names or not len(table):
+            findings.add("rejected", f"rejected/{path.name}", "lines with a reason", table.schema)
+            continue
+        reasons.update(table["reason"].to_pylist())
+        if path.stem == "targets":
+            targets = len(table)
+    for reason, count in reasons.items():
+        told = contract.made.rejected.get(reason, 0)
+        if told != count:
+            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {count}", told)
+    return targets
+
+
+def _first(
+    findings: Findings, where: str, expected: str, good: npt.NDArray[np.bool_], values: Any
+) -> bool:
+    """Note the first row that is not as it should be; whether all are."""
+    if good.all():
+        return True
+    row = int(np.argmin(good))
+    what = "vocabulary" if where.startswith("vocabulary") else "table"
+    got = values[row].as_py() if isinstance(values, pa.Array) else values[row]
+    findings.add(what, f"{where}: row {row}", expected, got, int((~good).sum()))
+    return False
+
+
+def _short(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
