@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +58,7 @@ _NARROW = pa.schema(
     ]
 )
 _WIDE = pa.schema([(name, pa.int64()) for name in _NARROW.names])
+_WIDE_FOLDER = "behaviours-wide"
 _MISSING = -1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -128,7 +133,7 @@ def partition_impressions(
         about = estimate_lines(path)
         working = (about + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
         share = config.memory / 2 / config.workers
-        least = 16 if working > 100_000_000 else 2
+        least = 8 if working > 100_000_000 else 2
         buckets = config.buckets or min(4096, max(least, -int(-working // share)))
         check_space(config.out, spilled_bytes(estimate_lines(behaviours)))
         known = ads.unique().implode()
@@ -232,10 +237,17 @@ def partition_behaviours(
         categories, brands = Tally(), Tally()
         refused = [pl.DataFrame(schema=REJECTED)]
         found = dict.fromkeys(("read", "kept", "left_out", "no_impressions"), 0)
-        with (
-            Spill(run.work / "behaviours", run.count, _NARROW) as narrow,
-            Spill(run.work / "behaviours-wide", run.count, _WIDE) as wide,
-        ):
+        one_opens = threading.Lock()
+        with ExitStack() as open_spills:
+            narrow = open_spills.enter_context(Spill(run.work / "behaviours", run.count, _NARROW))
+
+            @cache
+            def opened() -> Spill:
+                return open_spills.enter_context(Spill(run.work / _WIDE_FOLDER, run.count, _WIDE))
+
+            def wide() -> Spill:
+                with one_opens:
+                    return opened()
 
             def deal(block: Block) -> tuple[pl.DataFrame, dict[str, int]]:
                 parsed = parse_behaviors(block, path.name, config.behaviors)
@@ -278,14 +290,17 @@ def partition_behaviours(
 
 
 def _deal(
-    narrow: Spill, wide: Spill, columns: list[npt.NDArray[Any]], bucket: npt.NDArray[np.uint16]
+    narrow: Spill,
+    wide: Callable[[], Spill],
+    columns: list[npt.NDArray[Any]],
+    bucket: npt.NDArray[np.uint16],
 ) -> None:
     """Send behaviours to their buckets, in as few bytes as they fit."""
     fits = all(
         not len(column) or int(column.max()) <= np.iinfo(kind.type.to_pandas_dtype()).max
         for column, kind in zip(columns, _NARROW, strict=True)
     )
-    spill = narrow if fits else wide
+    spill = narrow if fits else wide()
     arrays = [
         pa.array(column.astype(kind.type.to_pandas_dtype(), copy=False))
         for column, kind in zip(columns, spill.schema, strict=True)
@@ -315,12 +330,8 @@ def output_bytes(config: AlibabaConfig, impressions: int) -> int:
 
 def behaviours_of(run: Run, bucket: int) -> dict[str, npt.NDArray[Any]]:
     """A bucket's behaviours as they were spilled: user (id), time, category and brand (raw)."""
-    parts = [
-        numpy_columns(read_spilled(bucket_path(run.work / folder, bucket)))
-        for folder in ("behaviours", "behaviours-wide")
-    ]
-    # Most have nothing in the second folder, and are not copied.
-    parts = [p for p in parts if len(p["user"])] or parts[:1]
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([p[name] for p in parts]) for name in _NARROW.names}
+    narrow = numpy_columns(read_spilled(bucket_path(run.work / "behaviours", bucket)))
+    if not (run.work / _WIDE_FOLDER).exists():
+        return narrow
+    wide = numpy_columns(read_spilled(bucket_path(run.work / _WIDE_FOLDER, bucket)))
+    return {name: np.concatenate([narrow[name], wide[name]]) for name in _NARROW.names}
