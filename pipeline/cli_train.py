@@ -20,7 +20,7 @@ _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (train, models, evaluate, predict):
+    for command in (train, models, evaluate, predict, correlate):
         app.command()(command)
 
 
@@ -172,3 +172,52 @@ def predict(
 
         rows = score(run, data, out, splits=tuple(split) if split else None, device=device)
         Console().print(f"{rows:,} scores: {out}", highlight=False)
+
+
+def correlate(
+    data: Annotated[Path, typer.Argument(help="Folder of a data set.")],
+    out: Annotated[
+        Path, typer.Option(help="Folder for fig1 (.csv, .md, .png, .svg), ctc.parquet.")
+    ],
+    category: Annotated[
+        str | None, typer.Option(help="The target's. Default: the one with most positives.")
+    ] = None,
+    top: Annotated[
+        int, typer.Option(help="Behaviour categories shown; the paper's Figure 1: 5.")
+    ] = 5,
+    positions: Annotated[int, typer.Option(help="Target-relative positions shown.")] = 10,
+    by: Annotated[
+        str, typer.Option(help="position, or interval: by interval bin instead.")
+    ] = "position",
+    released: Annotated[
+        bool,
+        typer.Option("--released", help="As the released script: all splits, 1e-5 for 0, min-max."),
+    ] = False,
+    memory_mb: Annotated[int, typer.Option(help="What the counting may take.")] = 1024,
+    threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
+) -> None:
+    """Category-wise target-aware correlation (Eq. 1): bits that a behaviour tells of the label."""
+    with told_errors():
+        from trainer.figures import fig1
+
+        if by not in ("position", "interval"):
+            raise UsageError(
+                "The correlation is by one of two.",
+                where="--by",
+                expected="position or interval",
+                got=by,
+            )
+        fig1(
+            data,
+            out,
+            category,
+            top=top,
+            positions=positions,
+            by=by,
+            released=released,
+            memory_mb=memory_mb,
+            threads=threads,
+        )
+        console = Console(soft_wrap=True)
+        console.print((out / "fig1.md").read_text(encoding="utf-8"), markup=False, highlight=False)
+        console.print(f"figure and tables: {out}", highlight=False)

@@ -1,6 +1,7 @@
 """Every SQL file on given rows: `cases/<sql file>/given_<table>.csv` must give `expect.csv`.
 
-A column's head is `name:type`; NULL is a missing value, and nothing is the empty text.
+A column's head is `name:type`; NULL is a missing value, and nothing is the empty text. The cells of
+a list, `type[]`, are separated by blanks.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ PARAMS: dict[str, dict[str, Any]] = {
     "alibaba/ads": {"unknown_id": 1},
     "alibaba/impressions": {"unknown_id": 1},
     "alibaba/profiles": {"unknown_id": 1},
+    "correlation/ctc": {"places": 2, "missing": 0, "repeats": True},
 }
 
 
@@ -33,7 +35,11 @@ def table(path: Path) -> pa.Table:
     for at, head in enumerate(heads):
         name, kind = head.split(":")
         column = [None if row[at] == "NULL" else row[at] for row in rows]
-        columns[name] = pa.array(column, pa.string()).cast(kind)
+        if kind.endswith("[]"):
+            cells = pa.array([cell.split() for cell in column], pa.list_(pa.string()))
+            columns[name] = cells.cast(pa.list_(pa.type_for_alias(kind[:-2])))
+        else:
+            columns[name] = pa.array(column, pa.string()).cast(kind)
     return pa.table(columns)
 
 

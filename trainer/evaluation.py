@@ -74,8 +74,8 @@ def evaluate(
     """
     where = torch.device(device)
     model = load(run, where)
-    out = Path(data) if data is not None else _data_of(Path(run))
-    shards = _alike(model, out)
+    out = Path(data) if data is not None else data_of(Path(run))
+    shards = alike(model, out)
     metrics, parts = score_by_length(model, shards, split, device=where)
     return Evaluation(Path(run), out, split, metrics, parts if by_length else {})
 
@@ -110,7 +110,7 @@ def predict(
     """
     where, to = torch.device(device), Path(to)
     model = load(run, where)
-    shards = _alike(model, Path(out_shards))
+    shards = alike(model, Path(out_shards))
     if not to.parent.is_dir():
         raise UsageError(
             "The scores cannot be written.",
@@ -153,7 +153,7 @@ def _scores(
         yield pa.concat_tables(held)
 
 
-def _data_of(run: Path) -> Path:
+def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
     path = run / CONFIG
     try:
@@ -168,7 +168,7 @@ def _data_of(run: Path) -> Path:
         ) from None
 
 
-def _alike(model: InterestModel, data: Path) -> Shards:
+def alike(model: InterestModel, data: Path) -> Shards:
     """The data set, if its ids, positions and bins mean to the model what they did in training."""
     shards = Shards(data)
     found, trained = asdict(inputs_of(shards)), asdict(model.inputs)

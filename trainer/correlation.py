@@ -1,0 +1,281 @@
+"""Category-wise target-aware correlation (CTC): what a behaviour tells of the label, in bits.
+
+A place is a target-relative position (1 is the newest behaviour) or an interval bin.
+
+Legend: R categories of behaviours shown, P places.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from schemas.errors import InputError, UsageError
+from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
+from trainer.data import Shards
+from trainer.rows import HISTORY
+from trainer.runs import atomically
+from trainer.shard_sql import query
+
+PLACES = {"position": f"{HISTORY}position", "interval": f"{HISTORY}interval_bin"}
+UNKNOWN = "(unknown)"
+# The released script's stand-in for a count of 0.
+RELEASED_MISSING = 1e-5
+# Relative differences up to this are rounding: float32 models fill the maps that are compared.
+_CONSTANT = 1e-5
+
+Cells = NDArray[np.float64]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class CorrelationMap:
+    """Correlation with the label of behaviours of some categories, for targets of one category.
+
+    Attributes:
+        name: `CTC`, or the model.
+        dataset: the manifest's name of the data set.
+        category: the targets' category.
+        rows: the behaviours' categories, R.
+        ids: their ids, R.
+        own: which row is the targets' category.
+        by: a key of `PLACES`.
+        places: P.
+        values: R x P; NaN where there is nothing to measure.
+        unit: of `values`.
+        counts: targets with such a behaviour, R x P; None for what is learned.
+        positives: the positive ones of them, R x P. Information has no sign: these tell whether
+            the behaviour speaks for the target or against it.
+        targets: how many targets of the category there are.
+        label_rate: the share of positives among them.
+        edges_s: the manifest's edges of the interval bins, seconds.
+    """
+
+    name: str
+    dataset: str
+    category: str
+    rows: tuple[str, ...]
+    ids: tuple[int, ...]
+    own: int
+    by: str
+    places: tuple[int, ...]
+    values: Cells
+    unit: str
+    counts: Counts | None
+    positives: Counts | None
+    targets: int
+    label_rate: float | None
+    edges_s: tuple[int, ...]
+
+    def against(self) -> NDArray[np.bool_]:
+        """Where such a behaviour makes a positive label rarer, R x P; nowhere where unknown."""
+        if self.counts is None or self.positives is None or self.label_rate is None:
+            return np.zeros(self.values.shape, np.bool_)
+        return self.positives < self.label_rate * self.counts
+
+    def normalised(self) -> CorrelationMap:
+        """The same map with its values moved to 0..1 (least to largest); 0 where all are equal."""
+        low, high = np.nanmin(self.values), np.nanmax(self.values)
+        span = high - low
+        flat = not span > _CONSTANT * abs(high)
+        values = self.values - (self.values if flat else low)
+        return replace(self, values=values / (1.0 if flat else span), unit="share of range")
+
+
+def categories(shards: Shards) -> dict[int, str]:
+    """The categories' names by id, unknown included.
+
+    Raises:
+        UsageError: the data set has no categories.
+        InputError: its vocabulary is missing or damaged.
+    """
+    if "category" not in shards.manifest.fields:
+        raise UsageError(
+            "The data set has no categories to correlate.",
+            where=shards.out,
+            expected="a field `category`",
+            got=", ".join(shards.manifest.fields),
+        )
+    path = shards.out / "vocabulary" / "category.parquet"
+    try:
+        table = pq.read_table(path, columns=["id", "value"]).to_pydict()
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            "The vocabulary of categories cannot be read.",
+            where=path,
+            expected="a Parquet file",
+            got=str(error).partition("\n")[0],
+            do="make the data set again",
+        ) from error
+    named = {i: str(v) for i, v in zip(table["id"], table["value"], strict=True)}
+    return {UNKNOWN_ID: UNKNOWN, **named}
+
+
+def correlate(
+    out: Path | str,
+    category: str | None = None,
+    *,
+    top: int = 5,
+    positions: int = 10,
+    by: str = "position",
+    released: bool = False,
+    everything: Path | None = None,
+    memory_mb: int = 1024,
+    threads: int | None = None,
+) -> CorrelationMap:
+    """Measure the category-wise target-aware correlation (CTC; paper, 2.1, Eq. 1).
+
+    Over the train targets of one category, a cell is the mutual information between "at least one
+    behaviour of category c stands at place p" and the label. A category at several positions is
+    an event at each of them; several times in one interval bin, it is one event. A history too
+    short for a position has no such event there, and counts. 0 log 0 is 0: a behaviour that never
+    occurs has 0 bits.
+
+    Args:
+        out: folder of the data set.
+        category: the targets' category; None for the one with the most positive targets.
+        top: how many categories of behaviours: those that stand at these places most often, the
+            targets' own always among them. The paper does not say how its five were chosen.
+        positions: the last position. Interval bins are shown all.
+        by: `position` or `interval`.
+        released: as in the released script: counts over all splits together, 1e-5 for a count of
+            0, and values moved to 0..1 over the map.
+        everything: also write the cells of all target categories to this Parquet file.
+        memory_mb: what DuckDB may take before it goes to disk.
+        threads: of DuckDB; None for all cores.
+
+    Raises:
+        UsageError: no such category, or no targets of it; an argument out of range.
+        InputError: there is no such data set, or a shard is missing or damaged.
+        EnvironmentFault: memory or disk do not suffice.
+    """
+    _require("--top", top, top >= 1, "1 or more")
+    _require("--positions", positions, positions >= 1, "1 or more")
+    _require("--by", by, by in PLACES, f"one of {', '.join(PLACES)}")
+    shards = Shards(out)
+    made = shards.manifest
+    names = categories(shards)
+    last = min(positions, made.max_len) if by == "position" else made.bins.count
+    splits = tuple(s for s in SPLITS if s in shards.splits) if released else ("train",)
+    shards.schema(splits[0])  # a data set without such a split is told here
+    target, targets, positives = _target(shards, splits, names, category, memory_mb, threads)
+    columns = (
+        f"target_category, label, history_length, history_category, {PLACES[by]} as history_place"
+    )
+
+    def run(where: str, to: Path | None = None) -> pa.Table:
+        missing = RELEASED_MISSING if released else 0.0
+        return query(
+            "correlation/ctc", shards, splits, columns, where=where, to=to, memory_mb=memory_mb,
+            threads=threads, places=last, missing=missing, repeats=by != "position",
+        )  # fmt: skip
+
+    if everything is None:
+        table = run(f"target_category = {target}")
+    else:
+        atomically(everything, lambda path: run("true", path))
+        table = pq.read_table(everything, filters=[("target_category", "=", target)])
+    found = _map(table, target, names, top, tuple(range(1, last + 1)), made, by)
+    found = replace(found, targets=targets, label_rate=positives / targets)
+    return replace(found.normalised(), name="CTC, as released") if released else found
+
+
+def _target(
+    shards: Shards,
+    splits: tuple[str, ...],
+    names: dict[int, str],
+    category: str | None,
+    memory_mb: int,
+    threads: int | None,
+) -> tuple[int, int, int]:
+    """Id, targets and positive ones of the category named; of that with most positives for None."""
+    columns = "target_category, label"
+    table = query(
+        "correlation/targets", shards, splits, columns, memory_mb=memory_mb, threads=threads
+    )
+    targets = {int(row["target_category"]): row for row in table.to_pylist()}
+    if category is None:
+        found = list(targets)[:1]
+    else:
+        found = [i for i in targets if names.get(i) == category]
+    if not found:
+        raise UsageError(
+            f"There are no targets of this category in {' and '.join(splits)}.",
+            where="--category",
+            expected="e.g. " + ", ".join(repr(names.get(i, str(i))) for i in list(targets)[:5]),
+            got=repr(category),
+        )
+    row = targets[found[0]]
+    return found[0], int(row["targets"]), int(row["positives"])
+
+
+def _map(
+    table: pa.Table,
+    target: int,
+    names: dict[int, str],
+    top: int,
+    places: tuple[int, ...],
+    made: Manifest,
+    by: str,
+) -> CorrelationMap:
+    """The cells of the `top` most frequent categories, which come R x P in order."""
+    shape = (-1, len(places))
+    ids = table["category"].to_numpy().reshape(shape)[:, 0]
+    names_of = ("present", "present_positives", "bits")
+    counts, positives, values = (table[c].to_numpy().reshape(shape) for c in names_of)
+    if target not in ids:
+        # Own category is never a behaviour: zeros keep the row that others are compared with.
+        ids = np.append(ids, target)
+        counts, positives, values = (
+            np.vstack([a, np.zeros((1, len(places)), a.dtype)]) for a in (counts, positives, values)
+        )
+    order = np.lexsort((ids, -counts.sum(1)))
+    first = order[:top]
+    if target not in ids[first]:
+        first = np.append(first[: top - 1], order[ids[order] == target])
+    chosen = [int(i) for i in ids[first]]
+    return CorrelationMap(
+        name="CTC",
+        dataset=made.dataset + (" (synthetic data)" if made.synthetic else ""),
+        category=names.get(target, str(target)),
+        rows=tuple(names.get(i, str(i)) for i in chosen),
+        ids=tuple(chosen),
+        own=chosen.index(target),
+        by=by,
+        places=places,
+        values=values[first],
+        unit="bits",
+        counts=counts[first],
+        positives=positives[first],
+        targets=0,
+        label_rate=None,
+        edges_s=tuple(made.bins.edges_s),
+    )
+
+
+def _require(option: str, got: object, holds: bool, expected: str) -> None:
+    if not holds:
+        raise UsageError(
+            "The correlation cannot be measured like this.",
+            where=option,
+            expected=expected,
+            got=str(got),
+        )
+
+
+def pearson(truth: CorrelationMap, other: CorrelationMap) -> float | None:
+    """Pearson correlation of two maps on the row of the targets' own category (paper, Figs. 1, 3).
+
+    None where it is undefined: a row does not vary, or fewer than two places are in both.
+    """
+    a, b = truth.values[truth.own], other.values[other.own]
+    both = np.isfinite(a) & np.isfinite(b)
+    a, b = a[both], b[both]
+    if len(a) < 2 or any(np.ptp(x) <= _CONSTANT * np.abs(x).max() for x in (a, b)):
+        return None
+    return float(np.corrcoef(a, b)[0, 1])

@@ -1,0 +1,212 @@
+"""The correlation that a model learned between behaviours and target, by category and place.
+
+Source: the paper's 4.3, Eqs. 4 and 5 and Table 2: e^z |r| of attention logit z and representation
+r, on whole embeddings (all fields), where the released script takes the category's half alone.
+
+Legend: P places, N behaviours drawn, D width of an embedded behaviour or target.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from schemas.errors import UsageError
+from trainer.attention import AtTarget, Last, Product, TargetAttention, Uniform
+from trainer.correlation import PLACES, CorrelationMap, correlate
+from trainer.data import Batch, Shards
+from trainer.evaluation import alike, data_of
+from trainer.models import TARGET, InterestModel
+from trainer.recurrent import GRUStates
+from trainer.rows import HISTORY, LENGTH
+from trainer.runs import CONFIG, load
+
+MEASURED = (
+    "avg_concat, avg_product, din_prime, din, din_dot, sasrec, bert4rec, bst, sim, tin, "
+    "tin_released, tin_wo_tte, tin_wo_ta, tin_wo_tr"
+)
+_DRAWS = 2048
+_KEPT = 500_000
+
+
+def learned(
+    run: Path | str,
+    category: str | None = None,
+    top: int = 5,
+    positions: int = 10,
+    *,
+    by: str = "position",
+    data: Path | str | None = None,
+    seed: int = 0,
+) -> tuple[CorrelationMap, CorrelationMap]:
+    """Measure the correlation that a run's model learned, beside the data's own.
+
+    Args:
+        run: folder of the run.
+        category: as in `correlate`.
+        top: as in `correlate`.
+        positions: as in `correlate`.
+        by: as in `correlate`.
+        data: folder of the data set; the one that the run was trained on by default.
+        seed: as in `learned_like`.
+
+    Returns:
+        The CTC, and the learned map of the same cells.
+
+    Raises:
+        UsageError: as `correlate`, or Table 2 has no measure for such a model.
+        InputError: there is no such run or data set, or it is damaged.
+        ContractError: the data set is not like the one that the run was trained on.
+        EnvironmentFault: memory or disk do not suffice.
+    """
+    out = Path(data) if data is not None else data_of(Path(run))
+    truth = correlate(out, category, top=top, positions=positions, by=by)
+    return truth, learned_like(truth, run, data=out, seed=seed)
+
+
+def learned_like(
+    truth: CorrelationMap, run: Path | str, *, data: Path | str | None = None, seed: int = 0
+) -> CorrelationMap:
+    """Measure e^z |r| of a run's model in the cells of a map (Eq. 4, with Eq. 5's scaling).
+
+    The measure is a function of a behaviour, a target and a place. So behaviours of a category
+    are drawn from those that train targets of the map's category have at its places, each with
+    its own target, and the same ones are put at every place: what differs between places is then
+    the time alone, and a model without temporal encoding has the same value at all of them. What
+    else an encoding reads there (interval bin, times, history length for places from the oldest)
+    is drawn from the behaviours that stand at that place. A cell is the mean over the draws; NaN
+    where no behaviour is.
+
+    Args:
+        truth: whose categories and places.
+        run: folder of the run.
+        data: folder of the data set; the one that the run was trained on by default.
+        seed: of the draws.
+
+    Raises:
+        UsageError: Table 2 has no measure for such a model.
+        InputError: there is no such run or data set, or it is damaged.
+        ContractError: the data set is not like the one that the run was trained on.
+    """
+    folder = Path(run)
+    model = load(folder)
+    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    _require_measure(model, str(config["model"]), folder)
+    shards = alike(model, Path(data) if data is not None else data_of(folder))
+    behaviours = _behaviours(shards, model, truth, seed)
+    generator = torch.Generator().manual_seed(seed)
+    at = [torch.nonzero(behaviours["place"] == p).flatten() for p in truth.places]
+    # The same moments for every category: rows of a map then differ by the category alone.
+    moments = [index[_draw(len(index), generator)] for index in at]
+    values = np.full(truth.values.shape, np.nan)
+    for r, id_ in enumerate(truth.ids):
+        of_category = torch.nonzero(behaviours[f"{HISTORY}category"] == id_).flatten()
+        drawn = of_category[_draw(len(of_category), generator)]
+        for p, moment in enumerate(moments):
+            if len(drawn) and len(moment):
+                batch = _at(behaviours, drawn, moment, model)
+                values[r, p] = strength(model, batch).double().mean().item()
+    encoding = config.get("encoding")
+    name = str(config["model"]) + (f" ({encoding})" if encoding not in (None, "none") else "")
+    return replace(truth, name=name, values=values, unit="e^z |r|", counts=None, positives=None)
+
+
+def strength(model: InterestModel, batch: Batch) -> Tensor:
+    """e^z |r| of each row's one behaviour and target (Table 2), N.
+
+    z is the attention's logit; the scaled dot product for BST, whose attention is inside its
+    context; 0 where nothing attends to the target. r is x * t where the model multiplies, else x.
+    x and t are encoded embeddings; what a context makes of x is left out, as in the table.
+
+    Args:
+        model: one that Table 2 has a measure for.
+        batch: rows with a history of one behaviour: `history_` columns are N x 1.
+    """
+    with torch.inference_mode():
+        fields = model.fields(batch, (TARGET, HISTORY))
+        t, x = model.encoding(fields, batch).chunk(2)
+        attention = model.attentions[0]
+        if isinstance(attention, TargetAttention):
+            z = attention.scores(x.unsqueeze(1), t).squeeze(1)
+        elif isinstance(attention, AtTarget):
+            z = (x * t).sum(1) / math.sqrt(t.shape[1])
+        else:
+            z = t.new_zeros(len(t))
+        multiplies = model.product or isinstance(model.representation, Product)
+        r = x * t if multiplies else x
+        value: Tensor = z.double().exp() * r.double().norm(dim=1)
+        if model.search is not None:
+            found: Tensor = model.search(batch, torch.ones(len(t), 1, dtype=torch.bool))
+            value = value * found.squeeze(1)
+        return value
+
+
+def _require_measure(model: InterestModel, name: str, run: Path) -> None:
+    known = isinstance(model.attentions[0], TargetAttention | AtTarget | Uniform | Last)
+    recurrent = any(isinstance(context, GRUStates) for context in model.contexts)
+    if not known or recurrent or model.cells is not None:
+        raise UsageError(
+            "There is no learned correlation for this model: its states are not behaviours.",
+            where=run,
+            expected=f"one of {MEASURED}",
+            got=name,
+        )
+
+
+def _draw(count: int, generator: torch.Generator) -> Tensor:
+    """`_DRAWS` of `count` places, with replacement; none of none."""
+    if not count:
+        return torch.empty(0, dtype=torch.int64)
+    return torch.randint(count, (_DRAWS,), generator=generator)
+
+
+def _behaviours(shards: Shards, model: InterestModel, truth: CorrelationMap, seed: int) -> Batch:
+    """The behaviours of the map's targets at its places, one an entry, with their targets.
+
+    At most `_KEPT` of them, chosen by random keys, so that memory is bounded.
+    """
+    fields = model.inputs.fields
+    place = PLACES[truth.by]
+    behaviour = (*(HISTORY + name for name in fields), *_history(model), place)
+    target = (*(TARGET + name for name in fields), LENGTH, *_scalars(model))
+    columns = tuple(dict.fromkeys((*behaviour, *target)))
+    generator = torch.Generator().manual_seed(seed)
+    kept: Batch = {}
+    category = truth.ids[truth.own]
+    for batch in shards.batches("train", batch_size=16_384, columns=columns):
+        inside = torch.arange(batch[place].shape[1]) < batch[LENGTH].unsqueeze(1)
+        inside &= batch[place] <= truth.places[-1]
+        inside &= (batch[f"{TARGET}category"] == category).unsqueeze(1)
+        row, column = inside.nonzero(as_tuple=True)
+        found = {n: v[row, column] if v.dim() == 2 else v[row] for n, v in batch.items()}
+        found["place"] = found[place]
+        found["key"] = torch.rand(len(row), generator=generator)
+        kept = {n: torch.cat([kept[n], v]) for n, v in found.items()} if kept else found
+        if len(kept["key"]) > _KEPT:
+            least = kept["key"].topk(_KEPT, largest=False).indices
+            kept = {n: v[least] for n, v in kept.items()}
+    return kept
+
+
+def _history(model: InterestModel) -> tuple[str, ...]:
+    return tuple(c for c in model.encoding.columns if c.startswith(HISTORY))
+
+
+def _scalars(model: InterestModel) -> tuple[str, ...]:
+    return tuple(c for c in model.encoding.columns if not c.startswith(HISTORY))
+
+
+def _at(behaviours: Batch, drawn: Tensor, moment: Tensor, model: InterestModel) -> Batch:
+    """The drawn behaviours and their targets at the moments of others: N rows of one behaviour."""
+    fields = model.inputs.fields
+    batch = {TARGET + name: behaviours[TARGET + name][drawn] for name in fields}
+    batch |= {HISTORY + name: behaviours[HISTORY + name][drawn].unsqueeze(1) for name in fields}
+    batch |= {name: behaviours[name][moment].unsqueeze(1) for name in _history(model)}
+    # The encodings read the history's length, so it comes with the place.
+    return batch | {name: behaviours[name][moment] for name in (LENGTH, *_scalars(model))}
