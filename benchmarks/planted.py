@@ -16,6 +16,7 @@ import argparse
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +55,14 @@ LAWS = {
     "interval": LAW | {"position_decay": 0.0},
 }
 MODELS = ("avg_product", "din", "tin_wo_tte", "tin_wo_ta", "tin_wo_tr", "tin")
+# Most models are at their best after one epoch to two; TIN without its product needs five.
 SETTINGS = {
     "optimizer": "adam",
     "lr": 3e-3,
     "batch_size": 256,
-    "epochs": 2,
+    "epochs": 5,
     "evaluations": 2,
+    "patience": 3,
     "device": "cpu",
 }
 
@@ -188,7 +191,9 @@ def main() -> None:
             report.line,
             report,
         )
-        for table in (table1(trials, options.models.split(",")), table4(trials)):
+        models = options.models.split(",")
+        for make_table in (partial(table1, trials, models), partial(table4, trials)):
+            table = make_table()
             table.write(folder)
             print(table.markdown(), flush=True)
 

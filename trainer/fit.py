@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from trainer.models import build, choose, inputs_of
 from trainer.runs import Result, Run
 from trainer.training import Training, gradients
 
-__all__ = ["Result", "TrainConfig", "gradients", "train"]
+__all__ = ["Result", "TrainConfig", "gradients", "resolve", "train"]
 
 
 def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result:
@@ -40,11 +41,12 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         InputError: the data set is missing or damaged.
         ContractError: the data set breaks its contract.
     """
-    _, encoding = choose(config.model, config.encoding)
+    choose(config.model, config.encoding)  # before anything is read
     device = _device(config.device)
     shards = Shards(config.data, memory_mb=config.memory_mb)
+    resolved = resolve(config, shards)
     schedule = config.schedule(shards.manifest.dataset)
-    threads = config.threads or schedule.threads
+    encoding, threads = resolved["encoding"], resolved["threads"]
     if "train" not in shards.splits:
         raise UsageError(
             "The data set has no train split.",
@@ -60,19 +62,6 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         "dim": config.dim,
         "hidden": list(schedule.hidden),
     }
-    resolved = (
-        asdict(config)
-        | asdict(schedule)
-        | {
-            "data": str(config.data),
-            "run": str(config.run),
-            "encoding": encoding,
-            "device": device.type,
-            "threads": threads,
-            "cells": config.cells or schedule.cells,
-            "hidden": list(schedule.hidden),
-        }
-    )
     if "valid" in shards.splits:
         _require_gauc(shards, config)
     run = Run(config.run, resolved, force=config.force, resume=config.resume)
@@ -80,6 +69,33 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         model = build(config.model, encoding, inputs, dim=config.dim, hidden=schedule.hidden)
         model = model.to(device)
         return Training(config, schedule, shards, model, device, run, built, on_event).go()
+
+
+def resolve(config: TrainConfig, shards: Shards) -> dict[str, Any]:
+    """The config with every default settled, as plain values: what a run's `config.json` holds.
+
+    Args:
+        config: what to train on what.
+        shards: its data set.
+
+    Raises:
+        UsageError: there is no such model, encoding or device.
+    """
+    _, encoding = choose(config.model, config.encoding)
+    schedule = config.schedule(shards.manifest.dataset)
+    return (
+        asdict(config)
+        | asdict(schedule)
+        | {
+            "data": str(config.data),
+            "run": str(config.run),
+            "encoding": encoding,
+            "device": _device(config.device).type,
+            "threads": config.threads or schedule.threads,
+            "cells": config.cells or schedule.cells,
+            "hidden": list(schedule.hidden),
+        }
+    )
 
 
 def _require_gauc(shards: Shards, config: TrainConfig) -> None:

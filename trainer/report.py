@@ -26,7 +26,7 @@ _LINE_EVERY_SECONDS = 10.0
 class LiveReport:
     """Shows a training's events: a live bar on a terminal, plain lines elsewhere.
 
-    Give it to `train` as `on_event`, inside a `with`.
+    Give it to `train` as `on_event`, inside a `with`; several trainings may follow one another.
 
     Args:
         console: where to; standard error by default.
@@ -74,23 +74,26 @@ class LiveReport:
         else:
             self.gauc = _figure(event.metrics.gauc) + (" (best)" if event.best else "")
             if self.bar is None:
-                self._line(f"step {event.step:,}: valid GAUC {self.gauc}")
+                self.line(f"step {event.step:,}: valid GAUC {self.gauc}")
             elif self.task is not None:
                 self.bar.update(self.task, gauc=self.gauc)
 
     def _started(self, event: events.Started) -> None:
         self.begun = time.monotonic()
-        self._line(
+        self.gauc, self.last_line = "-", 0.0
+        self.line(
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
             f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
         )
         if event.resumed is not None:
-            self._line(
+            self.line(
                 f"going on after step {event.resumed:,}"
                 if event.resumed
                 else "the run has no checkpoint yet: from its first step"
             )
         if self.bar is not None:
+            if self.task is not None:  # of the training before
+                self.bar.remove_task(self.task)
             self.task = self.bar.add_task(
                 "", total=event.steps, epoch=1, rate="", loss="-", gauc=self.gauc
             )
@@ -106,12 +109,13 @@ class LiveReport:
         if now - self.last_line >= _LINE_EVERY_SECONDS or event.step == event.steps:
             self.last_line = now
             left = (now - self.begun) * (event.steps / event.step - 1)
-            self._line(
+            self.line(
                 f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: "
                 f"{rate}, loss {loss}, valid GAUC {self.gauc}, about {left:.0f} s left"
             )
 
-    def _line(self, text: str) -> None:
+    def line(self, text: str) -> None:
+        """Show a line of text, above the bar where there is one."""
         self.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 

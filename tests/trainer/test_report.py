@@ -39,6 +39,24 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "about 0 s left" in text.splitlines()[-1]
 
 
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_second_training_starts_afresh(terminal):
+    console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
+    with LiveReport(console) as report:
+        report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
+        report(Evaluated(10, METRICS, best=True))
+        report.line("run 2 of 2")
+        report(Started("beauty", False, "din", "none", "cpu", 1000, 30, 12_345))
+        if report.bar is not None:
+            assert [task.fields["gauc"] for task in report.bar.tasks] == ["-"]
+        report(Progress(30, 30, 2, 0.51, 9000.0))
+    text = console.file.getvalue()
+    assert "run 2 of 2" in text
+    assert "din (none)" in text
+    if not terminal:
+        assert "valid GAUC -" in text.splitlines()[-1]
+
+
 @pytest.mark.parametrize("synthetic", [True, False])
 def test_table_holds_every_metric_and_says_synthetic(synthetic):
     result = Result(

@@ -1,0 +1,141 @@
+"""Two baselines that only count, to stand beside every table of models.
+
+Shape legend: B rows of a batch, L behaviours (padded), N rows of a split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from schemas.errors import ContractError
+from schemas.manifest import FIRST_ID
+from trainer.data import Shards
+from trainer.metrics import Floats, Integers, Metrics, evaluate
+from trainer.rows import HISTORY, LENGTH, Array, Index
+
+_ROWS = 65_536
+_TARGET = "target_"
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Scored rows of a split, each array of N.
+
+    Attributes:
+        user: user of each row.
+        label: 1 positive, 0 negative.
+        score: larger where a positive is thought likelier.
+    """
+
+    user: Integers
+    label: Integers
+    score: Floats
+
+    def measure(self) -> Metrics:
+        """The metrics of the scores' order; None for logloss, as they are no probabilities."""
+        return replace(evaluate(self.user, self.label, self.score), logloss=None)
+
+
+def popularity_columns(shards: Shards) -> tuple[str, ...]:
+    """What a target's popularity is counted by.
+
+    The item where targets have one; else the ad where rows have one; else all of the target's
+    fields together, e.g. its category and brand.
+    """
+    if "item" in shards.manifest.fields:
+        return (f"{_TARGET}item",)
+    if "ad" in shards.schema("train").names:
+        return ("ad",)
+    return tuple(_TARGET + name for name in shards.manifest.fields)
+
+
+def popularity(shards: Shards, split: str) -> Scored:
+    """Score a row by how often its target is that of a positive of train.
+
+    Args:
+        shards: the data set.
+        split: the split to score.
+
+    Raises:
+        UsageError: the data set has no such split, or no train.
+    """
+    columns = popularity_columns(shards)
+    sizes = shards.manifest.vocabulary
+    dims = tuple(sizes[name.removeprefix(_TARGET)] for name in columns)
+
+    def keys(rows: dict[str, Array]) -> Index:
+        return np.ravel_multi_index([rows[name].astype(np.int64) for name in columns], dims)
+
+    train = _batches(shards, "train", ("label", *columns))
+    positives = np.concatenate([keys(rows)[rows["label"].astype(bool)] for rows in train])
+    known, count = np.unique(positives, return_counts=True)
+    # An end that no key reaches, so that every search finds a place.
+    known, count = np.append(known, -1), np.append(count, 0)
+
+    def score(rows: dict[str, Array]) -> Floats:
+        key = keys(rows)
+        place = np.searchsorted(known[:-1], key)
+        return np.where(known[place] == key, count[place], 0).astype(np.float64)
+
+    return _scored(shards, split, columns, score)
+
+
+def category_share(shards: Shards, split: str) -> Scored:
+    """Score a row by the share of its behaviours that are of the target's category.
+
+    0 where there is no behaviour. An unknown category is the same as no other.
+
+    Args:
+        shards: the data set.
+        split: the split to score.
+
+    Raises:
+        UsageError: the data set has no such split.
+        ContractError: its behaviours have no category.
+    """
+    if "category" not in shards.manifest.fields:
+        raise ContractError(
+            "The behaviours have no category to compare with the target's.",
+            where=shards.out,
+            expected="a field `category`",
+            got=", ".join(shards.manifest.fields),
+        )
+    behaviour, target = f"{HISTORY}category", f"{_TARGET}category"
+
+    def score(rows: dict[str, Array]) -> Floats:
+        # Padding is 0, below the first real id, so it never counts.
+        wanted = rows[target].astype(np.int64)[:, None]
+        same = (rows[behaviour] == wanted) & (wanted >= FIRST_ID)
+        share: Floats = same.sum(1) / np.maximum(rows[LENGTH], 1)
+        return share
+
+    return _scored(shards, split, (behaviour, target, LENGTH), score)
+
+
+BASELINES: dict[str, Callable[[Shards, str], Scored]] = {
+    "popularity": popularity,
+    "category_share": category_share,
+}
+
+
+def _batches(shards: Shards, split: str, columns: tuple[str, ...]) -> Iterator[dict[str, Array]]:
+    for batch in shards.batches(split, batch_size=_ROWS, columns=columns):
+        yield {name: tensor.numpy() for name, tensor in batch.items()}
+
+
+def _scored(
+    shards: Shards,
+    split: str,
+    columns: tuple[str, ...],
+    score: Callable[[dict[str, Array]], Floats],
+) -> Scored:
+    """Score all rows of a split, a batch at a time."""
+    parts = [
+        (rows["user"], rows["label"].astype(np.int8), score(rows))
+        for rows in _batches(shards, split, ("user", "label", *columns))
+    ]
+    user, label, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return Scored(user, label, scores)

@@ -1,0 +1,109 @@
+"""A table of results as a CSV file for programs and a Markdown file for people."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+
+from schemas.errors import UsageError
+from trainer.runs import atomically
+
+Cell = str | int | float | bool | None
+
+# How a column's numbers are shown in Markdown, where it is not to four places.
+_FORMATS = {"change_pct": "+.2f", "paper_change_pct": "+.2f", "p": ".2g"}
+_LEAST_P = 1e-4
+# In Markdown these are the heading of a data set's part.
+_HEADING = ("data", "dataset", "synthetic")
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table over one or more data sets.
+
+    Attributes:
+        name: of its files, e.g. `table1`.
+        title: one line.
+        columns: name in the CSV file -> heading in Markdown.
+        rows: a value for each column; those of a data set stand together.
+        notes: what a reader must know, a sentence or two each.
+    """
+
+    name: str
+    title: str
+    columns: Mapping[str, str]
+    rows: list[dict[str, Cell]]
+    notes: list[str]
+
+    def markdown(self) -> str:
+        """The Markdown text: a part for each data set, then the notes.
+
+        A column that is empty all over a data set is left out of its part.
+        """
+        parts = [f"# {self.title}"]
+        for key, group in groupby(self.rows, key=lambda row: [row[name] for name in _HEADING]):
+            data, dataset, synthetic = key
+            said = ", synthetic data" if synthetic else ""
+            parts.append(f"## {data} ({dataset}{said})\n\n{self._part(list(group))}")
+        parts += [f"{note}" for note in self.notes]
+        return "\n\n".join(parts) + "\n"
+
+    def _part(self, rows: list[dict[str, Cell]]) -> str:
+        names = [
+            name
+            for name in self.columns
+            if name not in _HEADING and any(row[name] is not None for row in rows)
+        ]
+        left = [any(isinstance(row[name], str) for row in rows) for name in names]
+        lines = [
+            [self.columns[name] for name in names],
+            ["---" if text else "---:" for text in left],
+            *([_shown(name, row[name]) for name in names] for row in rows),
+        ]
+        return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+    def write(self, folder: Path) -> tuple[Path, Path]:
+        """Write `<name>.csv` and `<name>.md` into a folder, each put in place when complete.
+
+        Returns:
+            Their paths.
+
+        Raises:
+            UsageError: the folder cannot be made.
+        """
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                "The table's folder cannot be made.",
+                where=folder,
+                expected="a folder, or nothing yet",
+                got=str(error),
+            ) from None
+        paths = (folder / f"{self.name}.csv", folder / f"{self.name}.md")
+        writers: tuple[Callable[[Path], object], ...] = (
+            self._write_csv,
+            lambda path: path.write_text(self.markdown(), encoding="utf-8"),
+        )
+        for path, write in zip(paths, writers, strict=True):
+            atomically(path, write)
+        return paths
+
+    def _write_csv(self, path: Path) -> None:
+        with path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(self.columns), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def _shown(name: str, value: Cell) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float):
+        if name == "p" and value < _LEAST_P:
+            return f"< {_LEAST_P}"
+        return format(value, _FORMATS.get(name, ".4f"))
+    return value if isinstance(value, str) else f"{value:,}"
