@@ -31,7 +31,9 @@ final as (
     left join pvalue_level_ids on first_lines.pvalue_level = pvalue_level_ids.value
     left join shopping_level_ids on first_lines.shopping_level = shopping_level_ids.value
     left join occupation_ids on first_lines.occupation = occupation_ids.value
-    left join new_user_class_level_ids on first_lines.new_user_class_level = new_user_class_level_ids.value
+    left join
+        new_user_class_level_ids
+        on first_lines.new_user_class_level = new_user_class_level_ids.value
 )
 
 select *

@@ -223,7 +223,6 @@ def test_the_papers_values_stand_beside_its_data_only(tmp_path, monkeypatch):
         ("amazon-Electronics", False, 63_001, False),
         ("amazon-Electronics", True, items, False),
         ("amazon-Beauty", False, items, False),
-        ("alibaba", False, items, False),
     ):
         named(data, dataset, synthetic)
         known = replace(AMAZON_COUNTS["Electronics"], items=published)
