@@ -36,6 +36,7 @@ train: $(READY) ## make the synthetic demo data, train TIN on it, print its tabl
 bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
+	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
 
 clean: ## remove what the targets above made, but not data/
