@@ -32,7 +32,7 @@ cli_look.add_to(app)
 cli_train.add_to(app)
 
 _DEMO_SCALE = 0.05
-_ALIBABA_DEMO_SCALE = 0.001
+_ALIBABA_DEMO_SCALE = 0.01
 
 
 def _bytes(text: str) -> int:
