@@ -188,7 +188,9 @@ def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
         file = path.open("rb")
     except OSError as error:
         raise _damaged(path, 0, error) from None
-    with file, ThreadPoolExecutor(1, "read") as reader:
+    reader = ThreadPoolExecutor(1, "read")
+    wait = True
+    with file:
         stream = cast("BinaryIO", igzip.open(file, "rb")) if zipped else file  # type: ignore[no-untyped-call]
         ahead = deque(reader.submit(stream.read, size) for _ in range(_AHEAD))
 
@@ -199,8 +201,13 @@ def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
 
         try:
             yield pieces()
+        except GeneratorExit:
+            # Perhaps the garbage collector's, while some thread starts: to wait for another
+            # thread there would never end.
+            wait = False
+            raise
         finally:
-            reader.shutdown(cancel_futures=True)
+            reader.shutdown(wait=wait, cancel_futures=True)
 
 
 def _check_magic(path: Path) -> bool:

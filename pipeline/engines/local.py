@@ -57,6 +57,7 @@ def map_stream(
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
     waiting: deque[Future[Result]] = deque()
+    wait = True
     try:
         for item in items:
             waiting.append(pool.submit(work, item))
@@ -64,7 +65,12 @@ def map_stream(
                 yield waiting.popleft().result(_FOR_EVER)
         while waiting:
             yield waiting.popleft().result(_FOR_EVER)
+    except GeneratorExit:
+        # Perhaps the garbage collector's, while some thread starts: to wait for another thread
+        # there would never end.
+        wait = False
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown(wait=wait, cancel_futures=True)
         if isinstance(items, Generator):
             items.close()

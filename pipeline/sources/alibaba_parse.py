@@ -7,10 +7,12 @@ is the same whatever the size of the blocks, the number of threads and wherever 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 
@@ -169,29 +171,29 @@ def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Iterator
         InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
     """
     expected = ",".join(column.header for column in columns)
-    stream = blocks(path, block_bytes)
-    block = next(stream, None)
-    if block is None:
-        raise InputError(
-            "The raw file is empty.",
-            where=path,
-            line=1,
-            expected=f"the header {expected}",
-            got="no bytes",
-            do="download it again",
-        )
-    data = block.data if block.too_long is None else block.too_long
-    end = data.find(b"\n") + 1 or len(data)
-    header = data[:end].decode("utf-8-sig", errors="replace")
-    if [name.strip() for name in header.split(",")] != expected.split(","):
-        raise InputError(
-            "The header of the raw file is not the one it should have.",
-            where=path,
-            line=1,
-            expected=f"{expected} (in this order, unquoted)",
-            got=header[:SHOWN].rstrip("\r\n") or "an empty line",
-            do="check that it is the right file of the data set, whole and unchanged",
-        )
-    if block.lines > 1:
-        yield Block(block.first_line + 1, data[end:], block.lines - 1)
-    yield from stream
+    with closing(cast("Generator[Block]", blocks(path, block_bytes))) as stream:
+        block = next(stream, None)
+        if block is None:
+            raise InputError(
+                "The raw file is empty.",
+                where=path,
+                line=1,
+                expected=f"the header {expected}",
+                got="no bytes",
+                do="download it again",
+            )
+        data = block.data if block.too_long is None else block.too_long
+        end = data.find(b"\n") + 1 or len(data)
+        header = data[:end].decode("utf-8-sig", errors="replace")
+        if [name.strip() for name in header.split(",")] != expected.split(","):
+            raise InputError(
+                "The header of the raw file is not the one it should have.",
+                where=path,
+                line=1,
+                expected=f"{expected} (in this order, unquoted)",
+                got=header[:SHOWN].rstrip("\r\n") or "an empty line",
+                do="check that it is the right file of the data set, whole and unchanged",
+            )
+        if block.lines > 1:
+            yield Block(block.first_line + 1, data[end:], block.lines - 1)
+        yield from stream
