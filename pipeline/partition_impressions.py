@@ -28,7 +28,7 @@ from pipeline.sources.alibaba_parse import (
     read_impressions,
     read_profiles,
 )
-from pipeline.sources.amazon_parse import REJECTED
+from pipeline.sources.parsed import REJECTED
 from pipeline.tally import Ids, Tally
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables

@@ -13,7 +13,7 @@ from pipeline.buckets import Spill
 from pipeline.config import AmazonConfig
 from pipeline.lines import estimate_lines
 from pipeline.sources import amazon
-from pipeline.sources.amazon_parse import REJECTED
+from pipeline.sources.parsed import REJECTED
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
 from schemas.errors import InputError

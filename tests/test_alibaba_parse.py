@@ -22,7 +22,7 @@ from pipeline.sources.alibaba_parse import (
     read_profiles,
 )
 from pipeline.sources.alibaba_scan import LEAD, scan
-from pipeline.sources.amazon_parse import NOT_UTF8, TOO_LONG, Parsed
+from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Parsed
 from schemas.errors import InputError
 
 SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))

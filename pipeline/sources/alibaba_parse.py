@@ -26,8 +26,8 @@ from pipeline.sources.alibaba_columns import (
     PROFILES,
     Column,
 )
-from pipeline.sources.alibaba_rows import SHOWN, Piece, Refused, as_frame, in_pieces
-from pipeline.sources.amazon_parse import Parsed
+from pipeline.sources.alibaba_rows import Piece, as_frame, in_pieces
+from pipeline.sources.parsed import SHOWN, Parsed, Refused
 from schemas.errors import InputError
 
 

@@ -12,7 +12,8 @@ import pyarrow as pa
 from pipeline.config import AmazonConfig
 from pipeline.negatives import counter_hash
 from pipeline.raw_files import RawFile, missing
-from pipeline.sources.amazon_parse import META, REJECTED, Parsed, read_meta, read_reviews
+from pipeline.sources.amazon_parse import META, read_meta, read_reviews
+from pipeline.sources.parsed import REJECTED, Parsed
 from pipeline.vocabulary import arrow, query, vocabulary
 from schemas import tables
 from schemas.errors import InputError
