@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -75,7 +76,10 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         refused = [pl.DataFrame(schema=REJECTED)]
         gathered: list[pl.DataFrame] = []
         read = kept = 0
-        with Spill(run.work / "behaviours", count, _SPILLED) as spill:
+        with (
+            Spill(run.work / "behaviours", count, _SPILLED) as spill,
+            closing(amazon.reviews(path, config)) as stream,
+        ):
 
             def deal() -> None:
                 rows = pl.concat(gathered)
@@ -85,7 +89,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
                 columns = [column.combine_chunks() for column in spilled.columns]
                 spill.append(columns, bucket.to_numpy())
 
-            for parsed in amazon.reviews(path, config):
+            for parsed in stream:
                 gathered.append(parsed.rows)
                 refused.append(parsed.rejected)
                 read += parsed.rows.height + parsed.rejected.height

@@ -470,7 +470,7 @@ def test_leaving_early_stops_every_thread(folder: Path) -> None:
     stream = read_reviews(path, 1_000)
     next(stream)
     assert threading.active_count() > before
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     give_up = time.monotonic() + 20
     while threading.active_count() > before:
         assert time.monotonic() < give_up

@@ -7,7 +7,7 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -31,7 +31,7 @@ Line = TypeVar("Line", bound=tuple[object, ...])
 Numbers = npt.NDArray[np.int64]
 
 
-def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read a reviews file: one JSON object a line with reviewerID, asin and unixReviewTime.
 
     Yields:
@@ -49,7 +49,7 @@ def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]
     yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
 
-def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read the wanted items of a meta file: one Python dict a line with asin and categories.
 
     Lines that cannot be read are refused whatever item they may be; a line without one of the
