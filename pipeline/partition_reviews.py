@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from pipeline.buckets import Spill
 from pipeline.config import AmazonConfig
 from pipeline.lines import estimate_lines
 from pipeline.sources import amazon
-from pipeline.sources.amazon_parse import REJECTED
+from pipeline.sources.parsed import REJECTED
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
 from schemas.errors import InputError
@@ -75,7 +76,10 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         refused = [pl.DataFrame(schema=REJECTED)]
         gathered: list[pl.DataFrame] = []
         read = kept = 0
-        with Spill(run.work / "behaviours", count, _SPILLED) as spill:
+        with (
+            Spill(run.work / "behaviours", count, _SPILLED) as spill,
+            closing(amazon.reviews(path, config)) as stream,
+        ):
 
             def deal() -> None:
                 rows = pl.concat(gathered)
@@ -85,7 +89,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
                 columns = [column.combine_chunks() for column in spilled.columns]
                 spill.append(columns, bucket.to_numpy())
 
-            for parsed in amazon.reviews(path, config):
+            for parsed in stream:
                 gathered.append(parsed.rows)
                 refused.append(parsed.rejected)
                 read += parsed.rows.height + parsed.rejected.height

@@ -44,7 +44,7 @@ def map_buckets(
 
 def map_stream(
     work: Callable[[Item], Result], items: Iterator[Item], threads: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Run `work` for each item of a stream, `threads` at once; results in the stream's order.
 
     At most one item more than there are threads is held, so memory stays bounded. Leaving early
