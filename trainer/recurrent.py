@@ -86,16 +86,18 @@ class NextBehaviour(nn.Module):
 
     def forward(self, state_BLD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
         """Return each row's mean over its behaviours but the first, 0 where there is none; B."""
-        rows, places = mask_BL.nonzero(as_tuple=True)
-        count = len(rows)
-        x_TD = x_BLD[rows, places]  # noqa: N806
+        longest = mask_BL.shape[1]
+        real = mask_BL.flatten().nonzero().squeeze(1)
         # Half the batch's behaviours away there is nearly always another row.
-        shift = count // 2
-        other_TD, owner = x_TD.roll(shift, 0), rows.roll(shift, 0)  # noqa: N806
-        later = places > 0
-        state_TD = state_BLD[rows[later], places[later] - 1]  # noqa: N806
-        right = softplus(-(state_TD * x_TD[later]).sum(1))
-        wrong = softplus((state_TD * other_TD[later]).sum(1)) * (owner != rows)[later]
-        sums = torch.zeros_like(state_BLD[:, 0, 0]).index_add(0, rows[later], right + wrong)
-        out: Tensor = sums / (mask_BL.sum(1) - 1).clamp(min=1)
+        other = real.roll(len(real) // 2)
+        # For each cell the other behaviour's, and whether it is another row's.
+        cell = torch.zeros_like(mask_BL, dtype=torch.long).flatten()
+        cell[real] = other
+        foreign = torch.zeros_like(mask_BL).flatten()
+        foreign[real] = real // longest != other // longest
+        other_BLD = x_BLD.flatten(0, 1).index_select(0, cell).view_as(x_BLD)  # noqa: N806
+        state_BLD = state_BLD[:, :-1]  # noqa: N806
+        right = softplus(-(state_BLD * x_BLD[:, 1:]).sum(2)) * mask_BL[:, 1:]
+        wrong = softplus((state_BLD * other_BLD[:, 1:]).sum(2)) * foreign.view_as(mask_BL)[:, 1:]
+        out: Tensor = (right + wrong).sum(1) / (mask_BL.sum(1) - 1).clamp(min=1)
         return out
