@@ -149,11 +149,10 @@ class CausalTransformer(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the last behaviour's state, B x 1 x D, and whether there is one, B x 1."""
-        *blocks, final = self.blocks
-        for block in blocks:
-            x = block(x, mask)
+        first, final = self.blocks
+        x = first(x, mask)
         last = (mask.sum(1) - 1).clamp(min=0)
-        state = final.one(x[torch.arange(len(x), device=x.device), last], x, mask)
+        state: Tensor = final.one(x[torch.arange(len(x), device=x.device), last], x, mask)  # type: ignore[operator]
         return self.norm(state).unsqueeze(1), mask[:, :1]
 
 
