@@ -139,6 +139,23 @@ def test_augru_with_full_weights_is_torch_s_gru_with_its_update_turned():
     torch.testing.assert_close(part(x, torch.ones(4, 5)), expected, **CLOSE)
 
 
+def test_a_weight_of_0_among_others_leaves_augru_s_state_as_it_is():
+    part = drawn(AUGRU(8))
+    x, _, _ = some()
+    weights = torch.tensor([[0.0, 0.7, 0.0, 0.2, 0.0]] * 4)
+    torch.testing.assert_close(part(x, weights), part(x[:, [1, 3]], weights[:, [1, 3]]), **CLOSE)
+    assert (part(x, torch.zeros(4, 5)) == 0).all()
+
+
+def test_gru_states_are_torch_s_and_0_in_the_padding():
+    part = drawn(GRUStates(8))
+    x, t, mask = some()
+    found, _ = part(x, t, mask)
+    expected, _ = part.gru(x)
+    torch.testing.assert_close(found[mask], expected[mask], **CLOSE)
+    assert (found[0, 3:] == 0).all()
+
+
 def test_gru_states_ignore_what_follows():
     part = drawn(GRUStates(8))
     x, t, mask = some()
