@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import cli_look, cli_train
+from pipeline import cli_look, cli_report, cli_train
 from pipeline.cli_errors import told_errors
 from pipeline.cli_progress import progress
 from schemas.errors import UsageError
@@ -30,6 +30,7 @@ synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, s
 app.add_typer(synthesize, name="synthesize")
 cli_look.add_to(app)
 cli_train.add_to(app)
+cli_report.add_to(app)
 
 _DEMO_SCALE = 0.05
 _ALIBABA_DEMO_SCALE = 0.01

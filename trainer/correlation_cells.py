@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,8 +55,14 @@ class CtcCells:
             self._query("true", to)
             return
         with pq.ParquetWriter(to, SCHEMA, compression="zstd") as writer:
-            for table in self._tables(range(size)):
-                writer.write_table(table)
+            # The next part is made while this one is written.
+            parts = self._tables(range(size))
+            with ThreadPoolExecutor(1) as beside:
+                part = next(parts, None)
+                while part is not None:
+                    coming = beside.submit(next, parts, None)
+                    writer.write_table(part)
+                    part = coming.result()
 
     def _fit(self, targets: int) -> bool:
         return fits(self.shards, targets, self.column, self.places, self.memory_mb, self.threads)

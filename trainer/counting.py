@@ -96,13 +96,14 @@ def count(
     def add(read: Callable[[], Rows]) -> None:
         rows = read()
         slot = slots[rows.scalars[_TARGET]]
-        label = rows.scalars["label"].astype(np.int64)
         wanted = np.flatnonzero(slot >= 0)
+        label = rows.scalars["label"].astype(np.int64)
+        # Of each row, the cell of category 0 at the first place.
+        first = slot * (size * places * 2) + label
         if column == _POSITION:
-            row, category, place = _by_position(rows, wanted, places)
+            at = _by_position(rows, wanted, first, places)
         else:
-            row, category, place = _distinct(rows, wanted, column, places, size)
-        at = ((slot[row] * size + category) * places + place) * 2 + label[row]
+            at = _distinct(rows, wanted, first, column, places)
         with adding:
             np.add.at(totals, slot[wanted] * 2 + label[wanted], one)
             np.add.at(present, at, one)
@@ -127,35 +128,39 @@ def _threads(asked: int | None) -> int:
     return asked if asked is not None else len(os.sched_getaffinity(0))
 
 
-def _by_position(rows: Rows, wanted: Index, places: int) -> tuple[Index, Index, Index]:
-    """Row, category and 0-based place of the behaviours of wanted rows at positions up to `places`.
+def _by_position(rows: Rows, wanted: Index, first: Index, places: int) -> Index:
+    """Cells of the behaviours of wanted rows at positions up to `places`.
 
-    The newest lies last in its history, and is at position 1.
+    The newest behaviour lies last in its history, and is at position 1.
     """
-    flat = rows.histories[_CATEGORY]
-    row = [wanted[rows.lengths[wanted] > place] for place in range(places)]
-    category = [
-        flat[rows.starts[r] + rows.lengths[r] - 1 - place].astype(np.int64)
-        for place, r in enumerate(row)
-    ]
-    place = np.repeat(np.arange(places), [len(r) for r in row])
-    return np.concatenate(row), np.concatenate(category), place
+    flat, lengths, first = rows.histories[_CATEGORY], rows.lengths[wanted], first[wanted]
+    last = rows.starts[wanted] + lengths - 1
+    found = []
+    for place in range(places):
+        long = np.flatnonzero(lengths > place)
+        if len(long) < len(lengths):
+            lengths, first, last = lengths[long], first[long], last[long]
+        at = flat[last - place].astype(np.int64)
+        at *= places * 2
+        at += first
+        at += place * 2
+        found.append(at)
+    return np.concatenate(found)
 
 
-def _distinct(
-    rows: Rows, wanted: Index, column: str, places: int, size: int
-) -> tuple[Index, Index, Index]:
-    """Row, category and 0-based place of the behaviours of wanted rows, each once a row."""
+def _distinct(rows: Rows, wanted: Index, first: Index, column: str, places: int) -> Index:
+    """Cells of the behaviours of wanted rows, each cell once a row."""
     is_wanted = np.zeros(len(rows), np.bool_)
     is_wanted[wanted] = True
     row = np.repeat(np.arange(len(rows)), rows.lengths)
     place = rows.histories[column].astype(np.int64)
     kept = np.flatnonzero(is_wanted[row] & (place <= places))
+    row = row[kept]
     category = rows.histories[_CATEGORY][kept].astype(np.int64)
-    packed = (row[kept] * size + category) * places + place[kept] - 1
-    rest, place = np.divmod(np.unique(packed), places)
-    row, category = np.divmod(rest, size)
-    return row, category, place
+    inside = (category * places + place[kept] - 1) * 2
+    span = int(inside.max(initial=0)) + 1
+    row, inside = np.divmod(np.unique(row * span + inside), span)
+    return first[row] + inside
 
 
 def tables(cube: Cube, missing: float) -> Iterator[pa.Table]:
