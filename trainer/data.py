@@ -6,7 +6,8 @@ For the trainer, and for any PyTorch code: `Shards` needs the folder and nothing
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -195,6 +196,19 @@ class Shards:
     ) -> SplitDataset:
         """The split for `torch.utils.data.DataLoader(..., batch_size=None)`."""
         return SplitDataset(self, split, batch_size, shuffle_seed, columns)
+
+    def row_groups(
+        self, split: str, columns: tuple[str, ...] | None = None
+    ) -> Iterator[Callable[[], Rows]]:
+        """What reads each row group of a split, in the stored order; callable in any thread.
+
+        Args:
+            split: as in `batches`.
+            columns: as in `split`.
+        """
+        columns = self._columns(split, columns)
+        for piece in self._plan(split, columns):
+            yield partial(self._read, [piece], columns)
 
     def nbytes(self, split: str, columns: tuple[str, ...] | None = None) -> int:
         """Bytes that the split's columns need in memory, without padding."""
