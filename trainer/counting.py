@@ -125,7 +125,8 @@ def count(
 
 
 def _threads(asked: int | None) -> int:
-    return asked if asked is not None else len(os.sched_getaffinity(0))
+    usable = getattr(os, "sched_getaffinity", None)
+    return asked or (len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 def _by_position(rows: Rows, wanted: Index, first: Index, places: int) -> Index:
