@@ -114,16 +114,7 @@ class Run:
 
     def _require_same_config(self) -> None:
         path = self.folder / CONFIG
-        try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise InputError(
-                "The config of the run to resume cannot be read.",
-                where=path,
-                expected="the config that tinprep wrote",
-                got=str(error),
-                do="start again with `--force`",
-            ) from None
+        before = read_json(path, do="start again with `--force`")
         now = json.loads(json.dumps(self.config))
         names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
         if names:
@@ -228,6 +219,34 @@ def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, 
             got=str(error).partition("\n")[0],
             do="train again",
         ) from error
+
+
+def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, Any]:
+    """Read a run's `config.json` or `metrics.json`.
+
+    Args:
+        path: the file.
+        keys: what it must hold.
+        do: what to do where it cannot be read.
+
+    Raises:
+        InputError: it cannot be read, is no JSON object, or lacks a key.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        if missing := [key for key in keys if key not in content]:
+            raise ValueError(f"no {', '.join(missing)}")
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"A run's {path.name} cannot be read.",
+            where=path,
+            expected="the file that tinprep wrote",
+            got=str(error),
+            do=do,
+        ) from None
+    return content
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
