@@ -44,12 +44,12 @@ def interrupted(cfg, monkeypatch, after: int) -> None:
     """Train until `after` groups are done, then fall over in the middle of a step."""
     done = 0
 
-    def falls(*args):
+    def falls(*args, **options):
         nonlocal done
         done += 1
         if done > after:
             raise KeyboardInterrupt
-        return gradients(*args)
+        return gradients(*args, **options)
 
     gradients = training.gradients
     with monkeypatch.context() as patched:
