@@ -43,6 +43,12 @@ class AUGRU(nn.Module):
 
     def forward(self, x_BLD: Tensor, weight_BL: Tensor) -> Tensor:  # noqa: N803
         """Return the last state, BD."""
+        # In float32 whatever autocast says: rounding would add up over the history.
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            kind = self.of_state.weight.dtype
+            return self._last_state(x_BLD.to(kind), weight_BL.to(kind))
+
+    def _last_state(self, x_BLD: Tensor, weight_BL: Tensor) -> Tensor:  # noqa: N803
         inputs = self.of_input(x_BLD).unbind(1)
         weights = weight_BL.unsqueeze(2).unbind(1)
         h_BD = torch.zeros_like(x_BLD[:, 0])  # noqa: N806

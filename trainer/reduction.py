@@ -90,7 +90,9 @@ class GradientSum:
             index = torch.cat([part for part, _ in parts]).unsqueeze(0)
             gradient = torch.cat([part for _, part in parts]).mul_(scale)
             # Coalesced, each row is there once: adding it in needs no order among ranks.
-            p.grad = torch.sparse_coo_tensor(index, gradient, p.shape).coalesce()
+            p.grad = torch.sparse_coo_tensor(
+                index, gradient, p.shape, check_invariants=False
+            ).coalesce()
 
     def _exchange(
         self, parts: list[Tensor], longest: int, dtype: torch.dtype, device: torch.device

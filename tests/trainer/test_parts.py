@@ -21,6 +21,7 @@ from trainer.encodings import ENCODINGS, Chronological, Timestamp
 from trainer.recurrent import AUGRU, BiLSTM, GRUStates, NextBehaviour
 from trainer.sessions import SessionCells, SessionInterests
 from trainer.transformer import (
+    Block,
     CausalTransformer,
     FullTransformer,
     SelfAttention,
@@ -210,6 +211,39 @@ def test_self_attention_is_torch_s(heads, causal):
             expected, _ = theirs(one, one, one, attn_mask=hidden)
             torch.testing.assert_close(found[b, :n], expected[0], **CLOSE)
     assert torch.isfinite(found).all()
+
+
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        ({"inner": 4}, {}),  # BERT4Rec's and BST's order
+        ({"inner": 1, "before": True, "causal": True}, {"norm_first": True}),  # SASRec's
+        ({"inner": 4, "activation": nn.GELU}, {"activation": "gelu"}),
+    ],
+)
+def test_a_block_is_torch_s_encoder_layer(options, theirs):
+    part = drawn(Block(8, 2, **options))
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 8 * options["inner"], dropout=0.0, batch_first=True, **theirs
+    )
+    ours = {
+        "self_attn.in_proj_": part.attention.inward,
+        "self_attn.out_proj.": part.attention.outward,
+        "linear1.": part.alone[0],
+        "linear2.": part.alone[2],
+        "norm1.": part.norms[0],
+        "norm2.": part.norms[1],
+    }
+    layer.load_state_dict(
+        {name + kind: getattr(p, kind) for name, p in ours.items() for kind in ("weight", "bias")}
+    )
+    x, _, mask = some()
+    found = part(x, mask)
+    for b, n in enumerate(LENGTHS):
+        if n:
+            hidden = torch.ones(n, n, dtype=torch.bool).triu(1) if "causal" in options else None
+            expected = layer(x[b : b + 1, :n], src_mask=hidden)[0]
+            torch.testing.assert_close(found[b, :n], expected, **CLOSE)
 
 
 def test_only_sasrec_hides_the_future():
