@@ -136,7 +136,7 @@ def test_one_that_ends_ends_all_with_one_message(planted, tmp_path, how, told):
     assert process.returncode != 0
     assert output.count("error: ") == 1, output
     assert re.search(told, output), output
-    assert time.monotonic() - began < 60
+    assert time.monotonic() - began < 100  # and not what a collective waits for: half an hour
     assert not (tmp_path / "run/metrics.json").exists()
 
 
