@@ -346,14 +346,21 @@ def main(argv: list[str] | None = None) -> int:
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
+    code = os.EX_OK
     before = signal.signal(signal.SIGTERM, stop)
     try:
         app(args=argv, prog_name="tinprep")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
     finally:
         signal.signal(signal.SIGTERM, before)
-    return os.EX_OK
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        # One of torchrun's processes: threads of its communication may abort Python's own way out
+        # (seen with PyTorch 2.13), and a run that is finished would count as failed.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    return code
 
 
 if __name__ == "__main__":

@@ -74,7 +74,8 @@ def train(
         int | None, typer.Option(help="CPU threads. Default: 1 for small batches, else all.")
     ] = None,
     amp: Annotated[
-        bool, typer.Option("--amp", help="Compute in bfloat16 where safe; meant for GPUs.")
+        bool,
+        typer.Option("--amp", help="Compute in bfloat16 where safe. Slower on CPUs, as measured."),
     ] = False,
     compile: Annotated[  # noqa: A002
         bool,
@@ -105,9 +106,11 @@ def train(
 ) -> None:
     """Train a model on a data set's shards; test is looked at once, at the end.
 
-    Several processes, one a GPU or a core, train one model together with
+    Several processes, one a GPU or a few cores, train one model together with
 
-    torchrun --nproc-per-node 2 --no-python tinprep train DATA --run RUN
+    torchrun --nproc-per-node 2 --no-python -- tinprep train DATA --run RUN
+
+    Each takes its part of every batch and holds --memory-mb of rows; the result is that of one.
     """
     with told_errors():
         from trainer.config import TrainConfig

@@ -1,5 +1,9 @@
 """Several processes that train one model together, as `torchrun` starts them.
 
+```
+torchrun --nproc-per-node 2 --no-python -- tinprep train DATA --run RUN
+```
+
 Each rank computes its part of every batch, the gradients are added up, and every rank makes the
 same step. Only the first one writes the run and tells of it.
 """
