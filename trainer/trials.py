@@ -36,6 +36,8 @@ _NEUTRAL = {
     "threads",
     "cells",
     "memory_mb",
+    "ranks",
+    "tensorboard",
 }
 
 
