@@ -8,6 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch._dynamo
+import torch._inductor.config
 from torch import nn
 
 from schemas.errors import UsageError
