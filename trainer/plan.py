@@ -1,4 +1,4 @@
-"""How long a training goes on and when it is measured, settled for a data set."""
+"""How long a training goes on and when it is measured, and how far it has come."""
 
 from __future__ import annotations
 
@@ -52,3 +52,34 @@ class Plan:
             return False
         due = step % self.every == 0 if self.every else in_epoch in self.after
         return due or step == self.steps
+
+
+@dataclass
+class Progressed:
+    """How far a training is: with weights, optimizer and random state, all there is to resume.
+
+    Attributes:
+        epoch: the epoch that is being trained.
+        in_epoch: its steps that are done.
+        step: all steps that are done.
+        loss: sum of the cross-entropies since the last evaluation.
+        rows: rows since then.
+        best_step: step of the best evaluation; 0 for none yet.
+        best_gauc: its GAUC on valid.
+        since_best: evaluations since then.
+        rows_seen: rows trained on.
+        seconds: time spent.
+        evaluating_seconds: of that on evaluations.
+    """
+
+    epoch: int = 0
+    in_epoch: int = 0
+    step: int = 0
+    loss: float = 0.0
+    rows: int = 0
+    best_step: int = 0
+    best_gauc: float = -math.inf
+    since_best: int = 0
+    rows_seen: int = 0
+    seconds: float = 0.0
+    evaluating_seconds: float = 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
@@ -19,43 +19,12 @@ from trainer.loss import gradients
 from trainer.metrics import Metrics
 from trainer.models import InterestModel
 from trainer.optimizer import optimizer_of
-from trainer.plan import Plan
+from trainer.plan import Plan, Progressed
 from trainer.ranks import ALONE, Ranks
 from trainer.reduction import GradientSum
 from trainer.rows import Batch
 from trainer.runs import Result, Run, load
 from trainer.scoring import score, to_device
-
-
-@dataclass
-class _Progressed:
-    """How far a training is: with weights, optimizer and random state, all there is to resume.
-
-    Attributes:
-        epoch: the epoch that is being trained.
-        in_epoch: its steps that are done.
-        step: all steps that are done.
-        loss: sum of the cross-entropies since the last evaluation.
-        rows: rows since then.
-        best_step: step of the best evaluation; 0 for none yet.
-        best_gauc: its GAUC on valid.
-        since_best: evaluations since then.
-        rows_seen: rows trained on.
-        seconds: time spent.
-        evaluating_seconds: of that on evaluations.
-    """
-
-    epoch: int = 0
-    in_epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    rows: int = 0
-    best_step: int = 0
-    best_gauc: float = -math.inf
-    since_best: int = 0
-    rows_seen: int = 0
-    seconds: float = 0.0
-    evaluating_seconds: float = 0.0
 
 
 class Training:
@@ -95,7 +64,7 @@ class Training:
         self.add_up = GradientSum(model, ranks) if ranks.world > 1 else None
         # Reading the loss makes a GPU wait for its queue, so there it is read less often.
         self.read_every = 1 if device.type == "cpu" else 50
-        self.at = _Progressed()
+        self.at = Progressed()
         self.resumed: int | None = None
         self.patient = True
         if config.resume:
@@ -256,7 +225,7 @@ class Training:
         state = self.run.last_checkpoint(self.device)
         self.resumed = 0
         if state is not None:
-            self.at = _Progressed(**{f.name: state["at"][f.name] for f in fields(_Progressed)})
+            self.at = Progressed(**{f.name: state["at"][f.name] for f in fields(Progressed)})
             self.model.load_state_dict(state["weights"])
             self.optimizer.restore(state["optimizer"])
             torch.set_rng_state(state["random"]["cpu"].cpu())
