@@ -95,7 +95,7 @@ def test_killed_and_resumed_ends_as_uninterrupted(make_dataset, tmp_path):
     process = started(data, tmp_path / "broken", *words)
     wait_for(tmp_path / "broken/last.pt", process)
     process.send_signal(signal.SIGTERM)  # torchrun passes it on to both
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert output.count("error: ") == 1, output
     assert "Interrupted" in output
@@ -112,7 +112,7 @@ def test_killed_and_resumed_ends_as_uninterrupted(make_dataset, tmp_path):
 
 
 def wait_for(path, process):
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not path.exists():
         assert process.poll() is None
         assert time.monotonic() < until
@@ -132,7 +132,7 @@ def test_one_that_ends_ends_all_with_one_message(planted, tmp_path, how, told):
     wait_for(tmp_path / "run/last.pt", process)
     began = time.monotonic()
     os.kill(process_of_rank(1, process.pid), how)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     assert process.returncode != 0
     assert output.count("error: ") == 1, output
     assert re.search(told, output), output
