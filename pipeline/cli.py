@@ -62,8 +62,8 @@ def run() -> NoReturn:
     with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # All that must be kept is on disk. Taking down every library's memory and threads in order
-    # would only take time.
+    # All that must be kept is on disk. To take down every library in order only takes time, and
+    # threads of torch's communication may abort it (seen with 2.13), after a run that is finished.
     os._exit(code)
 
 

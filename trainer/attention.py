@@ -8,6 +8,7 @@ of an embedded behaviour or target. `x_BLD` are the encoded behaviours, `t_BD` t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -43,7 +44,7 @@ def masked_softmax(score_BL: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
     return weights * mask_BL
 
 
-class TargetAttention(nn.Module):
+class TargetAttention(nn.Module, ABC):
     """Weights by a softmax over the history of a score of behaviour and target.
 
     Args:
@@ -53,9 +54,9 @@ class TargetAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
 
+    @abstractmethod
     def scores(self, x_BLD: Tensor, t_BD: Tensor) -> Tensor:  # noqa: N803
         """Give the scores before the softmax, BL (z of Eq. 4)."""
-        raise NotImplementedError
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
         """Return weights BL: 0 in the padding, all 0 for an empty history."""

@@ -14,7 +14,8 @@ from schemas import manifest
 from schemas.errors import ContractError, InputError, UsageError
 from trainer.data import Shards
 from trainer.evaluation import alike
-from trainer.runs import LOG, METRICS, load
+from trainer.logs import LOG
+from trainer.runs import METRICS, load
 
 MEASURES = ("gauc", "pair_accuracy", "auc", "logloss")
 # What tells no models apart: names, places, and how fast it went.

@@ -54,6 +54,12 @@ class AUGRU(nn.Module):
 
     def forward(self, x_BLD: Tensor, weight_BL: Tensor) -> Tensor:  # noqa: N803
         """Return the last state, BD."""
+        # In float32 whatever autocast says: rounding would add up over the history.
+        with torch.autocast(x_BLD.device.type, enabled=False):
+            kind = self.of_state.weight.dtype
+            return self._last_state(x_BLD.to(kind), weight_BL.to(kind))
+
+    def _last_state(self, x_BLD: Tensor, weight_BL: Tensor) -> Tensor:  # noqa: N803
         places = torch.arange(1, x_BLD.shape[1] + 1, device=x_BLD.device)
         length_B = ((weight_BL != 0) * places).amax(1)  # noqa: N806
         packed = _pack(x_BLD, length_B)

@@ -245,6 +245,39 @@ def test_one_place_of_a_block_is_that_of_all_and_so_are_its_gradients(heads, bef
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        ({"inner": 4}, {}),  # BERT4Rec's and BST's order
+        ({"inner": 1, "before": True, "causal": True}, {"norm_first": True}),  # SASRec's
+        ({"inner": 4, "activation": nn.GELU}, {"activation": "gelu"}),
+    ],
+)
+def test_a_block_is_torch_s_encoder_layer(options, theirs):
+    part = drawn(Block(8, 2, **options))
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 8 * options["inner"], dropout=0.0, batch_first=True, **theirs
+    )
+    ours = {
+        "self_attn.in_proj_": part.attention.inward,
+        "self_attn.out_proj.": part.attention.outward,
+        "linear1.": part.alone[0],
+        "linear2.": part.alone[2],
+        "norm1.": part.norms[0],
+        "norm2.": part.norms[1],
+    }
+    layer.load_state_dict(
+        {name + kind: getattr(p, kind) for name, p in ours.items() for kind in ("weight", "bias")}
+    )
+    x, _, mask = some()
+    found = part(x, mask)
+    for b, n in enumerate(LENGTHS):
+        if n:
+            hidden = torch.ones(n, n, dtype=torch.bool).triu(1) if "causal" in options else None
+            expected = layer(x[b : b + 1, :n], src_mask=hidden)[0]
+            torch.testing.assert_close(found[b, :n], expected, **CLOSE)
+
+
 def test_sasrec_s_state_is_the_last_behaviour_s_and_its_first_block_hides_the_future():
     part = drawn(CausalTransformer(8))
     x, t, mask = some()
