@@ -1,0 +1,168 @@
+"""What a planted law leaves to be found: ceilings of scores, and the decay as CTC shows it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.linear_model import LogisticRegression
+
+from pipeline.sources.synthetic_alibaba import AlibabaRecipe
+from pipeline.sources.synthetic_alibaba_law import click_log_odds, gain
+from schemas.manifest import FIRST_ID
+from trainer.correlation import correlate
+from trainer.data import Shards
+from trainer.metrics import gauc
+
+POSITIONS = 10  # shown by `tinprep correlate`, as in the paper's Figure 1
+
+Floats = NDArray[np.float64]
+
+
+class Seen:
+    """A split as the law sees it, position 1 first: N rows, P positions.
+
+    Attributes:
+        user: N.
+        label: N.
+        same: whether the behaviour's category is the target's, N x P.
+        interval: seconds, N x P.
+        bin: interval bin, N x P; 0 where there is no behaviour.
+    """
+
+    def __init__(self, shards: Shards, split: str) -> None:
+        rows = shards.split(split)
+        scalar = {name: column.astype(np.int64) for name, column in rows.scalars.items()}
+        history = {name: column.astype(np.int64) for name, column in rows.histories.items()}
+        self.user, self.label = scalar["user"], scalar["label"]
+        of = np.repeat(np.arange(len(rows)), rows.lengths)
+        place = (of, history["history_position"] - 1)
+        shape = (len(rows), shards.manifest.max_len)
+        target = scalar["target_category"][of]
+        self.same = np.zeros(shape, np.bool_)
+        self.same[place] = (history["history_category"] == target) & (target >= FIRST_ID)
+        self.interval = np.zeros(shape, np.int64)
+        self.interval[place] = scalar["target_time"][of] - history["history_time"]
+        self.bin = np.zeros(shape, np.int64)
+        self.bin[place] = history["history_interval_bin"]
+
+    def counted(self, by_position: bool, by_bin: bool, bins: int) -> Floats:
+        """Behaviours of the target's category, by position or interval bin or both or neither."""
+        split = [self.same & (self.bin == b) for b in range(1, bins + 1)]
+        cells = np.stack(split if by_bin else [self.same], axis=2).astype(np.float64)
+        if not by_position:
+            cells = cells.sum(1, keepdims=True)
+        return cells.reshape(len(cells), -1)
+
+    def decay(self, recipe: AlibabaRecipe, by: str, places: tuple[int, ...]) -> Floats:
+        """The planted decay at each place: its mean over the behaviours that the law counts there.
+
+        Args:
+            recipe: the law's knobs.
+            by: `position` or `interval`, for interval bins.
+            places: positions or bins.
+        """
+        position = np.broadcast_to(np.arange(1, self.same.shape[1] + 1), self.same.shape)
+        of = position if by == "position" else self.bin
+        every = gain(recipe, position, self.interval, self.same, np.zeros_like(self.same))
+        means = [every[self.same & (of == place)].mean() for place in places]
+        return np.array(means) / recipe.category_gain
+
+
+def recipe_of(made: Path) -> tuple[AlibabaRecipe, float]:
+    """The law that raw files were made by, and its base log odds, as SYNTHETIC.json states them."""
+    marker = json.loads((made / "SYNTHETIC.json").read_text(encoding="utf-8"))
+    return AlibabaRecipe(**marker["recipe"]), marker["parameters"]["base_log_odds"]
+
+
+def ceilings(raw: Path, data: Path) -> str:
+    """GAUC on test of the law itself, and of logistic regressions on what an encoding can tell."""
+    shards, (recipe, base) = Shards(data), recipe_of(raw)
+    train, test = Seen(shards, "train"), Seen(shards, "test")
+    none = np.zeros(test.same.shape, np.bool_)
+    odds = click_log_odds(recipe, base, test.interval, test.same, none)
+    lines = [("the law itself", gauc(test.user, test.label, odds))]
+    for name, by in (
+        ("matches counted (no encoding)", (False, False)),
+        ("matches by position (tte-p)", (True, False)),
+        ("matches by interval bin (tte-t)", (False, True)),
+        ("matches by both (tte-pt)", (True, True)),
+    ):
+        seen = [split.counted(*by, shards.manifest.bins.count) for split in (train, test)]
+        fitted = LogisticRegression(max_iter=500).fit(seen[0], train.label)
+        lines.append((name, gauc(test.user, test.label, fitted.decision_function(seen[1]))))
+    rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in lines)
+    return (
+        f"# What is possible on {data.name} (synthetic data)\n\n"
+        f"| score | GAUC on test |\n| --- | ---: |\n{rows}\n\n"
+        "match: a behaviour of the target's category. Each line but the first is a logistic "
+        f"regression fitted on train, which is told what a match is. {len(train.user):,} rows of "
+        f"train, {len(test.user):,} of test, {test.label.sum():,} clicks.\n\n"
+        f"The law: category_gain {recipe.category_gain:g}, position_decay "
+        f"{recipe.position_decay:g}, interval_decay {recipe.interval_decay:g} each "
+        f"{recipe.interval_scale_s:g} s, window {recipe.window}, base log odds {base:g}.\n"
+    )
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """The planted decay beside the CTC of the targets' own category, place by place.
+
+    Attributes:
+        by: `position` or `interval`.
+        category: the targets' category.
+        targets: how many there are on train.
+        decay: planted, P.
+        bits: the CTC, P.
+    """
+
+    by: str
+    category: str
+    targets: int
+    decay: Floats
+    bits: Floats
+
+    @property
+    def pearson(self) -> float:
+        """Pearson's correlation of the two."""
+        return float(np.corrcoef(self.decay, self.bits)[0, 1])
+
+    @property
+    def spearman(self) -> float:
+        """Spearman's: Pearson's of the ranks."""
+        ranks = [np.argsort(np.argsort(values)) for values in (self.decay, self.bits)]
+        return float(np.corrcoef(*ranks)[0, 1])
+
+
+def recovered(raw: Path, data: Path, by: str) -> Recovered:
+    """Hold the planted decay against what `tinprep correlate` measures with its defaults."""
+    shards, (recipe, _) = Shards(data), recipe_of(raw)
+    found = correlate(data, by=by, positions=POSITIONS)
+    decay = Seen(shards, "train").decay(recipe, by, found.places)
+    return Recovered(by, found.category, found.targets, decay, found.values[found.own])
+
+
+def recovery(raw: Path, data: Path) -> str:
+    """Both of them, as Markdown."""
+    parts = [f"# The planted decay, and CTC (synthetic data: {data.name})"]
+    for by, place in (("position", "position"), ("interval", "interval bin")):
+        found = recovered(raw, data, by)
+        lines = [
+            f"| {i} | {decay:.3f} | {bits:.5f} |"
+            for i, (decay, bits) in enumerate(zip(found.decay, found.bits, strict=True), 1)
+        ]
+        parts.append(
+            f"| {place} | planted decay | CTC, bits |\n| ---: | ---: | ---: |\n"
+            + "\n".join(lines)
+            + f"\n\nSpearman {found.spearman:.3f}, Pearson {found.pearson:.3f}; "
+            f"{found.targets:,} targets of category {found.category}."
+        )
+    parts.append(
+        "planted decay: its mean over the matches at the place. CTC: of the category with the most "
+        "clicks, with itself, on train, as `tinprep correlate` gives it. Information is no log "
+        "odds: it should fall with the decay, not in proportion."
+    )
+    return "\n\n".join(parts) + "\n"
