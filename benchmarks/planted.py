@@ -19,7 +19,7 @@ import argparse
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -43,14 +43,17 @@ from trainer.trials import Case, Trial, Trials, mean_sd
 
 # Stronger than the default, with more clicks and few categories, so that a small log says enough
 # to learn it all: 26 of the categories have ads, and each some 300 clicks to be learned from.
+# Without runs of a category a behaviour tells little of its neighbours, so that CTC can tell them
+# apart.
 WINDOW = 20
 _BOTH: dict[str, Any] = {
     "categories": 50,
+    "new_run": 1.0,
     "category_gain": 4.0,
     "brand_gain": 0.0,
     "position_decay": 0.15,
     "interval_decay": 1.0,
-    "interval_scale_s": 4 * 3600.0,
+    "interval_scale_s": 12 * 3600.0,
     "click_rate": 0.2,
     "retarget": 0.8,
 }
@@ -62,8 +65,8 @@ LAWS = {
 # The same for every model; `--rates` shows how the learning rate was chosen.
 SETTINGS: dict[str, Any] = {
     "optimizer": "adam",
-    "lr": 3e-3,
-    "batch_size": 256,
+    "lr": 1e-2,
+    "batch_size": 512,
     "epochs": 8,
     "evaluations": 1,
     "patience": 2,
@@ -116,14 +119,15 @@ def without_features(full: Path, data: Path) -> None:
     (data / manifest.NAME).write_text(slim.to_json(), encoding="utf-8")
 
 
-def cases(data: Path) -> list[Case]:
-    """Every recipe, and TIN with each encoding."""
+def cases(data: Path, models: Iterable[str] = MODELS) -> list[Case]:
+    """Recipes, and TIN and SIM with other encodings."""
     chosen = []
-    for model in MODELS:
+    for model in models:
         own = choose(model, None)[1]
         chosen.append(Case(data, model, ENCODING if own.startswith("tte-") else own))
     every = [Case(data, "tin", encoding) for encoding in RECIPES["tin"].encodings]
-    return list(dict.fromkeys([*chosen, Case(data, "sim", "tte-t"), *every]))
+    more = [case for case in (Case(data, "sim", "tte-t"), *every) if case.model in models]
+    return list(dict.fromkeys([*chosen, *more]))
 
 
 def against_tin(trials: Trials) -> Table:
@@ -195,8 +199,7 @@ def rates(trials: Callable[[float], Trials]) -> Iterator[str]:
     yield "| ---: |" + " ---: |" * (len(PANEL) + 1)
     for rate in RATES:
         at = trials(rate)
-        wanted = set(PANEL)
-        found = at.run(c for c in cases(at.data_sets[0]) if c.model in wanted and _plain(c))
+        found = at.run(c for c in cases(at.data_sets[0], PANEL) if _plain(c))
         valid = {t.case.model: _on_valid(t) for t in found}
         values = [valid[model] for model in PANEL]
         shown = " | ".join(f"{v:.4f}" for v in [*values, sum(values) / len(values)])
@@ -219,6 +222,7 @@ def main() -> None:
     parser.add_argument("--law", choices=LAWS, default="both")
     parser.add_argument("--scale", type=float, default=0.002, help="of Alibaba's published size")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--models", help="of the law `both`, only these: a part of the work")
     parser.add_argument("--rates", action="store_true", help="only compare learning rates")
     options = parser.parse_args()
     folder: Path = options.out / options.law
@@ -231,11 +235,14 @@ def main() -> None:
     with LiveReport(Console(stderr=True)) as report:
 
         def trials(rate: float, seeds: int) -> Trials:
-            runs = folder / ("runs" if rate == SETTINGS["lr"] else f"runs-{rate:g}")
+            runs = folder / f"runs-{rate:g}"
             return Trials((data,), runs, seeds, SETTINGS | {"lr": rate}, report.line, report)
 
         if options.rates:
             write("rates.md", "\n".join(rates(lambda rate: trials(rate, 1))) + "\n")
+            return
+        if options.models:
+            trials(SETTINGS["lr"], options.seeds).run(cases(data, options.models.split(",")))
             return
         write("ceilings.md", ceilings(folder / "raw", data))
         write("decay.md", recovery(folder / "raw", data))

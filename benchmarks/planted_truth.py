@@ -116,7 +116,7 @@ class Recovered:
         category: the targets' category.
         targets: how many there are on train.
         decay: planted, P.
-        bits: the CTC, P.
+        bits: the CTC, P; below 0 where such a behaviour makes a click rarer.
     """
 
     by: str
@@ -142,7 +142,8 @@ def recovered(raw: Path, data: Path, by: str) -> Recovered:
     shards, (recipe, _) = Shards(data), recipe_of(raw)
     found = correlate(data, by=by, positions=POSITIONS)
     decay = Seen(shards, "train").decay(recipe, by, found.places)
-    return Recovered(by, found.category, found.targets, decay, found.values[found.own])
+    signed = np.where(found.against(), -found.values, found.values)[found.own]
+    return Recovered(by, found.category, found.targets, decay, signed)
 
 
 def recovery(raw: Path, data: Path) -> str:
@@ -162,7 +163,7 @@ def recovery(raw: Path, data: Path) -> str:
         )
     parts.append(
         "planted decay: its mean over the matches at the place. CTC: of the category with the most "
-        "clicks, with itself, on train, as `tinprep correlate` gives it. Information is no log "
-        "odds: it should fall with the decay, not in proportion."
+        "clicks, with itself, on train, as `tinprep correlate` gives it, with a minus where such a "
+        "behaviour makes a click rarer: information itself has no sign."
     )
     return "\n\n".join(parts) + "\n"

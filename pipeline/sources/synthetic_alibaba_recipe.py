@@ -52,6 +52,8 @@ class AlibabaRecipe:
             latest `window` behaviours; the others' follow the popularity of categories.
         category_exponent: how unequal categories are (0: all alike).
         categories: how many there are; None for as many as the scale gives, see `AlibabaSizes`.
+        new_run: share of behaviours that begin a new run of one category (1: no runs, so that
+            behaviours next to one another are no more alike than others).
         duplicates: share of behaviours that repeat another line exactly.
 
     Raises:
@@ -71,6 +73,7 @@ class AlibabaRecipe:
     retarget: float = 0.4
     category_exponent: float = 1.1
     categories: int | None = None
+    new_run: float = 0.4
     duplicates: float = 0.005
 
     def __post_init__(self) -> None:
@@ -90,6 +93,7 @@ class AlibabaRecipe:
                 self.categories is None or _FEWEST_CATEGORIES <= self.categories <= CATEGORIES,
                 f"from {_FEWEST_CATEGORIES} to {CATEGORIES:,}, or None",
             ),
+            "new_run": (0 < self.new_run <= 1, "above 0, at most 1"),
             "duplicates": (0 <= self.duplicates <= 0.5, "from 0 to 0.5"),
         }
         for field in fields(self):
