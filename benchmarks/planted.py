@@ -245,7 +245,7 @@ def main() -> None:
             trials(SETTINGS["lr"], options.seeds).run(cases(data, options.models.split(",")))
             return
         write("ceilings.md", ceilings(folder / "raw", data))
-        write("decay.md", recovery(folder / "raw", data))
+        write("decay.md", recovery(folder / "raw", data, folder))
         chosen = trials(SETTINGS["lr"], options.seeds)
         for make_table in (table4, against_tin)[: 2 if options.law == "both" else 1]:
             table = make_table(chosen)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
@@ -109,61 +110,82 @@ def ceilings(raw: Path, data: Path) -> str:
 
 @dataclass(frozen=True)
 class Recovered:
-    """The planted decay beside the CTC of the targets' own category, place by place.
+    """The planted decay beside the CTC of targets' categories with themselves, place by place.
 
     Attributes:
-        by: `position` or `interval`.
-        category: the targets' category.
-        targets: how many there are on train.
+        category: the category with the most clicks, which `tinprep correlate` shows.
+        targets: its targets on train.
         decay: planted, P.
-        bits: the CTC, P; below 0 where such a behaviour makes a click rarer.
+        one: the CTC of that category, P; below 0 where such a behaviour makes a click rarer.
+        every: the mean over all categories, weighted by their targets, P.
     """
 
-    by: str
     category: str
     targets: int
     decay: Floats
-    bits: Floats
+    one: Floats
+    every: Floats
 
-    @property
-    def pearson(self) -> float:
-        """Pearson's correlation of the two."""
-        return float(np.corrcoef(self.decay, self.bits)[0, 1])
-
-    @property
-    def spearman(self) -> float:
-        """Spearman's: Pearson's of the ranks."""
-        ranks = [np.argsort(np.argsort(values)) for values in (self.decay, self.bits)]
-        return float(np.corrcoef(*ranks)[0, 1])
+    def agreement(self, bits: Floats) -> str:
+        """Spearman's and Pearson's correlation with the decay."""
+        ranks = [np.argsort(np.argsort(values)) for values in (self.decay, bits)]
+        spearman, pearson = np.corrcoef(*ranks)[0, 1], np.corrcoef(self.decay, bits)[0, 1]
+        return f"Spearman {spearman:.3f}, Pearson {pearson:.3f}"
 
 
-def recovered(raw: Path, data: Path, by: str) -> Recovered:
-    """Hold the planted decay against what `tinprep correlate` measures with its defaults."""
+def recovered(raw: Path, data: Path, by: str, cells: Path) -> Recovered:
+    """Hold the planted decay against what `tinprep correlate` measures with its defaults.
+
+    Args:
+        raw: folder of the raw files.
+        data: folder of the data set.
+        by: `position` or `interval`.
+        cells: where the CTC of all pairs is written.
+    """
     shards, (recipe, _) = Shards(data), recipe_of(raw)
-    found = correlate(data, by=by, positions=POSITIONS)
-    decay = Seen(shards, "train").decay(recipe, by, found.places)
-    signed = np.where(found.against(), -found.values, found.values)[found.own]
-    return Recovered(by, found.category, found.targets, decay, signed)
+    found = correlate(data, by=by, positions=POSITIONS, everything=cells)
+    against = pl.col("present_positives") * pl.col("targets") < pl.col("present") * pl.col(
+        "positives"
+    )
+    signed = pl.when(against).then(-pl.col("bits")).otherwise(pl.col("bits"))
+    own = (
+        pl.read_parquet(cells)
+        .filter(pl.col("target_category") == pl.col("category"))
+        .group_by("place")
+        .agg((signed * pl.col("targets")).sum() / pl.col("targets").sum())
+        .sort("place")
+    )
+    return Recovered(
+        found.category,
+        found.targets,
+        Seen(shards, "train").decay(recipe, by, found.places),
+        np.where(found.against(), -found.values, found.values)[found.own],
+        own["bits"].to_numpy(),
+    )
 
 
-def recovery(raw: Path, data: Path) -> str:
-    """Both of them, as Markdown."""
+def recovery(raw: Path, data: Path, cells: Path) -> str:
+    """Both of them, as Markdown; the CTC of all pairs goes to files in the folder `cells`."""
     parts = [f"# The planted decay, and CTC (synthetic data: {data.name})"]
     for by, place in (("position", "position"), ("interval", "interval bin")):
-        found = recovered(raw, data, by)
+        found = recovered(raw, data, by, cells / f"ctc-by-{by}.parquet")
         lines = [
-            f"| {i} | {decay:.3f} | {bits:.5f} |"
-            for i, (decay, bits) in enumerate(zip(found.decay, found.bits, strict=True), 1)
+            f"| {i} | {decay:.3f} | {one:.5f} | {every:.5f} |"
+            for i, (decay, one, every) in enumerate(
+                zip(found.decay, found.one, found.every, strict=True), 1
+            )
         ]
         parts.append(
-            f"| {place} | planted decay | CTC, bits |\n| ---: | ---: | ---: |\n"
+            f"| {place} | planted decay | CTC of category {found.category}, bits "
+            "| of all categories |\n| ---: | ---: | ---: | ---: |\n"
             + "\n".join(lines)
-            + f"\n\nSpearman {found.spearman:.3f}, Pearson {found.pearson:.3f}; "
-            f"{found.targets:,} targets of category {found.category}."
+            + f"\n\nCategory {found.category} ({found.targets:,} targets): "
+            f"{found.agreement(found.one)}. All categories: {found.agreement(found.every)}."
         )
     parts.append(
-        "planted decay: its mean over the matches at the place. CTC: of the category with the most "
-        "clicks, with itself, on train, as `tinprep correlate` gives it, with a minus where such a "
-        "behaviour makes a click rarer: information itself has no sign."
+        "planted decay: its mean over the matches at the place. CTC: of a category with itself, "
+        "on train, as `tinprep correlate` gives it, with a minus where such a behaviour makes a "
+        "click rarer (information itself has no sign); shown for the category with the most "
+        "clicks, and as the mean over all, weighted by their targets."
     )
     return "\n\n".join(parts) + "\n"

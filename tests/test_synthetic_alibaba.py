@@ -376,6 +376,22 @@ def test_gain_falls_with_position_and_interval(
     assert one(position, interval + 3600) == pytest.approx(here * fall)
 
 
+@pytest.mark.parametrize(("new_run", "alike"), [(1.0, False), (0.2, True)])
+def test_runs_make_neighbours_alike(new_run: float, alike: bool) -> None:
+    recipe = replace(SMALL, scale=0.0002, new_run=new_run, categories=300, duplicates=0.0)
+    market, people = Market.open(recipe), People.gather(recipe)
+    block = draw_block(recipe, market, people, people.blocks(10**9), 0)
+    order = np.lexsort((block.time, block.user))
+    user, category = block.user[order], block.category[order]
+
+    def same(apart: int) -> float:
+        pairs = user[apart:] == user[:-apart]
+        return float((category[apart:] == category[:-apart])[pairs].mean())
+
+    assert same(50) == pytest.approx(same(1), abs=0.02) or alike
+    assert same(1) > same(50) + 0.3 or not alike
+
+
 def test_behaviours_beyond_the_window_count_for_nothing() -> None:
     recipe = AlibabaRecipe(window=2, position_decay=0.0, interval_decay=0.0, category_gain=1.0)
     yes, no = np.ones((1, 5), bool), np.zeros((1, 5), bool)
@@ -393,12 +409,15 @@ def test_behaviours_beyond_the_window_count_for_nothing() -> None:
     click_rate=st.floats(0.01, 0.9),
     retarget=st.floats(0, 1),
     category_exponent=st.floats(0, 3),
+    categories=st.none() | st.integers(20, 300),
+    new_run=st.floats(0.01, 1),
     duplicates=st.floats(0, 0.5),
 )
 def test_every_recipe_keeps_the_counts(**values: Any) -> None:
     recipe = AlibabaRecipe(**values)
-    sizes = AlibabaSizes.of(recipe.scale)
+    sizes = AlibabaSizes.of(recipe.scale, recipe.categories)
     market, people = Market.open(recipe), People.gather(recipe)
+    assert len(market.category_id) == sizes.categories == (recipe.categories or sizes.categories)
     bounds = people.blocks(20_000)
     drawn = [draw_block(recipe, market, people, bounds, k) for k in range(len(bounds) - 1)]
     assert sum(len(block.user) for block in drawn) == sizes.behaviours
@@ -565,7 +584,14 @@ def test_bad_calls_say_what_is_wrong(tmp_path: Path) -> None:
         synthesize_alibaba(tmp_path / "file", SMALL)
     with pytest.raises(EnvironmentFault):
         synthesize_alibaba(tmp_path / "file" / "below", SMALL)
-    for wrong in ({"scale": 0}, {"scale": float("nan")}, {"click_rate": 1}, {"window": 0}):
+    for wrong in (
+        {"scale": 0},
+        {"scale": float("nan")},
+        {"click_rate": 1},
+        {"window": 0},
+        {"categories": 19},
+        {"new_run": 0.0},
+    ):
         with pytest.raises(UsageError) as caught:
             AlibabaRecipe(**wrong)
         assert caught.value.where in wrong
