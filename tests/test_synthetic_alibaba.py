@@ -376,8 +376,8 @@ def test_gain_falls_with_position_and_interval(
     assert one(position, interval + 3600) == pytest.approx(here * fall)
 
 
-@pytest.mark.parametrize(("new_run", "alike"), [(1.0, False), (0.2, True)])
-def test_runs_make_neighbours_alike(new_run: float, alike: bool) -> None:
+@pytest.mark.parametrize(("new_run", "least", "most"), [(1.0, -0.02, 0.02), (0.2, 0.3, 1.0)])
+def test_runs_make_neighbours_alike(new_run: float, least: float, most: float) -> None:
     recipe = replace(SMALL, scale=0.0002, new_run=new_run, categories=300, duplicates=0.0)
     market, people = Market.open(recipe), People.gather(recipe)
     block = draw_block(recipe, market, people, people.blocks(10**9), 0)
@@ -385,11 +385,10 @@ def test_runs_make_neighbours_alike(new_run: float, alike: bool) -> None:
     user, category = block.user[order], block.category[order]
 
     def same(apart: int) -> float:
-        pairs = user[apart:] == user[:-apart]
-        return float((category[apart:] == category[:-apart])[pairs].mean())
+        of_one_user = user[apart:] == user[:-apart]
+        return float((category[apart:] == category[:-apart])[of_one_user].mean())
 
-    assert same(50) == pytest.approx(same(1), abs=0.02) or alike
-    assert same(1) > same(50) + 0.3 or not alike
+    assert least < same(1) - same(50) < most
 
 
 def test_behaviours_beyond_the_window_count_for_nothing() -> None:
