@@ -29,6 +29,7 @@ from schemas.errors import EnvironmentFault, InputError, UsageError
 
 WORK = ".work"
 LOCK = ".lock"
+_KEY = "key.json"
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
 _OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
 
@@ -106,7 +107,9 @@ def check_out(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
-    strange = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.exists() else []
+    there = [path.name for path in out.iterdir()] if out.exists() else []
+    # A run that was killed may have left a file that it had not finished.
+    strange = sorted(n for n in there if n.removeprefix(shards.TEMPORARY) not in _OURS)
     if strange:
         raise UsageError(
             "The output folder holds something else.",
@@ -133,21 +136,27 @@ def alone(out: Path) -> Iterator[None]:
 
 def begin(run: Run, key: str) -> None:
     """Go on with the work of an interrupted run of the same key and buckets, else start anew."""
-    note = run.work / "key.json"
+    note = run.work / _KEY
     # Polars' hash, which may change with its version, decides on the bucket of a user.
     wanted = [key, run.config.buckets, version("polars")]
     found = json.loads(note.read_text()) if note.exists() else None
-    if run.config.force or found != wanted:
+    if found != wanted:
         clear(run.config.out)
         run.work.mkdir()
         shards.write_json(note, wanted)
 
 
 def clear(out: Path) -> None:
-    """Remove an earlier data set; the manifest first, so that no half counts as whole."""
+    """Remove an earlier data set and unfinished work.
+
+    What makes them count comes first, so that no half of either is ever taken for a whole.
+    """
+    (out / WORK / _KEY).unlink(missing_ok=True)
     (out / manifest.NAME).unlink(missing_ok=True)
-    for name in sorted(_OURS - {manifest.NAME, LOCK}):
-        path = out / name
+    for path in [
+        *(out / name for name in sorted(_OURS - {LOCK})),
+        *out.glob(f"{shards.TEMPORARY}*"),
+    ]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
