@@ -44,11 +44,11 @@ def _bytes(text: str) -> int:
         value = int(float(number) * units[unit])
     except (KeyError, ValueError):
         value = 0
-    if value < 256 << 20:
+    if value < 1:
         raise UsageError(
             "--memory is no amount of memory.",
             where="--memory",
-            expected="at least 256MB, e.g. 2GB",
+            expected="e.g. 2GB or 1500MB",
             got=text,
         )
     return value

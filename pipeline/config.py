@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from pipeline import memory
 from schemas.errors import UsageError
 from schemas.shards import LAYOUTS
 
@@ -67,9 +68,10 @@ class Config:
 
     @property
     def workers(self) -> int:
-        """Buckets worked on at once."""
+        """Buckets worked on at once: as many as there are threads, and as fit in memory."""
         usable = getattr(os, "sched_getaffinity", None)
-        return self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
+        threads = self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
+        return memory.workers(self.memory, threads)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""

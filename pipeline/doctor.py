@@ -96,7 +96,7 @@ def _memory() -> Line:
     if (limit := _group_limit()) is not None and limit < total:
         total, told = limit, f"{told}; limited to {limit / _GIB:.1f} GiB for this process's group"
     good = total >= _LEAST_MEMORY
-    do = "" if good else f"give --memory about half of it, e.g. {max(256, total >> 21)}MB"
+    do = "" if good else f"give --memory about half of it, e.g. {max(512, total >> 21)}MB"
     return Line("memory", told, good, do)
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import intervals, shards, vocabulary
+from pipeline import intervals, shards, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import (
     Behaviours,
@@ -160,9 +160,8 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         transform.count_intervals(seq, config.split, max_len, len(items), tally)
         return longest, len(seq.row)
 
-    name = "order and fit intervals"
-    with run.step(name) as rows:
-        fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
+    with run.step(steps.ORDERED) as rows:
+        fitted = map_buckets(encode, range(run.count), config.workers, run.counter(steps.ORDERED))
         totals = intervals.counted(tally)
         rows[:] = sum(f[1] for f in fitted), totals.height
         return Summary(totals, max(f[0] for f in fitted))

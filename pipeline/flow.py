@@ -8,12 +8,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from importlib.metadata import version
-from pathlib import Path
+from types import ModuleType
 
-from pipeline import shards
+from pipeline import memory, shards
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
@@ -30,16 +29,18 @@ def prepare(
         told: progress: step, done, total.
 
     Raises:
-        UsageError: `out` holds something else, or was made with other settings.
+        UsageError: `out` holds something else, or was made with other settings; or `memory` is
+            less than the data needs.
         InputError: a raw file is missing or damaged, or too many of its lines are refused.
         EnvironmentFault: network, disk, or another run at work in `out`.
     """
     run = Run(config, told)
     check_out(config.out)
-    obtain, make = _steps(config)
+    source = _source(config)
     with run.step("fetch") as rows:
-        run.paths = obtain(config)
+        run.paths = source.obtain(config)
         rows[:] = len(run.paths), len(run.paths)
+    memory.check(config.memory, source.fixed_bytes(config, run.paths))
     with alone(config.out):
         with run.step("checksum"):
             inputs = [
@@ -59,31 +60,26 @@ def prepare(
                 )
             clear(config.out)
         begin(run, key)
-        made = make(run, config, inputs, key)
+        made: manifest.Manifest = source.make(run, config, inputs, key)
         shutil.rmtree(run.work)
         return made
 
 
 def plan(config: AmazonConfig | AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
+    told: str = _source(config).plan(config)
+    return told
+
+
+def _source(config: Config) -> ModuleType:
+    """The module with the steps of a data set; only that one is imported."""
     if isinstance(config, AmazonConfig):
         from pipeline import flow_reviews
 
-        return flow_reviews.plan(config)
+        return flow_reviews
     from pipeline import flow_impressions
 
-    return flow_impressions.plan(config)
-
-
-def _steps(config: Config) -> tuple[Callable[..., list[Path]], Callable[..., manifest.Manifest]]:
-    """What finds the raw files of a data set, and what makes it; only that is imported."""
-    if isinstance(config, AmazonConfig):
-        from pipeline import flow_reviews
-
-        return flow_reviews.obtain, flow_reviews.make
-    from pipeline import flow_impressions
-
-    return flow_impressions.obtain, flow_impressions.make
+    return flow_impressions
 
 
 def _key(config: Config, inputs: list[manifest.InputFile]) -> str:

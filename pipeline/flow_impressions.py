@@ -14,6 +14,7 @@ from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
 from pipeline.lines import estimate_lines
 from pipeline.partition_impressions import (
+    catalogue_bytes,
     fit_users,
     ordered_bytes,
     output_bytes,
@@ -37,6 +38,11 @@ _ROWS_A_SECOND = 300_000
 def obtain(config: AlibabaConfig) -> list[Path]:
     """The raw files; see `sources.alibaba.obtain`."""
     return alibaba.obtain(config)
+
+
+def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
+    """The memory that is held all along."""
+    return catalogue_bytes(paths)
 
 
 def plan(config: AlibabaConfig) -> str:

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards, vocabulary
+from pipeline import memory, shards, vocabulary
 from pipeline.buckets import Spill, bucket_path, numpy_columns, read_spilled
 from pipeline.config import AlibabaConfig
 from pipeline.engines.local import map_buckets, map_stream
@@ -34,9 +34,11 @@ from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
 from schemas.errors import InputError
 from schemas.manifest import UNKNOWN_ID
+from schemas.shards import numpy_type
 
 # For the choice of buckets; measured, rounded up.
 _WORKING_BYTES_A_BEHAVIOUR = 60
+_HELD_BYTES_A_LINE = 150  # of ads and profiles
 
 _IMPRESSIONS = pa.schema(
     [
@@ -119,6 +121,11 @@ def parse_catalogue(run: Run, config: AlibabaConfig) -> Catalogue:
         return Catalogue(frames[0], frames[1], refused)
 
 
+def catalogue_bytes(paths: list[Path]) -> int:
+    """What ads, profiles, and the vocabularies that grow with them, take all along."""
+    return _HELD_BYTES_A_LINE * sum(map(estimate_lines, paths[1:3]))
+
+
 def partition_impressions(
     run: Run,
     config: AlibabaConfig,
@@ -132,7 +139,8 @@ def partition_impressions(
     def parse() -> list[int]:
         about = estimate_lines(path)
         working = (about + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
-        share = config.memory / 2 / config.workers
+        fixed = catalogue_bytes(run.paths)
+        share = memory.bucket_bytes(config.memory, config.workers, fixed)
         least = 8 if working > 100_000_000 else 2
         buckets = config.buckets or min(4096, max(least, -int(-working // share)))
         check_space(config.out, spilled_bytes(estimate_lines(behaviours)))
@@ -297,12 +305,12 @@ def _deal(
 ) -> None:
     """Send behaviours to their buckets, in as few bytes as they fit."""
     fits = all(
-        not len(column) or int(column.max()) <= np.iinfo(kind.type.to_pandas_dtype()).max
+        not len(column) or int(column.max()) <= np.iinfo(numpy_type(kind.type)).max
         for column, kind in zip(columns, _NARROW, strict=True)
     )
     spill = narrow if fits else wide()
     arrays = [
-        pa.array(column.astype(kind.type.to_pandas_dtype(), copy=False))
+        pa.array(column.astype(numpy_type(kind.type), copy=False))
         for column, kind in zip(columns, spill.schema, strict=True)
     ]
     spill.append(arrays, bucket)

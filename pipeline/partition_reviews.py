@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards, vocabulary
+from pipeline import memory, shards, vocabulary
 from pipeline.buckets import Spill
 from pipeline.config import AmazonConfig
 from pipeline.lines import estimate_lines
@@ -21,6 +21,8 @@ from schemas.errors import InputError
 # Measured on Electronics-like data, rounded up: for estimates only.
 _LINES_A_SECOND = 240_000
 _WORKING_BYTES_A_LINE = 250
+_HELD_BYTES_A_LINE = 20
+_PARITY_BYTES_A_LINE = 200
 
 _SPILLED = pa.schema(
     [
@@ -60,6 +62,11 @@ def estimate(config: AmazonConfig, reviews: Path) -> Estimate:
     )
 
 
+def fixed_bytes(config: AmazonConfig, reviews: Path) -> int:
+    """What is held all along: vocabularies, and for parity every history at once."""
+    return estimate_lines(reviews) * (_HELD_BYTES_A_LINE + _PARITY_BYTES_A_LINE * config.parity)
+
+
 def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     """Parse the reviews into buckets of users; returns the lines refused."""
     refused_path = run.work / "refused_reviews.parquet"
@@ -68,7 +75,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     def parse() -> list[int]:
         about = estimate_lines(path)
         check_space(config.out, estimate(config, path).bytes)
-        share = config.memory / 2 / config.workers
+        share = memory.bucket_bytes(config.memory, config.workers, fixed_bytes(config, path))
         count = config.buckets or min(
             4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
         )

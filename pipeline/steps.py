@@ -18,6 +18,9 @@ from pipeline.rows import Stored
 from pipeline.workspace import Run
 from schemas import manifest
 
+# The step that orders each bucket's behaviours.
+ORDERED = "order and fit intervals"
+
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
 Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
 
@@ -82,7 +85,8 @@ def write_shards(run: Run, schema: pa.Schema, make: Callable[[int], Made]) -> li
 
     with run.step("transform") as rows:
         results = map_buckets(write, range(run.count), run.config.workers, run.counter("transform"))
-        rows[0] = run.steps[-1].rows_in
+        # Not simply the last step's: two may have run side by side.
+        rows[0] = next(step.rows_in for step in run.steps if step.name == ORDERED)
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
 

@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards
+from pipeline import memory, shards
 from pipeline.config import Config
 from schemas import manifest
 from schemas.errors import EnvironmentFault, InputError, UsageError
@@ -70,6 +70,7 @@ class Run:
         rows = [0, 0]
         self.told(name, 0, None)
         yield rows
+        memory.give_back()
         self.steps.append(
             manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
         )

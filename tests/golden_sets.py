@@ -73,9 +73,7 @@ def raw_alibaba(folder: Path) -> Path:
         (of(60) << (33 * (n % 5 == 0)), NIGHT + of(8 * DAY), of(21), f"p{of(3)}", of(2))
         for n in range(600)
     ]
-    ads = [
-        (ad, of(5), of(9), of(7), of(6) or None, str((1 + of(10**6)) / 100)) for ad in range(20)
-    ]
+    ads = [(ad, of(5), of(9), of(7), of(6) or None, str((1 + of(10**6)) / 100)) for ad in range(20)]
     profiles = [(user, *(of(4) for _ in range(8))) for user in range(60) if user % 9]
     behaviours = [
         (user, start + 60 * n, ("pv", "pv", "pv", "cart")[of(4)], of(5), of(6) or None)
