@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -356,5 +357,16 @@ def main(argv: list[str] | None = None) -> int:
     return os.EX_OK
 
 
+def run() -> NoReturn:
+    """Run the command line as a process of its own, and end the process."""
+    code = main()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # All that must be kept is on disk. Taking down every library's memory and threads in order
+    # would only take time.
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

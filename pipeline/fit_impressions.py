@@ -145,8 +145,9 @@ def fit_intervals(
         transform.count_intervals(behaviours, impressions, days, config.max_len, tally)
         return shown, len(behaviours.user)
 
-    with run.step(steps.ORDERED) as rows:
-        found = map_buckets(encode, range(run.count), config.workers, run.counter(steps.ORDERED))
+    name = "order and fit intervals"
+    with run.step(name) as rows:
+        found = map_buckets(encode, range(run.count), config.workers, run.counter(name))
         fitted = Summary(
             intervals.counted(tally),
             np.sum([f[0] for f in found], axis=0),

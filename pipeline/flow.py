@@ -5,15 +5,12 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from dataclasses import asdict
-from importlib.metadata import version
 from types import ModuleType
 
-from pipeline import memory, shards
+from pipeline import memory
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
+from pipeline.identity import identifying
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
 from schemas.errors import UsageError
@@ -41,15 +38,10 @@ def prepare(
         run.paths = source.obtain(config)
         rows[:] = len(run.paths), len(run.paths)
     memory.check(config.memory, source.fixed_bytes(config, run.paths))
-    with alone(config.out):
-        with run.step("checksum"):
-            inputs = [
-                manifest.InputFile(p.name, p.stat().st_size, shards.sha256(p)) for p in run.paths
-            ]
-        key = _key(config, inputs)
+    with alone(config.out), identifying(config, run.paths) as run.identity:
         if (config.out / manifest.NAME).exists():
             done = manifest.load(config.out)
-            if not config.force and done.config.get("key") == key:
+            if not config.force and done.config.get("key") == run.identity().key:
                 shutil.rmtree(run.work, ignore_errors=True)
                 return done
             if not config.force:
@@ -59,8 +51,8 @@ def prepare(
                     do="give another --out, or --force to replace it",
                 )
             clear(config.out)
-        begin(run, key)
-        made: manifest.Manifest = source.make(run, config, inputs, key)
+        begin(run)
+        made: manifest.Manifest = source.make(run, config)
         shutil.rmtree(run.work)
         return made
 
@@ -80,12 +72,3 @@ def _source(config: Config) -> ModuleType:
     from pipeline import flow_impressions
 
     return flow_impressions
-
-
-def _key(config: Config, inputs: list[manifest.InputFile]) -> str:
-    """What the rows are a function of: settings, the files' content, the version."""
-    text = json.dumps(
-        [config.rows_depend_on(), [asdict(i) for i in inputs], manifest.FORMAT, version("tinprep")],
-        sort_keys=True,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()

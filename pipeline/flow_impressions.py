@@ -60,9 +60,7 @@ def plan(config: AlibabaConfig) -> str:
     )
 
 
-def make(
-    run: Run, config: AlibabaConfig, inputs: list[manifest.InputFile], key: str
-) -> manifest.Manifest:
+def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
     impressions_path = run.paths[0]
     parsed = parse_catalogue(run, config)
@@ -91,7 +89,7 @@ def make(
         profiles,
         stored,
     )
-    results = _transform(run, config, state)
+    results = _transform(run, state, seen.kept)
     refused = {name: vocabulary.arrow(rows) for name, rows in {**parsed.refused, **absent}.items()}
     behaviours_refused = pl.read_parquet(run.work / "refused_behaviours.parquet")
     refused["behavior_log"] = vocabulary.arrow(behaviours_refused)
@@ -135,10 +133,10 @@ def make(
         counts=counts,
         numbers={"price": how},
     )
-    return steps.finish(run, inputs, key, results, content)
+    return steps.finish(run, results, content)
 
 
-def _transform(run: Run, config: AlibabaConfig, fitted: transform.Fitted) -> list[dict[str, Any]]:
+def _transform(run: Run, fitted: transform.Fitted, impressions: int) -> list[dict[str, Any]]:
     """Write each bucket's shards."""
     stored = fitted.stored
     profiles = dict(fitted.profiles)
@@ -167,4 +165,4 @@ def _transform(run: Run, config: AlibabaConfig, fitted: transform.Fitted) -> lis
             "no_history": int((seen.windows.end == seen.windows.start).sum()),
         }
 
-    return steps.write_shards(run, schema, rows_of)
+    return steps.write_shards(run, schema, impressions, rows_of)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -28,7 +28,7 @@ from pipeline.sources.alibaba_parse import (
     read_impressions,
     read_profiles,
 )
-from pipeline.sources.amazon_parse import REJECTED
+from pipeline.sources.parsed import REJECTED
 from pipeline.tally import Ids, Tally
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
@@ -149,8 +149,11 @@ def partition_impressions(
         refused = [pl.DataFrame(schema=REJECTED)]
         read = kept = left_out = 0
         times: list[int] = []
-        with Spill(run.work / "impressions", buckets, _IMPRESSIONS) as spill:
-            for parsed in read_impressions(path):
+        with (
+            Spill(run.work / "impressions", buckets, _IMPRESSIONS) as spill,
+            closing(read_impressions(path, threads=config.workers)) as stream,
+        ):
+            for parsed in stream:
                 read += parsed.rows.height + parsed.rejected.height
                 has_ad = parsed.rows["ad"].is_in(known)
                 rows, absent = parsed.rows.filter(has_ad), parsed.rows.filter(~has_ad)
@@ -279,11 +282,13 @@ def partition_behaviours(
                     "no_impressions": int(counts.sum()) - told,
                 }
 
-            for rejected, more in map_stream(deal, behavior_blocks(path), config.workers):
-                refused.append(rejected)
-                for name, n in more.items():
-                    found[name] += n
-                run.told("partition behaviours", found["read"], max(about, found["read"]))
+            # Closed before the spills that its threads write to.
+            with closing(map_stream(deal, behavior_blocks(path), config.workers)) as dealt:
+                for rejected, more in dealt:
+                    refused.append(rejected)
+                    for name, n in more.items():
+                        found[name] += n
+                    run.told("partition behaviours", found["read"], max(about, found["read"]))
         lines = pl.concat(refused)
         check_rejected(path, lines, found["read"], config.max_rejected)
         shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))

@@ -18,8 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.lines import line_offsets
-from pipeline.sources import amazon_parse, python_literal, review_json
-from pipeline.sources.amazon_parse import Parsed, read_meta, read_reviews
+from pipeline.sources import python_literal, review_json
+from pipeline.sources.amazon_parse import read_meta, read_reviews
+from pipeline.sources.parsed import TOO_LONG, Parsed
 from schemas.errors import InputError
 from schemas.tables import Meta, Rejected, Reviews, check
 
@@ -222,11 +223,9 @@ def test_long_lines_are_refused(folder: Path) -> None:
     path.write_text(f"{GOOD}\n{long}\n{GOOD}\n", encoding="utf-8")
     rows, refused = gather(list(read_reviews(path)))
     assert [row[0] for row in rows] == [0, 2]
-    assert refused == [(2, amazon_parse.TOO_LONG)]
+    assert refused == [(2, TOO_LONG)]
     rejected = pl.concat([parsed.rejected for parsed in read_meta(path, pl.Series(["B1"]))])
-    assert rejected.filter(line=2).select("reason", "text").rows() == [
-        (amazon_parse.TOO_LONG, long[:200])
-    ]
+    assert rejected.filter(line=2).select("reason", "text").rows() == [(TOO_LONG, long[:200])]
 
 
 # ---- meta
@@ -471,7 +470,7 @@ def test_leaving_early_stops_every_thread(folder: Path) -> None:
     stream = read_reviews(path, 1_000)
     next(stream)
     assert threading.active_count() > before
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     give_up = time.monotonic() + 20
     while threading.active_count() > before:
         assert time.monotonic() < give_up

@@ -193,7 +193,7 @@ def test_leaving_early_stops_the_decompressor(folder: Path) -> None:
     stream = blocks(path, 1_000)
     next(stream)
     assert threading.active_count() == before + 1
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     give_up = time.monotonic() + 20
     while threading.active_count() > before:
         assert time.monotonic() < give_up
@@ -224,7 +224,7 @@ def test_an_abandoned_stream_waits_for_no_thread(tmp_path: Path) -> None:
         ended = threading.Event()
 
         def end() -> None:
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
             ended.set()
 
         _thread.start_new_thread(end, ())
