@@ -40,21 +40,27 @@ def prepare(
     memory.check(config.memory, source.fixed_bytes(config, run.paths))
     with alone(config.out), identifying(config, run.paths) as run.identity:
         if (config.out / manifest.NAME).exists():
-            done = manifest.load(config.out)
-            if not config.force and done.config.get("key") == run.identity().key:
-                shutil.rmtree(run.work, ignore_errors=True)
-                return done
-            if not config.force:
-                raise UsageError(
-                    "The folder holds a data set made with other settings or files.",
-                    where=config.out,
-                    do="give another --out, or --force to replace it",
-                )
-            clear(config.out)
+            if config.force:  # whatever it is, be it of another format
+                clear(config.out)
+            else:
+                return _done(run)
         begin(run)
         made: manifest.Manifest = source.make(run, config)
         shutil.rmtree(run.work)
         return made
+
+
+def _done(run: Run) -> manifest.Manifest:
+    """The manifest of the data set that is there already, if it is the one wanted."""
+    done = manifest.load(run.config.out)
+    if done.config.get("key") != run.identity().key:
+        raise UsageError(
+            "The folder holds a data set made with other settings or files.",
+            where=run.config.out,
+            do="give another --out, or --force to replace it",
+        )
+    shutil.rmtree(run.work, ignore_errors=True)
+    return done
 
 
 def plan(config: AmazonConfig | AlibabaConfig) -> str:
