@@ -1,6 +1,6 @@
 """Measure whether `--memory` is kept: the peak of all of a command's processes, limit by limit.
 
-`python benchmarks/memory.py alibaba --scale 0.25 --limits 400MB 512MB 1GB` makes synthetic raw
+`python benchmarks/memory.py alibaba --scale 0.25 --limits 700MB 1GB 2GB` makes synthetic raw
 files of that share of the data set's size (or takes those in `--raw DIR`), prepares them once for
 each limit, and prints a Markdown table. Flags of tinprep's own follow `--`. What is resident is
 what the kernel counts: mapped files too. The exit code is 1 where a peak is above 1.2 times its
@@ -46,7 +46,7 @@ def arguments() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(description="Measure whether --memory is kept.")
     parser.add_argument("source", choices=["amazon", "alibaba"])
-    parser.add_argument("--limits", nargs="+", default=["512MB", "1GB", "2GB"])
+    parser.add_argument("--limits", nargs="+", default=["700MB", "1GB", "2GB"])
     parser.add_argument("--scale", type=float, default=0.25)
     parser.add_argument("--raw", type=Path, help="raw files to take; none are made then")
     parser.add_argument("--work", type=Path, help="folder for what is made and removed")

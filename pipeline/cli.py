@@ -79,7 +79,9 @@ _Buckets = Annotated[
 _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
 ]
-_Memory = Annotated[str, typer.Option(help="Memory to plan for; more makes fewer, larger buckets.")]
+_Memory = Annotated[
+    str, typer.Option(help="Memory to stay within; less than can be kept is refused.")
+]
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
 ]

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pipeline import memory
 from schemas.errors import UsageError
 from schemas.shards import LAYOUTS
 
@@ -68,10 +67,9 @@ class Config:
 
     @property
     def workers(self) -> int:
-        """Buckets worked on at once: as many as there are threads, and as fit in memory."""
+        """Buckets worked on at once."""
         usable = getattr(os, "sched_getaffinity", None)
-        threads = self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
-        return memory.workers(self.memory, threads)
+        return self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""

@@ -6,6 +6,7 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from types import ModuleType
 
 from pipeline import memory
@@ -37,7 +38,10 @@ def prepare(
     with run.step("fetch") as rows:
         run.paths = source.obtain(config)
         rows[:] = len(run.paths), len(run.paths)
-    memory.check(config.memory, source.fixed_bytes(config, run.paths))
+    fixed = source.fixed_bytes(config, run.paths)
+    memory.check(config.memory, fixed)
+    threads = memory.workers(config.memory, fixed, config.workers)
+    run.config = config = replace(config, threads=threads)
     with alone(config.out), identifying(config, run.paths) as run.identity:
         if (config.out / manifest.NAME).exists():
             if config.force:  # whatever it is, be it of another format

@@ -14,14 +14,11 @@ from schemas.errors import UsageError
 
 MIB = 1 << 20
 # The interpreter and the libraries, with what their allocators keep.
-RESIDENT = 320 * MIB
-# What a thread has under way, whatever the size of its bucket: blocks of text, blocks of rows.
-A_WORKER = 160 * MIB
-
-
-def workers(memory: int, threads: int) -> int:
-    """How many of `threads` threads, one at least, fit in `memory` bytes."""
-    return max(1, min(threads, (memory - RESIDENT) // A_WORKER))
+RESIDENT = 384 * MIB
+# What a thread has under way, whatever the size of its bucket: blocks of text, a query, blocks of
+# rows.
+A_WORKER = 240 * MIB
+_SMALL_BUCKET = 48 * MIB
 
 
 def least(fixed: int) -> int:
@@ -29,15 +26,21 @@ def least(fixed: int) -> int:
     return RESIDENT + A_WORKER + fixed
 
 
-def bucket_bytes(memory: int, at_once: int, fixed: int) -> int:
+def workers(memory: int, fixed: int, threads: int) -> int:
+    """How many of `threads` threads, one at least, can be at work within `memory` bytes."""
+    return max(1, min(threads, (memory - RESIDENT - fixed) // A_WORKER))
+
+
+def bucket_bytes(memory: int, fixed: int, at_once: int) -> int:
     """What the working set of one bucket may take.
 
     Args:
         memory: bytes to stay within.
-        at_once: buckets worked on at once.
         fixed: bytes held all along.
+        at_once: buckets worked on at once.
     """
-    return max((memory - RESIDENT - fixed) // at_once // 2, 16 * MIB)
+    each = (memory - RESIDENT - fixed) // at_once
+    return max(min(each // 2, each - A_WORKER), _SMALL_BUCKET)
 
 
 def check(memory: int, fixed: int) -> None:

@@ -140,7 +140,7 @@ def partition_impressions(
         about = estimate_lines(path)
         working = (about + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
         fixed = catalogue_bytes(run.paths)
-        share = memory.bucket_bytes(config.memory, config.workers, fixed)
+        share = memory.bucket_bytes(config.memory, fixed, config.workers)
         least = 8 if working > 100_000_000 else 2
         buckets = config.buckets or min(4096, max(least, -int(-working // share)))
         check_space(config.out, spilled_bytes(estimate_lines(behaviours)))

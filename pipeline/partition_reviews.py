@@ -78,7 +78,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         tables.warm_up()
         about = estimate_lines(path)
         check_space(config.out, estimate(config, about).bytes)
-        share = memory.bucket_bytes(config.memory, config.workers, fixed_bytes(config, path))
+        share = memory.bucket_bytes(config.memory, fixed_bytes(config, path), config.workers)
         count = config.buckets or min(
             4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
         )

@@ -146,6 +146,11 @@ def finish(command: Command, out: Path, *more: str, changes: int | None = None) 
     return done.stdout
 
 
+def changes_of(said: str) -> int:
+    """How many changes a run that counted them has printed."""
+    return int(said.rsplit("changes", 1)[1])
+
+
 def whole(command: Command, work: Path) -> Whole:
     """Run each story without an interruption, and count what can be interrupted."""
     out = work / "whole"
@@ -156,7 +161,7 @@ def whole(command: Command, work: Path) -> Whole:
         said = finish(command, out, *more, changes=0)
         after = os.times()
         cpu_s[story] = sum(after[2:4]) - sum(before[2:4])
-        changes[story] = int(said.rsplit("changes", 1)[1])
+        changes[story] = changes_of(said)
         made = made or content(out)
         if differs := fault(content(out), made):
             raise RuntimeError(f"two runs differ without any kill: {differs}")

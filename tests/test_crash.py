@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -15,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import workspace
 from pipeline.shards import TEMPORARY
 from schemas.manifest import NAME, load
 from tests.crash_harness import (
-    FINISHED,
     ROOT,
     Command,
     beauty,
+    changes_of,
     content,
     fault,
     finish,
@@ -67,17 +69,21 @@ def test_killed_at_any_moment_and_run_again(
     assert not [kill for kill in done if kill.fault]
 
 
-def test_work_half_removed_is_never_gone_on_with(small: Command, tmp_path: Path) -> None:
-    finish(small, tmp_path / "whole")
-    want = content(tmp_path / "whole")
-    out = tmp_path / "out"
-    for change in (4, 6, 9, 14):
-        # In the middle of transform; then while other settings remove what that had left.
-        assert kill_at_change(small.line(out, changes=60)) == "transform"
-        assert kill_at_change(small.line(out, "--bins", "3", changes=change)) != FINISHED
-        finish(small, out)
-        assert not fault(content(out), want)
-        (out / NAME).unlink()
+def test_what_is_half_removed_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "out" / workspace.WORK
+    work.mkdir(parents=True)
+    for path in (work / "key.json", work / "partitioned.json", out / NAME):
+        path.write_text("{}")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        workspace.clear(out)
+    assert [path.name for path in out.rglob("*.json")] == ["partitioned.json"]
 
 
 def test_a_file_that_was_not_finished_is_no_strangers(small: Command, tmp_path: Path) -> None:
@@ -94,15 +100,22 @@ def test_a_file_that_was_not_finished_is_no_strangers(small: Command, tmp_path: 
 
 
 def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    finish(small, out)
-    before = {path: path.stat().st_ino for path in out.glob("*/part-*.parquet")}
-    # Every other file is made and listed, then it is killed before the last one.
-    assert kill_at_change(small.line(out, "--force", changes=10)) != FINISHED
-    assert not (out / NAME).exists()
+    out, before = tmp_path / "out", tmp_path / "before"
+    finish(small, before)
+    shutil.copytree(before, out)
+    changes = changes_of(finish(small, out, "--force", changes=0))
+    # The last changes remove work after the manifest is written: those before are looked for.
+    while (out / NAME).exists():
+        shutil.rmtree(out)
+        shutil.copytree(before, out)
+        changes -= 8
+        assert kill_at_change(small.line(out, "--force", changes=changes)) == "transform"
+    buckets = [path.stem for path in out.glob(f"{workspace.WORK}/done/0*.json")]
+    made = {p: p.stat() for bucket in buckets for p in out.glob(f"*/part-{bucket}.parquet")}
+    assert made
     finish(small, out, "--force")
-    made = {path: path.stat().st_ino for path in out.glob("*/part-*.parquet")}
-    assert made.keys() == before.keys()
+    for path, was in made.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
 
 
 def test_only_what_was_lost_is_made_again(on_beauty: Command, tmp_path: Path) -> None:
