@@ -13,19 +13,17 @@ from pipeline import transform_impressions as transform
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
 from pipeline.lines import estimate_lines
+from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
     catalogue_bytes,
     fit_users,
-    ordered_bytes,
     output_bytes,
     parse_catalogue,
-    partition_behaviours,
     partition_impressions,
-    spilled_bytes,
 )
 from pipeline.rows import Stored
 from pipeline.sources import alibaba
-from pipeline.sources.synthetic import MARKER
+from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run, check_space, write_rejected
 from schemas import manifest
 from schemas.shards import shard_schema

@@ -21,7 +21,7 @@ from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored
 from pipeline.sources import amazon
-from pipeline.sources.synthetic import MARKER
+from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run, write_rejected
 from schemas import manifest
 from schemas.errors import InputError

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import gzip
-import os
 from collections.abc import Generator
 from functools import partial
 from pathlib import Path
@@ -29,8 +28,8 @@ from pipeline.sources.alibaba_parse import (
 from pipeline.sources.alibaba_scan import LEAD, scan
 from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Parsed
 from schemas.errors import InputError
+from tests.conftest import SHARED
 
-SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
 KUAIRAND = SHARED / "data" / "kuairand_tianchi"
 
 Rows = list[tuple[Any, ...]]
@@ -118,11 +117,6 @@ def files(draw: st.DrawFn, layout: tuple[Column, ...]) -> list[bytes]:
             line = line[:at] + bytes([byte]) + line[at + draw(st.integers(0, 1)) :]
         lines.append(line)
     return lines
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("alibaba")
 
 
 def read_as_expected(

@@ -20,11 +20,6 @@ TEXT = b"\n".join(LINES) + b"\n"
 ZIPPED = gzip.compress(TEXT, mtime=0)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lines")
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"\r")), max_size=30),

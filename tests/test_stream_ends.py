@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from pipeline import lines, partition_impressions
+from pipeline import lines, partition_behaviours, partition_impressions
 from pipeline.config import AlibabaConfig, AmazonConfig
 from pipeline.flow import prepare
 from pipeline.sources import alibaba_parse, amazon, amazon_parse
@@ -44,7 +44,7 @@ def kept_streams(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (amazon, "read_reviews"),
         (amazon, "read_meta"),
         (partition_impressions, "read_impressions"),
-        (partition_impressions, "map_stream"),
+        (partition_behaviours, "map_stream"),
     ):
         monkeypatch.setattr(module, name, keeping(getattr(module, name)))
     for parse in (amazon_parse, alibaba_parse):
