@@ -23,6 +23,7 @@ from pipeline.sources.alibaba_parse import behavior_blocks, parse_behaviors
 from pipeline.sources.parsed import REJECTED
 from pipeline.tally import Ids, Tally, ids_of
 from pipeline.workspace import Run, check_rejected
+from schemas.shards import numpy_type
 
 # The user's id; the raw numbers of category and brand, below 0 where they are missing.
 _NARROW = pa.schema(
