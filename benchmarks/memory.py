@@ -2,9 +2,8 @@
 
 `python benchmarks/memory.py alibaba --scale 0.25 --limits 700MB 1GB 2GB` makes synthetic raw
 files of that share of the data set's size (or takes those in `--raw DIR`), prepares them once for
-each limit, and prints a Markdown table. Flags of tinprep's own follow `--`. What is resident is
-what the kernel counts: mapped files too. The exit code is 1 where a peak is above 1.2 times its
-limit.
+each limit, and prints a Markdown table. What is resident is what the kernel counts: mapped files too.
+The exit code is 1 where a peak is above 1.2 times its limit.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--scale", type=float, default=0.25)
     parser.add_argument("--raw", type=Path, help="raw files to take; none are made then")
     parser.add_argument("--work", type=Path, help="folder for what is made and removed")
-    parser.add_argument("flags", nargs="*", help="more flags of tinprep, after --")
+    parser.add_argument("--flags", default="", help='more of tinprep, as --flags="--layout ragged"')
     return parser.parse_args()
 
 
@@ -69,7 +68,7 @@ def main() -> None:
         for text in asked.limits:
             limit = megabytes(text)
             command = [tinprep(), asked.source, "--raw", raw, "--out", out, "--memory", text]
-            took = run([*command, *asked.flags])
+            took = run([*command, *asked.flags.split()])
             peak = max(took.peak_mb, took.tree_mb or 0)
             kept &= peak <= ALLOWED * limit
             print(
