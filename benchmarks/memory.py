@@ -2,8 +2,8 @@
 
 `python benchmarks/memory.py alibaba --scale 0.25 --limits 700MB 1GB 2GB` makes synthetic raw
 files of that share of the data set's size (or takes those in `--raw DIR`), prepares them once for
-each limit, and prints a Markdown table. What is resident is what the kernel counts: mapped files too.
-The exit code is 1 where a peak is above 1.2 times its limit.
+each limit, and prints a Markdown table. What is resident is what the kernel counts: mapped files
+too. The exit code is 1 where a peak is above 1.2 times its limit.
 """
 
 from __future__ import annotations
