@@ -35,11 +35,11 @@ def _bytes(text: str) -> int:
         value = int(float(number) * units[unit])
     except (KeyError, ValueError):
         value = 0
-    if value < 256 << 20:
+    if value < 1:
         raise UsageError(
             "--memory is no amount of memory.",
             where="--memory",
-            expected="at least 256MB, e.g. 2GB",
+            expected="e.g. 2GB or 1500MB",
             got=text,
         )
     return value
@@ -69,7 +69,9 @@ _Buckets = Annotated[
 _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
 ]
-_Memory = Annotated[str, typer.Option(help="Memory to plan for; more makes fewer, larger buckets.")]
+_Memory = Annotated[
+    str, typer.Option(help="Memory to stay within; less than can be kept is refused.")
+]
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
 ]
