@@ -55,6 +55,10 @@ def train(
         str | None, typer.Option(help="Widths of the head. Default: 80,40 and 200,80.")
     ] = None,
     dim: Annotated[int, typer.Option(help="Width of a field's embedding; the paper's A.1.")] = 64,
+    attention_dim: Annotated[
+        int | None,
+        typer.Option(help="The same in din_apart's tables for the attention. Default: --dim."),
+    ] = None,
     clip: Annotated[
         float | None, typer.Option(help="The gradient's largest norm. Default: any.")
     ] = None,
@@ -97,6 +101,7 @@ def train(
             epochs=epochs,
             hidden=None if hidden is None else _widths(hidden),
             dim=dim,
+            attention_dim=attention_dim,
             clip=clip,
             seed=seed,
             device=device,

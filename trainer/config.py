@@ -10,7 +10,7 @@ from typing import Any
 from schemas.errors import UsageError
 
 _POSITIVE = ("evaluations", "patience", "dim", "memory_mb")
-_POSITIVE_OR_NONE = ("epochs", "batch_size", "lr", "threads", "cells", "clip")
+_POSITIVE_OR_NONE = ("epochs", "batch_size", "lr", "threads", "cells", "clip", "attention_dim")
 # A.1's learning rate of each.
 OPTIMIZERS = {"adam": 1e-3, "adagrad": 1e-2}
 
@@ -81,6 +81,7 @@ class TrainConfig:
         evaluations: evaluations on valid per epoch.
         patience: evaluations without a better valid GAUC after which training stops.
         dim: width of each field's embedding (A.1: 64).
+        attention_dim: the same in tables of the attention's own (A.2); None for `dim`.
         hidden: the head's hidden layers.
         cells: the most history cells (rows x longest) computed at a time; changes time and
             memory, not the gradient. None for `Schedule.cells`.
@@ -106,6 +107,7 @@ class TrainConfig:
     evaluations: int = 4
     patience: int = 4
     dim: int = 64
+    attention_dim: int | None = None
     hidden: tuple[int, ...] | None = None
     cells: int | None = None
     memory_mb: int = 2048

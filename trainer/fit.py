@@ -41,7 +41,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         InputError: the data set is missing or damaged.
         ContractError: the data set breaks its contract.
     """
-    choose(config.model, config.encoding)  # before anything is read
+    choose(config.model, config.encoding, config.attention_dim)  # before anything is read
     device = _device(config.device)
     shards = Shards(config.data, memory_mb=config.memory_mb)
     resolved = resolve(config, shards)
@@ -61,13 +61,20 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         "inputs": asdict(inputs),
         "dim": config.dim,
         "hidden": list(schedule.hidden),
+        "attention_dim": config.attention_dim,
     }
     if "valid" in shards.splits:
         _require_gauc(shards, config)
     run = Run(config.run, resolved, force=config.force, resume=config.resume)
     with _settings(config.seed, threads):
-        model = build(config.model, encoding, inputs, dim=config.dim, hidden=schedule.hidden)
-        model = model.to(device)
+        model = build(
+            config.model,
+            encoding,
+            inputs,
+            dim=config.dim,
+            hidden=schedule.hidden,
+            attention_dim=config.attention_dim,
+        ).to(device)
         return Training(config, schedule, shards, model, device, run, built, on_event).go()
 
 
