@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from pipeline import cli_look, cli_train
+from pipeline import cli_look, cli_reproduce, cli_train
+from pipeline import demo as demos
 from pipeline.cli_errors import told_errors
 from pipeline.cli_progress import progress
 from schemas.errors import UsageError
@@ -30,9 +31,7 @@ synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, s
 app.add_typer(synthesize, name="synthesize")
 cli_look.add_to(app)
 cli_train.add_to(app)
-
-_DEMO_SCALE = 0.05
-_ALIBABA_DEMO_SCALE = 0.01
+cli_reproduce.add_to(app)
 
 
 def _bytes(text: str) -> int:
@@ -143,7 +142,7 @@ def amazon(
 
         if demo:
             raw, out = _demo("amazon", raw, out)
-            _synthesize_amazon(raw, _DEMO_SCALE, seed=0, category=category)
+            _synthesize_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         config = AmazonConfig(
             out=out or Path("data/amazon"),
             raw=raw,
@@ -240,7 +239,7 @@ def alibaba(
             )
         if demo:
             raw, out = _demo("alibaba", raw, out)
-            _synthesize_alibaba(raw, _ALIBABA_DEMO_SCALE, seed=0)
+            _synthesize_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         config = AlibabaConfig(
             out=out or Path("data/alibaba"),
             raw=raw,
@@ -269,7 +268,8 @@ def _demo(name: str, raw: Path | None, out: Path | None) -> tuple[Path, Path]:
     """Where a demo's raw files and data set go."""
     if raw is not None:
         raise UsageError("--demo makes its own raw files.", where="--raw", do="leave it out")
-    return Path(f"data/raw/{name}-demo"), out or Path(f"data/{name}-demo")
+    made, prepared = demos.folders(name)
+    return made, out or prepared
 
 
 def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
