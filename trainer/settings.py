@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from trainer.experiments import MODELS
+from trainer.paper import AMAZON, TABLE1
 from trainer.widths import WIDTHS
 
 
@@ -36,6 +37,7 @@ SETTINGS = {
         "large batches, few epochs, 2 seeds. Shows that the whole path works, not what the "
         "models are worth.",
         seeds=2,
+        models=tuple(TABLE1[AMAZON]),
         training={
             "optimizer": "adam",
             "batch_size": 512,
