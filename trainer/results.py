@@ -76,12 +76,18 @@ def describe(
 
 
 def write(about: dict[str, Any], docs: Path) -> Path:
-    """Write `about.json`, with the checksums of the tables, and the page; returns its path."""
+    """Write `about.json`, with the checksums of the tables, and the page; returns its path.
+
+    The date of an earlier writing stands where nothing else has changed since.
+    """
     folder = docs / FOLDER
     names = [name for made in about["made"] for name in made["csv"]]
     about = about | {"sha256": {name: _sha256(folder / name) for name in names}}
-    text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-    _put(folder / ABOUT, text)
+    about = json.loads(json.dumps(about))
+    if (folder / ABOUT).exists():
+        before = _read(docs)
+        about = before if before | {"date": about["date"]} == about else about
+    _put(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
     return render(docs)
 
 

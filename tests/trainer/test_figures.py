@@ -135,3 +135,25 @@ def test_a_map_of_one_value_has_no_range(data, tmp_path):
     found = fig1(data, tmp_path, Shown("c3", top=2))
     flat = replace(found, values=np.full(found.values.shape, 3.0)).normalised()
     assert not flat.values.any()
+
+
+def test_fig1_of_beauty_shows_both_patterns_of_the_paper(beauty_out, tmp_path):
+    """2.1, in the figure's own numbers: own category strongest, and less with each position."""
+    found = fig1(beauty_out, tmp_path, everything=False, threads=1)
+    table = lines(tmp_path / "fig1.csv")
+    values = {(r["category"], int(r["place"])): float(r["value"]) for r in table}
+    assert (found.category, len(values)) == ("Attribute 34", 50)
+    own = np.array([values[found.category, p] for p in range(1, 11)])
+    # Decay: an order of magnitude from the newest behaviour to the oldest ones.
+    assert own[0] > 1.8 * own[1] > 1.8 * own[3]
+    assert own[0] > 8 * own[5:].mean()
+    assert np.corrcoef(np.log(np.arange(1, 11)), np.log(own))[0, 1] < -0.9
+    # Own category: the strongest at the newest place, and of all that speak for the target also
+    # in sum. One category speaks against it nearly as loudly; the paper's measure has no sign.
+    against = found.against()
+    newest = found.values[:, 0]
+    assert newest.argmax() == found.own
+    sums = np.where(against, 0.0, found.values).sum(1)
+    assert sums.argmax() == found.own
+    assert sums[found.own] > 4 * np.sort(sums)[-2]
+    assert against.sum(1).max() == 10
