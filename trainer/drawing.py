@@ -104,11 +104,7 @@ def draw_maps(maps: Sequence[CorrelationMap], titles: Sequence[str], stem: Path)
             axis.set_yticklabels([])
         else:
             axis.set_ylabel("behaviour's category")
-        # The lowest panel of a column carries what all of it shares.
-        if i + across >= len(maps):
-            axis.set_xlabel(_place_label(maps[0]))
-        else:
-            axis.set_xticklabels([])
+    figure.supxlabel(_place_label(maps[0]), fontsize=10)
     label = "share of each map's range" if unit == "share of range" else unit
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
     bar.set_label("mutual information, " + label if "bits" in unit else label)

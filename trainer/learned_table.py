@@ -28,6 +28,7 @@ COLUMNS = {
     "pearson_sd": "sd",
     "own_first": "own category first at",
     "places": "of places",
+    "spread": "largest / least",
     "gauc": "GAUC",
     "gauc_sd": "sd",
 }
@@ -51,7 +52,15 @@ class Learned:
     @property
     def own_first(self) -> int:
         """At how many places the targets' own category has the largest mean."""
-        return int((self.map.values.argmax(0) == self.map.own).sum())
+        known = np.isfinite(self.map.values)
+        first = np.where(known, self.map.values, -np.inf).argmax(0) == self.map.own
+        return int((first & known[self.map.own]).sum())
+
+    @property
+    def spread(self) -> float | None:
+        """The largest cell of the map over the least; None where that is 0, e.g. after min-max."""
+        least, largest = np.nanmin(self.map.values), np.nanmax(self.map.values)
+        return float(largest / least) if least > 0 else None
 
     def row(self) -> dict[str, Cell]:
         """The line's own columns."""
@@ -65,6 +74,7 @@ class Learned:
             "pearson_sd": sd,
             "own_first": self.own_first,
             "places": len(self.map.places),
+            "spread": self.spread,
             "gauc": gauc,
             "gauc_sd": gauc_sd,
         }
@@ -134,7 +144,8 @@ def table2(
     notes.append(
         "Pearson: correlation of what was learned (Eq. 4) with the CTC (Eq. 1) on the row of the "
         "targets' own category, for each seed; `-`: what was learned is the same at all places. "
-        f"Own category first: at how many places it has the largest mean over seeds. {SD}"
+        "Own category first: at how many places it has the largest mean over seeds. Largest / "
+        f"least: of the map's cells, so 1 is a map without any pattern. {SD}"
     )
     if shown.released:
         notes.append("As released: the category's part of the embeddings alone, min-max.")

@@ -34,14 +34,14 @@ SETTINGS = {
     "paper": Setting("A.1: the data set's optimizer, batch and epochs, 5 seeds.", seeds=5),
     "small": Setting(
         "Under half an hour for everything, on the demo data and 2 cores: narrow embeddings, "
-        "large batches, few epochs, 2 seeds. Shows that the whole path works, not what the "
+        "one epoch, 2 seeds. Shows that the whole path works, not what the "
         "models are worth.",
         seeds=2,
         models=tuple(TABLE1[AMAZON]),
         training={
             "optimizer": "adam",
-            "batch_size": 512,
-            "epochs": 2,
+            "batch_size": 256,
+            "epochs": 1,
             "dim": 16,
             "evaluations": 2,
             "patience": 2,

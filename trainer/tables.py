@@ -20,6 +20,7 @@ _FORMATS = {
     "p": ".2g",
     "pearson": ".3f",
     "pearson_sd": ".3f",
+    "spread": ".3g",
 }
 _LEAST_P = 1e-4
 # In Markdown these are the heading of a data set's part.

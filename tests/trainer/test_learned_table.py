@@ -54,7 +54,7 @@ def test_each_line_is_its_own_seeds(made):
 
 
 def test_the_maps_are_means_over_seeds_on_one_colour_scale(made):
-    trials, _, folder = made
+    trials, table, folder = made
     (data,) = trials.data_sets
     truth = correlate(data, "c3", top=3, positions=5)
     runs = [trials.runs / f"data-tin-tte-p-{seed}" for seed in (0, 1)]
@@ -63,6 +63,7 @@ def test_the_maps_are_means_over_seeds_on_one_colour_scale(made):
         rows = list(csv.DictReader(file))
     assert {row["map"] for row in rows} == {"CTC", "tin (tte-p)", "din_dot", "sasrec (coe)"}
     mine = [float(row["value"]) for row in rows if row["map"] == "tin (tte-p)"]
+    assert table.rows[0]["spread"] == pytest.approx(max(mine) / min(mine))
     assert mine == pytest.approx(mean.flatten().tolist(), rel=1e-6)
     for name in ("CTC", "tin (tte-p)"):
         shares = [float(row["share_of_range"]) for row in rows if row["map"] == name]
