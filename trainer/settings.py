@@ -34,12 +34,12 @@ SETTINGS = {
     "paper": Setting("A.1: the data set's optimizer, batch and epochs, 5 seeds.", seeds=5),
     "small": Setting(
         "Under half an hour for everything, on the demo data and 2 cores: narrow embeddings, "
-        "one epoch, 2 seeds. Shows that the whole path works, not what the "
-        "models are worth.",
+        "one epoch, 2 seeds. Shows that the whole path works, not what the models are worth.",
         seeds=2,
         models=tuple(TABLE1[AMAZON]),
         training={
             "optimizer": "adam",
+            "lr": 3e-3,
             "batch_size": 256,
             "epochs": 1,
             "dim": 16,
