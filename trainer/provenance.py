@@ -51,7 +51,7 @@ def settings_of(trials: Trials, shards: Shards) -> str:
     seeds = "seed 0" if trials.seeds == 1 else f"seeds 0 to {trials.seeds - 1}"
     return (
         f"{name_of(shards.out)}: {chosen.optimizer}, learning rate {chosen.lr:g}, batch "
-        f"{chosen.batch_size:,}, at most {chosen.epochs} epochs, {config.dim} numbers a field, "
+        f"{chosen.batch_size:,}, epochs: at most {chosen.epochs}, {config.dim} numbers a field, "
         f"{seeds}; weights chosen on valid where there is one, figures of test."
     )
 
