@@ -117,7 +117,7 @@ def reproduce(
         from trainer.reproduce import NAMES, Request
         from trainer.reproduce import reproduce as make
         from trainer.results import describe, write
-        from trainer.settings import SETTINGS
+        from trainer.sizes import SETTINGS
         from trainer.trials import Trials
 
         _require("NAME", name, (*NAMES, "all"))

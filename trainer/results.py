@@ -23,7 +23,7 @@ from trainer.provenance import name_of, title_of
 from trainer.recipes import RECIPES, Recipe
 from trainer.reproduce import Made
 from trainer.runs import METRICS, atomically
-from trainer.settings import SETTINGS
+from trainer.sizes import SETTINGS
 from trainer.tables import Table, read_rows
 from trainer.trials import Trials
 

@@ -20,7 +20,7 @@ from trainer.data import Shards
 from trainer.recipes import RECIPES
 from trainer.reproduce import NAMES
 from trainer.results import BEGIN, END, excerpt, page, put_excerpt, stale
-from trainer.settings import SETTINGS
+from trainer.sizes import SETTINGS
 from trainer.tables import read_rows
 from trainer.trials import Trials
 
