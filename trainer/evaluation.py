@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,12 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import ContractError, UsageError
 from schemas.manifest import NAME
 from trainer.data import Shards
 from trainer.metrics import Metrics
 from trainer.models import InterestModel, inputs_of
-from trainer.runs import CONFIG, atomically, load
+from trainer.runs import CONFIG, atomically, load, read_json
 from trainer.scoring import logits, score_by_length
 
 _ROW_GROUP = 131_072
@@ -155,17 +154,7 @@ def _scores(
 
 def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
-    path = run / CONFIG
-    try:
-        return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise InputError(
-            "The run's config cannot be read.",
-            where=path,
-            expected="the folder of a run",
-            got=str(error),
-            do="name the data set",
-        ) from None
+    return Path(read_json(run / CONFIG, ("data",), do="name the data set")["data"])
 
 
 def alike(model: InterestModel, data: Path) -> Shards:
