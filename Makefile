@@ -6,7 +6,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test test-lowest check train bench clean
+.PHONY: help setup test test-lowest check train bench docs docs-check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,6 +45,13 @@ bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
 	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
+
+docs: $(READY) ## measure docs/results.md anew, on the demo data: under half an hour on 2 cores
+	$(BIN)/tinprep reproduce all --setting small --out docs
+	$(BIN)/tinprep results docs --readme README.md
+
+docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
+	$(BIN)/tinprep results docs --readme README.md --check
 
 clean: ## remove what the targets above made, but not data/
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

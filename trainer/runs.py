@@ -200,6 +200,7 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
         inputs,
         dim=built["dim"],
         hidden=tuple(built["hidden"]),
+        attention_dim=built.get("attention_dim"),
     )
     model.load_state_dict(weights)
     return model.to(device).eval()
