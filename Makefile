@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test check train bench clean
+.PHONY: help setup test check train bench fuzz coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -38,6 +38,21 @@ bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
 	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
+
+fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz.run --runs $(or $(RUNS),10000)
+
+coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+audit: $(READY) ## look the installed versions up among known vulnerabilities (needs the network)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -95,7 +95,13 @@ _WORDS = (
 
 
 def _target(name: str, layout: tuple[Column, ...], reader: Any, *seeds: bytes) -> Target:
-    return Target(name, (*seeds, b"\n".join(seeds)), _WORDS, partial(read, name, layout, reader))
+    return Target(
+        name,
+        (*seeds, b"\n".join(seeds)),
+        _WORDS,
+        partial(read, name, layout, reader),
+        lambda line: columns.read_line(line, layout),
+    )
 
 
 TARGETS = (

@@ -37,14 +37,22 @@ def read(data: bytes) -> int:
     return 1
 
 
-TARGET = Target(
-    "gzip",
-    seeds=(
-        gzip.compress(_LINES, mtime=0),
-        gzip.compress(_LINES[:50], mtime=0) + gzip.compress(b"last", mtime=0) + b"\0" * 20,
-        gzip.compress(b"x" * 9_000 + b"\n" + _LINES, compresslevel=1, mtime=0),
-        gzip.compress(b"", mtime=0),
+TARGETS = (
+    Target(
+        "gzip",
+        seeds=(
+            gzip.compress(_LINES, mtime=0),
+            gzip.compress(_LINES[:50], mtime=0) + gzip.compress(b"last", mtime=0) + b"\0" * 20,
+            gzip.compress(b"x" * 9_000 + b"\n" + _LINES, compresslevel=1, mtime=0),
+            gzip.compress(b"", mtime=0),
+        ),
+        words=(
+            b"\x1f\x8b\x08",
+            b"\x1f\x8b\x08\x1f",
+            b"\0" * 8,
+            b"\xff" * 4,
+            b"\x01\x00\x00\xff\xff",
+        ),
+        read=read,
     ),
-    words=(b"\x1f\x8b\x08", b"\x1f\x8b\x08\x1f", b"\0" * 8, b"\xff" * 4, b"\x01\x00\x00\xff\xff"),
-    read=read,
 )

@@ -9,6 +9,7 @@ import polars as pl
 
 from fuzz.target import Target, numbered, written
 from pipeline.sources.amazon_parse import read_meta
+from pipeline.sources.python_literal import read_item
 
 _GOOD = (
     b"{'asin': '0528881469', 'title': \"it's\", 'price': 12.5, 'related': {'also': ['a', 'b']}, "
@@ -57,17 +58,53 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
 
 
-TARGET = Target(
-    "meta",
-    seeds=(
-        _GOOD,
-        b"\n".join([b"{'asin': 'B1'}", _GOOD, b"", b"{'asin': 5}", b"__import__('os').system('x')"]),
-        b"{'categories': [[\"a'b\"], []], 'description': \"'categories': [['No']]\", 'asin': 'B2'}\r",
+TARGETS = (
+    Target(
+        "meta",
+        seeds=(
+            _GOOD,
+            b"\n".join(
+                [b"{'asin': 'B1'}", _GOOD, b"", b"{'asin': 5}", b"__import__('os').system('x')"]
+            ),
+            b"{'categories': [[\"a'b\"], []], 'text': \"'categories': [['No']]\", 'asin': 'B2'}\r",
+        ),
+        words=(
+            *(
+                b"'asin': ",
+                b"'categories': ",
+                b"[['",
+                b"']]",
+                b", ",
+                b"': ",
+                b"None",
+                b"True",
+                b"u'",
+            ),
+            *(
+                b"b'",
+                b"'''",
+                b"\\x27",
+                b"\\'",
+                b"\\N{DASH}",
+                b"\\ud800",
+                b"1_0",
+                b"00",
+                b"1j",
+                b"()",
+            ),
+            *(
+                b"lambda: ",
+                b"__import__('os')",
+                b"{**{}}",
+                b"#",
+                b"\n",
+                b"\\\n",
+                b" + ",
+                b"f'{1}'",
+                _GOOD,
+            ),
+        ),
+        read=read,
+        alone=read_item,
     ),
-    words=(
-        *(b"'asin': ", b"'categories': ", b"[['", b"']]", b", ", b"': ", b"None", b"True", b"u'"),
-        *(b"b'", b"'''", b"\\x27", b"\\'", b"\\N{DASH}", b"\\ud800", b"1_0", b"00", b"1j", b"()"),
-        *(b"lambda: ", b"__import__('os')", b"{**{}}", b"#", b"\n", b"\\\n", b" + ", b"f'{1}'", _GOOD),
-    ),
-    read=read,
 )

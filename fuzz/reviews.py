@@ -7,6 +7,7 @@ from typing import Any
 
 from fuzz.target import Target, numbered, written
 from pipeline.sources.amazon_parse import read_reviews
+from pipeline.sources.review_json import read_review
 
 _GOOD = b'{"reviewerID": "A2IBPI20UZIR0U", "asin": "0528881469", "unixReviewTime": 1370131200}'
 
@@ -40,7 +41,7 @@ def _exact(line: bytes) -> tuple[str, str, int] | None:
     user, item, time = (value.get(key) for key in ("reviewerID", "asin", "unixReviewTime"))
     user, item = (str(key) if type(key) is int else key for key in (user, item))
     for key in (user, item):
-        if not isinstance(key, str) or not key or not key.isascii() and not _storable(key):
+        if not isinstance(key, str) or not key or (not key.isascii() and not _storable(key)):
             return None
     return (user, item, time) if type(time) is int and 0 <= time < 1 << 63 else None
 
@@ -64,17 +65,47 @@ def _storable(text: str) -> bool:
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 
-TARGET = Target(
-    "reviews",
-    seeds=(
-        _GOOD,
-        b"\n".join([_GOOD, b"{", b"", _GOOD.replace(b"A2", b'\\u00e9\\"'), b"[1, {}]", b"\xff"]),
-        _GOOD[:-1] + b', "helpful": [2, 3], "overall": 5.0, "x": {"y": null}, "asin": true}\r',
+TARGETS = (
+    Target(
+        "reviews",
+        seeds=(
+            _GOOD,
+            b"\n".join(
+                [_GOOD, b"{", b"", _GOOD.replace(b"A2", b'\\u00e9\\"'), b"[1, {}]", b"\xff"]
+            ),
+            _GOOD[:-1] + b', "helpful": [2, 3], "overall": 5.0, "x": {"y": null}, "asin": true}\r',
+        ),
+        words=(
+            *(
+                b'"reviewerID": ',
+                b'"asin": ',
+                b'"unixReviewTime": ',
+                b"null",
+                b"true",
+                b"1e5",
+                b"-0",
+            ),
+            *(
+                b"9223372036854775807",
+                b"9223372036854775808",
+                b"\\ud800",
+                b"\\u0041",
+                b"NaN",
+                b"\n",
+            ),
+            *(
+                b"[[[[[[[[",
+                b'{"a":',
+                b"}",
+                b", ",
+                b'"',
+                _GOOD,
+                b"\xed\xa0\x80",
+                b"\r\n",
+                b"\xef\xbb\xbf",
+            ),
+        ),
+        read=read,
+        alone=read_review,
     ),
-    words=(
-        *(b'"reviewerID": ', b'"asin": ', b'"unixReviewTime": ', b"null", b"true", b"1e5", b"-0"),
-        *(b"9223372036854775807", b"9223372036854775808", b"\\ud800", b"\\u0041", b"NaN", b"\n"),
-        *(b"[[[[[[[[", b'{"a":', b"}", b", ", b'"', _GOOD, b"\xed\xa0\x80", b"\r\n", b"\xef\xbb\xbf"),
-    ),
-    read=read,
 )

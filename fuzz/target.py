@@ -33,12 +33,15 @@ class Target:
         words: what its format is made of, to mutate with.
         read: reads the input and asserts what is promised of the result; it gives how many inputs
             of the reader the bytes held, e.g. lines.
+        alone: for a format of lines, whose inputs may be joined and read together: the exact
+            reader of one line, by which the search is guided.
     """
 
     name: str
     seeds: tuple[bytes, ...]
     words: tuple[bytes, ...]
     read: Callable[[bytes], int]
+    alone: Callable[[str], object] | None = None
 
     def check(self, data: bytes) -> int:
         """Hold the reader to its promises on one input; how many inputs of the reader it held.

@@ -169,6 +169,14 @@ def parse(raw: object, path: Path) -> Manifest:
             "steps": [Step(**x) for x in raw["steps"]],
         }
     )
+    bins = manifest.bins
+    if (len(bins.edges_s), len(bins.train_counts)) != (bins.count - 1, bins.count):
+        raise ContractError(
+            "The manifest's bins do not agree.",
+            where=path,
+            expected=f"bins.count - 1 edges_s and bins.count train_counts, {bins.count} bins",
+            got=f"{len(bins.edges_s)} edges_s and {len(bins.train_counts)} train_counts",
+        )
     _check_names(manifest, path)
     return manifest
 

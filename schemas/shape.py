@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import is_dataclass
 from functools import cache
 from math import isfinite
-from types import NoneType
+from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 _LIMIT = 1 << 63
@@ -44,7 +44,7 @@ def misfit(value: Any, kind: Any, at: str = "") -> tuple[str, str, str] | None:
     Args:
         value: what JSON holds.
         kind: a dataclass, whose fields are the keys of an object; `list[X]`; `dict[str, X]`; `str`,
-            `bool`, `int` (of 64 bits), `float` (finite) or `Any`.
+            `bool`, `int` (of 64 bits), `float` (finite), one of these `| None`, or `Any`.
         at: the place of `value`, for the answer.
 
     Returns:
@@ -60,6 +60,8 @@ def misfit(value: Any, kind: Any, at: str = "") -> tuple[str, str, str] | None:
             return at, f"an object with just {', '.join(hints)}", f"{', '.join(value)!a}"[:200]
         return _first((value[name], of, f"{at}.{name}") for name, of in hints.items())
     origin = get_origin(kind)
+    if origin is UnionType:
+        return None if value is None else misfit(value, get_args(kind)[0], at)
     if origin is list:
         if not isinstance(value, list):
             return at, _NAMES[list], _told(value)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import NAME
+from schemas.shape import decode
 from trainer.data import Shards
 from trainer.metrics import Metrics
 from trainer.models import InterestModel, inputs_of
@@ -157,15 +157,18 @@ def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
     path = run / CONFIG
     try:
-        return Path(json.loads(path.read_text(encoding="utf-8"))["data"])
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+        data = decode(path.read_text(encoding="utf-8"))["data"]
+        if not isinstance(data, str) or not data.isprintable():
+            raise ValueError(f"the data set {data!a}"[:200])
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(
             "The run's config cannot be read.",
             where=path,
             expected="the folder of a run",
-            got=str(error),
+            got=str(error)[:200],
             do="name the data set",
         ) from None
+    return Path(data)
 
 
 def alike(model: InterestModel, data: Path) -> Shards:

@@ -15,6 +15,7 @@ import csv
 import json
 import pickle
 import platform
+import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -24,11 +25,17 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError, UsageError
+from schemas.shape import decode
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
 
 CONFIG, LOG, BEST, METRICS = "config.json", "log.csv", "best.pt", "metrics.json"
 LAST = "last.pt"
+# What loading a file that is no checkpoint of ours, or a damaged one, ends in.
+_UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, LookupError, TypeError),
+    *(ValueError, AttributeError, AssertionError, ArithmeticError, struct.error, ImportError),
+)
 # Settings that a run may be resumed without: they change no number.
 _FREE = ("run", "force", "resume", "checkpoint_seconds")
 _LOG_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
@@ -115,13 +122,15 @@ class Run:
     def _require_same_config(self) -> None:
         path = self.folder / CONFIG
         try:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
+            before = decode(path.read_text(encoding="utf-8"))
+            if not isinstance(before, dict):
+                raise ValueError("no object")
+        except (OSError, ValueError) as error:
             raise InputError(
                 "The config of the run to resume cannot be read.",
                 where=path,
                 expected="the config that tinprep wrote",
-                got=str(error),
+                got=str(error)[:200],
                 do="start again with `--force`",
             ) from None
         now = json.loads(json.dumps(self.config))
@@ -193,18 +202,30 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    content = _read(Path(run) / BEST, torch.device(device), ("built", "weights"))
-    built, weights = content["built"], content["weights"]
-    inputs = Inputs.from_plain(built["inputs"])
-    model = build(
+    path = Path(run) / BEST
+    content = _read(path, torch.device(device), ("built", "weights"))
+    try:
+        # First without memory: what the file says of sizes must be what its weights have.
+        with torch.device("meta"):
+            shapes = {n: p.shape for n, p in _rebuilt(content["built"]).state_dict().items()}
+        if shapes != {name: weight.shape for name, weight in content["weights"].items()}:
+            raise ValueError("weights of other shapes than the model's")
+        model = _rebuilt(content["built"])
+        model.load_state_dict(content["weights"])
+    except (*_UNREADABLE, UsageError) as error:
+        raise _unreadable(path, error) from error
+    return model.to(device).eval()
+
+
+def _rebuilt(built: dict[str, Any]) -> InterestModel:
+    """The model that a checkpoint says it is of, with new weights."""
+    return build(
         built["model"],
         built["encoding"],
-        inputs,
+        Inputs.from_plain(built["inputs"]),
         dim=built["dim"],
         hidden=tuple(built["hidden"]),
     )
-    model.load_state_dict(weights)
-    return model.to(device).eval()
 
 
 def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
@@ -220,14 +241,18 @@ def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, 
             got="no such file",
             do="train first, e.g. `tinprep train DATA --run RUN`",
         ) from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise InputError(
-            "The checkpoint cannot be read.",
-            where=path,
-            expected="a checkpoint that tinprep wrote",
-            got=str(error).partition("\n")[0],
-            do="train again",
-        ) from error
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(
+        "The checkpoint cannot be read.",
+        where=path,
+        expected="a checkpoint that tinprep wrote",
+        got=f"{str(error).partition(chr(10))[0]!a}"[:200],
+        do="train again",
+    )
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
