@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from pipeline.shards import TEMPORARY
 
 # Files open besides a spill's own: raw files, shards, libraries.
 _OTHER_FILES = 256
+# Files brought to disk at once: each waits for the disk, none takes a core.
+_WRITERS = 8
 
 
 class Spill:
@@ -52,13 +55,11 @@ class Spill:
         for writer, file in zip(self.writers, self.open, strict=True):
             writer.close()
             file.close()
+        if kind is None:
+            with ThreadPoolExecutor(_WRITERS, "sync") as pool:
+                list(pool.map(_place, self.paths))
         for path in self.paths:
-            if kind is None:
-                with _temporary(path).open("rb") as whole:
-                    os.fsync(whole.fileno())
-                _temporary(path).replace(path)
-            else:
-                _temporary(path).unlink(missing_ok=True)
+            _temporary(path).unlink(missing_ok=True)
 
     def append(self, columns: list[pa.Array], bucket: npt.NDArray[np.integer[Any]]) -> None:
         """Send each row to its bucket.
@@ -78,6 +79,13 @@ class Spill:
                 with self.locks[k]:
                     self.writers[k].write_batch(dealt.slice(begin, end - begin))
             begin = end
+
+
+def _place(path: Path) -> None:
+    """Give a spilled file its name once it is on disk."""
+    with _temporary(path).open("rb") as whole:
+        os.fsync(whole.fileno())
+    _temporary(path).replace(path)
 
 
 def _allow_files(more: int) -> None:

@@ -1,24 +1,18 @@
-"""The command line: parse, build a configuration, call, print."""
+"""The command line: its groups of commands, and how a run of it ends."""
 
 from __future__ import annotations
 
 import os
 import signal
 import sys
+from contextlib import suppress
 from importlib.metadata import version
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 
-from pipeline import cli_look, cli_train
-from pipeline.cli_errors import told_errors
-from pipeline.cli_progress import progress
-from schemas.errors import UsageError
-
-if TYPE_CHECKING:
-    from pipeline.config import AlibabaConfig, AmazonConfig
+from pipeline import cli_look, cli_prepare, cli_synthesize, cli_train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -26,302 +20,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN.",
 )
-synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
-app.add_typer(synthesize, name="synthesize")
-cli_look.add_to(app)
-cli_train.add_to(app)
-
-_DEMO_SCALE = 0.05
-_ALIBABA_DEMO_SCALE = 0.01
-
-
-def _bytes(text: str) -> int:
-    """'2GB', '1500MB' or '1.5g' as bytes."""
-    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    trimmed = text.strip().lower().removesuffix("b").removesuffix("i")
-    number, unit = (trimmed[:-1], trimmed[-1]) if trimmed[-1:] in "kmgt" else (trimmed, "")
-    try:
-        value = int(float(number) * units[unit])
-    except (KeyError, ValueError):
-        value = 0
-    if value < 256 << 20:
-        raise UsageError(
-            "--memory is no amount of memory.",
-            where="--memory",
-            expected="at least 256MB, e.g. 2GB",
-            got=text,
-        )
-    return value
-
-
-def _share(text: str) -> float:
-    """'0.1%' or '0.001' as a share."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise UsageError(
-            "--max-rejected is no share.", where="--max-rejected", expected="e.g. 0.1%", got=text
-        ) from None
-
-
-# What every preparation can be asked; the defaults are in the commands.
-_Bins = Annotated[
-    int, typer.Option(help="Equal-frequency bins of the interval; the paper's 4.4 takes 10.")
-]
-_MaxLen = Annotated[int, typer.Option(help="Behaviours kept of a history, the latest.")]
-_Layout = Annotated[
-    str, typer.Option(help="padded: dense for every reader; ragged: smaller and faster.")
-]
-_Buckets = Annotated[
-    int | None, typer.Option(help="Of users; changes no row. Default: by size and --memory.")
-]
-_Threads = Annotated[
-    int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
-]
-_Memory = Annotated[str, typer.Option(help="Memory to plan for; more makes fewer, larger buckets.")]
-_MaxRejected = Annotated[
-    str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
-]
-_DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
-_Force = Annotated[bool, typer.Option("--force", help="Replace an earlier data set in --out.")]
-_Demo = Annotated[
-    bool, typer.Option("--demo", help="Make synthetic raw files first, and use those.")
-]
-
-
-@app.command()
-def amazon(
-    bins: _Bins = 10,
-    max_len: _MaxLen = 50,
-    layout: _Layout = "padded",
-    negatives: Annotated[
-        int, typer.Option(help="Random negatives for each positive; the paper's A.1 takes 1.")
-    ] = 1,
-    split: Annotated[
-        str, typer.Option(help="tin: train, valid, test; din: no valid, as DIN's scripts.")
-    ] = "tin",
-    category: Annotated[
-        str, typer.Option(help="5-core category, as in the files' names; the paper's by default.")
-    ] = "Electronics",
-    raw: Annotated[
-        Path | None,
-        typer.Option(help="Folder with the raw files, nothing is downloaded. Default: download."),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the data set. Default: data/amazon.")
-    ] = None,
-    ties: Annotated[
-        str, typer.Option(help="Order within one day: the file's, as released, or a seeded hash.")
-    ] = "file",
-    session_gap: Annotated[
-        int, typer.Option(help="Seconds of silence that end a session; a day, as times are days.")
-    ] = 86_400,
-    seed: Annotated[int, typer.Option(help="Of negatives and hashed ties; as released.")] = 1234,
-    buckets: _Buckets = None,
-    threads: _Threads = None,
-    memory: _Memory = "2GB",
-    max_rejected: _MaxRejected = "0.1%",
-    meta: Annotated[
-        bool, typer.Option("--meta/--no-meta", help="Without meta every category is unknown.")
-    ] = True,
-    parity: Annotated[
-        bool,
-        typer.Option(
-            "--parity", help="Rows as the released code makes them: its negatives, all L."
-        ),
-    ] = False,
-    mirror: Annotated[
-        list[str] | None, typer.Option(help="Address tried before the published ones.")
-    ] = None,
-    dry_run: _DryRun = False,
-    force: _Force = False,
-    demo: _Demo = False,
-) -> None:
-    """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
-    with told_errors():
-        from pipeline.config import AmazonConfig
-
-        if demo:
-            raw, out = _demo("amazon", raw, out)
-            _synthesize_amazon(raw, _DEMO_SCALE, seed=0, category=category)
-        config = AmazonConfig(
-            out=out or Path("data/amazon"),
-            raw=raw,
-            category=category,
-            bins=bins,
-            max_len=max_len,
-            layout=layout,
-            negatives=negatives,
-            split=split,
-            ties=ties,
-            session_gap=session_gap,
-            seed=seed,
-            buckets=buckets,
-            threads=threads,
-            memory=_bytes(memory),
-            max_rejected=_share(max_rejected),
-            meta=meta,
-            parity=parity,
-            force=force,
-            mirrors=tuple(mirror or ()),
-        )
-        _prepare(config, dry_run)
-
-
-@app.command()
-def alibaba(
-    split_by_day: Annotated[
-        bool,
-        typer.Option("--split-by-day", help="Last day test, the one before valid; the default."),
-    ] = False,
-    split_at: Annotated[
-        int | None,
-        typer.Option(
-            help="Train before this second, test from it on, no valid; DSIN's is 1494633600, "
-            "which is 08:00 in Beijing."
-        ),
-    ] = None,
-    raw: Annotated[
-        Path | None,
-        typer.Option(
-            help="Folder with the four CSV files, plain or gzipped. Default: data/raw/alibaba, "
-            "or kagglehub where it is installed."
-        ),
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(help="Folder of the data set. Default: data/alibaba.")
-    ] = None,
-    bins: _Bins = 10,
-    max_len: _MaxLen = 50,
-    layout: _Layout = "padded",
-    user_fraction: Annotated[
-        float, typer.Option(help="Below 1: DSIN's sample of the profiles' users; it takes 0.25.")
-    ] = 1.0,
-    timezone: Annotated[str, typer.Option(help="Of the days; the log is Beijing's.")] = (
-        "Asia/Shanghai"
-    ),
-    behaviors: Annotated[
-        str, typer.Option(help="Kinds that count, of pv,cart,fav,buy; DSIN takes page views.")
-    ] = "pv",
-    behaviors_since: Annotated[
-        str,
-        typer.Option(
-            help="From when behaviours count: unix seconds, all, or default: the start of the "
-            "day three days before the first impression's."
-        ),
-    ] = "default",
-    sessions: Annotated[
-        str, typer.Option(help="Sessions x behaviours for DSIN, as it takes them; none for none.")
-    ] = "5x10",
-    session_gap: Annotated[
-        int, typer.Option(help="Seconds of silence that end a session, as in DSIN.")
-    ] = 1_800,
-    min_count: Annotated[
-        int, typer.Option(help="Rarer values are unknown; 1 gives every value an id.")
-    ] = 1,
-    seed: Annotated[int, typer.Option(help="Kept in the manifest; no draw depends on it.")] = 1234,
-    buckets: _Buckets = None,
-    threads: _Threads = None,
-    memory: _Memory = "6GB",
-    max_rejected: _MaxRejected = "0.1%",
-    dry_run: _DryRun = False,
-    force: _Force = False,
-    demo: _Demo = False,
-) -> None:
-    """Taobao's ad log to shards: impressions, what came before each, sessions, ads, profiles."""
-    with told_errors():
-        from pipeline.config import AlibabaConfig
-
-        if split_by_day and split_at is not None:
-            raise UsageError(
-                "--split-by-day and --split-at are two ways to split.",
-                where="--split-at",
-                do="give one of them",
-            )
-        if demo:
-            raw, out = _demo("alibaba", raw, out)
-            _synthesize_alibaba(raw, _ALIBABA_DEMO_SCALE, seed=0)
-        config = AlibabaConfig(
-            out=out or Path("data/alibaba"),
-            raw=raw,
-            bins=bins,
-            max_len=max_len,
-            layout=layout,
-            session_gap=session_gap,
-            seed=seed,
-            buckets=buckets,
-            threads=threads,
-            memory=_bytes(memory),
-            max_rejected=_share(max_rejected),
-            force=force,
-            split_at=split_at,
-            timezone=timezone,
-            behaviors=tuple(name.strip() for name in behaviors.split(",")),
-            behaviors_since=behaviors_since,
-            sessions=sessions,
-            min_count=min_count,
-            user_fraction=user_fraction,
-        )
-        _prepare(config, dry_run)
-
-
-def _demo(name: str, raw: Path | None, out: Path | None) -> tuple[Path, Path]:
-    """Where a demo's raw files and data set go."""
-    if raw is not None:
-        raise UsageError("--demo makes its own raw files.", where="--raw", do="leave it out")
-    return Path(f"data/raw/{name}-demo"), out or Path(f"data/{name}-demo")
-
-
-def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
-    from pipeline import flow, inspection
-
-    if dry_run:
-        Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
-        return
-    with progress() as told:
-        made = flow.prepare(config, told)
-    Console().print(inspection.summary(made, config.out))
-
-
-def _synthesize_amazon(out: Path, scale: float, seed: int, category: str) -> None:
-    from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
-
-    with progress() as told:
-        synthesize_amazon(
-            out, AmazonRecipe(scale=scale, seed=seed), category=category, progress=told
-        )
-
-
-def _synthesize_alibaba(out: Path, scale: float, seed: int) -> None:
-    from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
-
-    with progress() as told:
-        synthesize_alibaba(out, AlibabaRecipe(scale=scale, seed=seed), progress=told)
-
-
-@synthesize.command("amazon")
-def synthesize_amazon_files(
-    out: Annotated[Path, typer.Option(help="Folder for the two files and SYNTHETIC.json.")],
-    scale: Annotated[float, typer.Option(help="1.0 has Electronics' counts.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Another seed, other users.")] = 0,
-    category: Annotated[str, typer.Option(help="Name in the files' names.")] = "Electronics",
-) -> None:
-    """Raw files like Amazon's, with a planted correlation that SYNTHETIC.json states."""
-    with told_errors():
-        _synthesize_amazon(out, scale, seed, category)
-        Console().print(f"synthetic raw files: {out}", highlight=False)
-
-
-@synthesize.command("alibaba")
-def synthesize_alibaba_files(
-    out: Annotated[Path, typer.Option(help="Folder for the four files and SYNTHETIC.json.")],
-    scale: Annotated[float, typer.Option(help="1.0 has the log's counts: 22 GB.")] = 1.0,
-    seed: Annotated[int, typer.Option(help="Another seed, other users.")] = 0,
-) -> None:
-    """Raw files like tianchi 56's, with a planted effect on clicks that SYNTHETIC.json states."""
-    with told_errors():
-        _synthesize_alibaba(out, scale, seed)
-        Console().print(f"synthetic raw files: {out}", highlight=False)
+for commands in (cli_look, cli_train, cli_prepare, cli_synthesize):
+    commands.add_to(app)
 
 
 def _version(asked: bool) -> None:
@@ -356,5 +56,16 @@ def main(argv: list[str] | None = None) -> int:
     return os.EX_OK
 
 
+def run() -> NoReturn:
+    """Run the command line as a process of its own, and end the process."""
+    code = main()
+    with suppress(BrokenPipeError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    # All that must be kept is on disk. Taking down every library's memory and threads in order
+    # would only take time.
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

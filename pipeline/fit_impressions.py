@@ -24,12 +24,13 @@ from pipeline.buckets import (
 )
 from pipeline.config import AlibabaConfig
 from pipeline.engines.local import map_buckets
-from pipeline.partition_impressions import Catalogue, behaviours_of, ids_of
+from pipeline.partition_behaviours import behaviours_of
+from pipeline.partition_impressions import Catalogue
 from pipeline.rows import Windows
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_columns import PROFILE_FIELDS
 from pipeline.split import TRAIN, Days
-from pipeline.tally import Ids, Tally
+from pipeline.tally import Ids, Tally, ids_of
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.manifest import FIRST_ID, UNKNOWN_ID

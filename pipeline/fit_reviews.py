@@ -57,14 +57,16 @@ class Summary:
     Attributes:
         totals: the train split's intervals, counted.
         longest: behaviours of the longest history.
+        behaviours: how many there are.
     """
 
     totals: pl.DataFrame
     longest: int
+    behaviours: int
 
 
-def fit_vocabulary(run: Run, config: AmazonConfig) -> tuple[pa.Table, pa.Table]:
-    """The vocabularies of users and items."""
+def count_values(run: Run, config: AmazonConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """How often each user and each item occurs."""
 
     def count(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
         frame = pl.DataFrame(read_spilled(bucket_path(run.work / "behaviours", bucket)))
@@ -73,10 +75,8 @@ def fit_vocabulary(run: Run, config: AmazonConfig) -> tuple[pa.Table, pa.Table]:
 
     with run.step("fit vocabulary") as rows:
         counts = map_buckets(count, range(run.count), config.workers)
-        users = vocabulary.vocabulary(pl.concat(c[0] for c in counts))
-        items = vocabulary.vocabulary(pl.concat(c[1] for c in counts))
-        rows[0] = int(pl.Series(users["count"]).sum())
-        rows[1] = len(users) + len(items)
+        users, items = (pl.concat(c[k] for c in counts) for k in range(2))
+        rows[:] = int(items["count"].sum()), users.height + items.height
         return users, items
 
 
@@ -165,4 +165,4 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
         totals = intervals.counted(tally)
         rows[:] = sum(f[1] for f in fitted), totals.height
-        return Summary(totals, max(f[0] for f in fitted))
+        return Summary(totals, max(f[0] for f in fitted), rows[0])

@@ -5,16 +5,12 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
-from importlib.metadata import version
 from pathlib import Path
 
-from pipeline import shards
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
+from pipeline.identity import identifying
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
 from schemas.errors import UsageError
@@ -40,15 +36,10 @@ def prepare(
     with run.step("fetch") as rows:
         run.paths = obtain(config)
         rows[:] = len(run.paths), len(run.paths)
-    with alone(config.out):
-        with run.step("checksum"):
-            inputs = [
-                manifest.InputFile(p.name, p.stat().st_size, shards.sha256(p)) for p in run.paths
-            ]
-        key = _key(config, inputs)
+    with alone(config.out), identifying(config, run.paths) as run.identity:
         if (config.out / manifest.NAME).exists():
             done = manifest.load(config.out)
-            if not config.force and done.config.get("key") == key:
+            if not config.force and done.config.get("key") == run.identity().key:
                 shutil.rmtree(run.work, ignore_errors=True)
                 return done
             if not config.force:
@@ -58,8 +49,8 @@ def prepare(
                     do="give another --out, or --force to replace it",
                 )
             clear(config.out)
-        begin(run, key)
-        made = make(run, config, inputs, key)
+        begin(run)
+        made = make(run, config)
         shutil.rmtree(run.work)
         return made
 
@@ -84,12 +75,3 @@ def _steps(config: Config) -> tuple[Callable[..., list[Path]], Callable[..., man
     from pipeline import flow_impressions
 
     return flow_impressions.obtain, flow_impressions.make
-
-
-def _key(config: Config, inputs: list[manifest.InputFile]) -> str:
-    """What the rows are a function of: settings, the files' content, the version."""
-    text = json.dumps(
-        [config.rows_depend_on(), [asdict(i) for i in inputs], manifest.FORMAT, version("tinprep")],
-        sort_keys=True,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()

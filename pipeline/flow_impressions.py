@@ -13,18 +13,16 @@ from pipeline import transform_impressions as transform
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
 from pipeline.lines import estimate_lines
+from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
     fit_users,
-    ordered_bytes,
     output_bytes,
     parse_catalogue,
-    partition_behaviours,
     partition_impressions,
-    spilled_bytes,
 )
 from pipeline.rows import Stored
 from pipeline.sources import alibaba
-from pipeline.sources.synthetic import MARKER
+from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run, check_space, write_rejected
 from schemas import manifest
 from schemas.shards import shard_schema
@@ -54,9 +52,7 @@ def plan(config: AlibabaConfig) -> str:
     )
 
 
-def make(
-    run: Run, config: AlibabaConfig, inputs: list[manifest.InputFile], key: str
-) -> manifest.Manifest:
+def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
     impressions_path = run.paths[0]
     parsed = parse_catalogue(run, config)
@@ -85,7 +81,7 @@ def make(
         profiles,
         stored,
     )
-    results = _transform(run, config, state)
+    results = _transform(run, state, seen.kept)
     refused = {name: vocabulary.arrow(rows) for name, rows in {**parsed.refused, **absent}.items()}
     behaviours_refused = pl.read_parquet(run.work / "refused_behaviours.parquet")
     refused["behavior_log"] = vocabulary.arrow(behaviours_refused)
@@ -129,10 +125,10 @@ def make(
         counts=counts,
         numbers={"price": how},
     )
-    return steps.finish(run, inputs, key, results, content)
+    return steps.finish(run, results, content)
 
 
-def _transform(run: Run, config: AlibabaConfig, fitted: transform.Fitted) -> list[dict[str, Any]]:
+def _transform(run: Run, fitted: transform.Fitted, impressions: int) -> list[dict[str, Any]]:
     """Write each bucket's shards."""
     stored = fitted.stored
     profiles = dict(fitted.profiles)
@@ -161,4 +157,4 @@ def _transform(run: Run, config: AlibabaConfig, fitted: transform.Fitted) -> lis
             "no_history": int((seen.windows.end == seen.windows.start).sum()),
         }
 
-    return steps.write_shards(run, schema, rows_of)
+    return steps.write_shards(run, schema, impressions, rows_of)

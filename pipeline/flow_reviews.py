@@ -15,12 +15,13 @@ from pipeline import intervals, negatives, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import load_columns
 from pipeline.config import AmazonConfig
-from pipeline.fit_reviews import fit_intervals, fit_vocabulary, load, parse_meta
+from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta
+from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored
 from pipeline.sources import amazon
-from pipeline.sources.synthetic import MARKER
+from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run, write_rejected
 from schemas import manifest
 from schemas.errors import InputError
@@ -50,7 +51,7 @@ def plan(config: AmazonConfig) -> str:
         ]
         told = ", ".join(f"{f.name} ({size})" for f, size in zip(wanted, sizes, strict=True))
         return f"would download to {folder}: {told}\nrows, disk and time follow from the files"
-    found = estimate(config, folder / wanted[0].name)
+    found = estimate(config, estimate_lines(folder / wanted[0].name))
     fetched = f"would download {', '.join(absent)}\n" if absent else ""
     return (
         f"{fetched}reviews   about {found.lines:,}\nrows      at most {found.rows:,}\n"
@@ -59,19 +60,18 @@ def plan(config: AmazonConfig) -> str:
     )
 
 
-def make(
-    run: Run, config: AmazonConfig, inputs: list[manifest.InputFile], key: str
-) -> manifest.Manifest:
+def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
     refused = partition(run, config)
-    users, items = fit_vocabulary(run, config)
+    by_user, by_item = count_values(run, config)
+    items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "meta") as beside:
         reading = beside.submit(parse_meta, run, config, items)
+        users = vocabulary.vocabulary(by_user)
         fitted = fit_intervals(run, config, users, items)
         meta = reading.result()
     words = {"user": users, "item": items, "category": meta.categories}
-    steps.write_vocabularies(run, words)
     edges = intervals.edges(fitted.totals, config.bins)
     parity = config.parity
     released = _released(run, len(items)) if parity else None
@@ -79,7 +79,10 @@ def make(
     stored = Stored(edges, max_len, "ragged" if parity else config.layout, config.session_gap)
     state = transform.Fitted({"category": meta.category}, stored, released)
     rules = transform.Rules(config.split, config.negatives, config.seed)
-    results = _transform(run, rules, state)
+    with ThreadPoolExecutor(1, "vocabularies") as beside:
+        writing = beside.submit(steps.write_vocabularies, run, words)
+        results = _transform(run, rules, state, fitted.behaviours)
+        writing.result()
     lines = pl.concat([refused, meta.refused])
     rejected = _write_rejected(run, lines, [x for r in results for x in r["left_out"]])
     if meta.repeated:
@@ -96,7 +99,7 @@ def make(
         rejected=rejected,
         notes=[] if synthetic else amazon.notes(config, words),
     )
-    return steps.finish(run, inputs, key, results, content)
+    return steps.finish(run, results, content)
 
 
 def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
@@ -121,7 +124,9 @@ def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
         return drawn
 
 
-def _transform(run: Run, rules: transform.Rules, fitted: transform.Fitted) -> list[dict[str, Any]]:
+def _transform(
+    run: Run, rules: transform.Rules, fitted: transform.Fitted, behaviours: int
+) -> list[dict[str, Any]]:
     """Write each bucket's shards."""
     schema = shard_schema(amazon.FIELDS, fitted.stored.layout, fitted.stored.max_len)
 
@@ -138,7 +143,7 @@ def _transform(run: Run, rules: transform.Rules, fitted: transform.Fitted) -> li
             "left_out": chosen.left_out.tolist(),
         }
 
-    return steps.write_shards(run, schema, rows_of)
+    return steps.write_shards(run, schema, behaviours, rows_of)
 
 
 def _write_rejected(run: Run, lines: pl.DataFrame, rows: list[int]) -> dict[str, int]:

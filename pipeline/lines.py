@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,7 +59,7 @@ class Block:
 
 def blocks(
     path: Path, block_bytes: int = BLOCK_BYTES, line_limit: int = LINE_LIMIT
-) -> Iterator[Block]:
+) -> Generator[Block]:
     """Yield the file's lines in order, in blocks of about `block_bytes` (at least one line).
 
     Every line is in exactly one block. Gzip is known by its magic, and may have several members.

@@ -1,14 +1,10 @@
-"""Partition: an impression log and a behaviour log, parsed once, into buckets of users."""
+"""Partition: ads and profiles parsed, and an impression log, parsed once, into buckets of users."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -16,24 +12,21 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import shards, vocabulary
-from pipeline.buckets import Spill, bucket_path, numpy_columns, read_spilled
+from pipeline.buckets import Spill, bucket_path, read_spilled
 from pipeline.config import AlibabaConfig
-from pipeline.engines.local import map_buckets, map_stream
-from pipeline.lines import Block, estimate_lines
+from pipeline.engines.local import map_buckets
+from pipeline.lines import estimate_lines
+from pipeline.partition_behaviours import bucket_of, spilled_bytes
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import (
-    behavior_blocks,
-    parse_behaviors,
     read_ads,
     read_impressions,
     read_profiles,
 )
-from pipeline.sources.amazon_parse import REJECTED
-from pipeline.tally import Ids, Tally
+from pipeline.sources.parsed import REJECTED
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
 from schemas.errors import InputError
-from schemas.manifest import UNKNOWN_ID
 
 # For the choice of buckets; measured, rounded up.
 _WORKING_BYTES_A_BEHAVIOUR = 60
@@ -48,19 +41,6 @@ _IMPRESSIONS = pa.schema(
         ("label", pa.int8()),
     ]
 )
-# The user's id; the raw numbers of category and brand, below 0 where they are missing.
-_NARROW = pa.schema(
-    [
-        ("user", pa.int32()),
-        ("time", pa.uint32()),
-        ("category", pa.int32()),
-        ("brand", pa.int32()),
-    ]
-)
-_WIDE = pa.schema([(name, pa.int64()) for name in _NARROW.names])
-_WIDE_FOLDER = "behaviours-wide"
-_MISSING = -1
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
 @dataclass(frozen=True)
@@ -141,8 +121,11 @@ def partition_impressions(
         refused = [pl.DataFrame(schema=REJECTED)]
         read = kept = left_out = 0
         times: list[int] = []
-        with Spill(run.work / "impressions", buckets, _IMPRESSIONS) as spill:
-            for parsed in read_impressions(path):
+        with (
+            Spill(run.work / "impressions", buckets, _IMPRESSIONS) as spill,
+            closing(read_impressions(path, threads=config.workers)) as stream,
+        ):
+            for parsed in stream:
                 read += parsed.rows.height + parsed.rejected.height
                 has_ad = parsed.rows["ad"].is_in(known)
                 rows, absent = parsed.rows.filter(has_ad), parsed.rows.filter(~has_ad)
@@ -188,13 +171,7 @@ def _without_ad(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
 def _spill(spill: Spill, rows: pl.DataFrame, schema: pa.Schema) -> None:
     table = vocabulary.arrow(rows.select(schema.names)).cast(schema)
     columns = [column.combine_chunks() for column in table.columns]
-    spill.append(columns, _bucket_of(rows["user"].to_numpy(), len(spill.paths)))
-
-
-def _bucket_of(user: npt.NDArray[np.int64], buckets: int) -> npt.NDArray[np.uint16]:
-    """The bucket of each raw user number."""
-    mixed = (user.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
-    return (mixed % np.uint64(buckets)).astype(np.uint16)
+    spill.append(columns, bucket_of(rows["user"].to_numpy(), len(spill.paths)))
 
 
 def fit_users(run: Run) -> pa.Table:
@@ -211,113 +188,6 @@ def fit_users(run: Run) -> pa.Table:
         return users
 
 
-def ids_of(words: pa.Table, default: int = UNKNOWN_ID) -> Ids:
-    """The ids of a vocabulary of numbers."""
-    return Ids(words["value"].to_numpy(), words["id"].to_numpy(), default)
-
-
-def partition_behaviours(
-    run: Run,
-    config: AlibabaConfig,
-    users: pa.Table,
-    sample: npt.NDArray[np.int64] | None,
-    since: int,
-) -> dict[str, int]:
-    """Parse the behaviours into the buckets of their users; how many were read and kept.
-
-    Every behaviour that counts is in the vocabularies; only those of users with impressions are
-    in a bucket.
-    """
-    path = run.paths[3]
-
-    def parse() -> dict[str, int]:
-        about = estimate_lines(path)
-        of_user = ids_of(users, 0)
-        sampled = None if sample is None else Ids(sample, np.ones(len(sample), np.int32), 0)
-        categories, brands = Tally(), Tally()
-        refused = [pl.DataFrame(schema=REJECTED)]
-        found = dict.fromkeys(("read", "kept", "left_out", "no_impressions"), 0)
-        one_opens = threading.Lock()
-        with ExitStack() as open_spills:
-            narrow = open_spills.enter_context(Spill(run.work / "behaviours", run.count, _NARROW))
-
-            @cache
-            def opened() -> Spill:
-                return open_spills.enter_context(Spill(run.work / _WIDE_FOLDER, run.count, _WIDE))
-
-            def wide() -> Spill:
-                with one_opens:
-                    return opened()
-
-            def deal(block: Block) -> tuple[pl.DataFrame, dict[str, int]]:
-                parsed = parse_behaviors(block, path.name, config.behaviors)
-                rows = parsed.rows
-                time, user = rows["time"].to_numpy(), rows["user"].to_numpy()
-                counts = time >= since
-                if sampled is not None:
-                    counts &= sampled.of(user) > 0
-                ids = of_user.of(user)
-                category, brand = (rows[n].fill_null(_MISSING).to_numpy() for n in alibaba.FIELDS)
-                categories.add(category[counts])
-                brands.add(brand[counts])
-                kept = counts & (ids > 0)
-                columns = [column[kept] for column in (ids, time, category, brand)]
-                _deal(narrow, wide, columns, _bucket_of(user[kept], run.count))
-                told = int(kept.sum())
-                return parsed.rejected, {
-                    "read": parsed.read + parsed.rejected.height,
-                    "kept": told,
-                    "left_out": parsed.read - int(counts.sum()),
-                    "no_impressions": int(counts.sum()) - told,
-                }
-
-            for rejected, more in map_stream(deal, behavior_blocks(path), config.workers):
-                refused.append(rejected)
-                for name, n in more.items():
-                    found[name] += n
-                run.told("partition behaviours", found["read"], max(about, found["read"]))
-        lines = pl.concat(refused)
-        check_rejected(path, lines, found["read"], config.max_rejected)
-        shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))
-        for name, tally in (("category", categories), ("brand", brands)):
-            shards.write_table(run.work / f"{name}.parquet", vocabulary.arrow(tally.counts()))
-        return found
-
-    with run.step("partition behaviours") as rows:
-        found: dict[str, int] = run.once("behaviours", parse)
-        rows[:] = found["read"], found["kept"]
-        return found
-
-
-def _deal(
-    narrow: Spill,
-    wide: Callable[[], Spill],
-    columns: list[npt.NDArray[Any]],
-    bucket: npt.NDArray[np.uint16],
-) -> None:
-    """Send behaviours to their buckets, in as few bytes as they fit."""
-    fits = all(
-        not len(column) or int(column.max()) <= np.iinfo(kind.type.to_pandas_dtype()).max
-        for column, kind in zip(columns, _NARROW, strict=True)
-    )
-    spill = narrow if fits else wide()
-    arrays = [
-        pa.array(column.astype(kind.type.to_pandas_dtype(), copy=False))
-        for column, kind in zip(columns, spill.schema, strict=True)
-    ]
-    spill.append(arrays, bucket)
-
-
-def spilled_bytes(behaviours: int) -> int:
-    """What the spilled behaviours take on disk."""
-    return behaviours * int(sum(kind.bit_width // 8 for kind in _NARROW.types))
-
-
-def ordered_bytes(behaviours: int) -> int:
-    """What the ordered behaviours take on disk, besides the spilled ones."""
-    return behaviours * 20
-
-
 def output_bytes(config: AlibabaConfig, impressions: int) -> int:
     """What the shards take on disk, with room to spare.
 
@@ -326,12 +196,3 @@ def output_bytes(config: AlibabaConfig, impressions: int) -> int:
     """
     most, length = config.session_shape or (0, 0)
     return impressions * (90 + 20 * config.max_len + 8 * most * length + 2 * most) // 3
-
-
-def behaviours_of(run: Run, bucket: int) -> dict[str, npt.NDArray[Any]]:
-    """A bucket's behaviours as they were spilled: user (id), time, category and brand (raw)."""
-    narrow = numpy_columns(read_spilled(bucket_path(run.work / "behaviours", bucket)))
-    if not (run.work / _WIDE_FOLDER).exists():
-        return narrow
-    wide = numpy_columns(read_spilled(bucket_path(run.work / _WIDE_FOLDER, bucket)))
-    return {name: np.concatenate([narrow[name], wide[name]]) for name in _NARROW.names}

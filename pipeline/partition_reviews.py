@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
-from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -11,9 +12,10 @@ import pyarrow as pa
 from pipeline import shards, vocabulary
 from pipeline.buckets import Spill
 from pipeline.config import AmazonConfig
+from pipeline.engines.local import FOR_EVER
 from pipeline.lines import estimate_lines
 from pipeline.sources import amazon
-from pipeline.sources.amazon_parse import REJECTED
+from pipeline.sources.parsed import REJECTED
 from pipeline.workspace import Run, check_rejected, check_space
 from schemas import tables
 from schemas.errors import InputError
@@ -45,9 +47,8 @@ class Estimate:
     seconds: float
 
 
-def estimate(config: AmazonConfig, reviews: Path) -> Estimate:
-    """Expected rows, disk and time, from the head of the reviews file."""
-    lines = estimate_lines(reviews)
+def estimate(config: AmazonConfig, lines: int) -> Estimate:
+    """Expected rows, disk and time of so many reviews."""
     rows = lines * (1 + config.negatives)
     padded = config.layout == "padded" and not config.parity
     # Neighbouring rows share most of their histories and of their padding, and shrink.
@@ -66,8 +67,9 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     path = run.paths[0]
 
     def parse() -> list[int]:
+        tables.warm_up()
         about = estimate_lines(path)
-        check_space(config.out, estimate(config, path).bytes)
+        check_space(config.out, estimate(config, about).bytes)
         share = config.memory / 2 / config.workers
         count = config.buckets or min(
             4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
@@ -75,26 +77,33 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         refused = [pl.DataFrame(schema=REJECTED)]
         gathered: list[pl.DataFrame] = []
         read = kept = 0
-        with Spill(run.work / "behaviours", count, _SPILLED) as spill:
 
-            def deal() -> None:
-                rows = pl.concat(gathered)
-                gathered.clear()
-                bucket = bucket_of(rows["user"], count)
-                spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
-                columns = [column.combine_chunks() for column in spilled.columns]
-                spill.append(columns, bucket.to_numpy())
+        def deal(parts: list[pl.DataFrame]) -> None:
+            rows = pl.concat(parts)
+            bucket = bucket_of(rows["user"], count)
+            spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
+            columns = [column.combine_chunks() for column in spilled.columns]
+            spill.append(columns, bucket.to_numpy())
 
-            for parsed in amazon.reviews(path, config):
+        with (
+            Spill(run.work / "behaviours", count, _SPILLED) as spill,
+            ThreadPoolExecutor(1, "deal") as dealer,
+            closing(amazon.reviews(path, config)) as stream,
+        ):
+            dealing: Future[None] = dealer.submit(lambda: None)
+            for parsed in stream:
                 gathered.append(parsed.rows)
                 refused.append(parsed.rejected)
                 read += parsed.rows.height + parsed.rejected.height
                 kept += parsed.rows.height
                 if sum(part.height for part in gathered) >= _GATHERED:
-                    deal()
+                    # One batch is dealt while the next is parsed, and no more are held.
+                    dealing.result(FOR_EVER)
+                    dealing, gathered = dealer.submit(deal, gathered), []
                 run.told("partition", read, max(about, read))
+            dealing.result(FOR_EVER)
             if gathered:
-                deal()
+                deal(gathered)
         found = pl.concat(refused)
         check_rejected(path, found, read, config.max_rejected)
         if kept == 0:

@@ -53,12 +53,15 @@ class Content:
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
-def write_shards(run: Run, schema: pa.Schema, make: Callable[[int], Made]) -> list[dict[str, Any]]:
+def write_shards(
+    run: Run, schema: pa.Schema, rows_in: int, make: Callable[[int], Made]
+) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
 
     Args:
         run: the preparation.
         schema: of the shards.
+        rows_in: behaviours or impressions, of all buckets.
         make: a bucket's rows; its summary has at least `lengths`, split -> rows by length.
 
     Returns:
@@ -82,7 +85,7 @@ def write_shards(run: Run, schema: pa.Schema, make: Callable[[int], Made]) -> li
 
     with run.step("transform") as rows:
         results = map_buckets(write, range(run.count), run.config.workers, run.counter("transform"))
-        rows[0] = run.steps[-1].rows_in
+        rows[0] = rows_in
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
 
@@ -95,8 +98,6 @@ def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
 
 def finish(
     run: Run,
-    inputs: list[manifest.InputFile],
-    key: str,
     results: list[dict[str, Any]],
     content: Content,
 ) -> manifest.Manifest:
@@ -104,8 +105,6 @@ def finish(
 
     Args:
         run: the preparation.
-        inputs: the raw files.
-        key: what the rows are a function of.
         results: of `write_shards`.
         content: the rest.
     """
@@ -115,6 +114,7 @@ def finish(
     for shard in written:
         rows[shard.path.split("/")[0]] += shard.rows
     edges, config = content.stored.edges, run.config
+    inputs, key = run.identity()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
     made = manifest.Manifest(
         format=manifest.FORMAT,

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
+
+from schemas.manifest import UNKNOWN_ID
 
 Integers = npt.NDArray[np.integer[Any]]
 
@@ -94,3 +97,8 @@ class Ids:
             return ids
         at = np.minimum(np.searchsorted(self.values, numbers), len(self.values) - 1)
         return np.where(self.values[at] == numbers, self.ids[at], self.default)
+
+
+def ids_of(words: pa.Table, default: int = UNKNOWN_ID) -> Ids:
+    """The ids of a vocabulary of numbers."""
+    return Ids(words["value"].to_numpy(), words["id"].to_numpy(), default)

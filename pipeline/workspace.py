@@ -24,6 +24,7 @@ import pyarrow as pa
 
 from pipeline import shards
 from pipeline.config import Config
+from pipeline.identity import Identity
 from schemas import manifest
 from schemas.errors import EnvironmentFault, InputError, UsageError
 
@@ -43,6 +44,7 @@ class Run:
         config: what to make.
         told: progress: step, done, total.
         paths: the raw files.
+        identity: waits until it is known what the data set is made from.
         steps: what each finished step took.
         count: how many buckets.
     """
@@ -50,6 +52,7 @@ class Run:
     config: Config
     told: Told
     paths: list[Path] = field(default_factory=list)
+    identity: Callable[[], Identity] = field(init=False)
     steps: list[manifest.Step] = field(default_factory=list)
     count: int = 1
 
@@ -57,6 +60,16 @@ class Run:
     def work(self) -> Path:
         """Where unfinished work lies."""
         return self.config.out / WORK
+
+    @property
+    def key_path(self) -> Path:
+        """What the work is of; without it nobody goes on with the work."""
+        return self.work / "key.json"
+
+    def key(self) -> list[Any]:
+        """What the work depends on."""
+        # Polars' hash, which may change with its version, decides on the bucket of a user.
+        return [self.identity().key, self.config.buckets, version("polars")]
 
     def sequences(self, bucket: int) -> Path:
         """A bucket's ordered behaviours."""
@@ -88,7 +101,10 @@ class Run:
         """What `make` returned, as JSON holds it; kept, so that a later run does not make it."""
         marker = self.work / f"{name}.json"
         if not marker.exists():
-            shards.write_json(marker, make())
+            made = make()
+            if not self.key_path.exists():
+                shards.write_json(self.key_path, self.key())
+            shards.write_json(marker, made)
         return json.loads(marker.read_text(encoding="utf-8"))
 
 
@@ -131,16 +147,12 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
-def begin(run: Run, key: str) -> None:
-    """Go on with the work of an interrupted run of the same key and buckets, else start anew."""
-    note = run.work / "key.json"
-    # Polars' hash, which may change with its version, decides on the bucket of a user.
-    wanted = [key, run.config.buckets, version("polars")]
-    found = json.loads(note.read_text()) if note.exists() else None
-    if run.config.force or found != wanted:
+def begin(run: Run) -> None:
+    """Go on with the work of an interrupted run of the same key, else start anew."""
+    key = run.key_path
+    if run.config.force or not key.exists() or json.loads(key.read_text()) != run.key():
         clear(run.config.out)
         run.work.mkdir()
-        shards.write_json(note, wanted)
 
 
 def clear(out: Path) -> None:

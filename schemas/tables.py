@@ -5,6 +5,7 @@ pandera looks at values only in a `DataFrame`, so a table is checked where it is
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -96,6 +97,11 @@ def empty(model: type[pa.DataFrameModel]) -> pl.DataFrame:
     """A table of the model without rows."""
     columns = model.to_schema().columns
     return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
+
+
+def warm_up() -> None:
+    """Load pandera's checks in a thread: the first use takes a tenth of a second otherwise."""
+    threading.Thread(target=check, args=(Rejected, empty(Rejected), ""), daemon=True).start()
 
 
 def check(model: type[pa.DataFrameModel], frame: pl.DataFrame, where: str | Path) -> pl.DataFrame:

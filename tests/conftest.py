@@ -66,6 +66,14 @@ def finished(ended: Ended) -> None:
     assert ended.code == 0, f"exit code {ended.code}\n{ended.out}\n{ended.err}"
 
 
+def refused(ended: Ended, code: int, *said: object) -> None:
+    """Assert how a command was refused, that it says `said`, and that nobody sees a traceback."""
+    assert ended.code == code, ended.err
+    assert "Traceback" not in ended.err
+    for text in said:
+        assert "".join(str(text).split()) in ended.closed_up, f"{text!r} is not in\n{ended.err}"
+
+
 def reviews_file(folder: Path, category: str = "Beauty") -> Path:
     """Where the reviews of `category` are."""
     return folder / f"reviews_{category}_5.json.gz"
@@ -127,6 +135,12 @@ def no_network() -> Iterable[None]:
         for name in ("NO_PROXY", "no_proxy"):
             patch.setenv(name, "127.0.0.1,localhost")
         yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for all tests of a module: what one of them leaves, the next may write over."""
+    return tmp_path_factory.mktemp("files")
 
 
 @pytest.fixture(scope="session")

@@ -133,8 +133,9 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes, answer: Answer, request: Request) -> None:
         cut = answer.drop_at if answer.drop_at is not None else answer.stall_at
         piece = body if cut is None else body[:cut]
-        self.wfile.write(piece)
+        # Before it is sent: a client that has it all may look at once.
         request.sent = len(piece)
+        self.wfile.write(piece)
         if answer.stall_at is not None:
             self.server.stalled.set()
             self.server.closing.wait(10)

@@ -10,7 +10,7 @@ import pytest
 from schemas.manifest import NAME, load
 from tests.alibaba_made import RawLog, alibaba, read_made, write_csv
 from tests.alibaba_oracle import FILES
-from tests.conftest import Ended, finished
+from tests.conftest import finished, refused
 
 DAY = 86_400
 NIGHT = 1_494_000_000  # 2017-05-06 00:00 in Beijing
@@ -25,14 +25,6 @@ GOOD = RawLog(
     profiles=[(u, 1, 2, 1, 3, None, 3, 0, None) for u in range(60)],
     behaviours=[(u, NIGHT + 97 * n + u, "pv", n % 3, n % 5) for u in range(40) for n in range(30)],
 )
-
-
-def refused(ended: Ended, code: int, *said: object) -> None:
-    """Assert how a command was refused, that it says `said`, and that nobody sees a traceback."""
-    assert ended.code == code, ended.err
-    assert "Traceback" not in ended.err
-    for text in said:
-        assert "".join(str(text).split()) in ended.closed_up, f"{text!r} is not in\n{ended.err}"
 
 
 @pytest.fixture

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 import gzip
-import os
+from collections.abc import Generator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,24 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from pipeline.engines.local import map_stream
+from pipeline.lines import BLOCK_BYTES
 from pipeline.sources import alibaba_columns as columns
 from pipeline.sources import alibaba_rows
 from pipeline.sources.alibaba_columns import BTAGS, Column, Kind, read_line
 from pipeline.sources.alibaba_parse import (
     ParsedBehaviors,
+    behavior_blocks,
+    parse_behaviors,
     read_ads,
-    read_behaviors,
     read_impressions,
     read_profiles,
 )
 from pipeline.sources.alibaba_scan import LEAD, scan
-from pipeline.sources.amazon_parse import NOT_UTF8, TOO_LONG, Parsed
+from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Parsed
 from schemas.errors import InputError
+from tests.conftest import SHARED
 
-SHARED = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
 KUAIRAND = SHARED / "data" / "kuairand_tianchi"
 
 Rows = list[tuple[Any, ...]]
@@ -54,6 +58,14 @@ ODD = [
     *("é".encode(), "١".encode(), "１".encode(), b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf1"),
     *(b"0.1", b"170.0", b"99999999.99", b"0.30000000000000004", b"2", b"1,", b",", b"1.5.2", b"-"),
 ]
+
+
+def read_behaviors(
+    path: Path, wanted: tuple[str, ...], block_bytes: int = BLOCK_BYTES, threads: int = 1
+) -> Generator[ParsedBehaviors]:
+    """The behaviour log as the flow reads it."""
+    parse = partial(parse_behaviors, file=path.name, behaviors=wanted)
+    return map_stream(parse, behavior_blocks(path, block_bytes), threads)
 
 
 def header(layout: tuple[Column, ...]) -> bytes:
@@ -105,11 +117,6 @@ def files(draw: st.DrawFn, layout: tuple[Column, ...]) -> list[bytes]:
             line = line[:at] + bytes([byte]) + line[at + draw(st.integers(0, 1)) :]
         lines.append(line)
     return lines
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("alibaba")
 
 
 def read_as_expected(
@@ -325,7 +332,7 @@ def test_stopping_early_ends_the_threads(folder: Path) -> None:
     path.write_bytes(b"\n".join([header(columns.BEHAVIORS), *[b"1,2,pv,3,4"] * 1_000]))
     stream = read_behaviors(path, ("pv",), 50, 2)
     assert isinstance(next(stream), ParsedBehaviors)
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     with pytest.raises(StopIteration):
         next(stream)
 

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from schemas.manifest import NAME, load
-from tests.conftest import Ended, amazon, finished, meta_file, reviews_file, write_raw
+from tests.conftest import amazon, finished, meta_file, refused, reviews_file, write_raw
 from tests.oracle import Review
 
 META: list[tuple[str, str | None]] = [(f"B{n}", "Red") for n in range(9)]
@@ -17,14 +17,6 @@ GOOD: list[Review | None] = [
     Review(f"A{u}", f"B{(u + n) % 9}", 86_400 * n) for u in range(40) for n in range(5)
 ]
 USAGE, INPUT = 2, 3
-
-
-def refused(ended: Ended, code: int, *said: object) -> None:
-    """Assert how a command was refused, that it says `said`, and that nobody sees a traceback."""
-    assert ended.code == code, ended.err
-    assert "Traceback" not in ended.err
-    for text in said:
-        assert "".join(str(text).split()) in ended.closed_up, f"{text!r} is not in\n{ended.err}"
 
 
 def test_truncated_gzip(tmp_path: Path) -> None:

@@ -20,11 +20,6 @@ TEXT = b"\n".join(LINES) + b"\n"
 ZIPPED = gzip.compress(TEXT, mtime=0)
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("lines")
-
-
 @settings(max_examples=300, deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=12).map(lambda b: b.replace(b"\n", b"\r")), max_size=30),
@@ -193,7 +188,7 @@ def test_leaving_early_stops_the_decompressor(folder: Path) -> None:
     stream = blocks(path, 1_000)
     next(stream)
     assert threading.active_count() == before + 1
-    stream.close()  # type: ignore[attr-defined]
+    stream.close()
     give_up = time.monotonic() + 20
     while threading.active_count() > before:
         assert time.monotonic() < give_up
@@ -224,7 +219,7 @@ def test_an_abandoned_stream_waits_for_no_thread(tmp_path: Path) -> None:
         ended = threading.Event()
 
         def end() -> None:
-            stream.close()  # type: ignore[attr-defined]
+            stream.close()
             ended.set()
 
         _thread.start_new_thread(end, ())

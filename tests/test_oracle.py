@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import random
 import subprocess
@@ -19,6 +18,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.shards import shard_schema
+from tests.conftest import SHARED
 from tests.oracle import (
     SPLITS,
     Expected,
@@ -35,7 +35,7 @@ from tests.oracle import (
 from tests.released import as_released, read_meta, read_reviews, released
 
 ROOT = Path(__file__).parent.parent
-SHARED = Path(os.environ.get("TINPREP_SHARED", ROOT.parent / "shared"))
+
 BEAUTY = SHARED / "data" / "amazon_beauty"
 DAY = 86_400
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import ast
 import gzip
 import json
-import os
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,6 +20,7 @@ from pipeline.sources.synthetic import MARKER, AmazonRecipe, AmazonSizes, synthe
 from pipeline.sources.synthetic_law import Draw, draw_reviews, history_lengths
 from schemas.errors import EnvironmentFault, UsageError
 from schemas.expected import AMAZON_COUNTS
+from tests.conftest import SHARED
 
 RECIPE = AmazonRecipe(scale=0.015, seed=3)
 SMALL = AmazonRecipe(scale=0.002, seed=3)
@@ -155,10 +155,9 @@ def test_meta_holds_what_trips_readers(files: Files, leaf: dict[str, str]) -> No
 
 
 def test_keys_are_those_of_real_reviews(files: Files) -> None:
-    shared = Path(os.environ.get("TINPREP_SHARED", Path(__file__).parents[2] / "shared"))
-    found = sorted(shared.glob("**/reviews_Musical_Instruments_5.json.gz"))
+    found = sorted(SHARED.glob("**/reviews_Musical_Instruments_5.json.gz"))
     if not found:
-        pytest.skip(f"no real Amazon reviews under {shared}")
+        pytest.skip(f"no real Amazon reviews under {SHARED}")
     real = [json.loads(line) for line in unpack(found[0])]
     assert {tuple(x) for x in files.reviews} == {tuple(x) for x in real}
     kinds = {key: type(value) for key, value in real[0].items()}

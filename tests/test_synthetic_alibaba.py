@@ -1,10 +1,12 @@
+"""Synthetic Alibaba files: counts, values, and clicks that follow the law."""
+
 from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from pipeline.sources import synthetic_alibaba
-from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
 from pipeline.sources.synthetic_alibaba import (
     FILES,
     MARKER,
@@ -27,15 +26,12 @@ from pipeline.sources.synthetic_alibaba import (
     synthesize_alibaba,
 )
 from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
-from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base, gain
-from pipeline.sources.synthetic_alibaba_market import Market, People, share_out
+from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base
+from pipeline.sources.synthetic_alibaba_market import Market, People
 from pipeline.sources.synthetic_alibaba_recipe import KINDS
-from schemas.errors import EnvironmentFault, UsageError
-from trainer.metrics import gauc
 from trainer.metrics import logloss as mean_logloss
 
 RECIPE = AlibabaRecipe(scale=0.0005, seed=3)
-SMALL = AlibabaRecipe(scale=0.00005, seed=3)
 BLOCK_ROWS = 100_000  # so that this small log takes several blocks
 ADS, PROFILES, SHOWN, BEHAVED = FILES
 DAY_S, FIRST_DAY = 86_400, 1_494_000_000
@@ -76,10 +72,6 @@ def blocks() -> list[Block]:
     market, people = Market.open(RECIPE), People.gather(RECIPE)
     bounds = people.blocks(BLOCK_ROWS)
     return [draw_block(RECIPE, market, people, bounds, k) for k in range(len(bounds) - 1)]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
 # The files
@@ -305,33 +297,6 @@ def test_log_odds_are_calibrated_and_explain_the_clicks(files: Files, blocks: li
     assert mean_logloss(clicked, probability) < 0.93 * mean_logloss(clicked, constant)
 
 
-LAW = AlibabaRecipe(scale=0.003, seed=5)
-
-
-def test_position_and_interval_each_tell_more_than_a_count() -> None:
-    market, people = Market.open(LAW), People.gather(LAW)
-    bounds = people.blocks(2_000_000)
-
-    def draw(recipe: AlibabaRecipe) -> Block:
-        return draw_block(recipe, market, people, bounds, 0)
-
-    block = draw(LAW)
-    base = fit_base(block.gains, LAW.click_rate)
-    clicked = (block.luck < click_probability(base + block.gains)).astype(np.int8)
-
-    def judge(**knobs: float) -> float:
-        gains = draw(replace(LAW, **knobs)).gains  # type: ignore[arg-type]
-        return gauc(block.impression_user, clicked, np.round(gains, 3))
-
-    oracle = judge()
-    count = judge(position_decay=0.0, interval_decay=0.0, brand_gain=0.0)
-    assert 0.66 < oracle < 0.75
-    assert 0.6 < count < oracle - 0.02
-    assert judge(interval_decay=0.0) > count + 0.02
-    assert judge(position_decay=0.0) > count + 0.02
-    assert 0.3 < block.known.mean() < 0.5
-
-
 def test_click_rates_fall_with_position_and_with_interval(
     files: Files, histories: Histories
 ) -> None:
@@ -345,227 +310,3 @@ def test_click_rates_fall_with_position_and_with_interval(
     close = newest < 4
     assert clicked[close & (away < 900)].mean() > 1.5 * clicked[close & (away > 4 * 3600)].mean()
     assert clicked[close & (away > 8 * 3600)].mean() < 2 * clicked[newest == 99].mean() + 0.02
-
-
-@given(
-    position=st.integers(1, 60),
-    interval=st.integers(1, 10**6),
-    position_decay=st.floats(0, 2),
-    interval_decay=st.floats(0, 2),
-    category_gain=st.floats(0.1, 5),
-    brand_gain=st.floats(0.1, 5),
-)
-def test_gain_falls_with_position_and_interval(
-    position: int, interval: int, **knobs: float
-) -> None:
-    recipe = AlibabaRecipe(**knobs)  # type: ignore[arg-type]
-
-    def one(p: int, t: int, same_category: bool = True, same_brand: bool = False) -> float:
-        flags = np.array([same_category]), np.array([same_brand])
-        return float(gain(recipe, np.array([p]), np.array([t]), *flags)[0])
-
-    here = one(position, interval)
-    assert 0 <= one(position + 1, interval) <= here
-    assert 0 <= one(position, interval + 60) <= here
-    assert one(1, 0) == knobs["category_gain"]
-    assert one(position, interval, False) == 0
-    both = one(position, interval, True, True)
-    assert both == pytest.approx(here + one(position, interval, False, True))
-    assert one(position + 1, interval) == pytest.approx(here * np.exp(-knobs["position_decay"]))
-    fall = np.exp(-knobs["interval_decay"])
-    assert one(position, interval + 3600) == pytest.approx(here * fall)
-
-
-def test_behaviours_beyond_the_window_count_for_nothing() -> None:
-    recipe = AlibabaRecipe(window=2, position_decay=0.0, interval_decay=0.0, category_gain=1.0)
-    yes, no = np.ones((1, 5), bool), np.zeros((1, 5), bool)
-    assert click_log_odds(recipe, -3.0, np.ones((1, 5), np.int64), yes, no).tolist() == [-1.0]
-    assert click_log_odds(recipe, -3.0, np.ones((1, 1), np.int64), yes[:, :1], no[:, :1]) == [-2.0]
-    nothing = np.zeros((1, 0), bool)
-    assert click_log_odds(recipe, -3.0, np.zeros((1, 0), np.int64), nothing, nothing) == [-3.0]
-
-
-@settings(max_examples=15, deadline=None)
-@given(
-    scale=st.floats(0.000001, 0.0003),
-    seed=st.integers(0, 2**63 - 1),
-    window=st.integers(1, 60),
-    click_rate=st.floats(0.01, 0.9),
-    retarget=st.floats(0, 1),
-    category_exponent=st.floats(0, 3),
-    duplicates=st.floats(0, 0.5),
-)
-def test_every_recipe_keeps_the_counts(**values: Any) -> None:
-    recipe = AlibabaRecipe(**values)
-    sizes = AlibabaSizes.of(recipe.scale)
-    market, people = Market.open(recipe), People.gather(recipe)
-    bounds = people.blocks(20_000)
-    drawn = [draw_block(recipe, market, people, bounds, k) for k in range(len(bounds) - 1)]
-    assert sum(len(block.user) for block in drawn) == sizes.behaviours
-    assert sum(len(block.ad) for block in drawn) == sizes.impressions
-    users = [set(block.impression_user.tolist()) for block in drawn]
-    assert len(set().union(*users)) == sum(map(len, users)) == sizes.users
-    assert len(market.ads) == sizes.ads
-    gains = np.concatenate([block.gains for block in drawn])
-    assert (gains >= 0).all()
-    fitted = click_probability(fit_base(gains, recipe.click_rate) + gains).mean()
-    assert fitted == pytest.approx(recipe.click_rate, rel=1e-3)
-
-
-@given(
-    weight=st.lists(st.just(0.0) | st.floats(1e-6, 1e6), min_size=1, max_size=30).filter(any),
-    most=st.integers(1, 50),
-    data=st.data(),
-)
-def test_sharing_out_keeps_sum_and_bounds(
-    weight: list[float], most: int, data: st.DataObject
-) -> None:
-    holders = sum(w > 0 for w in weight)
-    total = data.draw(st.integers(holders, most * holders))
-    shares = share_out(np.array(weight), total, most)
-    assert shares.sum() == total
-    assert all((1 <= n <= most) if w > 0 else n == 0 for w, n in zip(weight, shares, strict=True))
-    with pytest.raises(ValueError, match="shared out"):
-        share_out(np.array(weight), most * holders + 1, most)
-
-
-# Writing
-
-
-def test_same_recipe_same_bytes_and_another_seed_other_bytes(tmp_path: Path) -> None:
-    one, two, seed = (tmp_path / name for name in ("one", "two", "seed"))
-    synthesize_alibaba(one, SMALL)
-    synthesize_alibaba(two, SMALL)
-    synthesize_alibaba(seed, replace(SMALL, seed=4))
-    assert contents(one) == contents(two)
-    assert set(contents(one)) == {MARKER, *FILES}
-    for name in FILES:
-        assert contents(one)[name] != contents(seed)[name]
-
-
-def test_same_call_again_does_nothing_and_another_recipe_replaces(tmp_path: Path) -> None:
-    synthesize_alibaba(tmp_path, SMALL)
-    before = {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
-    calls: list[str] = []
-    synthesize_alibaba(tmp_path, SMALL, lambda what, done, total: calls.append(what))
-    assert not calls
-    assert {path.name: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == before
-    old = contents(tmp_path)
-    synthesize_alibaba(tmp_path, replace(SMALL, category_gain=0.0))
-    assert contents(tmp_path)[BEHAVED] == old[BEHAVED]
-    assert contents(tmp_path)[SHOWN] != old[SHOWN]
-    assert json.loads((tmp_path / MARKER).read_text())["recipe"]["category_gain"] == 0.0
-
-
-def test_missing_file_is_made_again(tmp_path: Path) -> None:
-    synthesize_alibaba(tmp_path, SMALL)
-    whole = contents(tmp_path)
-    (tmp_path / SHOWN).unlink()
-    synthesize_alibaba(tmp_path, SMALL)
-    assert contents(tmp_path) == whole
-
-
-def test_progress_counts_up_to_the_total(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synthetic_alibaba, "_BLOCK_ROWS", 10_000)
-    seen: dict[str, list[tuple[int, int]]] = {}
-    synthesize_alibaba(
-        tmp_path,
-        SMALL,
-        lambda what, done, total: seen.setdefault(what, []).append((done, total)),
-    )
-    assert list(seen) == ["ads", "profiles", "behaviours"]
-    assert len(seen["behaviours"]) > 2
-    for steps in seen.values():
-        assert steps == sorted(steps)
-        assert steps[-1][0] == steps[-1][1]
-
-
-@pytest.mark.parametrize("stage", ["ads", "profiles", "behaviours"])
-def test_interrupted_run_leaves_what_was_there(tmp_path: Path, stage: str) -> None:
-    def interrupt(what: str, done: int, total: int) -> None:
-        if what == stage:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        synthesize_alibaba(tmp_path, SMALL, interrupt)
-    assert list(tmp_path.iterdir()) == []
-    synthesize_alibaba(tmp_path, SMALL)
-    before = contents(tmp_path)
-    with pytest.raises(KeyboardInterrupt):
-        synthesize_alibaba(tmp_path, replace(SMALL, seed=9), interrupt)
-    assert contents(tmp_path) == before
-
-
-@pytest.mark.parametrize("renames", range(5))
-def test_made_up_files_never_lie_under_final_names_without_their_marker(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, renames: int
-) -> None:
-    synthesize_alibaba(tmp_path, replace(SMALL, seed=9))
-    rename = Path.replace
-    done: list[Path] = []
-
-    def fail_late(self: Path, target: Path) -> Path:
-        if len(done) == renames:
-            raise OSError(28, "No space left on device", str(target))
-        done.append(target)
-        return rename(self, target)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(Path, "replace", fail_late)
-        with pytest.raises(EnvironmentFault, match="cannot be written"):
-            synthesize_alibaba(tmp_path, SMALL)
-    left = {path.name for path in tmp_path.iterdir()}
-    assert len(left) == max(renames, 1)
-    assert MARKER in left
-    synthesize_alibaba(tmp_path, SMALL)
-    assert set(contents(tmp_path)) == {MARKER, *FILES}
-    assert json.loads((tmp_path / MARKER).read_text())["recipe"]["seed"] == SMALL.seed
-
-
-def real_file(folder: Path) -> None:
-    (folder / SHOWN).write_bytes(b"real")
-
-
-def real_zipped_file(folder: Path) -> None:
-    (folder / f"{BEHAVED}.gz").write_bytes(b"real")
-
-
-def same_recipe_and_real_file(folder: Path) -> None:
-    synthesize_alibaba(folder, SMALL)
-    (folder / ADS).write_bytes(b"real")
-
-
-def amazon(folder: Path) -> None:
-    synthesize_amazon(folder, AmazonRecipe(scale=0.001))
-
-
-def strange_marker(folder: Path) -> None:
-    (folder / MARKER).write_text("[]")
-
-
-@pytest.mark.parametrize(
-    "fill", [real_file, real_zipped_file, same_recipe_and_real_file, amazon, strange_marker]
-)
-def test_data_of_another_origin_is_never_replaced(
-    tmp_path: Path, fill: Callable[[Path], None]
-) -> None:
-    fill(tmp_path)
-    before = contents(tmp_path)
-    with pytest.raises(UsageError) as caught:
-        synthesize_alibaba(tmp_path, SMALL)
-    assert caught.value.where is not None
-    assert caught.value.expected
-    assert caught.value.got
-    assert contents(tmp_path) == before
-
-
-def test_bad_calls_say_what_is_wrong(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="not a folder"):
-        synthesize_alibaba(tmp_path / "file", SMALL)
-    with pytest.raises(EnvironmentFault):
-        synthesize_alibaba(tmp_path / "file" / "below", SMALL)
-    for wrong in ({"scale": 0}, {"scale": float("nan")}, {"click_rate": 1}, {"window": 0}):
-        with pytest.raises(UsageError) as caught:
-            AlibabaRecipe(**wrong)
-        assert caught.value.where in wrong

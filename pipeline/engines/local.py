@@ -11,7 +11,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Seconds: where Polars is loaded, Ctrl-C does not end a wait without a limit.
-_FOR_EVER = 1e8
+FOR_EVER = 1e8
 
 
 def map_buckets(
@@ -33,7 +33,7 @@ def map_buckets(
     with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
         futures = [pool.submit(work, bucket) for bucket in buckets]
         try:
-            for future in as_completed(futures, timeout=_FOR_EVER):
+            for future in as_completed(futures, timeout=FOR_EVER):
                 future.result()
                 done()
         finally:
@@ -44,7 +44,7 @@ def map_buckets(
 
 def map_stream(
     work: Callable[[Item], Result], items: Iterator[Item], threads: int
-) -> Iterator[Result]:
+) -> Generator[Result]:
     """Run `work` for each item of a stream, `threads` at once; results in the stream's order.
 
     At most one item more than there are threads is held, so memory stays bounded. Leaving early
@@ -62,9 +62,9 @@ def map_stream(
         for item in items:
             waiting.append(pool.submit(work, item))
             if len(waiting) > threads:
-                yield waiting.popleft().result(_FOR_EVER)
+                yield waiting.popleft().result(FOR_EVER)
         while waiting:
-            yield waiting.popleft().result(_FOR_EVER)
+            yield waiting.popleft().result(FOR_EVER)
     except GeneratorExit:
         # Perhaps the garbage collector's, while some thread starts: to wait for another thread
         # there would never end.

@@ -7,12 +7,11 @@ is the same whatever the size of the blocks, the number of threads and wherever 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 
@@ -26,8 +25,8 @@ from pipeline.sources.alibaba_columns import (
     PROFILES,
     Column,
 )
-from pipeline.sources.alibaba_rows import SHOWN, Piece, Refused, as_frame, in_pieces
-from pipeline.sources.amazon_parse import Parsed
+from pipeline.sources.alibaba_rows import Piece, as_frame, in_pieces
+from pipeline.sources.parsed import SHOWN, Parsed, Refused
 from schemas.errors import InputError
 
 
@@ -48,7 +47,7 @@ class ParsedBehaviors(Parsed):
 
 def read_impressions(
     path: Path, block_bytes: int = BLOCK_BYTES, threads: int = 1
-) -> Iterator[Parsed]:
+) -> Generator[Parsed]:
     """Read raw_sample.csv: user,time_stamp,adgroup_id,pid,nonclk,clk.
 
     Args:
@@ -68,7 +67,7 @@ def read_impressions(
     return map_stream(parse, _data(path, IMPRESSIONS, block_bytes), threads)
 
 
-def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read ad_feature.csv: adgroup_id,cate_id,campaign_id,customer,brand,price.
 
     Yields:
@@ -79,10 +78,11 @@ def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
     Raises:
         InputError: as `read_impressions`.
     """
-    return map(partial(_table, path.name, ADS, "line", 0), _data(path, ADS, block_bytes))
+    with closing(_data(path, ADS, block_bytes)) as stream:
+        yield from map(partial(_table, path.name, ADS, "line", 0), stream)
 
 
-def read_profiles(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_profiles(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read user_profile.csv: userid and the eight `PROFILE_FIELDS`.
 
     Yields:
@@ -92,31 +92,11 @@ def read_profiles(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed
     Raises:
         InputError: as `read_impressions`.
     """
-    return map(partial(_table, path.name, PROFILES, "line", 0), _data(path, PROFILES, block_bytes))
+    with closing(_data(path, PROFILES, block_bytes)) as stream:
+        yield from map(partial(_table, path.name, PROFILES, "line", 0), stream)
 
 
-def read_behaviors(
-    path: Path, behaviors: tuple[str, ...], block_bytes: int = BLOCK_BYTES, threads: int = 1
-) -> Iterator[ParsedBehaviors]:
-    """Read behavior_log.csv: user,time_stamp,btag,cate,brand.
-
-    Args:
-        path: the file, plain or gzipped.
-        behaviors: the btags that are wanted, of `BTAGS`.
-        block_bytes: as in `pipeline.lines.blocks`.
-        threads: how many blocks are parsed at once, besides the one that is being read.
-
-    Yields:
-        As `parse_behaviors`, in the file's order.
-
-    Raises:
-        InputError: as `read_impressions`.
-    """
-    parse = partial(parse_behaviors, file=path.name, behaviors=behaviors)
-    return map_stream(parse, behavior_blocks(path, block_bytes), threads)
-
-
-def behavior_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Block]:
+def behavior_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Block]:
     """The lines of behavior_log.csv after its header, for `parse_behaviors`.
 
     Raises:
@@ -164,14 +144,14 @@ def _table(file: str, columns: tuple[Column, ...], number: str, start: int, bloc
     return Parsed(as_frame(pieces, columns, number, start), refused.frame(), block.lines)
 
 
-def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Iterator[Block]:
+def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Generator[Block]:
     """The blocks of a file without its header, which must be the one that the columns have.
 
     Raises:
         InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
     """
     expected = ",".join(column.header for column in columns)
-    with closing(cast("Generator[Block]", blocks(path, block_bytes))) as stream:
+    with closing(blocks(path, block_bytes)) as stream:
         block = next(stream, None)
         if block is None:
             raise InputError(

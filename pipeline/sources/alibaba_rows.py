@@ -7,7 +7,7 @@ one; then the rows are put together in the file's order.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,7 @@ import pyarrow as pa
 from pipeline.lines import Block
 from pipeline.sources.alibaba_columns import Column, Kind, read_line
 from pipeline.sources.alibaba_scan import LEAD, Mask, Places, Values, scan
-from pipeline.sources.amazon_parse import NOT_UTF8, REJECTED, TOO_LONG
-
-SHOWN = 200  # characters of a line
+from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Refused
 
 _PIECE_BYTES = 1 << 19  # scanned at once: what is made of it fits a core's cache
 _TYPES = {Kind.LABEL: pl.Int8, Kind.BTAG: pl.UInt8, Kind.TEXT: pl.String, Kind.DECIMAL: pl.Float64}
@@ -53,24 +51,6 @@ class Piece:
             [None if null is None else null[index] for null in self.nulls],
             odd,
         )
-
-
-@dataclass
-class Refused:
-    """The lines of one block that are refused."""
-
-    file: str
-    found: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, line: int, reason: str, data: bytes) -> None:
-        """Refuse the 0-based `line`, of which `data` is at least the beginning."""
-        # A character takes at most four bytes.
-        text = data[: 4 * SHOWN].decode(errors="replace")[:SHOWN].rstrip("\r\n")
-        self.found.append((self.file, line + 1, reason, text))
-
-    def frame(self) -> pl.DataFrame:
-        """A row for each, in the file's order."""
-        return pl.DataFrame(self.found, schema=REJECTED, orient="row")
 
 
 def as_frame(

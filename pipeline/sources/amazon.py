@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,8 @@ import pyarrow as pa
 from pipeline.config import AmazonConfig
 from pipeline.negatives import counter_hash
 from pipeline.raw_files import RawFile, missing
-from pipeline.sources.amazon_parse import META, REJECTED, Parsed, read_meta, read_reviews
+from pipeline.sources.amazon_parse import META, read_meta, read_reviews
+from pipeline.sources.parsed import REJECTED, Parsed
 from pipeline.vocabulary import arrow, query, vocabulary
 from schemas import tables
 from schemas.errors import InputError
@@ -65,14 +67,15 @@ def obtain(config: AmazonConfig, folder: Path) -> list[Path]:
     return [folder / f.name for f in wanted]
 
 
-def reviews(path: Path, config: AmazonConfig) -> Iterator[Parsed]:
+def reviews(path: Path, config: AmazonConfig) -> Generator[Parsed]:
     """The reviews in blocks, with `tie`, what orders behaviours of one second."""
-    for parsed in read_reviews(path):
-        tie = pl.col("row")
-        if config.ties == "hash":
-            bits = counter_hash(config.seed, parsed.rows["row"].to_numpy())
-            tie = pl.lit(pl.Series(bits.astype("int64")))
-        yield replace(parsed, rows=parsed.rows.with_columns(tie.alias("tie")))
+    with closing(read_reviews(path)) as stream:
+        for parsed in stream:
+            tie = pl.col("row")
+            if config.ties == "hash":
+                bits = counter_hash(config.seed, parsed.rows["row"].to_numpy())
+                tie = pl.lit(pl.Series(bits.astype("int64")))
+            yield replace(parsed, rows=parsed.rows.with_columns(tie.alias("tie")))
 
 
 def categories(
@@ -87,10 +90,11 @@ def categories(
     """
     found, refused = [pl.DataFrame(schema=META)], [pl.DataFrame(schema=REJECTED)]
     if path is not None:
-        for parsed in read_meta(path, pl.Series(items["value"])):
-            found.append(parsed.rows)
-            refused.append(parsed.rejected)
-            done(parsed.lines)
+        with closing(read_meta(path, pl.Series(items["value"]))) as stream:
+            for parsed in stream:
+                found.append(parsed.rows)
+                refused.append(parsed.rejected)
+                done(parsed.lines)
     meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
     joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
     return pl.DataFrame(joined), pl.concat(refused), meta.height - meta["item"].n_unique()

@@ -7,8 +7,7 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,40 +18,20 @@ import pyarrow as pa
 
 from pipeline.engines.local import map_stream
 from pipeline.lines import BLOCK_BYTES, Block, blocks, line_offsets
+from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Parsed, Refused
 from pipeline.sources.python_literal import read_item, scan_items
 from pipeline.sources.review_json import looks_good, read_review, scan_reviews
 
 REVIEWS = {"row": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.Int64}
 META = {"line": pl.Int64, "item": pl.String, "category": pl.String}
-REJECTED = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl.String}
 
-TOO_LONG = "line too long"
-NOT_UTF8 = "not UTF-8"
-
-_SHOWN = 200
 _PARSERS = 3  # blocks parsed at once: one thread can feed no more
 
 Line = TypeVar("Line", bound=tuple[object, ...])
 Numbers = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Parsed:
-    """What a block of a file holds.
-
-    Attributes:
-        rows: the lines read, in the file's order.
-        rejected: the lines refused: file (its name), line (1-based), reason (one of the constants
-            here, in `review_json` and in `python_literal`), text (the first 200 characters).
-        lines: how many lines the block has.
-    """
-
-    rows: pl.DataFrame
-    rejected: pl.DataFrame
-    lines: int
-
-
-def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read a reviews file: one JSON object a line with reviewerID, asin and unixReviewTime.
 
     Yields:
@@ -64,13 +43,13 @@ def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]
     """
 
     def parse(block: Block) -> Parsed:
-        refused = _Refused(path.name)
+        refused = Refused(path.name)
         return Parsed(_reviews(block, refused), refused.frame(), block.lines)
 
     yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
 
-def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Iterator[Parsed]:
+def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read the wanted items of a meta file: one Python dict a line with asin and categories.
 
     Lines that cannot be read are refused whatever item they may be; a line without one of the
@@ -91,29 +70,13 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
     kept = frozenset(wanted.to_list())
 
     def parse(block: Block) -> Parsed:
-        refused = _Refused(path.name)
+        refused = Refused(path.name)
         return Parsed(_items(block, kept, refused), refused.frame(), block.lines)
 
     yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
 
-@dataclass
-class _Refused:
-    """The lines of one block that are refused."""
-
-    file: str
-    found: list[tuple[str, int, str, str]] = field(default_factory=list)
-
-    def add(self, line: int, reason: str, data: bytes) -> None:
-        # A character takes at most four bytes.
-        text = data[: 4 * _SHOWN].decode(errors="replace")[:_SHOWN].rstrip("\r\n")
-        self.found.append((self.file, line + 1, reason, text))
-
-    def frame(self) -> pl.DataFrame:
-        return pl.DataFrame(self.found, schema=REJECTED, orient="row").sort("line")
-
-
-def _reviews(block: Block, refused: _Refused) -> pl.DataFrame:
+def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
     """The rows of a block, in order."""
     if block.too_long is not None:
         refused.add(block.first_line, TOO_LONG, block.too_long)
@@ -143,7 +106,7 @@ def _reviews(block: Block, refused: _Refused) -> pl.DataFrame:
     return pl.concat([rows, read]).sort("row")
 
 
-def _items(block: Block, wanted: frozenset[str], refused: _Refused) -> pl.DataFrame:
+def _items(block: Block, wanted: frozenset[str], refused: Refused) -> pl.DataFrame:
     """The wanted items of a block, in order."""
     if block.too_long is not None:
         refused.add(block.first_line, TOO_LONG, block.too_long)
@@ -159,7 +122,7 @@ def _items(block: Block, wanted: frozenset[str], refused: _Refused) -> pl.DataFr
     return pl.concat([rows.select(list(META)), pl.DataFrame(read, META, orient="row")]).sort("line")
 
 
-def _as_text(block: Block, refused: _Refused) -> tuple[bytes, Numbers, pl.Series]:
+def _as_text(block: Block, refused: Refused) -> tuple[bytes, Numbers, pl.Series]:
     """A block's bytes, (lines + 1,) offsets and (lines,) strings, which share the bytes.
 
     Lines that are not UTF-8 are refused, and blank in what is returned.
@@ -188,7 +151,7 @@ def _exact(
     lines: Numbers,
     first: int,
     read: Callable[[str], Line | str],
-    refused: _Refused,
+    refused: Refused,
 ) -> Iterator[tuple[int, Line]]:
     """Some lines of a block through an exact reader, each with its number in the file."""
     for index in lines.tolist():

@@ -21,14 +21,21 @@ from typing import Any
 import numpy as np
 from isal import isal_zlib
 
+from pipeline.sources.synthetic_folder import (
+    MARKER,
+    check_is_folder,
+    check_sizes,
+    other_data,
+    read_marker,
+    writing,
+)
 from pipeline.sources.synthetic_law import LAW, Draw, Progress, draw_reviews
 from pipeline.sources.synthetic_lines import Lines
 from pipeline.sources.synthetic_recipe import AmazonRecipe, AmazonSizes
-from schemas.errors import EnvironmentFault, UsageError
+from schemas.errors import UsageError
 
 __all__ = ["MARKER", "AmazonRecipe", "AmazonSizes", "draw_reviews", "synthesize_amazon"]
 
-MARKER = "SYNTHETIC.json"
 # Counts changes of the output: data of another generation is not the same data.
 GENERATION = 1
 _GZIP = 31  # zlib's number for a gzip header; it holds neither a name nor a time
@@ -66,16 +73,12 @@ def synthesize_amazon(
             expected="letters, digits and underscores, e.g. Musical_Instruments",
             got=category,
         )
-    if out.exists() and not out.is_dir():
-        raise UsageError(
-            "The output is not a folder.", where=out, expected="a folder", got="a file"
-        )
+    check_is_folder(out)
     finals = {kind: out / name for kind, name in _file_names(category).items()}
     if _complete(out, recipe, category, finals):
         return
     partial = {kind: path.with_name(f".{path.name}.partial") for kind, path in finals.items()}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out, partial.values()):
         draw = draw_reviews(recipe, category, progress)
         lines = Lines(recipe, category, draw)
         _write(partial["reviews"], lines.reviews(), "reviews", len(draw.item), progress)
@@ -85,17 +88,6 @@ def synthesize_amazon(
         partial["marker"].write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         for kind in ("marker", "reviews", "meta"):
             partial[kind].replace(finals[kind])
-    except OSError as error:
-        raise EnvironmentFault(
-            "The synthetic data cannot be written.",
-            where=error.filename or out,
-            got=error.strerror or str(error),
-            do="give another folder with --out, or make room; nothing was left half written",
-        ) from error
-    finally:
-        for path in partial.values():
-            if path.exists():
-                path.unlink()
 
 
 def _file_names(category: str) -> dict[str, str]:
@@ -136,34 +128,19 @@ def _description(recipe: AmazonRecipe, draw: Draw) -> dict[str, Any]:
 
 def _complete(out: Path, recipe: AmazonRecipe, category: str, finals: dict[str, Path]) -> bool:
     """Tell whether `out` holds just this data already; refuse a folder that holds any other."""
-
-    def refuse(path: Path, expected: str, got: str) -> UsageError:
-        return UsageError(
-            "The folder holds other data, which is never overwritten.",
-            where=path,
-            expected=expected,
-            got=got,
-            do="give another folder with --out, or remove the old data yourself",
-        )
-
     marker = finals["marker"]
     files = sorted([*out.glob("reviews_*.json.gz"), *out.glob("meta_*.json.gz")])
-    if not marker.exists():
-        if files:
-            raise refuse(files[0], "an empty folder, or synthetic data", f"no {MARKER} beside it")
+    found = read_marker(marker, files)
+    if found is None:
         return False
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        same = {key: found.get(key) for key in _identity(recipe, category)}
-        sizes = {str(name): int(size) for name, size in found["files"].items()}
-    except (UnicodeDecodeError, ValueError, AttributeError, KeyError, TypeError):
-        raise refuse(marker, "the marker of this data", "something that is not one") from None
+    said, sizes = found
+    same = {key: said.get(key) for key in _identity(recipe, category)}
     if same != _identity(recipe, category):
         differs = next(k for k, v in _identity(recipe, category).items() if same[k] != v)
-        raise refuse(marker, "the same recipe and category", f"another {differs}: {same[differs]}")
-    for path in files:
-        if path.stat().st_size != sizes.get(path.name):
-            raise refuse(path, f"{sizes.get(path.name, 'no such file')}", "another size")
+        raise other_data(
+            marker, "the same recipe and category", f"another {differs}: {same[differs]}"
+        )
+    check_sizes(files, sizes)
     return finals["reviews"].exists() and finals["meta"].exists()
 
 

@@ -21,13 +21,19 @@ from typing import IO, Any
 import numpy as np
 import polars as pl
 
-from pipeline.sources.synthetic import MARKER
 from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
 from pipeline.sources.synthetic_alibaba_law import LAW, click_log_odds, click_probability, fit_base
 from pipeline.sources.synthetic_alibaba_market import Market, People, draw_profiles
 from pipeline.sources.synthetic_alibaba_recipe import KINDS, AlibabaRecipe, AlibabaSizes, stream
+from pipeline.sources.synthetic_folder import (
+    MARKER,
+    check_is_folder,
+    check_sizes,
+    other_data,
+    read_marker,
+    writing,
+)
 from pipeline.sources.synthetic_law import Progress
-from schemas.errors import EnvironmentFault, UsageError
 
 __all__ = [
     "FILES",
@@ -70,15 +76,11 @@ def synthesize_alibaba(
 
     """
     recipe = recipe or AlibabaRecipe()
-    if out.exists() and not out.is_dir():
-        raise UsageError(
-            "The output is not a folder.", where=out, expected="a folder", got="a file"
-        )
+    check_is_folder(out)
     if _complete(out, recipe):
         return
     partial = {name: out / f".{name}.partial" for name in (MARKER, *FILES)}
-    try:
-        out.mkdir(parents=True, exist_ok=True)
+    with writing(out, partial.values()):
         marker = {**_identity(recipe), **_write_all(partial, recipe, progress)}
         marker["files"] = {name: partial[name].stat().st_size for name in FILES}
         partial[MARKER].write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
@@ -87,17 +89,6 @@ def synthesize_alibaba(
             (out / name).unlink(missing_ok=True)
         for name in (MARKER, *FILES):
             partial[name].replace(out / name)
-    except OSError as error:
-        raise EnvironmentFault(
-            "The synthetic data cannot be written.",
-            where=error.filename or out,
-            got=error.strerror or str(error),
-            do="give another folder with --out, or make room; nothing was left half written",
-        ) from error
-    finally:
-        for path in partial.values():
-            if path.exists():
-                path.unlink()
 
 
 def _identity(recipe: AlibabaRecipe) -> dict[str, Any]:
@@ -113,33 +104,16 @@ def _identity(recipe: AlibabaRecipe) -> dict[str, Any]:
 
 def _complete(out: Path, recipe: AlibabaRecipe) -> bool:
     """Tell whether `out` holds just this data already; refuse a folder with data not made here."""
-
-    def refuse(path: Path, expected: str, got: str) -> UsageError:
-        return UsageError(
-            "The folder holds other data, which is never overwritten.",
-            where=path,
-            expected=expected,
-            got=got,
-            do="give another folder with --out, or remove the old data yourself",
-        )
-
     marker = out / MARKER
     files = [path for name in FILES for path in (out / name, out / f"{name}.gz") if path.exists()]
-    if not marker.exists():
-        if files:
-            raise refuse(files[0], "an empty folder, or synthetic data", f"no {MARKER} beside it")
+    found = read_marker(marker, files)
+    if found is None:
         return False
-    try:
-        found = json.loads(marker.read_text(encoding="utf-8"))
-        same = {key: found.get(key) for key in _identity(recipe)}
-        sizes = {str(name): int(size) for name, size in found["files"].items()}
-    except (UnicodeDecodeError, ValueError, AttributeError, KeyError, TypeError):
-        raise refuse(marker, "the marker of this data", "something that is not one") from None
+    said, sizes = found
+    same = {key: said.get(key) for key in _identity(recipe)}
     if same["dataset"] != "alibaba":
-        raise refuse(marker, "synthetic data of the same kind", f"that of {same['dataset']}")
-    for path in files:
-        if path.stat().st_size != sizes.get(path.name):
-            raise refuse(path, f"{sizes.get(path.name, 'no such file')}", "another size")
+        raise other_data(marker, "synthetic data of the same kind", f"that of {same['dataset']}")
+    check_sizes(files, sizes)
     return same == _identity(recipe) and len(files) == len(FILES)
 
 

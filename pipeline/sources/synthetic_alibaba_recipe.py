@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.errors import UsageError
+from pipeline.sources.synthetic_folder import check_ranges
 
 # Real counts of the Taobao display-ad log (tianchi data set 56).
 USERS = 1_141_729
@@ -70,7 +70,7 @@ class AlibabaRecipe:
     duplicates: float = 0.005
 
     def __post_init__(self) -> None:
-        ranges: dict[str, tuple[bool, str]] = {
+        ranges = {
             "scale": (0 < self.scale <= 10, "above 0, at most 10"),
             "seed": (0 <= self.seed < 2**63, "a whole number from 0 to 2**63 - 1"),
             "category_gain": (0 <= self.category_gain <= 100, "from 0 to 100"),
@@ -84,15 +84,7 @@ class AlibabaRecipe:
             "category_exponent": (0 <= self.category_exponent <= 3, "from 0 to 3"),
             "duplicates": (0 <= self.duplicates <= 0.5, "from 0 to 0.5"),
         }
-        for field in fields(self):
-            holds, expected = ranges[field.name]
-            if not holds:
-                raise UsageError(
-                    "The synthetic data cannot be made with this value.",
-                    where=field.name,
-                    expected=expected,
-                    got=str(getattr(self, field.name)),
-                )
+        check_ranges(self, ranges)
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import zlib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from schemas.errors import UsageError
+from pipeline.sources.synthetic_folder import check_ranges
 from schemas.expected import AMAZON_COUNTS
 
 CORE = 5
@@ -51,7 +51,7 @@ class AmazonRecipe:
     same_day: float = 0.33
 
     def __post_init__(self) -> None:
-        ranges: dict[str, tuple[bool, str]] = {
+        ranges = {
             "scale": (0 < self.scale <= 50, "above 0, at most 50"),
             "seed": (0 <= self.seed < 2**63, "a whole number from 0 to 2**63 - 1"),
             "position_decay": (0 <= self.position_decay <= 100, "from 0 to 100"),
@@ -63,15 +63,7 @@ class AmazonRecipe:
             "item_skew": (0 <= self.item_skew <= 0.8, "from 0 to 0.8"),
             "same_day": (0 <= self.same_day <= 0.9, "from 0 to 0.9"),
         }
-        for field in fields(self):
-            holds, expected = ranges[field.name]
-            if not holds:
-                raise UsageError(
-                    "The synthetic data cannot be made with this value.",
-                    where=field.name,
-                    expected=expected,
-                    got=str(getattr(self, field.name)),
-                )
+        check_ranges(self, ranges)
 
 
 @dataclass(frozen=True)

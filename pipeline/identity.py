@@ -1,0 +1,75 @@
+"""What the rows are a function of: the settings, the raw files' content, the version.
+
+Summing up the files' bytes takes a core some time, but the work may begin without the sums: they
+are wanted where there is something of an earlier run to go on with, and at the first result.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+from pipeline.config import Config
+from pipeline.engines.local import FOR_EVER
+from schemas import manifest
+
+_CHUNK_BYTES = 1 << 20
+
+
+class Identity(NamedTuple):
+    """What a data set is made from, and what it is known by.
+
+    Attributes:
+        inputs: the raw files, with their checksums.
+        key: the same for the same rows.
+    """
+
+    inputs: list[manifest.InputFile]
+    key: str
+
+
+@contextmanager
+def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Identity]]:
+    """Sum up the raw files in a thread beside the work.
+
+    Args:
+        config: what to make.
+        paths: the raw files.
+
+    Yields:
+        A function that waits for the identity.
+
+    Raises:
+        OSError: a file cannot be read (of the function).
+    """
+    stopped = threading.Event()
+
+    def identity() -> Identity:
+        inputs = [_summed(path, stopped) for path in paths]
+        depends = [config.rows_depend_on(), [asdict(i) for i in inputs]]
+        text = json.dumps([*depends, manifest.FORMAT, version("tinprep")], sort_keys=True)
+        return Identity(inputs, hashlib.sha256(text.encode()).hexdigest())
+
+    with ThreadPoolExecutor(1, "checksum") as beside:
+        found = beside.submit(identity)
+        try:
+            yield lambda: found.result(FOR_EVER)
+        finally:
+            stopped.set()
+
+
+def _summed(path: Path, stopped: threading.Event) -> manifest.InputFile:
+    """The file's size and SHA-256; not to the end once nobody waits for it."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while not stopped.is_set() and (chunk := file.read(_CHUNK_BYTES)):
+            digest.update(chunk)
+        return manifest.InputFile(path.name, file.tell(), digest.hexdigest())

@@ -1,0 +1,158 @@
+"""Partition: a behaviour log, parsed once, into buckets of users."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from functools import cache
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import shards, vocabulary
+from pipeline.buckets import Spill, bucket_path, numpy_columns, read_spilled
+from pipeline.config import AlibabaConfig
+from pipeline.engines.local import map_stream
+from pipeline.lines import Block, estimate_lines
+from pipeline.sources import alibaba
+from pipeline.sources.alibaba_parse import behavior_blocks, parse_behaviors
+from pipeline.sources.parsed import REJECTED
+from pipeline.tally import Ids, Tally, ids_of
+from pipeline.workspace import Run, check_rejected
+
+# The user's id; the raw numbers of category and brand, below 0 where they are missing.
+_NARROW = pa.schema(
+    [
+        ("user", pa.int32()),
+        ("time", pa.uint32()),
+        ("category", pa.int32()),
+        ("brand", pa.int32()),
+    ]
+)
+_WIDE = pa.schema([(name, pa.int64()) for name in _NARROW.names])
+_WIDE_FOLDER = "behaviours-wide"
+_MISSING = -1
+_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+
+
+def bucket_of(user: npt.NDArray[np.int64], buckets: int) -> npt.NDArray[np.uint16]:
+    """The bucket of each raw user number."""
+    mixed = (user.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
+    return (mixed % np.uint64(buckets)).astype(np.uint16)
+
+
+def partition_behaviours(
+    run: Run,
+    config: AlibabaConfig,
+    users: pa.Table,
+    sample: npt.NDArray[np.int64] | None,
+    since: int,
+) -> dict[str, int]:
+    """Parse the behaviours into the buckets of their users; how many were read and kept.
+
+    Every behaviour that counts is in the vocabularies; only those of users with impressions are
+    in a bucket.
+    """
+    path = run.paths[3]
+
+    def parse() -> dict[str, int]:
+        about = estimate_lines(path)
+        of_user = ids_of(users, 0)
+        sampled = None if sample is None else Ids(sample, np.ones(len(sample), np.int32), 0)
+        categories, brands = Tally(), Tally()
+        refused = [pl.DataFrame(schema=REJECTED)]
+        found = dict.fromkeys(("read", "kept", "left_out", "no_impressions"), 0)
+        one_opens = threading.Lock()
+        with ExitStack() as open_spills:
+            narrow = open_spills.enter_context(Spill(run.work / "behaviours", run.count, _NARROW))
+
+            @cache
+            def opened() -> Spill:
+                return open_spills.enter_context(Spill(run.work / _WIDE_FOLDER, run.count, _WIDE))
+
+            def wide() -> Spill:
+                with one_opens:
+                    return opened()
+
+            def deal(block: Block) -> tuple[pl.DataFrame, dict[str, int]]:
+                parsed = parse_behaviors(block, path.name, config.behaviors)
+                rows = parsed.rows
+                time, user = rows["time"].to_numpy(), rows["user"].to_numpy()
+                counts = time >= since
+                if sampled is not None:
+                    counts &= sampled.of(user) > 0
+                ids = of_user.of(user)
+                category, brand = (rows[n].fill_null(_MISSING).to_numpy() for n in alibaba.FIELDS)
+                categories.add(category[counts])
+                brands.add(brand[counts])
+                kept = counts & (ids > 0)
+                columns = [column[kept] for column in (ids, time, category, brand)]
+                _deal(narrow, wide, columns, bucket_of(user[kept], run.count))
+                told = int(kept.sum())
+                return parsed.rejected, {
+                    "read": parsed.read + parsed.rejected.height,
+                    "kept": told,
+                    "left_out": parsed.read - int(counts.sum()),
+                    "no_impressions": int(counts.sum()) - told,
+                }
+
+            # Closed before the spills that its threads write to.
+            with closing(map_stream(deal, behavior_blocks(path), config.workers)) as dealt:
+                for rejected, more in dealt:
+                    refused.append(rejected)
+                    for name, n in more.items():
+                        found[name] += n
+                    run.told("partition behaviours", found["read"], max(about, found["read"]))
+        lines = pl.concat(refused)
+        check_rejected(path, lines, found["read"], config.max_rejected)
+        shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))
+        for name, tally in (("category", categories), ("brand", brands)):
+            shards.write_table(run.work / f"{name}.parquet", vocabulary.arrow(tally.counts()))
+        return found
+
+    with run.step("partition behaviours") as rows:
+        found: dict[str, int] = run.once("behaviours", parse)
+        rows[:] = found["read"], found["kept"]
+        return found
+
+
+def _deal(
+    narrow: Spill,
+    wide: Callable[[], Spill],
+    columns: list[npt.NDArray[Any]],
+    bucket: npt.NDArray[np.uint16],
+) -> None:
+    """Send behaviours to their buckets, in as few bytes as they fit."""
+    fits = all(
+        not len(column) or int(column.max()) <= np.iinfo(kind.type.to_pandas_dtype()).max
+        for column, kind in zip(columns, _NARROW, strict=True)
+    )
+    spill = narrow if fits else wide()
+    arrays = [
+        pa.array(column.astype(kind.type.to_pandas_dtype(), copy=False))
+        for column, kind in zip(columns, spill.schema, strict=True)
+    ]
+    spill.append(arrays, bucket)
+
+
+def behaviours_of(run: Run, bucket: int) -> dict[str, npt.NDArray[Any]]:
+    """A bucket's behaviours as they were spilled: user (id), time, category and brand (raw)."""
+    narrow = numpy_columns(read_spilled(bucket_path(run.work / "behaviours", bucket)))
+    if not (run.work / _WIDE_FOLDER).exists():
+        return narrow
+    wide = numpy_columns(read_spilled(bucket_path(run.work / _WIDE_FOLDER, bucket)))
+    return {name: np.concatenate([narrow[name], wide[name]]) for name in _NARROW.names}
+
+
+def spilled_bytes(behaviours: int) -> int:
+    """What the spilled behaviours take on disk."""
+    return behaviours * int(sum(kind.bit_width // 8 for kind in _NARROW.types))
+
+
+def ordered_bytes(behaviours: int) -> int:
+    """What the ordered behaviours take on disk, besides the spilled ones."""
+    return behaviours * 20

@@ -1,0 +1,106 @@
+"""Downloads that a real server refuses, or answers with something else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipeline.raw_files import RawFile
+from tests.fetch.downloads import BODY, HALF, NAME, OTHER, fails, get, published
+from tests.http_server import Answer, FileServer
+
+# Answers that are wrong
+
+
+def test_404_goes_straight_to_the_next_mirror(
+    tmp_path: Path, server: FileServer, second: FileServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server.always = Answer(404)
+    assert get(tmp_path, server, second) == BODY
+    assert len(server.requests) == 1
+    assert f"{server.url}{NAME}: 404 Not Found" in capsys.readouterr().err
+
+
+def test_404_everywhere_asks_for_the_name(
+    tmp_path: Path, server: FileServer, second: FileServer
+) -> None:
+    server.always = second.always = Answer(404)
+    fault = fails(tmp_path, server, second)
+    assert fault.what == f"No mirror has {NAME}."
+    assert "check the name of the category" in str(fault)
+    assert f"{server.url}{NAME}: 404 Not Found" in str(fault)
+    assert f"{second.url}{NAME}: 404 Not Found" in str(fault)
+
+
+def test_503_once_is_tried_again(tmp_path: Path, server: FileServer) -> None:
+    server.answers.append(Answer(503, headers={"Retry-After": "3600"}))
+    assert get(tmp_path, server) == BODY
+    assert len(server.requests) == 2
+
+
+def test_503_always_goes_to_the_next_mirror(
+    tmp_path: Path, server: FileServer, second: FileServer
+) -> None:
+    server.always = Answer(503)
+    assert get(tmp_path, server, second, retries=2) == BODY
+    assert len(server.requests) == 3
+
+
+def test_503_everywhere_says_to_come_back(tmp_path: Path, server: FileServer) -> None:
+    server.always = Answer(503)
+    fault = fails(tmp_path, server)
+    assert fault.what == f"{NAME} could not be downloaded from any mirror."
+    assert "503 Service Unavailable" in str(fault)
+    assert "later" in str(fault)
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (Answer(body=OTHER), "its md5 is not the published one"),
+        (Answer(body=OTHER[:-9]), f"where {len(BODY):,} are published"),
+        (Answer(body=OTHER + b"x", length=False), f"more than the {len(BODY):,} bytes"),
+    ],
+)
+def test_a_wrong_body_is_discarded(
+    tmp_path: Path, server: FileServer, second: FileServer, answer: Answer, reason: str
+) -> None:
+    file = RawFile(NAME, published(BODY))
+    server.always = second.always = answer
+    fault = fails(tmp_path, server, second, file=file)
+    assert str(fault).count(reason) == 2, "each mirror is asked, and named with its reason"
+    assert [request.headers.get("Range") for request in second.requests] == [None]
+    assert list(tmp_path.iterdir()) == [], "a wrong body is never resumed from"
+    second.always = Answer()
+    assert get(tmp_path, server, second, file=file) == BODY
+
+
+def test_a_damaged_gzip_is_refused_though_nothing_is_published(
+    tmp_path: Path, server: FileServer, second: FileServer
+) -> None:
+    damaged = bytearray(BODY)
+    damaged[HALF] ^= 1
+    server.always = Answer(body=bytes(damaged))
+    assert get(tmp_path, server, second) == BODY
+
+
+@pytest.mark.parametrize("body", [b"<html>Please log in</html>", b"", b"\x1f"])
+def test_a_page_with_status_200_is_refused(
+    tmp_path: Path, server: FileServer, second: FileServer, body: bytes
+) -> None:
+    page = Answer(body=body, headers={"Content-Type": "text/html"})
+    server.always = page
+    assert get(tmp_path / "one", server, second) == BODY
+    fault = fails(tmp_path / "two", server)
+    assert ("damaged" if body == b"\x1f" else "not a gzip file but text/html") in str(fault)
+    assert list((tmp_path / "two").iterdir()) == []
+
+
+def test_a_login_page_does_not_cost_what_is_there(tmp_path: Path, server: FileServer) -> None:
+    page = Answer(body=b"<html>Please log in</html>", ranges=False)
+    server.answers.extend([Answer(drop_at=HALF), page])
+    fails(tmp_path, server)
+    assert (tmp_path / f"{NAME}.part").read_bytes() == BODY[:HALF]
+    assert get(tmp_path, server) == BODY
+    assert server.requests[-1].sent == len(BODY) - HALF

@@ -1,0 +1,171 @@
+"""`verify` finds nothing in sound data sets, and says where and what it finds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.verify import LIMIT, verify
+from schemas.errors import InputError, UsageError
+from tests.alibaba_made import alibaba
+from tests.conftest import SHARED, amazon, finished, write_raw
+from tests.oracle import Review
+from tests.verify.damage_files import flip, stray, without
+from tests.verify.damage_rows import cell, swap
+from tests.verify.made import (
+    ALL,
+    DAY,
+    MAY_3,
+    Copy,
+    at,
+    checked,
+    copied,
+    impression_files,
+    review_files,
+)
+
+# ---- sound data sets
+
+
+def test_sound_data_sets_are_sound(made: dict[str, Path]) -> None:
+    for name, out in made.items():
+        report = checked(out)
+        assert report.sound, (name, report.findings)
+        manifest = Copy(out).read()
+        assert report.rows == sum(manifest["rows"].values()) > 0
+        assert report.shards == len(manifest["shards"])
+        assert report.seconds > 0
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--split din --ties hash",
+        "--parity --bins 3",
+        "--max-len 1 --bins 1 --session-gap 0",
+        "--negatives 5 --max-len 3 --bins 255 --layout ragged --no-meta",
+    ],
+)
+def test_sound_reviews(tmp_path: Path, flags: str) -> None:
+    finished(amazon(review_files(tmp_path / "raw"), tmp_path / "out", *flags.split()))
+    assert checked(tmp_path / "out").findings == ()
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "--sessions none",
+        f"--split-at {MAY_3 + 5 * DAY} --sessions 2x2 --session-gap 0 --max-len 4",
+        "--user-fraction 0.5 --min-count 9 --timezone America/New_York",
+        "--behaviors-since all --max-len 1 --layout ragged --bins 1",
+        f"--behaviors-since {MAY_3 + 90 * DAY}",
+    ],
+)
+def test_sound_impressions(tmp_path: Path, flags: str) -> None:
+    finished(alibaba(impression_files(tmp_path / "raw"), tmp_path / "out", *flags.split()))
+    assert checked(tmp_path / "out").findings == ()
+
+
+def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
+    """Such a user gives no rows; what is refused is told apart from what is lost."""
+    reviews: list[Review | None] = [Review("all", f"I{k}", k * DAY) for k in range(5)]
+    reviews += [Review("some", f"I{k}", k * DAY) for k in range(4)]
+    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
+    assert checked(tmp_path / "out").findings == ()
+    (tmp_path / "out/rejected/targets.parquet").unlink()
+    assert checked(tmp_path / "out").counts == {"targets of a user": 1}
+
+
+def test_real_reviews(beauty_out: Path) -> None:
+    report = verify(beauty_out)
+    assert report.sound, report.findings
+    assert report.rows == 352_278
+
+
+def test_real_impressions(tmp_path: Path) -> None:
+    raw = SHARED / "data" / "kuairand_tianchi"
+    if not raw.is_dir():
+        pytest.skip(f"the real data is not here: {raw} (see TINPREP_SHARED)")
+    finished(alibaba(raw, tmp_path / "out"))
+    report = verify(tmp_path / "out")
+    assert report.sound, report.findings
+    assert report.rows == 64_942
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_row_groups_may_be_of_any_size(made: dict[str, Path], tmp_path: Path, name: str) -> None:
+    copy = copied(made, name, tmp_path / "out")
+    for path in copy.paths():
+        pq.write_table(pq.ParquetFile(path).read(), path, row_group_size=3)
+    copy.settle()
+    assert checked(copy.out).findings == ()
+
+
+# ---- what is told
+
+
+def test_where_a_finding_is(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "ragged reviews", tmp_path / "out")
+    table = copy.table()
+    columns = table.to_pydict()
+    row = at(columns, 3)
+    columns["history_item"][row][2] = 777
+    table = pa.Table.from_pydict(columns, schema=table.schema)
+    copy.write(copy.path(), table, row_group_size=10)
+    report = checked(copy.out)
+    [finding] = [f for f in report.findings if f.got == "777"][:1]
+    path = copy.path().relative_to(copy.out).as_posix()
+    assert finding.what == "id outside its vocabulary"
+    assert finding.where == f"{path}: row group {row // 10}, row {row}, history_item[2]"
+    size = copy.read()["vocabulary"]["item"]
+    assert finding.expected == f"1 to {size - 1}"
+
+
+def test_all_are_counted_and_some_are_shown(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    rows = len(copy.table())
+    copy.edit(lambda columns: columns.update(label=[2] * rows, pid=[99] * rows))
+    report = checked(copy.out)
+    assert report.counts == {"label": rows, "id outside its vocabulary": rows}
+    assert len(report.findings) == 2 * LIMIT
+    assert not report.sound
+
+
+def test_several_kinds_are_found_at_once(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded reviews", tmp_path / "out")
+    cell("history_position", 9)(copy)
+    without("items.parquet")(copy)
+    stray(copy)
+    flip(copy)
+    assert {"history position", "missing file", "stray file", "checksum"} <= set(
+        checked(copy.out).counts
+    )
+
+
+def test_threads_change_nothing(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    swap("target_category", "target_brand")(copy)
+    steps = []
+    one, many = checked(copy.out), verify(copy.out, lambda *step: steps.append(step), threads=3)
+    assert (one.findings, one.counts) == (many.findings, many.counts)
+    assert steps == [("verify", k + 1, one.shards) for k in range(one.shards)]
+
+
+def test_no_data_set(tmp_path: Path) -> None:
+    with pytest.raises(InputError):
+        verify(tmp_path)
+
+
+def test_threads_out_of_range(made: dict[str, Path]) -> None:
+    with pytest.raises(UsageError):
+        verify(made["padded ads"], threads=0)
+
+
+def test_nothing_is_written(made: dict[str, Path]) -> None:
+    out = made["ragged ads"]
+    before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(out.rglob("*"))}
+    checked(out)
+    assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(out.rglob("*"))} == before

@@ -1,0 +1,97 @@
+"""`verify` finds each of many kinds of planted damage, and any damage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from schemas.errors import ContractError
+from schemas.manifest import SPLITS
+from tests.verify.damage_table import DAMAGE
+from tests.verify.made import ALL, REVIEWS, Columns, Copy, checked, copied
+
+CASES = [
+    pytest.param(name, what, damage, id=f"{said} ({name})")
+    for said, what, names, damage in DAMAGE
+    for name in names
+]
+
+
+@pytest.mark.parametrize(("name", "what", "damage"), CASES)
+def test_planted_damage_is_found(
+    made: dict[str, Path],
+    tmp_path: Path,
+    name: str,
+    what: str,
+    damage: Callable[[Copy], Any],
+) -> None:
+    copy = copied(made, name, tmp_path / "out")
+    damage(copy)
+    report = checked(copy.out)
+    assert what in report.counts, report.counts
+    found = [f for f in report.findings if f.what == what]
+    assert found
+    assert all(f.where and f.expected and f.got for f in found)
+    error = report.error(copy.out)
+    assert isinstance(error, ContractError)
+    assert what in str(error)
+
+
+def test_the_table_has_at_least_twenty_kinds() -> None:
+    assert len({said for said, *_ in DAMAGE}) >= 90
+    assert len({what for _, what, *_ in DAMAGE}) >= 30
+
+
+# ---- any damage
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_changed_value_of_reviews_is_found(
+    made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Whatever value changes in whatever row, but a negative's item for another untouched one."""
+    name = data.draw(st.sampled_from(REVIEWS))
+    copy = copied(made, name, tmp_path_factory.mktemp("any") / "out")
+    split = data.draw(st.sampled_from(SPLITS))
+    path = copy.path(split)
+    before = pq.ParquetFile(path).read()
+
+    def change(columns: Columns) -> None:
+        column = data.draw(st.sampled_from(sorted(set(columns) - {"target_item"})))
+        row = data.draw(st.integers(0, len(columns[column]) - 1))
+        value = data.draw(st.integers(0, 127))
+        if isinstance(columns[column][row], list):
+            place = data.draw(st.integers(0, len(columns[column][row]) - 1))
+            columns[column][row][place] = value
+        else:
+            columns[column][row] = value
+
+    copy.edit(change, split)
+    same = pq.ParquetFile(path).read().equals(before)
+    assert checked(copy.out).sound == same
+
+
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_flipped_byte_is_found(
+    made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Also where nothing says that a byte is other: the checks end, with findings or without."""
+    name = data.draw(st.sampled_from(ALL))
+    copy = copied(made, name, tmp_path_factory.mktemp("byte") / "out")
+    path = copy.path(data.draw(st.sampled_from(SPLITS)))
+    content = bytearray(path.read_bytes())
+    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    path.write_bytes(content)
+    assert checked(copy.out).counts["checksum"] == 1
