@@ -52,7 +52,7 @@ coverage: $(READY) ## run every test, and fail if they reach less than 95% of th
 
 audit: $(READY) ## look the installed versions up among known vulnerabilities (needs the network)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
