@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from fuzz.target import Target, numbered, written
+from fuzz.target import Target, block_bytes, numbered, written
 from pipeline.sources import alibaba_columns as columns
 from pipeline.sources.alibaba_columns import Column, Kind
 from pipeline.sources.alibaba_parse import (
@@ -29,7 +29,7 @@ def read(
     """Read the lines, and each by itself without any of the reader's code."""
     header = ",".join(column.header for column in layout).encode()
     path = written(f"{name}.csv", header + b"\n" + data)
-    parts = list(reader(path, 1 + 7 * (data[0] if data else 0)))
+    parts = list(reader(path, block_bytes(data)))
     rows = [row for part in parts for row in part.rows.iter_rows()]
     refused = {line - 2 for part in parts for line in part.rejected["line"]}
     lines = numbered(data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fuzz.target import Target, numbered, written
+from fuzz.target import Target, block_bytes, numbered, written
 from pipeline.sources.amazon_parse import read_reviews
 from pipeline.sources.review_json import read_review
 
@@ -15,8 +15,7 @@ _GOOD = b'{"reviewerID": "A2IBPI20UZIR0U", "asin": "0528881469", "unixReviewTime
 def read(data: bytes) -> int:
     """Read the lines, and each by itself with the standard library."""
     path = written("reviews.json", b"\n" + data)  # never gzip: that is another target
-    # The first byte decides where blocks are cut.
-    parts = list(read_reviews(path, 1 + 7 * (data[0] if data else 0)))
+    parts = list(read_reviews(path, block_bytes(data)))
     rows = {row[0]: row[1:] for part in parts for row in part.rows.iter_rows()}
     refused = {line - 1 for part in parts for line in part.rejected["line"]}
     lines = numbered(b"\n" + data)
