@@ -12,8 +12,9 @@ from fuzz.target import Target, block_bytes, numbered, written
 from pipeline.sources import alibaba_columns as columns
 from pipeline.sources.alibaba_columns import Column, Kind
 from pipeline.sources.alibaba_parse import (
+    behavior_blocks,
+    parse_behaviors,
     read_ads,
-    read_behaviors,
     read_impressions,
     read_profiles,
 )
@@ -42,6 +43,10 @@ def read(
         start = 0 if name == "raw_sample" else 1  # what the header counts
         assert rows == [(row[0] + start, *row[1:]) for row in good], data
     return len(lines)
+
+
+def _read_behaviors(path: Path, size: int) -> Iterator[Any]:
+    return (parse_behaviors(b, path.name, columns.BTAGS) for b in behavior_blocks(path, size))
 
 
 def _exact(line: bytes, layout: tuple[Column, ...]) -> tuple[Any, ...] | None:
@@ -129,7 +134,7 @@ TARGETS = (
     _target(
         "behavior_log",
         columns.BEHAVIORS,
-        lambda path, size: read_behaviors(path, columns.BTAGS, size),
+        _read_behaviors,
         b"558157,1493741625,pv,6250,91286",
         b"1,-5,cart,NULL,\n2,1493741626,buy,,3",
     ),

@@ -12,7 +12,7 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from pipeline import cli_look, cli_prepare, cli_synthesize, cli_train
+from pipeline import cli_look, cli_prepare, cli_report, cli_synthesize, cli_train
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN.",
 )
-for commands in (cli_look, cli_train, cli_prepare, cli_synthesize):
+for commands in (cli_look, cli_train, cli_report, cli_prepare, cli_synthesize):
     commands.add_to(app)
 
 
@@ -62,8 +62,8 @@ def run() -> NoReturn:
     with suppress(BrokenPipeError):
         sys.stdout.flush()
         sys.stderr.flush()
-    # All that must be kept is on disk. Taking down every library's memory and threads in order
-    # would only take time.
+    # All that must be kept is on disk. To take down every library in order only takes time, and
+    # threads of torch's communication may abort it (seen with 2.13), after a run that is finished.
     os._exit(code)
 
 

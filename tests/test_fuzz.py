@@ -197,5 +197,5 @@ def test_the_data_set_of_a_run(tmp_path: Path) -> None:
     assert data_of(tmp_path) == Path("data/a b")
     for text in ("{}", "[]", '{"data": 5}', '{"data": "a\\nb"}', "{"):
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(TinprepError, match="config cannot be read"):
+        with pytest.raises(TinprepError, match=r"config.* (cannot be read|names no data set)"):
             data_of(tmp_path)

@@ -163,7 +163,14 @@ def test_bad_calls_say_what_is_wrong(tmp_path: Path) -> None:
         synthesize_alibaba(tmp_path / "file", SMALL)
     with pytest.raises(EnvironmentFault):
         synthesize_alibaba(tmp_path / "file" / "below", SMALL)
-    for wrong in ({"scale": 0}, {"scale": float("nan")}, {"click_rate": 1}, {"window": 0}):
+    for wrong in (
+        {"scale": 0},
+        {"scale": float("nan")},
+        {"click_rate": 1},
+        {"window": 0},
+        {"categories": 19},
+        {"new_run": 0.0},
+    ):
         with pytest.raises(UsageError) as caught:
             AlibabaRecipe(**wrong)
         assert caught.value.where in wrong

@@ -76,6 +76,21 @@ def test_gain_falls_with_position_and_interval(
     assert one(position, interval + 3600) == pytest.approx(here * fall)
 
 
+@pytest.mark.parametrize(("new_run", "least", "most"), [(1.0, -0.02, 0.02), (0.2, 0.3, 1.0)])
+def test_runs_make_neighbours_alike(new_run: float, least: float, most: float) -> None:
+    recipe = AlibabaRecipe(scale=0.0002, seed=3, new_run=new_run, categories=300, duplicates=0.0)
+    market, people = Market.open(recipe), People.gather(recipe)
+    block = draw_block(recipe, market, people, people.blocks(10**9), 0)
+    order = np.lexsort((block.time, block.user))
+    user, category = block.user[order], block.category[order]
+
+    def same(apart: int) -> float:
+        of_one_user = user[apart:] == user[:-apart]
+        return float((category[apart:] == category[:-apart])[of_one_user].mean())
+
+    assert least < same(1) - same(50) < most
+
+
 def test_behaviours_beyond_the_window_count_for_nothing() -> None:
     recipe = AlibabaRecipe(window=2, position_decay=0.0, interval_decay=0.0, category_gain=1.0)
     yes, no = np.ones((1, 5), bool), np.zeros((1, 5), bool)
@@ -93,12 +108,15 @@ def test_behaviours_beyond_the_window_count_for_nothing() -> None:
     click_rate=st.floats(0.01, 0.9),
     retarget=st.floats(0, 1),
     category_exponent=st.floats(0, 3),
+    categories=st.none() | st.integers(20, 300),
+    new_run=st.floats(0.01, 1),
     duplicates=st.floats(0, 0.5),
 )
 def test_every_recipe_keeps_the_counts(**values: Any) -> None:
     recipe = AlibabaRecipe(**values)
-    sizes = AlibabaSizes.of(recipe.scale)
+    sizes = AlibabaSizes.of(recipe.scale, recipe.categories)
     market, people = Market.open(recipe), People.gather(recipe)
+    assert len(market.category_id) == sizes.categories == (recipe.categories or sizes.categories)
     bounds = people.blocks(20_000)
     drawn = [draw_block(recipe, market, people, bounds, k) for k in range(len(bounds) - 1)]
     assert sum(len(block.user) for block in drawn) == sizes.behaviours

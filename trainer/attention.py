@@ -8,6 +8,7 @@ of an embedded behaviour or target. `x_BLD` are the encoded behaviours, `t_BD` t
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -34,13 +35,16 @@ class SameCategory(nn.Module):
 
 
 def masked_softmax(score_BL: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
-    """Softmax over the behaviours: 0 in the padding, all 0 where there is none."""
+    """Softmax over the behaviours: 0 in the padding, all 0 where there is none.
+
+    Shapes broadcast, so scores may be B x L x H for H heads, with a mask of B x L x 1.
+    """
     weights = score_BL.masked_fill(~mask_BL, _HIDDEN).softmax(1)
     # The softmax of an empty history is uniform over its padding.
     return weights * mask_BL
 
 
-class TargetAttention(nn.Module):
+class TargetAttention(nn.Module, ABC):
     """Weights by a softmax over the history of a score of behaviour and target.
 
     Args:
@@ -50,9 +54,9 @@ class TargetAttention(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
 
+    @abstractmethod
     def scores(self, x_BLD: Tensor, t_BD: Tensor) -> Tensor:  # noqa: N803
         """Give the scores before the softmax, BL (z of Eq. 4)."""
-        raise NotImplementedError
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
         """Return weights BL: 0 in the padding, all 0 for an empty history."""
@@ -131,16 +135,14 @@ class Last(nn.Module):
 
 
 class AtTarget(nn.Module):
-    """All weight on the target's own place, which `TargetTransformer` puts first."""
+    """All weight on the target's own state, the one that `TargetTransformer` gives."""
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
-        """Return weights BL: all 0 where only the target is there, so no interest."""
-        weights = torch.zeros_like(x_BLD[:, :, 0])
-        weights[:, 0] = mask_BL[:, 1:].any(1).to(x_BLD.dtype)
-        return weights
+        """Return weights BL: 0 where there is no behaviour beside the target, so no interest."""
+        return mask_BL.to(x_BLD.dtype)
 
 
 class WeightedSum(nn.Module):

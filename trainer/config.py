@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -9,8 +10,22 @@ from typing import Any
 
 from schemas.errors import UsageError
 
-_POSITIVE = ("evaluations", "patience", "dim", "memory_mb")
-_POSITIVE_OR_NONE = ("epochs", "batch_size", "lr", "threads", "cells", "clip")
+_POSITIVE = ("patience", "dim", "memory_mb")
+_POSITIVE_OR_NONE = (
+    "epochs",
+    "steps",
+    "evaluations",
+    "evaluate_every",
+    "batch_size",
+    "lr",
+    "threads",
+    "cells",
+    "clip",
+)
+# Two ways to say one thing: of each pair, one at most.
+EITHER = (("epochs", "steps"), ("evaluations", "evaluate_every"))
+# The loss weight that makes positives and negatives count alike.
+BALANCED = "balanced"
 # A.1's learning rate of each.
 OPTIMIZERS = {"adam": 1e-3, "adagrad": 1e-2}
 
@@ -64,7 +79,8 @@ def preset(dataset: str) -> Schedule:
 class TrainConfig:
     """One training.
 
-    None for `optimizer`, `batch_size`, `epochs` or `hidden` takes the data set's preset.
+    None for `optimizer`, `batch_size`, `epochs` or `hidden` takes the data set's preset. Each field
+    is a flag of `tinprep train` and a key of its `--config` file; see `trainer.settings`.
 
     Attributes:
         data: folder of the data set.
@@ -72,19 +88,29 @@ class TrainConfig:
         model: a key of `trainer.recipes.RECIPES`.
         encoding: one of `trainer.encodings.ENCODINGS`; None for the recipe's default.
         epochs: passes over the train split.
-        batch_size: rows per step.
+        steps: in place of epochs: optimizer steps, over as many epochs as they take.
+        batch_size: rows per step, over all processes.
         lr: learning rate; None for the optimizer's in A.1.
         optimizer: one of `OPTIMIZERS`.
         seed: of the initial weights and of the order of the rows.
         device: `cpu`, `cuda`, or `auto` for CUDA where there is one.
         threads: CPU threads; None for `Schedule.threads`.
-        evaluations: evaluations on valid per epoch.
+        evaluations: evaluations on valid per epoch; 4 by default.
+        evaluate_every: in place of those: steps between evaluations. The last step is evaluated
+            in any case.
         patience: evaluations without a better valid GAUC after which training stops.
         dim: width of each field's embedding (A.1: 64).
         hidden: the head's hidden layers.
         cells: the most history cells (rows x longest) computed at a time; changes time and
             memory, not the gradient. None for `Schedule.cells`.
         memory_mb: a split that needs more is streamed from its shards.
+        loss_weight: of a positive row in the cross-entropy, a negative row having 1; "balanced" for
+            negatives by positives of the train split. With another weight than 1 the scores are
+            no probabilities any more, and logloss suffers; order, so AUC and GAUC, need not.
+        amp: compute the model in bfloat16 where PyTorch's autocast finds that safe. Weights,
+            gradients, optimizer and all measuring stay in float32.
+        compile: have `torch.compile` make kernels of the model.
+        tensorboard: keep the log for TensorBoard as well.
         clip: the gradient's largest Euclidean norm; None for any, as in the paper.
         checkpoint_seconds: how long to train between checkpoints to resume from; they are also
             made at every evaluation.
@@ -97,18 +123,24 @@ class TrainConfig:
     model: str = "tin"
     encoding: str | None = None
     epochs: int | None = None
+    steps: int | None = None
     batch_size: int | None = None
     lr: float | None = None
     optimizer: str | None = None
     seed: int = 0
     device: str = "auto"
     threads: int | None = None
-    evaluations: int = 4
+    evaluations: int | None = None
+    evaluate_every: int | None = None
     patience: int = 4
     dim: int = 64
     hidden: tuple[int, ...] | None = None
     cells: int | None = None
     memory_mb: int = 2048
+    loss_weight: float | str = 1.0
+    amp: bool = False
+    compile: bool = False
+    tensorboard: bool = False
     clip: float | None = None
     checkpoint_seconds: float = 300.0
     resume: bool = False
@@ -124,6 +156,12 @@ class TrainConfig:
         self._require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 or more")
         self._require("resume", not (self.resume and self.force), "not together with --force")
         self._require("seed", self.seed >= 0, "0 or more")
+        for one, other in EITHER:
+            both = getattr(self, one) is not None and getattr(self, other) is not None
+            self._require(other, not both, f"not together with --{one}")
+        weight = self.loss_weight
+        fine = weight == BALANCED if isinstance(weight, str) else 0 < weight < math.inf
+        self._require("loss_weight", fine, "balanced, or a number above 0")
         known = self.optimizer is None or self.optimizer in OPTIMIZERS
         self._require("optimizer", known, f"one of {', '.join(OPTIMIZERS)}")
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from schemas import vocabulary
 from schemas.errors import UsageError
 from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
+from trainer.correlation_cells import CtcCells
 from trainer.data import Shards
 from trainer.rows import HISTORY
 from trainer.runs import atomically
@@ -156,21 +157,12 @@ def correlate(
     splits = tuple(s for s in SPLITS if s in shards.splits) if released else ("train",)
     shards.schema(splits[0])  # a data set without such a split is told here
     target, targets, positives = _target(shards, splits, names, category, memory_mb, threads)
-    columns = (
-        f"target_category, label, history_length, history_category, {PLACES[by]} as history_place"
-    )
-
-    def run(where: str, to: Path | None = None) -> pa.Table:
-        missing = RELEASED_MISSING if released else 0.0
-        return query(
-            "correlation/ctc", shards, splits, columns, where=where, to=to, memory_mb=memory_mb,
-            threads=threads, places=last, missing=missing, repeats=by != "position",
-        )  # fmt: skip
-
+    missing = RELEASED_MISSING if released else 0.0
+    cells = CtcCells(shards, splits, PLACES[by], last, missing, memory_mb, threads)
     if everything is None:
-        table = run(f"target_category = {target}")
+        table = cells.of(target)
     else:
-        atomically(everything, lambda path: run("true", path))
+        atomically(everything, cells.write)
         table = pq.read_table(everything, filters=[("target_category", "=", target)])
     found = _map(table, target, names, top, tuple(range(1, last + 1)), made, by)
     found = replace(found, targets=targets, label_rate=positives / targets)

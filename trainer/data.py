@@ -5,8 +5,8 @@ For the trainer, and for any PyTorch code: `Shards` needs the folder and nothing
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +16,9 @@ from schemas import manifest
 from schemas.errors import ContractError, UsageError
 from trainer.arrow import SESSION, SESSION_LENGTH
 from trainer.dataset import SplitDataset
-from trainer.pieces import Piece, open_shard, pieces_of
-from trainer.rows import HISTORY, LENGTH, Batch, Rows, batches_of, concat
+from trainer.pieces import open_shard
+from trainer.rows import LENGTH, Batch, Index, Rows, batches_of, concat
+from trainer.stored import StoredSplit, batch_sizes, dealt_sizes, sessions_of, spread_sizes
 
 __all__ = ["Batch", "Shards", "SplitDataset"]
 
@@ -64,9 +65,8 @@ class Shards:
                 expected=f"{', '.join(unsized)} under `vocabulary`",
                 got=", ".join(self.manifest.vocabulary) or "nothing",
             )
-        self.sessions = _sessions(self.manifest, self.out)
-        self._kept: dict[tuple[str, tuple[str, ...]], Rows] = {}
-        self._pieces: dict[tuple[str, tuple[str, ...]], list[Piece]] = {}
+        self.sessions = sessions_of(self.manifest, self.out)
+        self._splits: dict[tuple[str, tuple[str, ...]], StoredSplit] = {}
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -89,11 +89,7 @@ class Shards:
             split: `train`, `valid` or `test`.
             columns: the columns to read; all by default. `history_length` always comes along.
         """
-        columns = self._columns(split, columns)
-        key = (split, columns)
-        if key not in self._kept:
-            self._kept[key] = self._read(self._plan(split, columns), columns)
-        return self._kept[key]
+        return self._stored(split, columns).whole()
 
     def batches(
         self,
@@ -147,6 +143,7 @@ class Shards:
         columns: tuple[str, ...] | None = None,
         rank: int = 0,
         world: int = 1,
+        together: bool = False,
     ) -> Iterator[list[Batch]]:
         """As `batches`, but each batch as a list of groups of similar history length.
 
@@ -161,6 +158,9 @@ class Shards:
             columns: as in `batches`.
             rank: as in `batches`.
             world: as in `batches`.
+            together: the ranks make up each batch between them: every rank yields its part of
+                every batch, an empty list where it has none, so that all yield equally many. In
+                memory the batches are those of `world` 1; streamed, their sizes differ a little.
         """
         if batch_size < 1 or not 0 <= rank < world or (cells is not None and cells < 1):
             raise UsageError(
@@ -168,22 +168,25 @@ class Shards:
                 expected="batch_size >= 1, cells >= 1, 0 <= rank < world",
                 got=f"batch_size {batch_size}, cells {cells}, rank {rank}, world {world}",
             )
-        columns = self._columns(split, columns)
+        stored = self._stored(split, columns)
+        sizes, blocks = _share(stored, batch_size, shuffle_seed, epoch, rank, world, together)
         rest: Rows | None = None
-        for block, (rows, last) in enumerate(
-            self._blocks(split, columns, shuffle_seed, epoch, rank, world)
-        ):
+        for block, (rows, last) in enumerate(blocks):
             rows = rows if rest is None else concat([rest, rows])
             order = np.arange(len(rows))
             if shuffle_seed is not None:
                 order = np.random.default_rng((shuffle_seed, epoch, block)).permutation(len(rows))
-            if self._fits(split, columns):
+            if stored.fits:
                 order = order[rank::world]
+            ends = np.cumsum(sizes)
+            here = len(sizes) if last else int(np.searchsorted(ends, len(order), side="right"))
             if not last:
                 # What fills no batch waits for the next block.
-                whole = len(order) // batch_size * batch_size
+                whole = int(sizes[:here].sum())
                 rest, order = rows.take(order[whole:]), order[:whole]
-            yield from batches_of(rows, order, batch_size, cells)
+            yield from batches_of(rows, order, sizes[:here], cells)
+            sizes = sizes[here:]
+        yield from ([] for _ in sizes)  # of a rank without any row group
 
     def dataset(
         self,
@@ -196,9 +199,22 @@ class Shards:
         """The split for `torch.utils.data.DataLoader(..., batch_size=None)`."""
         return SplitDataset(self, split, batch_size, shuffle_seed, columns)
 
+    def row_groups(
+        self, split: str, columns: tuple[str, ...] | None = None
+    ) -> Iterator[Callable[[], Rows]]:
+        """What reads each row group of a split, in the stored order; callable in any thread.
+
+        Args:
+            split: as in `batches`.
+            columns: as in `split`.
+        """
+        stored = self._stored(split, columns)
+        for piece in stored.pieces:
+            yield partial(stored.read, [piece])
+
     def nbytes(self, split: str, columns: tuple[str, ...] | None = None) -> int:
         """Bytes that the split's columns need in memory, without padding."""
-        return sum(p.nbytes for p in self._plan(split, self._columns(split, columns)))
+        return self._stored(split, columns).nbytes
 
     def _paths(self, split: str) -> list[Path]:
         paths = self.manifest.shard_paths(self.out, split)
@@ -226,84 +242,34 @@ class Shards:
             )
         return tuple(n for n in names if n in wanted)
 
-    def _plan(self, split: str, columns: tuple[str, ...]) -> list[Piece]:
+    def _stored(self, split: str, columns: tuple[str, ...] | None) -> StoredSplit:
+        columns = self._columns(split, columns)
         key = (split, columns)
-        if key not in self._pieces:
-            pieces = [
-                p for path in self._paths(split) for p in pieces_of(path, columns, self.sessions)
-            ]
-            rows, expected = sum(p.rows for p in pieces), self.manifest.rows.get(split, 0)
-            if rows != expected:
-                raise ContractError(
-                    f"The shards of {split} hold another number of rows than the manifest says.",
-                    where=self.out,
-                    expected=f"{expected:,} rows",
-                    got=f"{rows:,} rows",
-                    do="make the data set again",
-                )
-            self._pieces[key] = pieces
-        return self._pieces[key]
-
-    def _fits(self, split: str, columns: tuple[str, ...]) -> bool:
-        pieces = self._plan(split, columns)
-        return sum(p.nbytes for p in pieces) <= self.memory_mb * 2**20
-
-    def _blocks(
-        self,
-        split: str,
-        columns: tuple[str, ...],
-        seed: int | None,
-        epoch: int,
-        rank: int,
-        world: int,
-    ) -> Iterator[tuple[Rows, bool]]:
-        """Rows to be shuffled together, and whether they are the last."""
-        if self._fits(split, columns):
-            yield self.split(split, columns), True
-            return
-        pieces = self._plan(split, columns)
-        if seed is not None:
-            order = np.random.default_rng((seed, epoch)).permutation(len(pieces))
-            pieces = [pieces[i] for i in order]
-        pieces = pieces[rank::world]
-        held: list[Piece] = []
-        blocks = [held]
-        for piece in pieces:
-            # A third: a block, its shuffled chunk and the next block's pieces exist at a time.
-            if held and sum(p.nbytes for p in (*held, piece)) > self.memory_mb * 2**20 / 3:
-                held = []
-                blocks.append(held)
-            held.append(piece)
-        for i, block in enumerate(blocks if pieces else []):
-            yield self._read(block, columns), i == len(blocks) - 1
-
-    def _read(self, pieces: list[Piece], columns: tuple[str, ...]) -> Rows:
-        limits, longest = self._limits(), self.manifest.max_len
-        return concat(piece.read(columns, limits, longest, self.sessions) for piece in pieces)
-
-    def _limits(self) -> dict[str, int]:
-        sizes = self.manifest.vocabulary
-        limits = dict(sizes)
-        for name in self.manifest.fields:
-            for prefix in ("target_", HISTORY, SESSION):
-                limits[f"{prefix}{name}"] = sizes[name]
-        limits[f"{HISTORY}position"] = self.manifest.max_len + 1
-        limits[f"{HISTORY}interval_bin"] = self.manifest.bins.count + 1
-        limits["label"] = 2
-        return limits
+        if key not in self._splits:
+            self._splits[key] = StoredSplit(self.manifest, self.out, split, columns, self.memory_mb)
+        return self._splits[key]
 
 
-def _sessions(made: manifest.Manifest, out: Path) -> tuple[int, int] | None:
-    """M and K of the manifest's `sessions`, e.g. "5x10"; None for "none" or where it has none."""
-    text = made.config.get("sessions")
-    if text is None or text == "none":
-        return None
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(text))
-    if found is None:
-        raise ContractError(
-            "The manifest's sessions cannot be read.",
-            where=out / manifest.NAME,
-            expected='`sessions` of `config` like "5x10", or "none"',
-            got=repr(text),
-        )
-    return int(found[1]), int(found[2])
+def _share(
+    stored: StoredSplit,
+    batch_size: int,
+    seed: int | None,
+    epoch: int,
+    rank: int,
+    world: int,
+    together: bool,
+) -> tuple[Index, Iterator[tuple[Rows, bool]]]:
+    """The rows of each of a rank's batches, and the blocks that they come from."""
+    every = sum(piece.rows for piece in stored.pieces)
+    if stored.fits:
+        blocks = iter([(stored.whole(), True)])
+        if together:
+            return dealt_sizes(every, batch_size, rank, world), blocks
+        return batch_sizes(len(range(rank, every, world)), batch_size), blocks
+    share = stored.shares(seed, epoch, world)[rank]
+    mine = sum(piece.rows for piece in share)
+    if together and world > 1:
+        sizes = spread_sizes(mine, -(-every // batch_size))
+    else:
+        sizes = batch_sizes(mine, batch_size)
+    return sizes, stored.blocks(share)

@@ -6,6 +6,7 @@ of an embedded behaviour or target.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -21,12 +22,8 @@ from trainer.rows import HISTORY, LENGTH, Batch
 _DAY = 86_400
 
 
-class Encoding(nn.Module):
-    """Adds a learned vector for the time to each embedded target and behaviour.
-
-    Args:
-        encode_target: whether the target gets its vector too; SASRec's and BERT4Rec's does not
-            (Table 2).
+class Encoding(nn.Module, ABC):
+    """What is done to embedded targets and behaviours for their time.
 
     Attributes:
         columns: the shards' columns that it reads.
@@ -34,21 +31,9 @@ class Encoding(nn.Module):
 
     columns: tuple[str, ...] = ()
 
-    def __init__(self, encode_target: bool = True) -> None:
-        super().__init__()
-        self.encode_target = encode_target
-
-    def places(self, batch: Batch) -> Tensor:
-        """The vectors, N x D."""
-        raise NotImplementedError
-
+    @abstractmethod
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:  # noqa: N803
         """Encode B targets followed by their B x L behaviours."""
-        place_ND = self.places(batch)  # noqa: N806
-        if not self.encode_target:
-            rows = len(batch[LENGTH])
-            place_ND = torch.cat([torch.zeros_like(place_ND[:rows]), place_ND[rows:]])  # noqa: N806
-        return e_ND + place_ND
 
 
 class NoTime(Encoding):
@@ -59,7 +44,32 @@ class NoTime(Encoding):
         return e_ND
 
 
-class TargetAware(Encoding):
+class Places(Encoding):
+    """Adds a learned vector for the time to each embedded target and behaviour.
+
+    Args:
+        encode_target: whether the target gets its vector too; SASRec's and BERT4Rec's does not
+            (Table 2).
+    """
+
+    def __init__(self, encode_target: bool = True) -> None:
+        super().__init__()
+        self.encode_target = encode_target
+
+    @abstractmethod
+    def places(self, batch: Batch) -> Tensor:
+        """The vectors, N x D."""
+
+    def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:  # noqa: N803
+        """Encode B targets followed by their B x L behaviours."""
+        place_ND = self.places(batch)  # noqa: N806
+        if not self.encode_target:
+            rows = len(batch[LENGTH])
+            place_ND = torch.cat([torch.zeros_like(place_ND[:rows]), place_ND[rows:]])  # noqa: N806
+        return e_ND + place_ND
+
+
+class TargetAware(Places):
     """Target-aware temporal encoding: p_f(X_i) for behaviours, p_0 for the target.
 
     Row 0 of the table is the target's origin and is learned like the others: no `padding_idx`.
@@ -68,7 +78,7 @@ class TargetAware(Encoding):
         column: where the behaviours' indices are: positions for TTE-P, interval bins for TTE-T.
         size: indices, the origin included.
         width: D.
-        encode_target: see `Encoding`.
+        encode_target: see `Places`.
     """
 
     def __init__(self, column: str, size: int, width: int, encode_target: bool = True) -> None:
@@ -84,13 +94,13 @@ class TargetAware(Encoding):
         return found
 
 
-class Chronological(Encoding):
+class Chronological(Places):
     """COE: the i-th behaviour of a history gets p_i, oldest first; the target comes after the last.
 
     Args:
         max_len: the longest history.
         width: D.
-        encode_target: see `Encoding`.
+        encode_target: see `Places`.
     """
 
     columns = (f"{HISTORY}position",)
@@ -108,7 +118,7 @@ class Chronological(Encoding):
         return found
 
 
-class Timestamp(Encoding):
+class Timestamp(Places):
     """Timestamp encoding: the sum of a vector for the hour, one for the weekday, one for the month.
 
     The paper names the granularities, not how they are put together.
@@ -116,7 +126,7 @@ class Timestamp(Encoding):
     Args:
         zone: time zone of the calendar.
         width: D.
-        encode_target: see `Encoding`.
+        encode_target: see `Places`.
 
     Raises:
         ContractError: the time zone is not known here.
@@ -160,10 +170,10 @@ class Timestamp(Encoding):
         return found
 
 
-class Both(Encoding):
+class Both(Places):
     """Two encodings' sum: positions and intervals, as in the paper's production model (4.6)."""
 
-    def __init__(self, one: Encoding, other: Encoding, encode_target: bool = True) -> None:
+    def __init__(self, one: Places, other: Places, encode_target: bool = True) -> None:
         super().__init__(encode_target)
         self.one, self.other = one, other
         self.columns = (*one.columns, *other.columns)
@@ -219,5 +229,5 @@ ENCODINGS: dict[str, Callable[[Inputs, int, bool], Encoding]] = {
     "tte-pt": lambda i, w, t: Both(_position(i, w, t), _interval(i, w, t), t),
     "coe": lambda i, w, t: Chronological(i.max_len, w, t),
     "timestamp": lambda i, w, t: Timestamp(i.timezone, w, t),
-    "none": lambda i, w, t: NoTime(t),
+    "none": lambda i, w, t: NoTime(),
 }

@@ -10,13 +10,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import ContractError, UsageError
 from schemas.manifest import NAME
-from schemas.shape import decode
 from trainer.data import Shards
 from trainer.metrics import Metrics
 from trainer.models import InterestModel, inputs_of
-from trainer.runs import CONFIG, atomically, load
+from trainer.runs import CONFIG, atomically, load, read_json
 from trainer.scoring import logits, score_by_length
 
 _ROW_GROUP = 131_072
@@ -156,18 +155,15 @@ def _scores(
 def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
     path = run / CONFIG
-    try:
-        data = decode(path.read_text(encoding="utf-8"))["data"]
-        if not isinstance(data, str) or not data.isprintable():
-            raise ValueError(f"the data set {data!a}"[:200])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    data = read_json(path, ("data",), do="name the data set")["data"]
+    if not isinstance(data, str) or not data.isprintable():
         raise InputError(
-            "The run's config cannot be read.",
+            "A run's config names no data set.",
             where=path,
-            expected="the folder of a run",
-            got=str(error)[:200],
+            expected="the name of a folder",
+            got=f"{data!a}"[:200],
             do="name the data set",
-        ) from None
+        )
     return Path(data)
 
 

@@ -15,12 +15,16 @@ from schemas.errors import UsageError
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
+from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
+from trainer.ranks import ALONE, Ranks, joined
 from trainer.runs import Result, Run
-from trainer.training import Training, gradients
+from trainer.training import Training
 
 __all__ = ["Result", "TrainConfig", "gradients", "resolve", "train"]
+
+_EVALUATIONS = 4  # on valid, an epoch
 
 
 def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result:
@@ -31,6 +35,11 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
     config and number of threads give the same result, whether the training was interrupted and
     resumed or not.
 
+    Under `torchrun` its processes train one model together (see `trainer.ranks`): a batch is
+    shared out among them, each row is read once an epoch, and the result is that of one process
+    but for rounding, and for the rows' order where they are streamed. All return the result, the
+    first one writes the run and tells `on_event`.
+
     Args:
         config: what to train on what.
         on_event: is told of the start, of progress about once a second, and of evaluations.
@@ -40,13 +49,16 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
             settings, or a loss that is not a number.
         InputError: the data set is missing or damaged.
         ContractError: the data set breaks its contract.
+        EnvironmentFault: another process of the training has ended.
     """
+    with joined() as ranks:
+        return _train(config, ranks, on_event if ranks.first else lambda event: None)
+
+
+def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
     choose(config.model, config.encoding)  # before anything is read
-    device = _device(config.device)
+    device = _device(config.device, ranks)
     shards = Shards(config.data, memory_mb=config.memory_mb)
-    resolved = resolve(config, shards)
-    schedule = config.schedule(shards.manifest.dataset)
-    encoding, threads = resolved["encoding"], resolved["threads"]
     if "train" not in shards.splits:
         raise UsageError(
             "The data set has no train split.",
@@ -54,6 +66,9 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
             expected="rows to train on",
             got=f"the splits {', '.join(shards.splits) or '(none)'}",
         )
+    resolved = resolve(config, shards, ranks)
+    schedule = config.schedule(shards.manifest.dataset)
+    encoding, threads = resolved["encoding"], resolved["threads"]
     inputs = inputs_of(shards)
     built = {
         "model": config.model,
@@ -64,36 +79,49 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
     }
     if "valid" in shards.splits:
         _require_gauc(shards, config)
-    run = Run(config.run, resolved, force=config.force, resume=config.resume)
+    run = Run(config.run, resolved, force=config.force, resume=config.resume, writes=ranks.first)
+    ranks.wait()
     with _settings(config.seed, threads):
         model = build(config.model, encoding, inputs, dim=config.dim, hidden=schedule.hidden)
         model = model.to(device)
-        return Training(config, schedule, shards, model, device, run, built, on_event).go()
+        return Training(config, resolved, shards, model, device, run, built, on_event, ranks).go()
 
 
-def resolve(config: TrainConfig, shards: Shards) -> dict[str, Any]:
+def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[str, Any]:
     """The config with every default settled, as plain values: what a run's `config.json` holds.
+
+    It can be given to `tinprep train --config` to train the same again. `ranks`, the number of
+    processes, is there beside the settings; how the command was given (`resume`, `force`) is not.
 
     Args:
         config: what to train on what.
         shards: its data set.
+        ranks: who trains.
 
     Raises:
         UsageError: there is no such model, encoding or device.
     """
     _, encoding = choose(config.model, config.encoding)
     schedule = config.schedule(shards.manifest.dataset)
+    given = asdict(config)
+    del given["resume"], given["force"]
+    threads = max(1, schedule.threads // ranks.local_world)
+    by_step = config.evaluate_every is not None
     return (
-        asdict(config)
+        given
         | asdict(schedule)
         | {
             "data": str(config.data),
             "run": str(config.run),
             "encoding": encoding,
-            "device": _device(config.device).type,
-            "threads": config.threads or schedule.threads,
+            "device": _device(config.device, ranks).type,
+            "threads": config.threads or threads,
             "cells": config.cells or schedule.cells,
             "hidden": list(schedule.hidden),
+            "epochs": None if config.steps else schedule.epochs,
+            "evaluations": None if by_step else config.evaluations or _EVALUATIONS,
+            "loss_weight": positive_weight(config, shards),
+            "ranks": ranks.world,
         }
     )
 
@@ -113,10 +141,10 @@ def _require_gauc(shards: Shards, config: TrainConfig) -> None:
         )
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, ranks: Ranks) -> torch.device:
     usable = ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",)
     if name == "auto":
-        return torch.device(usable[-1])
+        name = usable[-1]
     if name not in usable:
         raise UsageError(
             "This device cannot be used.",
@@ -124,6 +152,8 @@ def _device(name: str) -> torch.device:
             expected=f"one of auto, {', '.join(usable)}",
             got=name,
         )
+    if name == "cuda" and ranks.world > 1:
+        return torch.device(name, ranks.local_rank % torch.cuda.device_count())
     return torch.device(name)
 
 

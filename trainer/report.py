@@ -49,7 +49,7 @@ class LiveReport:
             )
         self.gauc = "-"
         self.last_line = 0.0
-        self.begun = time.monotonic()
+        self.begun, self.before = time.monotonic(), 0
 
     def __enter__(self) -> LiveReport:
         if self.bar is not None:
@@ -79,7 +79,8 @@ class LiveReport:
                 self.bar.update(self.task, gauc=self.gauc)
 
     def _started(self, event: events.Started) -> None:
-        self.begun = time.monotonic()
+        # What is left is told by the speed since here, not since an interrupted run's beginning.
+        self.begun, self.before = time.monotonic(), event.resumed or 0
         self.gauc, self.last_line = "-", 0.0
         self.line(
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
@@ -95,7 +96,13 @@ class LiveReport:
             if self.task is not None:  # of the training before
                 self.bar.remove_task(self.task)
             self.task = self.bar.add_task(
-                "", total=event.steps, epoch=1, rate="", loss="-", gauc=self.gauc
+                "",
+                total=event.steps,
+                completed=self.before,
+                epoch=1,
+                rate="",
+                loss="-",
+                gauc=self.gauc,
             )
 
     def _progress(self, event: events.Progress) -> None:
@@ -108,7 +115,8 @@ class LiveReport:
         now = time.monotonic()
         if now - self.last_line >= _LINE_EVERY_SECONDS or event.step == event.steps:
             self.last_line = now
-            left = (now - self.begun) * (event.steps / event.step - 1)
+            done = max(1, event.step - self.before)
+            left = (now - self.begun) * (event.steps - event.step) / done
             self.line(
                 f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: "
                 f"{rate}, loss {loss}, valid GAUC {self.gauc}, about {left:.0f} s left"

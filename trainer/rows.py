@@ -110,8 +110,8 @@ def concat(parts: Iterable[Rows]) -> Rows:
     )
 
 
-def batches_of(rows: Rows, order: Index, size: int, cells: int | None) -> Iterator[list[Batch]]:
-    """Cut rows into batches of `size`, each a list of groups of similar history length.
+def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Iterator[list[Batch]]:
+    """Cut rows into batches, each a list of groups of similar history length.
 
     Rows are gathered a chunk of many batches at a time, so that a small batch costs little more
     than its own padding.
@@ -119,21 +119,25 @@ def batches_of(rows: Rows, order: Index, size: int, cells: int | None) -> Iterat
     Args:
         rows: what to cut.
         order: indices into `rows`.
-        size: rows per batch; the last batch may be shorter.
+        sizes: rows of each batch, in all as many as `order` has. A batch of none is an empty list.
         cells: the most history cells (rows x longest) that a group may have, at least one row;
             None leaves each batch whole and in order.
     """
     mean = max(1.0, float(rows.lengths.mean())) if len(rows) else 1.0
-    per_chunk = max(1, int(min(65_536, 4_000_000 / mean)) // size) * size
-    for lo in range(0, len(order), per_chunk):
-        chosen = order[lo : lo + per_chunk]
+    largest = max(1, int(sizes.max(initial=1)))
+    batches = max(1, int(min(65_536, 4_000_000 / mean)) // largest)
+    lo = 0
+    for first in range(0, len(sizes), batches):
+        held = sizes[first : first + batches]
+        bounds = np.r_[0, np.cumsum(held)]
+        chosen = order[lo : lo + bounds[-1]]
+        lo += len(chosen)
         if cells is not None:
-            of_batch = np.arange(len(chosen)) // size
+            of_batch = np.repeat(np.arange(len(held)), held)
             chosen = chosen[np.lexsort((rows.lengths[chosen], of_batch))]
         chunk = rows.take(chosen)
-        for start in range(0, len(chunk), size):
-            stop = min(start + size, len(chunk))
-            cuts = [start, stop]
+        for start, stop in pairwise(bounds.tolist()):
+            cuts = [start, stop] if stop > start else [start]
             if cells is not None:
                 cuts = _group_cuts(chunk.lengths, start, stop, cells)
             yield [chunk.batch(a, b) for a, b in pairwise(cuts)]

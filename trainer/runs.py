@@ -3,6 +3,7 @@
 ```
 RUN/config.json    the resolved config, written first
 RUN/log.csv        one line an evaluation
+RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
 RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
 RUN/metrics.json   the result, written last: a folder with one is a finished run
@@ -11,11 +12,8 @@ RUN/metrics.json   the result, written last: a folder with one is a finished run
 
 from __future__ import annotations
 
-import csv
 import json
-import pickle
 import platform
-import struct
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -26,19 +24,14 @@ import torch
 
 from schemas.errors import InputError, UsageError
 from schemas.shape import decode
+from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable
+from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
 
-CONFIG, LOG, BEST, METRICS = "config.json", "log.csv", "best.pt", "metrics.json"
-LAST = "last.pt"
-# What loading a file that is no checkpoint of ours, or a damaged one, ends in.
-_UNREADABLE = (
-    *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, LookupError, TypeError),
-    *(ValueError, AttributeError, AssertionError, ArithmeticError, struct.error, ImportError),
-)
+CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
 # Settings that a run may be resumed without: they change no number.
-_FREE = ("run", "force", "resume", "checkpoint_seconds")
-_LOG_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
+_FREE = ("run", "checkpoint_seconds", "tensorboard")
 
 
 @dataclass(frozen=True)
@@ -82,6 +75,10 @@ class Run:
         config: the resolved config, plain values only.
         force: replace the files of a finished run.
         resume: go on with an unfinished run, where there is one.
+        writes: whether to write at all: of several processes that train together, one does.
+
+    Attributes:
+        log: its log.
 
     Raises:
         UsageError: the folder holds a finished run, or cannot be one, or the run to resume had
@@ -90,9 +87,17 @@ class Run:
     """
 
     def __init__(
-        self, folder: Path, config: dict[str, Any], force: bool, resume: bool = False
+        self,
+        folder: Path,
+        config: dict[str, Any],
+        force: bool,
+        resume: bool = False,
+        writes: bool = True,
     ) -> None:
-        self.folder, self.config = folder, config
+        self.folder, self.config, self.writes = folder, config, writes
+        self.log = Log(folder, bool(config["tensorboard"]))
+        if not writes:
+            return
         if (folder / METRICS).exists() and not force:
             raise UsageError(
                 "This folder holds the results of an earlier run.",
@@ -113,26 +118,13 @@ class Run:
         if resume and (folder / CONFIG).exists():
             self._require_same_config()
             return
-        for name in (METRICS, BEST, LAST, LOG):
+        for name in (METRICS, BEST, LAST):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
-        with (folder / LOG).open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(_LOG_COLUMNS)
 
     def _require_same_config(self) -> None:
         path = self.folder / CONFIG
-        try:
-            before = decode(path.read_text(encoding="utf-8"))
-            if not isinstance(before, dict):
-                raise ValueError("no object")
-        except (OSError, ValueError) as error:
-            raise InputError(
-                "The config of the run to resume cannot be read.",
-                where=path,
-                expected="the config that tinprep wrote",
-                got=str(error)[:200],
-                do="start again with `--force`",
-            ) from None
+        before = read_json(path, do="start again with `--force`")
         now = json.loads(json.dumps(self.config))
         names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
         if names:
@@ -146,7 +138,8 @@ class Run:
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
-        atomically(self.folder / LAST, lambda path: torch.save(state, path))
+        if self.writes:
+            atomically(self.folder / LAST, lambda path: torch.save(state, path))
 
     def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What was kept by `checkpoint`; None where nothing was yet.
@@ -156,34 +149,31 @@ class Run:
         """
         if not (self.folder / LAST).exists():
             return None
-        return _read(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
+        return read_checkpoint(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
 
-    def keep_log(self, step: int) -> None:
-        """Drop the log's lines of steps after `step`: they will be made again."""
-        path = self.folder / LOG
-        lines: list[list[str]] = []
-        if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                # A kill may have cut the last line short.
-                whole = (x for x in list(csv.reader(file))[1:] if len(x) == len(_LOG_COLUMNS))
-                lines = [line for line in whole if int(line[0]) <= step]
-        with path.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerows([_LOG_COLUMNS, *lines])
+    def begin(self, step: int) -> None:
+        """Open the log, with what it holds up to `step`."""
+        if self.writes:
+            self.log.begin(step)
 
-    def log(self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics) -> None:
+    def evaluated(
+        self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics
+    ) -> None:
         """Append one evaluation to the log."""
-        m = metrics
-        row = (step, epoch, loss, m.gauc, m.pair_accuracy, m.auc, m.logloss, round(seconds, 3))
-        with (self.folder / LOG).open("a", newline="", encoding="utf-8") as file:
-            csv.writer(file).writerow(["" if value is None else value for value in row])
+        if self.writes:
+            self.log.add(step, epoch, loss, seconds, metrics)
 
     def save(self, model: InterestModel, built: dict[str, Any]) -> None:
         """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
         content = {"built": built, "weights": model.state_dict()}
-        atomically(self.folder / BEST, lambda path: torch.save(content, path))
+        if self.writes:
+            atomically(self.folder / BEST, lambda path: torch.save(content, path))
 
     def finish(self, result: Result) -> None:
         """Write the result for machines to read."""
+        if not self.writes:
+            return
+        self.log.close()
         summary = asdict(result) | {
             "run": str(result.run),
             "config": self.config,
@@ -203,7 +193,7 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
         InputError: there is no checkpoint, or it cannot be read.
     """
     path = Path(run) / BEST
-    content = _read(path, torch.device(device), ("built", "weights"))
+    content = read_checkpoint(path, torch.device(device), ("built", "weights"))
     try:
         # First without memory: what the file says of sizes must be what its weights have.
         with torch.device("meta"):
@@ -212,8 +202,8 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
             raise ValueError("weights of other shapes than the model's")
         model = _rebuilt(content["built"])
         model.load_state_dict(content["weights"])
-    except (*_UNREADABLE, UsageError) as error:
-        raise _unreadable(path, error) from error
+    except (*UNREADABLE, UsageError) as error:
+        raise unreadable(path, error) from error
     return model.to(device).eval()
 
 
@@ -228,31 +218,32 @@ def _rebuilt(built: dict[str, Any]) -> InterestModel:
     )
 
 
-def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Load a dictionary that `torch.save` wrote, with tensors and plain values only."""
+def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, Any]:
+    """Read a run's `config.json` or `metrics.json`.
+
+    Args:
+        path: the file.
+        keys: what it must hold.
+        do: what to do where it cannot be read.
+
+    Raises:
+        InputError: it cannot be read, is no JSON object, or lacks a key.
+    """
     try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        return {key: content[key] for key in keys}
-    except FileNotFoundError:
+        content = decode(path.read_text(encoding="utf-8"))
+        if not isinstance(content, dict):
+            raise ValueError("no JSON object")
+        if missing := [key for key in keys if key not in content]:
+            raise ValueError(f"no {', '.join(missing)}")
+    except (OSError, ValueError) as error:
         raise InputError(
-            "There is no checkpoint here.",
+            f"A run's {path.name} cannot be read.",
             where=path,
-            expected="the folder of a run",
-            got="no such file",
-            do="train first, e.g. `tinprep train DATA --run RUN`",
+            expected="the file that tinprep wrote",
+            got=str(error)[:200],
+            do=do,
         ) from None
-    except _UNREADABLE as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    return InputError(
-        "The checkpoint cannot be read.",
-        where=path,
-        expected="a checkpoint that tinprep wrote",
-        got=f"{str(error).partition(chr(10))[0]!a}"[:200],
-        do="train again",
-    )
+    return content
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import torch
 from trainer.data import Shards
 from trainer.metrics import Metrics, evaluate
 from trainer.models import InterestModel
+from trainer.ranks import ALONE, Ranks
 from trainer.rows import LENGTH, Batch, Index
 
 _BATCH_ROWS = 16_384
@@ -30,6 +31,7 @@ def logits(
     also: tuple[str, ...],
     *,
     device: torch.device | None = None,
+    ranks: Ranks = ALONE,
 ) -> Iterator[tuple[Batch, torch.Tensor]]:
     """Score every row of a split; the model keeps the mode it was in.
 
@@ -39,6 +41,8 @@ def logits(
         split: which split.
         also: columns to read beside those of the model.
         device: where the model is; the CPU by default.
+        ranks: who scores: rows that are another one's have 0 here. Which rows are computed together
+            does not depend on it, so that the sum over ranks is what one alone would give.
 
     Yields:
         Some rows, B of them in no particular order, and their logits on the CPU, B.
@@ -47,37 +51,57 @@ def logits(
     was_training = model.training
     model.eval()
     columns = (*model.columns, *also)
+    turn = 0
     try:
         for groups in shards.grouped_batches(
             split, batch_size=_BATCH_ROWS, cells=_CELLS, columns=columns
         ):
             for batch in groups:
-                with torch.no_grad():
-                    scored = model(to_device(batch, device)).float().cpu()
+                scored = torch.zeros(len(batch[LENGTH]))
+                if turn % ranks.world == ranks.rank:
+                    with torch.no_grad():
+                        scored = model(to_device(batch, device)).float().cpu()
+                turn += 1
                 yield batch, scored
     finally:
         model.train(was_training)
 
 
 def score(
-    model: InterestModel, shards: Shards, split: str, *, device: torch.device | None = None
+    model: InterestModel,
+    shards: Shards,
+    split: str,
+    *,
+    device: torch.device | None = None,
+    ranks: Ranks = ALONE,
 ) -> Metrics:
     """Score every row of a split and measure it."""
-    return score_by_length(model, shards, split, device=device)[0]
+    return score_by_length(model, shards, split, device=device, ranks=ranks)[0]
 
 
 def score_by_length(
-    model: InterestModel, shards: Shards, split: str, *, device: torch.device | None = None
+    model: InterestModel,
+    shards: Shards,
+    split: str,
+    *,
+    device: torch.device | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Metrics, dict[str, Metrics]]:
     """Score every row of a split and measure it as a whole and by ranges of history length.
+
+    With several ranks each one scores its part, and all get the metrics of the whole.
 
     Returns:
         The metrics, and those of each range that has rows, e.g. of "5-9".
     """
     columns: list[tuple[torch.Tensor, ...]] = []
-    for batch, scored in logits(model, shards, split, ("label", "user"), device=device):
-        columns.append((batch["user"], batch["label"], scored, batch[LENGTH]))
-    user, label, logit, length = (torch.cat(c).numpy() for c in zip(*columns, strict=True))
+    for batch, scored in logits(
+        model, shards, split, ("label", "user"), device=device, ranks=ranks
+    ):
+        columns.append((batch["user"], batch["label"], batch[LENGTH], scored))
+    *stored, scores = (torch.cat(c) for c in zip(*columns, strict=True))
+    ranks.add(scores)
+    user, label, length, logit = (c.numpy() for c in (*stored, scores))
     label = label.astype(np.int8)
     parts = {}
     which: Index = np.searchsorted(LENGTHS, length, side="right") - 1

@@ -5,73 +5,26 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 import torch
-from torch.nn.functional import binary_cross_entropy_with_logits
 
 from schemas.errors import UsageError
-from trainer.config import Schedule, TrainConfig
+from trainer.compiling import compiled
+from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import Evaluated, OnEvent, Progress, Started
+from trainer.loss import gradients
 from trainer.metrics import Metrics
 from trainer.models import InterestModel
 from trainer.optimizer import optimizer_of
+from trainer.plan import Plan, Progressed
+from trainer.ranks import ALONE, Ranks
+from trainer.reduction import GradientSum
 from trainer.rows import Batch
 from trainer.runs import Result, Run, load
 from trainer.scoring import score, to_device
-
-
-def gradients(model: InterestModel, batch: Batch, rows: int) -> torch.Tensor:
-    """Add a batch's part of the mean loss over `rows` rows to the gradients.
-
-    The loss is cross-entropy, and the recipe's auxiliary loss with weight 1 (DIEN's released code).
-
-    Args:
-        model: gives logits of B.
-        batch: B rows, with their labels.
-        rows: rows of all groups that make one step.
-
-    Returns:
-        The sum of the batch's cross-entropies, detached.
-    """
-    logits, extra = model.with_auxiliary(batch)
-    total = binary_cross_entropy_with_logits(logits, batch["label"], reduction="sum")
-    loss = total if extra is None else total + extra.sum()
-    (loss / rows).backward()  # type: ignore[no-untyped-call]
-    return total.detach()
-
-
-@dataclass
-class _Progressed:
-    """How far a training is: with weights, optimizer and random state, all there is to resume.
-
-    Attributes:
-        epoch: the epoch that is being trained.
-        in_epoch: its steps that are done.
-        step: all steps that are done.
-        loss: sum of the cross-entropies since the last evaluation.
-        rows: rows since then.
-        best_step: step of the best evaluation; 0 for none yet.
-        best_gauc: its GAUC on valid.
-        since_best: evaluations since then.
-        rows_seen: rows trained on.
-        seconds: time spent.
-        evaluating_seconds: of that on evaluations.
-    """
-
-    epoch: int = 0
-    in_epoch: int = 0
-    step: int = 0
-    loss: float = 0.0
-    rows: int = 0
-    best_step: int = 0
-    best_gauc: float = -math.inf
-    since_best: int = 0
-    rows_seen: int = 0
-    seconds: float = 0.0
-    evaluating_seconds: float = 0.0
 
 
 class Training:
@@ -79,40 +32,44 @@ class Training:
 
     Args:
         config: as given.
-        schedule: the resolved settings of its data set.
+        settled: the config with every default settled; see `trainer.fit.resolve`.
         shards: the data set.
         model: on `device`.
         device: where to train.
         run: the run's folder.
         built: what rebuilds the model.
         on_event: is told what happens.
+        ranks: who trains together.
     """
 
     def __init__(
         self,
         config: TrainConfig,
-        schedule: Schedule,
+        settled: dict[str, Any],
         shards: Shards,
         model: InterestModel,
         device: torch.device,
         run: Run,
         built: dict[str, Any],
         on_event: OnEvent,
+        ranks: Ranks = ALONE,
     ) -> None:
-        self.config, self.schedule, self.shards = config, schedule, shards
-        self.model, self.device = model, device
+        self.config, self.settled, self.shards = config, settled, shards
+        self.model, self.device, self.ranks = model, device, ranks
         self.run, self.built, self.tell = run, built, on_event
-        self.optimizer = optimizer_of(schedule, model.parameters())
+        self.optimizer = optimizer_of(config.schedule(shards.manifest.dataset), model.parameters())
         self.rows = shards.manifest.rows["train"]
-        self.steps_per_epoch = math.ceil(self.rows / schedule.batch_size)
-        self.steps = self.steps_per_epoch * schedule.epochs
+        self.plan = Plan.of(settled, self.rows, "valid" in shards.splits)
+        self.forward = compiled(model) if config.compile else model.with_auxiliary
+        self.add_up = GradientSum(model, ranks) if ranks.world > 1 else None
         # Reading the loss makes a GPU wait for its queue, so there it is read less often.
         self.read_every = 1 if device.type == "cpu" else 50
-        self.at = _Progressed()
+        self.at = Progressed()
         self.resumed: int | None = None
         self.patient = True
         if config.resume:
             self._restore()
+        run.begin(self.at.step)
         self.began = self.saved = time.perf_counter()
         self.seconds_before = self.at.seconds
 
@@ -127,16 +84,17 @@ class Training:
                 encoding=self.built["encoding"],
                 device=self.device.type,
                 rows=self.rows,
-                steps=self.steps,
+                steps=self.plan.steps,
                 parameters=sum(p.numel() for p in self.model.parameters()),
                 resumed=self.resumed,
             )
         )
-        while self.at.epoch < self.schedule.epochs and self.patient:
+        while self.at.step < self.plan.steps and self.patient:
             self._epoch()
         rate = self._rate()
         if not self.at.best_step:
             self.run.save(self.model, self.built)
+        self.ranks.wait()  # until the weights are written
         kept = load(self.config.run, self.device)
         metrics: dict[str, Metrics] = {
             split: self._score(kept, split)
@@ -161,31 +119,26 @@ class Training:
         return result
 
     def _epoch(self) -> None:
-        """Train to the end of the epoch, or until patience is used up."""
-        at, per_epoch, count = self.at, self.steps_per_epoch, self.config.evaluations
-        # Evenly spaced, and always at the end of an epoch; none where there is no valid.
-        due = {round(per_epoch * (i + 1) / count) for i in range(count)}
-        due = due if "valid" in self.shards.splits else set()
+        """Train to the end of the epoch, or until steps or patience are used up."""
+        at, plan = self.at, self.plan
         told, since_told, rows_told = time.perf_counter(), at.loss, at.rows
         loss: float | torch.Tensor = at.loss
         for groups in self._batches():
-            rows = sum(len(group["label"]) for group in groups)
-            for group in groups:
-                total = gradients(self.model, to_device(group, self.device), rows)
-                loss = loss + (total.item() if self.read_every == 1 else total)
-                self.optimizer.collect()
+            rows, total = self._gradients(groups)
+            loss = loss + total
             self.optimizer.step(self.config.clip)
             at.step, at.in_epoch = at.step + 1, at.in_epoch + 1
             at.rows, at.rows_seen = at.rows + rows, at.rows_seen + rows
-            evaluating, now = at.in_epoch in due, time.perf_counter()
-            ending = at.in_epoch == per_epoch
+            evaluating, now = plan.measures(at.step, at.in_epoch), time.perf_counter()
+            done = at.step == plan.steps
+            ending = at.in_epoch == plan.per_epoch
             saving = now - self.saved >= self.config.checkpoint_seconds
-            if at.step % self.read_every and not (evaluating or ending or saving):
+            if at.step % self.read_every and not (evaluating or ending or done or saving):
                 continue
             loss = at.loss = self._finite(float(loss))
-            if evaluating or ending or now - told > 1.0:
+            if evaluating or ending or done or now - told > 1.0:
                 mean = (at.loss - since_told) / max(1, at.rows - rows_told)
-                self.tell(Progress(at.step, self.steps, at.epoch, mean, self._rate()))
+                self.tell(Progress(at.step, plan.steps, at.epoch, mean, self._rate()))
                 told, since_told, rows_told = now, at.loss, at.rows
             if evaluating:
                 self._evaluate(at.loss / at.rows)
@@ -197,16 +150,52 @@ class Training:
                 return
             if evaluating or saving:
                 self._checkpoint()
+            if done:
+                return
+
+    def _gradients(self, groups: list[Batch]) -> tuple[int, float | torch.Tensor]:
+        """Give the optimizer a batch's gradients.
+
+        Args:
+            groups: this rank's part of the batch.
+
+        Returns:
+            The rows of the whole batch, and the sum of their losses.
+        """
+        mine = sum(len(group["label"]) for group in groups)
+        rows = mine if self.add_up is None else self.plan.batch_size
+        total: float | torch.Tensor = 0.0
+        for group in groups:
+            part = gradients(
+                self.model,
+                to_device(group, self.device),
+                rows,
+                forward=self.forward,
+                positive_weight=self.settled["loss_weight"],
+                amp=self.config.amp,
+            )
+            total = total + (part.item() if self.read_every == 1 else part)
+            if self.add_up is None:
+                self.optimizer.collect()
+        if self.add_up is not None:
+            total = torch.as_tensor(total, dtype=torch.float32, device=self.device)
+            rows, total = self.add_up(mine, total, self.plan.batch_size)
+            total = total.item() if self.read_every == 1 else total
+            self.optimizer.collect()
+        return rows, total
 
     def _batches(self) -> Iterator[list[Batch]]:
-        """The epoch's batches that are not trained on yet."""
+        """This rank's part of the epoch's batches that are not trained on yet."""
         batches = self.shards.grouped_batches(
             "train",
-            batch_size=self.schedule.batch_size,
-            cells=self.config.cells or self.schedule.cells,
+            batch_size=self.plan.batch_size,
+            cells=self.settled["cells"],
             shuffle_seed=self.config.seed,
             epoch=self.at.epoch,
             columns=(*self.model.columns, "label"),
+            rank=self.ranks.rank,
+            world=self.ranks.world,
+            together=True,
         )
         for _ in range(self.at.in_epoch):
             next(batches)
@@ -215,6 +204,10 @@ class Training:
     def _checkpoint(self) -> None:
         """Write down all that it takes to go on from here."""
         self.at.seconds = self._seconds()
+        self.saved = time.perf_counter()
+        if not self.run.writes:
+            return
+        # One state for all ranks: they draw the initial weights alike, and nothing after that.
         random = {"cpu": torch.get_rng_state()}
         if self.device.type == "cuda":
             random["cuda"] = torch.cuda.get_rng_state(self.device)
@@ -226,21 +219,19 @@ class Training:
                 "random": random,
             }
         )
-        self.saved = time.perf_counter()
 
     def _restore(self) -> None:
         """Go back to where the run's last checkpoint was made."""
         state = self.run.last_checkpoint(self.device)
         self.resumed = 0
         if state is not None:
-            self.at = _Progressed(**{f.name: state["at"][f.name] for f in fields(_Progressed)})
+            self.at = Progressed(**{f.name: state["at"][f.name] for f in fields(Progressed)})
             self.model.load_state_dict(state["weights"])
             self.optimizer.restore(state["optimizer"])
             torch.set_rng_state(state["random"]["cpu"].cpu())
             if "cuda" in state["random"]:
                 torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
             self.resumed = self.at.step
-        self.run.keep_log(self.resumed)
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began
@@ -257,13 +248,13 @@ class Training:
                 where=f"step {step}" if first == step else f"steps {first} to {step}",
                 expected="a finite cross-entropy",
                 got=str(loss),
-                do=f"use a lower learning rate than {self.schedule.lr:g} (`--lr`), "
+                do=f"use a lower learning rate than {self.settled['lr']:g} (`--lr`), "
                 "and look for extreme values in the data set's float columns",
             )
         return loss
 
     def _score(self, model: InterestModel, split: str) -> Metrics:
-        return score(model, self.shards, split, device=self.device)
+        return score(model, self.shards, split, device=self.device, ranks=self.ranks)
 
     def _evaluate(self, loss: float) -> None:
         """Measure valid, keep the weights when they are the best, and lose patience in time."""
@@ -277,7 +268,7 @@ class Training:
         else:
             at.since_best += 1
         seconds = self.seconds_before + began - self.began
-        self.run.log(at.step, at.epoch, loss, seconds, metrics)
+        self.run.evaluated(at.step, at.epoch, loss, seconds, metrics)
         self.tell(Evaluated(at.step, metrics, best))
         at.evaluating_seconds += time.perf_counter() - began
         self.patient = at.since_best < self.config.patience

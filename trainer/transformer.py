@@ -1,15 +1,21 @@
 """Self-attention over a history: the contexts of SASRec, BERT4Rec and BST, and DSIN's sessions.
 
+Where a model reads the state of one place alone (BST's target, SASRec's last behaviour), its last
+block is computed for that place alone: the others' states would be thrown away.
+
 Shape legend: B rows, L places, D width, H heads. `mask_BL` is true where a behaviour is.
 """
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import linear, scaled_dot_product_attention
 
 from schemas.errors import UsageError
+from trainer.attention import masked_softmax
 from trainer.parts import dense
 
 
@@ -42,13 +48,35 @@ class SelfAttention(nn.Module):
         rows, places, width = x_BLD.shape
         parts = self.inward(x_BLD).view(rows, places, 3, self.heads, width // self.heads)
         query, key, value = parts.permute(2, 0, 3, 1, 4)
-        # Each place sees itself at least, or padding would give the softmax nothing.
-        diagonal = torch.eye(places, dtype=torch.bool, device=x_BLD.device)
-        seen = mask_BL.view(rows, 1, 1, places) | diagonal
         if self.causal:
-            seen = seen & diagonal.new_ones(places, places).tril()
-        mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen)
+            # The padding comes last: no behaviour sees it.
+            mixed = scaled_dot_product_attention(query, key, value, is_causal=True)
+        else:
+            # Without any behaviour the first place is seen, or the softmax would have nothing.
+            first = torch.arange(places, device=x_BLD.device) == 0
+            seen = (mask_BL | first).view(rows, 1, 1, places)
+            mixed = scaled_dot_product_attention(query, key, value, attn_mask=seen)
         out: Tensor = self.outward(mixed.transpose(1, 2).reshape(rows, places, width))
+        return out
+
+    def from_one(self, q_BD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
+        """Attend from one place of each row, which sees all real ones; return BD.
+
+        Neither keys nor values are made: <W_q q, W_k x> = <W_k^T W_q q, x>, and the mean of W_v x
+        is W_v times the mean of x. That is D^2 for each row and H D for each place, not D^2 for
+        each place. The keys' bias is the same for all places, so the softmax does not see it.
+        """
+        rows, width = q_BD.shape
+        of_query, of_key, of_value = self.inward.weight.chunk(3)
+        query_bias, _, value_bias = self.inward.bias.chunk(3)
+        each = width // self.heads
+        query = linear(q_BD, of_query, query_bias).view(rows, self.heads, each)
+        asked_BHD = torch.einsum("bhe,hed->bhd", query, of_key.view(self.heads, each, width))  # noqa: N806
+        score_BLH = torch.bmm(x_BLD, asked_BHD.transpose(1, 2)) / math.sqrt(each)  # noqa: N806
+        weight_BLH = masked_softmax(score_BLH, mask_BL.unsqueeze(2))  # noqa: N806
+        mean_BHD = torch.bmm(weight_BLH.transpose(1, 2), x_BLD)  # noqa: N806
+        mixed = torch.einsum("bhd,hed->bhe", mean_BHD, of_value.view(self.heads, each, width))
+        out: Tensor = self.outward(mixed.reshape(rows, width) + value_bias)
         return out
 
 
@@ -84,20 +112,34 @@ class Block(nn.Module):
 
     def forward(self, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
         """Return BLD."""
-        first, second = self.norms
         if self.before:
-            x_BLD = x_BLD + self.attention(first(x_BLD), mask_BL)  # noqa: N806
-            out: Tensor = x_BLD + self.alone(second(x_BLD))
+            return self._after(x_BLD, self.attention(self.norms[0](x_BLD), mask_BL))
+        return self._after(x_BLD, self.attention(x_BLD, mask_BL))
+
+    def one(self, q_BD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:  # noqa: N803
+        """Return the state, BD, of one place of each row, q, that sees all real places."""
+        if self.before:
+            norm = self.norms[0]
+            return self._after(q_BD, self.attention.from_one(norm(q_BD), norm(x_BLD), mask_BL))
+        return self._after(q_BD, self.attention.from_one(q_BD, x_BLD, mask_BL))
+
+    def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """What a block does after its attention, to all places or to one."""
+        first, second = self.norms
+        x = x + mixed
+        if self.before:
+            out: Tensor = x + self.alone(second(x))
         else:
-            x_BLD = first(x_BLD + self.attention(x_BLD, mask_BL))  # noqa: N806
-            out = second(x_BLD + self.alone(x_BLD))
+            x = first(x)
+            out = second(x + self.alone(x))
         return out
 
 
 class CausalTransformer(nn.Module):
     """SASRec's context: two blocks with one head each, in which nothing sees what comes after it.
 
-    Without the original's dropout, so that a row's score is a function of the row.
+    SASRec reads the last behaviour's state only. Without the original's dropout, so that a row's
+    score is a function of the row.
     """
 
     def __init__(self, width: int) -> None:
@@ -106,10 +148,12 @@ class CausalTransformer(nn.Module):
         self.norm = nn.LayerNorm(width)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states BLD and their mask."""
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.norm(x), mask
+        """Return the last behaviour's state, B x 1 x D, and whether there is one, B x 1."""
+        first, final = self.blocks
+        x = first(x, mask)
+        last = (mask.sum(1) - 1).clamp(min=0)
+        state: Tensor = final.one(x[torch.arange(len(x), device=x.device), last], x, mask)  # type: ignore[operator]
+        return self.norm(state).unsqueeze(1), mask[:, :1]
 
 
 class FullTransformer(nn.Module):
@@ -142,7 +186,7 @@ class TargetTransformer(nn.Module):
         self.block = Block(width, 8, inner=4, activation=nn.LeakyReLU)
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Return states of the target, then the behaviours, B x (1 + L) x D, and their mask."""
-        x = torch.cat([t.unsqueeze(1), x], dim=1)
-        mask = torch.nn.functional.pad(mask, (1, 0), value=True)
-        return self.block(x, mask), mask
+        """Return the target's state, B x 1 x D, and whether there is any behaviour, B x 1."""
+        everything = torch.cat([t.unsqueeze(1), x], dim=1)
+        seen = torch.nn.functional.pad(mask, (1, 0), value=True)
+        return self.block.one(t, everything, seen).unsqueeze(1), mask.any(1, keepdim=True)

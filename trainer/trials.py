@@ -13,14 +13,14 @@ import numpy as np
 import polars as pl
 import torch
 
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import ContractError, UsageError
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
 from trainer.fit import resolve, train
 from trainer.metrics import Metrics
 from trainer.models import choose, inputs_of
-from trainer.runs import CONFIG, METRICS, atomically, load
+from trainer.runs import CONFIG, METRICS, atomically, load, read_json
 from trainer.scoring import logits
 from trainer.significance import auc_by_user, gauc_of, mean_by_user, read_users
 
@@ -36,6 +36,8 @@ _NEUTRAL = {
     "threads",
     "cells",
     "memory_mb",
+    "ranks",
+    "tensorboard",
 }
 
 
@@ -192,18 +194,8 @@ class Trials:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    path = run / METRICS
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        return {name: found[name] for name in ("config", "metrics")}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            "The result of a run cannot be read.",
-            where=path,
-            expected="what tinprep wrote",
-            got=str(error),
-            do="remove the run's folder, and give the command again",
-        ) from None
+    do = "remove the run's folder, and give the command again"
+    return read_json(run / METRICS, ("config", "metrics"), do=do)
 
 
 def _metrics(run: Path) -> Metrics:

@@ -197,7 +197,7 @@ def _write_all(
             **{
                 name: value
                 for name, value in asdict(recipe).items()
-                if name not in ("scale", "seed", "duplicates")
+                if name not in ("scale", "seed", "categories", "new_run", "duplicates")
             },
         },
     }

@@ -49,7 +49,6 @@ _KIND = np.searchsorted(
 ).astype(np.uint8)
 _PLACE = (_UNIT**5).astype(np.float32)
 
-_NEW_RUN = round(0.4 * _U16)
 _SAME_BRAND = round(0.4 * _U16)
 _FAVOURITES, _FROM_FAVOURITES = 6, 0.65
 _AFTER_BEHAVIOUR, _SAME_SECOND = 0.45, 0.05
@@ -178,7 +177,7 @@ def _draw_behaviours(
 ) -> _Behaviours:
     key = _draw_keys(count, draws)
     total = len(key)
-    fresh = _sixteen_bits(draws, total) < _NEW_RUN
+    fresh = _sixteen_bits(draws, total) < round(recipe.new_run * _U16)
     fresh[(np.cumsum(count) - count)[count > 0]] = True
     run = np.cumsum(fresh) - 1
     heads = np.flatnonzero(fresh)

@@ -60,7 +60,7 @@ class Market:
     @classmethod
     def open(cls, recipe: AlibabaRecipe) -> Market:
         """Draw the market of a recipe."""
-        sizes = AlibabaSizes.of(recipe.scale)
+        sizes = AlibabaSizes.of(recipe.scale, recipe.categories)
         draws = stream(recipe, "market")
         rank = np.arange(sizes.categories) + 1.0
         weight: Floats = np.power(rank + _RANK_SHIFT, -recipe.category_exponent)

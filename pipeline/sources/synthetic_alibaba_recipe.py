@@ -22,6 +22,8 @@ BRANDS, CAMPAIGNS, CUSTOMERS = 461_000, 423_436, 255_875
 # Behaviours by kind; they add up to BEHAVIOURS.
 KINDS = {"pv": 688_904_345, "cart": 15_946_033, "fav": 9_301_837, "buy": 9_115_919}
 
+_FEWEST_CATEGORIES = 20
+
 # Beijing days (UTC+8): behaviours from 04-22, impressions from 05-06 to 05-13 23:59:46 (2017).
 DAY_S = 86_400
 FIRST_BEHAVIOUR_S = 1_492_790_400
@@ -49,6 +51,9 @@ class AlibabaRecipe:
         retarget: share of impressions whose ad is drawn from the category of one of the user's
             latest `window` behaviours; the others' follow the popularity of categories.
         category_exponent: how unequal categories are (0: all alike).
+        categories: how many there are; None for as many as the scale gives, see `AlibabaSizes`.
+        new_run: share of behaviours that begin a new run of one category (1: no runs, so that
+            behaviours next to one another are no more alike than others).
         duplicates: share of behaviours that repeat another line exactly.
 
     Raises:
@@ -67,6 +72,8 @@ class AlibabaRecipe:
     click_rate: float = CLICKS / IMPRESSIONS
     retarget: float = 0.4
     category_exponent: float = 1.1
+    categories: int | None = None
+    new_run: float = 0.4
     duplicates: float = 0.005
 
     def __post_init__(self) -> None:
@@ -82,6 +89,11 @@ class AlibabaRecipe:
             "click_rate": (0 < self.click_rate < 1, "above 0, below 1"),
             "retarget": (0 <= self.retarget <= 1, "from 0 to 1"),
             "category_exponent": (0 <= self.category_exponent <= 3, "from 0 to 3"),
+            "categories": (
+                self.categories is None or _FEWEST_CATEGORIES <= self.categories <= CATEGORIES,
+                f"from {_FEWEST_CATEGORIES} to {CATEGORIES:,}, or None",
+            ),
+            "new_run": (0 < self.new_run <= 1, "above 0, at most 1"),
             "duplicates": (0 <= self.duplicates <= 0.5, "from 0 to 0.5"),
         }
         check_ranges(self, ranges)
@@ -110,16 +122,17 @@ class AlibabaSizes:
     behaviours: int
 
     @classmethod
-    def of(cls, scale: float) -> AlibabaSizes:
+    def of(cls, scale: float, categories: int | None = None) -> AlibabaSizes:
         """Give the counts at `scale`; below about 0.0001 some stay at their minimum.
 
+        `categories`, where it is given, takes the place of the count by scale.
         `users` have impressions, `silent` of them no behaviours; `bystanders` have behaviours but
         no impressions.
         """
         users = max(50, round(USERS * scale))
         ads = max(50, round(ADS * scale))
         campaigns = max(25, round(CAMPAIGNS * scale))
-        categories = max(20, round(CATEGORIES * scale**0.5))
+        categories = categories or max(_FEWEST_CATEGORIES, round(CATEGORIES * scale**0.5))
         return cls(
             users=users,
             bystanders=max(1, users // 200),

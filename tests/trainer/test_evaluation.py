@@ -109,7 +109,7 @@ def test_a_run_without_its_config_needs_the_data_set(trained, planted, tmp_path)
     assert json.loads(config)["data"] == str(planted)
     path.unlink()
     try:
-        with pytest.raises(InputError, match="config cannot be read"):
+        with pytest.raises(InputError, match=r"config\.json cannot be read"):
             evaluate(trained.run)
         assert evaluate(trained.run, data=planted).metrics == trained.metrics["test"]
     finally:

@@ -142,6 +142,50 @@ def test_more_ranks_than_row_groups_leave_some_without_rows(planted):
     assert len(set(found)) == len(found) == shards.manifest.rows["valid"]
 
 
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize(("world", "size"), [(1, 32), (2, 32), (3, 32), (7, 5), (3, 1000)])
+def test_ranks_make_up_the_batches_of_one_in_memory(planted, world, size, seed):
+    shards = Shards(planted)
+    wanted = {"batch_size": size, "cells": 40, "shuffle_seed": seed, "columns": ("row",)}
+    whole = [rows_of(groups) for groups in shards.grouped_batches("train", **wanted)]
+    parts = [
+        list(shards.grouped_batches("train", **wanted, rank=r, world=world, together=True))
+        for r in range(world)
+    ]
+    for batch, *of_ranks in zip(whole, *parts, strict=True):
+        found = [rows_of(groups) if groups else [] for groups in of_ranks]
+        assert sorted(row for part in found for row in part) == sorted(batch)
+        assert max(map(len, found)) - min(map(len, found)) <= 1
+
+
+@pytest.mark.parametrize("seed", [None, 5])
+@pytest.mark.parametrize("split", ["train", "valid"])  # 16 and 6 row groups
+@pytest.mark.parametrize(("world", "size"), [(1, 32), (2, 32), (3, 32), (9, 7), (3, 1000)])
+def test_ranks_that_stream_have_equally_many_batches(planted, world, size, split, seed):
+    shards = Shards(planted, memory_mb=0.005)
+    rows = shards.manifest.rows[split]
+    steps, seen = -(-rows // size), []
+    for rank in range(world):
+        part = list(
+            shards.grouped_batches(
+                split,
+                batch_size=size,
+                cells=40,
+                shuffle_seed=seed,
+                columns=COLUMNS,
+                rank=rank,
+                world=world,
+                together=True,
+            )
+        )
+        assert len(part) == steps
+        sizes = [sum(len(group["row"]) for group in groups) for groups in part]
+        if world > 1:
+            assert max(sizes) - min(sizes) <= 1
+        seen += [int(row) for groups in part for group in groups for row in group["row"]]
+    assert len(seen) == len(set(seen)) == rows
+
+
 def test_workers_of_a_data_loader_share_the_rows_out(planted):
     dataset = Shards(planted).dataset("valid", batch_size=16, shuffle_seed=1, columns=("row",))
     loader = DataLoader(dataset, batch_size=None, num_workers=2)
@@ -171,10 +215,10 @@ def test_a_batch_is_the_readers_own(planted):
 @settings(max_examples=60, deadline=None)
 @given(
     lengths=st.lists(st.integers(0, 30), min_size=1, max_size=80),
-    size=st.integers(1, 40),
+    ends=st.lists(st.integers(0, 80), max_size=12),
     cells=st.one_of(st.none(), st.integers(1, 200)),
 )
-def test_batches_of_any_lengths(lengths, size, cells):
+def test_batches_of_any_lengths(lengths, ends, cells):
     n = np.array(lengths, dtype=np.int64)
     flat = np.arange(n.sum(), dtype=np.int32)
     starts = np.cumsum(n) - n
@@ -182,9 +226,13 @@ def test_batches_of_any_lengths(lengths, size, cells):
     rows = Rows({"row": row}, {}, {"history_x": flat}, n, starts)
     order = np.random.default_rng(0).permutation(len(n))
     seen = []
-    for i, groups in enumerate(batches_of(rows, order, size, cells)):
-        ids = torch.cat([g["row"] for g in groups]).tolist()
-        assert sorted(ids) == sorted(order[i * size : (i + 1) * size].tolist())
+    bounds = sorted([0, len(n), *(min(end, len(n)) for end in ends)])
+    sizes = np.diff(bounds)  # some perhaps 0
+    end = 0
+    for size, groups in zip(sizes, batches_of(rows, order, sizes, cells), strict=True):
+        ids = [int(i) for g in groups for i in g["row"]]
+        assert sorted(ids) == sorted(order[end : end + size].tolist())
+        end += size
         for group in groups:
             for r, x in zip(group["row"].tolist(), group["history_x"].tolist(), strict=True):
                 assert x[: n[r]] == list(range(starts[r], starts[r] + n[r]))

@@ -21,6 +21,7 @@ from trainer.encodings import ENCODINGS, Chronological, Timestamp
 from trainer.recurrent import AUGRU, BiLSTM, GRUStates, NextBehaviour
 from trainer.sessions import SessionCells, SessionInterests
 from trainer.transformer import (
+    Block,
     CausalTransformer,
     FullTransformer,
     SelfAttention,
@@ -89,11 +90,9 @@ def test_last_is_the_newest_behaviour():
 
 
 def test_at_target_sees_nothing_where_only_the_target_is():
-    x, t, mask = some()
-    mask = torch.cat([torch.ones(4, 1, dtype=torch.bool), mask], 1)
-    found = AtTarget()(torch.cat([x[:, :1], x], 1), t, mask)
-    assert found[:, 0].tolist() == [1, 0, 1, 1]
-    assert (found[:, 1:] == 0).all()
+    state, t, _ = some()
+    there = torch.tensor([[True], [False], [True], [True]])
+    assert AtTarget()(state[:, :1], t, there).tolist() == [[1], [0], [1], [1]]
 
 
 def augru_step_by_step(part, x, a):
@@ -138,6 +137,23 @@ def test_augru_with_full_weights_is_torch_s_gru_with_its_update_turned():
             getattr(gru, f"bias_{name}_l0").copy_(layer.bias * sign)
     expected = gru(x)[1][0]
     torch.testing.assert_close(part(x, torch.ones(4, 5)), expected, **CLOSE)
+
+
+def test_a_weight_of_0_among_others_leaves_augru_s_state_as_it_is():
+    part = drawn(AUGRU(8))
+    x, _, _ = some()
+    weights = torch.tensor([[0.0, 0.7, 0.0, 0.2, 0.0]] * 4)
+    torch.testing.assert_close(part(x, weights), part(x[:, [1, 3]], weights[:, [1, 3]]), **CLOSE)
+    assert (part(x, torch.zeros(4, 5)) == 0).all()
+
+
+def test_gru_states_are_torch_s_and_0_in_the_padding():
+    part = drawn(GRUStates(8))
+    x, t, mask = some()
+    found, _ = part(x, t, mask)
+    expected, _ = part.gru(x)
+    torch.testing.assert_close(found[mask], expected[mask], **CLOSE)
+    assert (found[0, 3:] == 0).all()
 
 
 def test_gru_states_ignore_what_follows():
@@ -212,31 +228,87 @@ def test_self_attention_is_torch_s(heads, causal):
     assert torch.isfinite(found).all()
 
 
-def test_only_sasrec_hides_the_future():
-    x, t, _ = some()
-    mask = torch.ones(4, 5, dtype=torch.bool)
-    moved = x.clone()
-    moved[:, 4] += 1.0
-    for part, hides in ((CausalTransformer(8), True), (FullTransformer(8), False)):
-        drawn(part)
-        before, after = part(x, t, mask)[0], part(moved, t, mask)[0]
+@pytest.mark.parametrize(("heads", "before"), [(1, True), (2, False), (4, True)])
+def test_one_place_of_a_block_is_that_of_all_and_so_are_its_gradients(heads, before):
+    part = drawn(Block(8, heads, before=before, inner=2))
+    x, _, mask = some()
+    x.requires_grad_()
+    rows, places = torch.tensor([0, 2, 3]), torch.tensor([2, 4, 0])
+    found = part.one(x[rows, places], x[rows], mask[rows])
+    expected = part(x, mask)[rows, places]
+    torch.testing.assert_close(found, expected, **CLOSE)
+    wanted = (x, *part.parameters())
+    ours, theirs = (
+        torch.autograd.grad(y.pow(2).sum(), wanted, retain_graph=True) for y in (found, expected)
+    )
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "theirs"),
+    [
+        ({"inner": 4}, {}),  # BERT4Rec's and BST's order
+        ({"inner": 1, "before": True, "causal": True}, {"norm_first": True}),  # SASRec's
+        ({"inner": 4, "activation": nn.GELU}, {"activation": "gelu"}),
+    ],
+)
+def test_a_block_is_torch_s_encoder_layer(options, theirs):
+    part = drawn(Block(8, 2, **options))
+    layer = nn.TransformerEncoderLayer(
+        8, 2, 8 * options["inner"], dropout=0.0, batch_first=True, **theirs
+    )
+    ours = {
+        "self_attn.in_proj_": part.attention.inward,
+        "self_attn.out_proj.": part.attention.outward,
+        "linear1.": part.alone[0],
+        "linear2.": part.alone[2],
+        "norm1.": part.norms[0],
+        "norm2.": part.norms[1],
+    }
+    layer.load_state_dict(
+        {name + kind: getattr(p, kind) for name, p in ours.items() for kind in ("weight", "bias")}
+    )
+    x, _, mask = some()
+    found = part(x, mask)
+    for b, n in enumerate(LENGTHS):
+        if n:
+            hidden = torch.ones(n, n, dtype=torch.bool).triu(1) if "causal" in options else None
+            expected = layer(x[b : b + 1, :n], src_mask=hidden)[0]
+            torch.testing.assert_close(found[b, :n], expected, **CLOSE)
+
+
+def test_sasrec_s_state_is_the_last_behaviour_s_and_its_first_block_hides_the_future():
+    part = drawn(CausalTransformer(8))
+    x, t, mask = some()
+    found, there = part(x, t, mask)
+    assert there.flatten().tolist() == [n > 0 for n in LENGTHS]
+    for b, n in enumerate(LENGTHS):
+        if n:
+            state = x[b : b + 1, :n]
+            for block in part.blocks:
+                state = block(state, torch.ones(1, n, dtype=torch.bool))
+            torch.testing.assert_close(found[b, 0], part.norm(state)[0, -1], **CLOSE)
+    for block, hides in ((part.blocks[0], True), (drawn(FullTransformer(8)).blocks[0], False)):
+        full = torch.ones(4, 5, dtype=torch.bool)
+        moved = x.clone()
+        moved[:, 4] += 1.0
+        before, after = block(x, full), block(moved, full)
         assert torch.allclose(before[:, :4], after[:, :4], atol=1e-6) == hides
 
 
-def test_in_bst_the_target_and_the_behaviours_see_each_other():
+def test_bst_s_state_is_the_target_s_among_the_behaviours():
     part = drawn(TargetTransformer(8))
     x, t, mask = some()
-    states, seen = part(x, t, mask)
-    assert states.shape == (4, 6, 8)
-    assert seen[:, 0].all()
-    assert torch.equal(seen[:, 1:], mask)
-    assert not torch.allclose(part(x, t + 1, mask)[0][0, 1:4], states[0, 1:4], atol=1e-3)
-    moved = x.clone()
-    moved[0, 2] += 1
-    assert not torch.allclose(part(moved, t, mask)[0][0, 0], states[0, 0], atol=1e-3)
+    state, there = part(x, t, mask)
+    assert there.flatten().tolist() == [n > 0 for n in LENGTHS]
+    for b, n in enumerate(LENGTHS):
+        everything = torch.cat([t[b : b + 1], x[b, :n]])[None]
+        expected = part.block(everything, torch.ones(1, n + 1, dtype=torch.bool))
+        torch.testing.assert_close(state[b, 0], expected[0, 0], **CLOSE)
     moved = x.clone()
     moved[~mask] = 5.0
-    torch.testing.assert_close(part(moved, t, mask)[0][:, 0], states[:, 0])
+    torch.testing.assert_close(part(moved, t, mask)[0], state)
 
 
 @settings(max_examples=80, deadline=None)

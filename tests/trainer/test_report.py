@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from rich.console import Console
+from rich.progress import TimeRemainingColumn
 
+from trainer import report as report_module
 from trainer.events import Evaluated, Progress, Started
 from trainer.metrics import Metrics
 from trainer.report import LiveReport, result_table
@@ -37,6 +39,30 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "\r" not in text
     assert len(text.splitlines()) == 4
     assert "about 0 s left" in text.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("resumed", "left"), [(None, 20), (0, 20), (8, 100)])
+def test_the_time_left_is_by_the_speed_since_the_start(monkeypatch, resumed, left):
+    console = Console(file=io.StringIO(), force_terminal=False, width=150)
+    now = iter([0.0, 0.0, 10.0])
+    monkeypatch.setattr(report_module.time, "monotonic", lambda: next(now))
+    with LiveReport(console) as report:
+        report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345, resumed))
+        report(Progress(10, 30, 0, 0.6, 9876.0))
+    assert f"about {left} s left" in console.file.getvalue()
+
+
+def test_the_bar_shows_the_time_left():
+    console = Console(file=io.StringIO(), force_terminal=True, width=150)
+    now = 0.0
+    report = LiveReport(console)
+    report.bar.get_time = lambda: now
+    report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
+    for step in (5, 10):
+        now += 5.0
+        report(Progress(step, 30, 0, 0.6, 9876.0))
+    assert report.bar.tasks[0].time_remaining == pytest.approx(20, abs=1)
+    assert any(isinstance(c, TimeRemainingColumn) for c in report.bar.columns)
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -24,6 +24,8 @@ from trainer.fit import train
 
 def config(data, run, **options):
     small = {"dim": 8, "hidden": (8,), "epochs": 2, "lr": 0.02, "threads": 1, "device": "cpu"}
+    if "steps" in options:
+        small["epochs"] = None
     return TrainConfig(
         data, run, **small | {"evaluations": 3, "patience": 99, "checkpoint_seconds": 0.0} | options
     )
@@ -44,12 +46,12 @@ def interrupted(cfg, monkeypatch, after: int) -> None:
     """Train until `after` groups are done, then fall over in the middle of a step."""
     done = 0
 
-    def falls(*args):
+    def falls(*args, **options):
         nonlocal done
         done += 1
         if done > after:
             raise KeyboardInterrupt
-        return gradients(*args)
+        return gradients(*args, **options)
 
     gradients = training.gradients
     with monkeypatch.context() as patched:
@@ -83,6 +85,26 @@ def test_resumed_ends_as_uninterrupted(
     assert not (tmp_path / "broken" / "last.pt").exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"steps": 20, "evaluations": None, "evaluate_every": 7},
+        {"amp": True, "loss_weight": 3.0},
+        {"loss_weight": "balanced", "evaluations": None, "evaluate_every": 5},
+    ],
+)
+def test_resumed_with_other_settings_ends_as_uninterrupted(planted, tmp_path, monkeypatch, options):
+    cfg = config(planted, tmp_path / "whole", **options)
+    train(cfg)
+    cfg = replace(cfg, run=tmp_path / "broken")
+    interrupted(cfg, monkeypatch, 17)
+    train(replace(cfg, resume=True))
+    assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
+    if "amp" in options:  # or it would have been forgotten in both
+        train(replace(cfg, run=tmp_path / "plain", amp=False))
+        assert ends_with(tmp_path / "plain") != ends_with(tmp_path / "whole")
+
+
 def test_resumed_when_the_rows_are_streamed(planted, tmp_path, monkeypatch):
     # The setting is in whole MB: here each block holds what fits 20 KB.
     plain = Shards.__init__
@@ -97,8 +119,10 @@ def test_resumed_when_the_rows_are_streamed(planted, tmp_path, monkeypatch):
     assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
 
 
-def test_killed_in_the_middle(planted, tmp_path):
-    cfg = config(planted, tmp_path / "whole", threads=1)
+@pytest.mark.parametrize("more", [{}, {"amp": True, "loss_weight": 2.0, "steps": 22}])
+def test_killed_in_the_middle(planted, tmp_path, more):
+    more = more if "steps" in more else {"epochs": 2}
+    cfg = config(planted, tmp_path / "whole", threads=1, **more)
     train(cfg)
     script = f"""
 import os, signal
@@ -107,8 +131,8 @@ from trainer.config import TrainConfig
 from trainer.events import Evaluated
 from trainer.fit import train
 cfg = TrainConfig(Path({str(planted)!r}), Path({str(tmp_path / "killed")!r}), dim=8, hidden=(8,),
-    epochs=2, lr=0.02, threads=1, device="cpu", evaluations=3, patience=99,
-    checkpoint_seconds=0.0)
+    lr=0.02, threads=1, device="cpu", evaluations=3, patience=99, checkpoint_seconds=0.0,
+    **{more!r})
 seen = []
 def kill(event):
     seen.append(event)

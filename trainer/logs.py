@@ -1,0 +1,100 @@
+"""The log of a run, a line an evaluation: `log.csv`, and the same for TensorBoard."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+import time
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from schemas.errors import UsageError
+from trainer.metrics import Metrics
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard import SummaryWriter
+
+LOG, TENSORBOARD = "log.csv", "tensorboard"
+_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
+_SCALARS = {
+    "train_loss": "train/loss",
+    "gauc": "valid/gauc",
+    "pair_accuracy": "valid/pair_accuracy",
+    "auc": "valid/auc",
+    "logloss": "valid/logloss",
+}
+
+
+class Log:
+    """The log while it is written.
+
+    TensorBoard's files are made from the lines of `log.csv`, so that both always hold the same
+    steps, each once, however often the run was interrupted.
+
+    Args:
+        folder: of the run.
+        tensorboard: whether to keep it for TensorBoard as well.
+
+    Raises:
+        UsageError: TensorBoard is not installed.
+    """
+
+    def __init__(self, folder: Path, tensorboard: bool) -> None:
+        self.path, self.events = folder / LOG, folder / TENSORBOARD
+        self.writer: SummaryWriter | None = None
+        self.tensorboard = tensorboard
+        self.began = 0.0
+        if tensorboard and find_spec("tensorboard") is None:
+            raise UsageError(
+                "TensorBoard is not installed.",
+                where="--tensorboard",
+                expected="the Python package tensorboard",
+                got="none",
+                do="pip install 'tinprep[tensorboard]', or train without it: log.csv has the same",
+            )
+
+    def begin(self, until: int) -> None:
+        """Keep the lines up to a step and drop those after it: they will be made again."""
+        lines: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                # A kill may have cut the last line short.
+                whole = (x for x in list(csv.reader(file))[1:] if len(x) == len(_COLUMNS))
+                lines = [dict(zip(_COLUMNS, x, strict=True)) for x in whole if int(x[0]) <= until]
+        with self.path.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, _COLUMNS)
+            writer.writeheader()
+            writer.writerows(lines)
+        shutil.rmtree(self.events, ignore_errors=True)
+        if self.tensorboard:
+            from torch.utils.tensorboard import SummaryWriter
+
+            self.began = time.time() - max((float(x["seconds"]) for x in lines), default=0.0)
+            self.writer = SummaryWriter(str(self.events))
+            for line in lines:
+                self._show(line)
+
+    def add(self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics) -> None:
+        """Append one evaluation."""
+        m = metrics
+        row = (step, epoch, loss, m.gauc, m.pair_accuracy, m.auc, m.logloss, round(seconds, 3))
+        line = {k: "" if v is None else str(v) for k, v in zip(_COLUMNS, row, strict=True)}
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, _COLUMNS).writerow(line)
+        self._show(line)
+
+    def close(self) -> None:
+        """Let go of TensorBoard's file."""
+        if self.writer is not None:
+            self.writer.close()
+
+    def _show(self, line: dict[str, str]) -> None:
+        if self.writer is None:
+            return
+        for name, tag in _SCALARS.items():
+            if line[name]:
+                self.writer.add_scalar(
+                    tag, float(line[name]), int(line["step"]), self.began + float(line["seconds"])
+                )
+        self.writer.flush()
