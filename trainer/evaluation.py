@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError, UsageError
+from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import NAME
 from trainer.data import Shards
 from trainer.metrics import Metrics
