@@ -6,7 +6,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test test-lowest check train bench docs docs-check clean
+.PHONY: help setup test test-lowest check train bench docs docs-check fuzz coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,21 @@ docs: $(READY) ## measure docs/results.md anew, on the demo data: under half an 
 
 docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
 	$(BIN)/tinprep results docs --readme README.md --check
+
+fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(BIN)/python -m fuzz.run --runs $(or $(RUNS),10000)
+
+coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+audit: $(READY) ## look the installed versions up among known vulnerabilities (needs the network)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/
 	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

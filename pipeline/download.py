@@ -22,6 +22,7 @@ from urllib3.util import Retry
 
 from pipeline.download_progress import Progress
 from schemas.expected import PublishedFile
+from schemas.shape import decode, misfit
 
 GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 16
@@ -84,9 +85,11 @@ class Part:
     def origin(self) -> Origin | None:
         """Where the bytes come from; None where that is not known, so they cannot be used."""
         try:
-            return Origin(**json.loads(self.origin_path.read_text(encoding="utf-8")))
-        except (FileNotFoundError, ValueError, TypeError):
+            held = decode(self.origin_path.read_text(encoding="utf-8"))
+        except (FileNotFoundError, ValueError):
             return None
+        # A note of another shape is as good as none: the download begins anew.
+        return None if misfit(held, Origin) else Origin(**held)
 
     def begin(self, origin: Origin) -> None:
         """Empty the part and note where its bytes will come from."""

@@ -93,10 +93,12 @@ def encode_ads(
     given |= named(*alibaba.FIELDS, *alibaba.AD_FEATURES)
     found = vocabulary.query("alibaba/ads", given, threads, unknown_id=UNKNOWN_ID)
     known = found.filter(pc.field("ad") >= FIRST_ID).drop_columns(["raw"])
+    tables.check(tables.EncodedAds, pl.DataFrame(known), out / "ads.parquet")
     shards.write_table(out / "ads.parquet", known)
     given = {"profiles": vocabulary.arrow(parsed.profiles), **named(*PROFILE_FIELDS)}
     given["users"] = words["user"].select(["value", "id"])
     rows = vocabulary.query("alibaba/profiles", given, threads, unknown_id=UNKNOWN_ID)
+    tables.check(tables.EncodedProfiles, pl.DataFrame(rows), out / "profiles.parquet")
     shards.write_table(out / "profiles.parquet", rows)
     size = len(words["user"]) + FIRST_ID
     profiles = {name: np.full(size, UNKNOWN_ID, np.int32) for name in PROFILE_FIELDS}
@@ -140,6 +142,9 @@ def fit_intervals(
             save_columns(_ordered_impressions(run, bucket), seen)
             columns: dict[str, npt.NDArray[Any]] = dict(behaviours.fields)
             columns |= {"user": behaviours.user, "time": behaviours.time}
+            named = ("user", "time", *alibaba.FIELDS)
+            given_rows = pl.DataFrame({name: columns[name] for name in named})
+            tables.check(tables.Behaviours, given_rows, marker)
             save_columns(marker, columns)
         behaviours, impressions = load(run, bucket)
         train = days.split(impressions.time) == TRAIN

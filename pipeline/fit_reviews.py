@@ -97,9 +97,9 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
         categories = amazon.category_vocabulary(by_item, items)
         category = _category_ids(by_item, categories)
         item = np.arange(FIRST_ID, len(category), dtype=np.int32)
-        shards.write_table(
-            config.out / "items.parquet", pa.table({"item": item, "category": category[FIRST_ID:]})
-        )
+        found = pa.table({"item": item, "category": category[FIRST_ID:]})
+        tables.check(tables.Items, pl.DataFrame(found), config.out / "items.parquet")
+        shards.write_table(config.out / "items.parquet", found)
         return Items(categories, category, refused, repeated)
 
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
-import polars as pl
+import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from schemas.manifest import FIRST_ID, PADDING_ID, UNKNOWN_ID, Manifest, load
+from schemas import vocabulary
+from schemas.errors import ContractError, InputError
+from schemas.manifest import FIRST_ID, NAME, PADDING_ID, UNKNOWN_ID, Manifest, load
 
 _UNITS = (("y", 31_557_600), ("d", 86_400), ("h", 3_600), ("min", 60))
 _SHOWN_BEHAVIOURS = 4
@@ -82,8 +84,8 @@ def inspect(out: Path, rows: int) -> Group:
         rows: how many rows of each split to decode.
 
     Raises:
-        InputError: there is no data set.
-        ContractError: its manifest breaks the contract.
+        InputError: there is no data set, or a file of it is missing or damaged.
+        ContractError: its manifest, a vocabulary or a shard breaks the contract.
     """
     made = load(out)
     return Group(summary(made, out), _lengths(made), *_decoded(made, out, rows))
@@ -105,24 +107,80 @@ def _lengths(made: Manifest) -> Table:
 
 
 def _decoded(made: Manifest, out: Path, count: int) -> list[Table]:
-    words = {
-        name: dict(
-            pl.read_parquet(out / "vocabulary" / f"{name}.parquet").select("id", "value").rows()
+    words = {name: _words(out, name) for name in ("user", *made.fields)}
+    zone = _zone(made, out)
+    return [
+        _decoded_row(split, row, made.fields, words, zone)
+        for split in made.rows
+        if count and (paths := made.shard_paths(out, split))
+        for row in _first_rows(paths[0], made.fields, count)
+    ]
+
+
+def _words(out: Path, name: str) -> dict[int, Any]:
+    """The values of a field by their ids."""
+    table = vocabulary.read(out / "vocabulary" / f"{name}.parquet").to_pydict()
+    return dict(zip(table["id"], table["value"], strict=True))
+
+
+def _zone(made: Manifest, out: Path) -> ZoneInfo:
+    name = made.config.get("timezone", "UTC")
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
+        raise ContractError(
+            "The manifest names no timezone.",
+            where=out / NAME,
+            expected="a name such as Asia/Shanghai",
+            got=f"{name!a}"[:100],
+        ) from None
+
+
+def _first_rows(path: Path, fields: list[str], count: int) -> list[dict[str, Any]]:
+    """The first rows of a shard, of the columns that are shown.
+
+    Raises:
+        InputError: the shard is missing or damaged.
+        ContractError: it lacks a column.
+    """
+    shown = ["row", "user", "label", "target_time", "history_length"]
+    shown += [f"history_{name}" for name in ("time", "position", "interval_bin", *fields)]
+    shown += [f"target_{name}" for name in fields]
+    try:
+        with pq.ParquetFile(path) as file:
+            lacking = sorted({*shown} - {*file.schema_arrow.names})
+            first = next(file.iter_batches(batch_size=count, columns=shown), None)
+        rows = [] if first is None else first.slice(0, count).to_pylist()
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(
+            "A shard cannot be read.",
+            where=path,
+            expected="a Parquet file",
+            got=" ".join(str(error).split())[:200],
+            do="`tinprep verify` says more; make the data set again",
+        ) from error
+    if lacking or not all(_is_readable(row) for row in rows):
+        raise ContractError(
+            "A shard breaks its contract.",
+            where=path,
+            expected=", ".join(shown),
+            got=f"no {', '.join(lacking)}" if lacking else "values of other types",
+            do="`tinprep verify` says more; make the data set again",
         )
-        for name in {"user", *made.fields}
-    }
-    zone = ZoneInfo(made.config.get("timezone", "UTC"))
-    tables = []
-    for split in made.rows:
-        paths = made.shard_paths(out, split)
-        if not paths or not count:
-            continue
-        first = next(pq.ParquetFile(paths[0]).iter_batches(batch_size=count))
-        tables += [
-            _decoded_row(split, row, made.fields, words, zone)
-            for row in first.slice(0, count).to_pylist()
-        ]
-    return tables
+    return rows
+
+
+def _is_readable(row: dict[str, Any]) -> bool:
+    """Whether a row has whole numbers, and lists that are as long as it says."""
+    lists = [value for name, value in row.items() if name.startswith("history_")]
+    whole = [value for name, value in row.items() if not name.startswith("history_")]
+    length = row["history_length"]
+    lists.remove(length)
+    return (
+        all(isinstance(value, int) for value in (length, *whole))
+        and all(isinstance(values, list) and len(values) >= length for values in lists)
+        and all(isinstance(value, int) for values in lists for value in values[:length])
+    )
 
 
 def _decoded_row(
@@ -136,10 +194,13 @@ def _decoded_row(
 
     def word(name: str, id_: int) -> str:
         named = {PADDING_ID: "(padding)", UNKNOWN_ID: "(unknown)"}
-        return named.get(id_) or str(words[name][id_])
+        return named.get(id_) or str(words[name].get(id_, f"(no {name}: {id_})"))
 
     def moment(seconds: int) -> str:
-        return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
+        try:
+            return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
+        except (ValueError, OverflowError, OSError):
+            return f"(no time: {seconds})"
 
     table = Table(
         title=f"{split}: row {row['row']:,}, user {word('user', row['user'])}, "

@@ -16,7 +16,7 @@ from pipeline import intervals, shards
 from pipeline.engines.local import map_buckets
 from pipeline.rows import Stored
 from pipeline.workspace import Run
-from schemas import manifest
+from schemas import manifest, tables
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
 Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
@@ -93,7 +93,11 @@ def write_shards(
 def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
     """Write a file a field."""
     for name, table in words.items():
-        shards.write_table(run.config.out / "vocabulary" / f"{name}.parquet", table)
+        path = run.config.out / "vocabulary" / f"{name}.parquet"
+        text = not pa.types.is_integer(table.schema.field("value").type)
+        model = tables.TextVocabulary if text else tables.NumberVocabulary
+        tables.check(model, pl.DataFrame(table), path)
+        shards.write_table(path, table)
 
 
 def finish(

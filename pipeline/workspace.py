@@ -26,6 +26,7 @@ from pipeline import memory, shards
 from pipeline.config import Config
 from pipeline.identity import Identity
 from schemas import manifest
+from schemas import tables as contracts
 from schemas.errors import EnvironmentFault, InputError, UsageError
 
 WORK = ".work"
@@ -230,6 +231,8 @@ def write_rejected(out: Path, tables: dict[str, pa.Table]) -> dict[str, int]:
     for name, rows in tables.items():
         if not len(rows):
             continue
+        if "file" in rows.column_names:
+            contracts.check(contracts.Rejected, pl.DataFrame(rows), f"rejected/{name}")
         shards.write_table(folder / f"{name}.parquet", rows)
         for reason in rows["reason"].to_pylist():
             reasons[reason] = reasons.get(reason, 0) + 1

@@ -6,11 +6,13 @@ It is written last, so a folder with a manifest is a finished data set.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from schemas.errors import ContractError, InputError
+from schemas.shape import decode, misfit
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -19,6 +21,7 @@ PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
 _OPTIONAL = ("counts", "numbers")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
 @dataclass(frozen=True)
@@ -115,7 +118,7 @@ def load(out: Path) -> Manifest:
     """
     path = out / NAME
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        raw = decode(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(
             "There is no data set here.",
@@ -124,7 +127,7 @@ def load(out: Path) -> Manifest:
             got="no such file",
             do="make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
         ) from None
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+    except ValueError as error:  # of JSON, or of UTF-8
         raise ContractError(
             "The manifest cannot be read.", where=path, expected="JSON", got=str(error)
         ) from None
@@ -160,31 +163,74 @@ def parse(raw: object, path: Path) -> Manifest:
         raise ContractError(
             "The manifest lacks keys.", where=path, expected=", ".join(missing), got="absent"
         )
-    try:
-        manifest = Manifest(
-            **{
-                **{name: raw[name] for name in wanted if name in raw},
-                "inputs": [InputFile(**x) for x in raw["inputs"]],
-                "bins": Bins(**raw["bins"]),
-                "shards": [ShardFile(**x) for x in raw["shards"]],
-                "steps": [Step(**x) for x in raw["steps"]],
-            }
-        )
-    except TypeError as error:
+    held = {name: raw.get(name, {}) for name in wanted}
+    if found := misfit(held, Manifest):
+        at, expected, got = found
         raise ContractError(
-            "The manifest has an entry of another shape.", where=path, got=str(error)
-        ) from None
-    for shard in manifest.shards:
-        if not isinstance(shard.path, str):
+            f"The manifest has an entry of another shape, at {at.lstrip('.')}.",
+            where=path,
+            expected=expected,
+            got=got,
+        )
+    manifest = Manifest(
+        **{
+            **held,
+            "inputs": [InputFile(**x) for x in raw["inputs"]],
+            "bins": Bins(**raw["bins"]),
+            "shards": [ShardFile(**x) for x in raw["shards"]],
+            "steps": [Step(**x) for x in raw["steps"]],
+        }
+    )
+    bins = manifest.bins
+    if (len(bins.edges_s), len(bins.train_counts)) != (bins.count - 1, bins.count):
+        raise ContractError(
+            "The manifest's bins do not agree.",
+            where=path,
+            expected=f"bins.count - 1 edges_s and bins.count train_counts, {bins.count} bins",
+            got=f"{len(bins.edges_s)} edges_s and {len(bins.train_counts)} train_counts",
+        )
+    _check_names(manifest, path)
+    return manifest
+
+
+def _check_names(manifest: Manifest, path: Path) -> None:
+    """Refuse names that, as those of files, could lead out of the data set's folder.
+
+    Raises:
+        ContractError: there is one.
+    """
+    for name in (*manifest.fields, *manifest.vocabulary):
+        if not _PLAIN_NAME.fullmatch(name):
             raise ContractError(
-                "A shard's path is no text.", where=path, expected="text", got=repr(shard.path)
+                "A field has a name that no file can have.",
+                where=path,
+                expected="letters, digits and underscores",
+                got=f"{name!a}"[:100],
             )
+    folder = path.parent.resolve()
+    for shard in manifest.shards:
         pure = PurePosixPath(shard.path)
-        if pure.is_absolute() or ".." in pure.parts or "\\" in shard.path:
+        stays = bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
+        stays = stays and shard.path.isprintable() and "\\" not in shard.path
+        # Links count as what they lead to.
+        if not (stays and _resolved(folder / pure, path).is_relative_to(folder)):
             raise ContractError(
                 "A shard's path leaves the data set.",
                 where=path,
-                expected="a path below the manifest's folder",
-                got=shard.path,
+                expected="a path below the manifest's folder, also where links lead",
+                got=f"{shard.path!a}"[:200],
             )
-    return manifest
+
+
+def _resolved(shard: Path, path: Path) -> Path:
+    """Where `shard` lies once its links are followed.
+
+    Raises:
+        ContractError: it cannot be told.
+    """
+    try:
+        return shard.resolve()
+    except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
+        raise ContractError(
+            "A shard's path leads nowhere.", where=path, expected="a file", got=str(error)[:200]
+        ) from None

@@ -14,6 +14,7 @@ import polars as pl
 from pandera.errors import SchemaErrors
 
 from schemas.errors import ContractError
+from schemas.manifest import FIRST_ID, UNKNOWN_ID
 
 _SHOWN_ROWS = 3
 
@@ -27,6 +28,17 @@ class _Table(pa.DataFrameModel):
         strict = True
         ordered = True
         coerce = False
+
+
+# Where the number of a row's raw line stands, and what makes it the 1-based one of the file.
+_SOURCE_LINES = {
+    "Reviews": ("row", 1),
+    "Meta": ("line", 1),
+    "Impressions": ("row", 2),
+    "Ads": ("line", 1),
+    "Profiles": ("line", 1),
+    "Rejected": ("line", 0),
+}
 
 
 class Reviews(_Table):
@@ -84,6 +96,63 @@ class Profiles(_Table):
     new_user_class_level: pl.Int64 = pa.Field(ge=0, nullable=True)
 
 
+class Behaviours(_Table):
+    """A bucket of Alibaba's behaviours, encoded and in order."""
+
+    user: pl.Int32 = pa.Field(ge=FIRST_ID)
+    time: pl.Int64 = pa.Field(ge=1, description="unix seconds")
+    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    brand: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+
+
+class TextVocabulary(_Table):
+    """The vocabulary of a field whose values are text."""
+
+    value: pl.String = pa.Field(unique=True)
+    id: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
+    count: pl.Int64 = pa.Field(ge=1, description="occurrences in the parsed rows")
+
+
+class NumberVocabulary(_Table):
+    """The vocabulary of a field whose values are numbers."""
+
+    value: pl.Int64 = pa.Field(ge=0, unique=True)
+    id: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
+    count: pl.Int64 = pa.Field(ge=1, description="occurrences in the parsed rows")
+
+
+class Items(_Table):
+    """`items.parquet`: every item with its category, as ids."""
+
+    item: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
+    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+
+
+class EncodedAds(_Table):
+    """`ads.parquet`: every ad with its fields, as ids."""
+
+    ad: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
+    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    brand: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    campaign: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    customer: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    price: pl.Float64 = pa.Field(nullable=True)
+
+
+class EncodedProfiles(_Table):
+    """`profiles.parquet`: every user who has a profile with its fields, as ids."""
+
+    user: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
+    cms_segid: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    cms_group_id: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    final_gender_code: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    age_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    pvalue_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    shopping_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    occupation: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+    new_user_class_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
+
+
 class Rejected(_Table):
     """Lines of raw files that were refused."""
 
@@ -116,7 +185,8 @@ def check(model: type[pa.DataFrameModel], frame: pl.DataFrame, where: str | Path
         where: the file or step it comes from, for the message.
 
     Raises:
-        ContractError: naming every column and check that fails, and the first rows that do.
+        ContractError: naming every column and check that fails, and the first rows that do, with
+            the line of the raw file that the first one is of, where the table knows it.
     """
     try:
         model.validate(frame, lazy=True)
@@ -125,11 +195,24 @@ def check(model: type[pa.DataFrameModel], frame: pl.DataFrame, where: str | Path
         raise ContractError(
             f"The table {model.__name__} breaks its contract.",
             where=where,
+            line=_first_line(model, frame, error.failure_cases),
             expected=", ".join(f"{name} {column.dtype}" for name, column in columns.items()),
             got="; ".join(_failures(error.failure_cases, frame)),
             do="this is a fault of the step that made it: please report it with this text",
         ) from None
     return frame
+
+
+def _first_line(
+    model: type[pa.DataFrameModel], frame: pl.DataFrame, cases: pl.DataFrame
+) -> int | None:
+    """The 1-based line, in the raw file, of the first row that fails; None if it has none."""
+    name, more = _SOURCE_LINES.get(model.__name__, ("", 0))
+    first = cases["index"].drop_nulls().min()
+    if first is None or name not in frame.columns:
+        return None
+    number = frame[name][int(str(first))]
+    return number + more if isinstance(number, int) and number + more > 0 else None
 
 
 def _failures(cases: pl.DataFrame, frame: pl.DataFrame) -> Iterator[str]:

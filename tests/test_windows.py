@@ -100,6 +100,37 @@ def test_latest_sessions(
         assert got == want
 
 
+@given(
+    sizes=st.lists(st.integers(1, 5), min_size=1, max_size=7),
+    cut=st.integers(0, 35),
+    most=st.integers(1, 4),
+    length=st.integers(1, 4),
+    before=st.integers(0, 4),
+)
+def test_latest_sessions_where_there_are_many(
+    sizes: list[int], cut: int, most: int, length: int, before: int
+) -> None:
+    # Sessions of these sizes, 100 seconds apart, after `before` behaviours of somebody else.
+    times = [100 * k + n for k, size in enumerate(sizes) for n in range(size)]
+    end = min(cut, len(times))
+    rows = [(2, n, 1, 1) for n in range(before)] + [(3, time, 1, 1) for time in times]
+    behaviours = behaviours_of(rows)
+    breaks = histories.session_breaks(behaviours.time, behaviours.offsets, 50)
+    start = np.array([before])
+    bounds, kept = histories.latest_sessions(start, start + end, breaks, most, length)
+    parts = [[t for t in times[:end] if t // 100 == k] for k in range(len(sizes))]
+    want = [part[-length:] for part in reversed(parts) if len(part) > 2][:most]
+    got = [behaviours.time[kept.source[a:b]].tolist() for a, b in pairwise(kept.offsets)]
+    assert got == want
+    assert bounds.tolist() == [0, len(want)]
+
+
+def test_a_user_without_behaviours_begins_no_session() -> None:
+    breaks = histories.session_breaks(np.array([5, 6, 500]), np.array([0, 0, 3, 3]), 50)
+    assert breaks.session.tolist() == [0, 0, 1]
+    assert breaks.first.tolist() == [0, 2, 3]
+
+
 NUMBERS = st.lists(
     st.one_of(st.integers(-1, 20), st.integers(2**22 - 2, 2**22 + 2), st.integers(0, 2**62)),
     max_size=20,

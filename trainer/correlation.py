@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from schemas.errors import InputError, UsageError
+from schemas import vocabulary
+from schemas.errors import UsageError
 from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
 from trainer.correlation_cells import CtcCells
 from trainer.data import Shards
@@ -94,6 +95,7 @@ def categories(shards: Shards) -> dict[int, str]:
     Raises:
         UsageError: the data set has no categories.
         InputError: its vocabulary is missing or damaged.
+        ContractError: its vocabulary breaks its contract.
     """
     if "category" not in shards.manifest.fields:
         raise UsageError(
@@ -102,17 +104,7 @@ def categories(shards: Shards) -> dict[int, str]:
             expected="a field `category`",
             got=", ".join(shards.manifest.fields),
         )
-    path = shards.out / "vocabulary" / "category.parquet"
-    try:
-        table = pq.read_table(path, columns=["id", "value"]).to_pydict()
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            "The vocabulary of categories cannot be read.",
-            where=path,
-            expected="a Parquet file",
-            got=str(error).partition("\n")[0],
-            do="make the data set again",
-        ) from error
+    table = vocabulary.read(shards.out / "vocabulary" / "category.parquet").to_pydict()
     named = {i: str(v) for i, v in zip(table["id"], table["value"], strict=True)}
     return {UNKNOWN_ID: UNKNOWN, **named}
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError, UsageError
+from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import NAME
 from trainer.data import Shards
 from trainer.metrics import Metrics
@@ -154,7 +154,17 @@ def _scores(
 
 def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
-    return Path(read_json(run / CONFIG, ("data",), do="name the data set")["data"])
+    path = run / CONFIG
+    data = read_json(path, ("data",), do="name the data set")["data"]
+    if not isinstance(data, str) or not data.isprintable():
+        raise InputError(
+            "A run's config names no data set.",
+            where=path,
+            expected="the name of a folder",
+            got=f"{data!a}"[:200],
+            do="name the data set",
+        )
+    return Path(data)
 
 
 def alike(model: InterestModel, data: Path) -> Shards:

@@ -13,7 +13,6 @@ RUN/metrics.json   the result, written last: a folder with one is a finished run
 from __future__ import annotations
 
 import json
-import pickle
 import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -24,6 +23,8 @@ from typing import Any
 import torch
 
 from schemas.errors import InputError, UsageError
+from schemas.shape import decode
+from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable
 from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
@@ -148,7 +149,7 @@ class Run:
         """
         if not (self.folder / LAST).exists():
             return None
-        return _read(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
+        return read_checkpoint(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
 
     def begin(self, step: int) -> None:
         """Open the log, with what it holds up to `step`."""
@@ -191,42 +192,31 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     Raises:
         InputError: there is no checkpoint, or it cannot be read.
     """
-    content = _read(Path(run) / BEST, torch.device(device), ("built", "weights"))
-    built, weights = content["built"], content["weights"]
-    inputs = Inputs.from_plain(built["inputs"])
-    model = build(
+    path = Path(run) / BEST
+    content = read_checkpoint(path, torch.device(device), ("built", "weights"))
+    try:
+        # First without memory: what the file says of sizes must be what its weights have.
+        with torch.device("meta"):
+            shapes = {n: p.shape for n, p in _rebuilt(content["built"]).state_dict().items()}
+        if shapes != {name: weight.shape for name, weight in content["weights"].items()}:
+            raise ValueError("weights of other shapes than the model's")
+        model = _rebuilt(content["built"])
+        model.load_state_dict(content["weights"])
+    except (*UNREADABLE, UsageError) as error:
+        raise unreadable(path, error) from error
+    return model.to(device).eval()
+
+
+def _rebuilt(built: dict[str, Any]) -> InterestModel:
+    """The model that a checkpoint says it is of, with new weights."""
+    return build(
         built["model"],
         built["encoding"],
-        inputs,
+        Inputs.from_plain(built["inputs"]),
         dim=built["dim"],
         hidden=tuple(built["hidden"]),
         attention_dim=built.get("attention_dim"),
     )
-    model.load_state_dict(weights)
-    return model.to(device).eval()
-
-
-def _read(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
-    """Load a dictionary that `torch.save` wrote, with tensors and plain values only."""
-    try:
-        content = torch.load(path, map_location=device, weights_only=True)
-        return {key: content[key] for key in keys}
-    except FileNotFoundError:
-        raise InputError(
-            "There is no checkpoint here.",
-            where=path,
-            expected="the folder of a run",
-            got="no such file",
-            do="train first, e.g. `tinprep train DATA --run RUN`",
-        ) from None
-    except (RuntimeError, pickle.UnpicklingError, EOFError, KeyError, TypeError) as error:
-        raise InputError(
-            "The checkpoint cannot be read.",
-            where=path,
-            expected="a checkpoint that tinprep wrote",
-            got=str(error).partition("\n")[0],
-            do="train again",
-        ) from error
 
 
 def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, Any]:
@@ -241,7 +231,7 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
         InputError: it cannot be read, is no JSON object, or lacks a key.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = decode(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
         if missing := [key for key in keys if key not in content]:
@@ -251,7 +241,7 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
             f"A run's {path.name} cannot be read.",
             where=path,
             expected="the file that tinprep wrote",
-            got=str(error),
+            got=str(error)[:200],
             do=do,
         ) from None
     return content

@@ -35,6 +35,12 @@ NO_ASIN = "no asin"
 ASIN_NOT_TEXT = "asin is not text"
 BAD_CATEGORIES = "categories is not a list of lists of text"
 
+TOO_LONG = "literal too long"
+
+# Characters. Python's tree of a literal may take 800 bytes for one of its text, and real lines are
+# of some 100,000 at the most.
+LONGEST = 1 << 20
+
 Item = tuple[str, str | None]
 
 
@@ -43,8 +49,11 @@ def read_item(text: str) -> Item | str:
 
     The category is the last element of the last path (`categories[-1][-1]` in DIN's released
     preprocessing), None for an item without categories or whose last path is empty. Of a key that
-    is there twice the last one counts, as in Python.
+    is there twice the last one counts, as in Python. A line of more than `LONGEST` characters is
+    too much for it.
     """
+    if len(text) > LONGEST:
+        return TOO_LONG
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in a string are no error

@@ -1,0 +1,75 @@
+"""`vocabulary/<field>.parquet` as it is read: value, id, count, one row a value."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from schemas.errors import ContractError, InputError
+from schemas.manifest import FIRST_ID
+
+_VALUES = (pa.int64(), pa.string(), pa.large_string())
+
+
+def read(path: Path) -> pa.Table:
+    """Read a vocabulary and hold it to its contract.
+
+    Args:
+        path: the file.
+
+    Returns:
+        value (int64 or text), id (int32: 2, 3, ...) and count (int64), no value twice, no nulls.
+
+    Raises:
+        InputError: the file is missing or damaged.
+        ContractError: it holds something else.
+    """
+    try:
+        table = pq.read_table(path, partitioning=None)
+        table.validate(full=True)
+    except FileNotFoundError:
+        raise InputError(
+            "A vocabulary is missing.",
+            where=path,
+            expected="a Parquet file",
+            got="no such file",
+            do="make the data set again",
+        ) from None
+    except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
+        raise InputError(
+            "A vocabulary cannot be read.",
+            where=path,
+            expected="a Parquet file",
+            got=" ".join(str(error).split())[:200],
+            do="make the data set again",
+        ) from error
+    if broken := _breach(table):
+        raise ContractError(
+            "A vocabulary breaks its contract.",
+            where=path,
+            expected="value, id (int32) and count (int64), ids from 2 on, each value once",
+            got=broken,
+            do="make the data set again",
+        )
+    return table
+
+
+def _breach(table: pa.Table) -> str | None:
+    """What is wrong with a vocabulary, None if nothing is."""
+    types = table.schema.types
+    if table.column_names != ["value", "id", "count"]:
+        return f"the columns {', '.join(table.column_names)!a}"[:200]
+    if types[0] not in _VALUES or types[1:] != [pa.int32(), pa.int64()]:
+        return f"the types {', '.join(map(str, types))}"[:200]
+    if any(column.null_count for column in table.columns):
+        return "nulls"
+    ids = table["id"].to_numpy()
+    if not np.array_equal(ids, np.arange(FIRST_ID, FIRST_ID + len(ids))):
+        return "other ids"
+    if pc.count_distinct(table["value"]).as_py() != len(ids):
+        return "a value that stands twice"
+    return None

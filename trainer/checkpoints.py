@@ -1,0 +1,55 @@
+"""Checkpoints as they are read: tensors and plain values only, whatever the file holds."""
+
+from __future__ import annotations
+
+import pickle
+import struct
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from schemas.errors import InputError
+
+# What loading a file that is no checkpoint of ours, or a damaged one, ends in.
+UNREADABLE = (
+    *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, LookupError, TypeError),
+    *(ValueError, AttributeError, AssertionError, ArithmeticError, struct.error, ImportError),
+)
+
+
+def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
+    """Load a dictionary that `torch.save` wrote; nothing in it is executed.
+
+    Args:
+        path: the file.
+        device: where tensors go.
+        keys: what it must hold.
+
+    Raises:
+        InputError: the file is missing, or cannot be read.
+    """
+    try:
+        content = torch.load(path, map_location=device, weights_only=True)
+        return {key: content[key] for key in keys}
+    except FileNotFoundError:
+        raise InputError(
+            "There is no checkpoint here.",
+            where=path,
+            expected="the folder of a run",
+            got="no such file",
+            do="train first, e.g. `tinprep train DATA --run RUN`",
+        ) from None
+    except UNREADABLE as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: Exception) -> InputError:
+    """The error that says so."""
+    return InputError(
+        "The checkpoint cannot be read.",
+        where=path,
+        expected="a checkpoint that tinprep wrote",
+        got=f"{str(error).partition(chr(10))[0]!a}"[:200],
+        do="train again",
+    )
