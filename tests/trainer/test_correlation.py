@@ -34,7 +34,9 @@ def named(out: Path) -> Path:
     size = Shards(out).manifest.vocabulary["category"]
     ids = np.arange(2, size)
     (out / "vocabulary").mkdir()
-    table = pa.table({"value": [f"c{i}" for i in ids], "id": ids.astype(np.int32)})
+    count = np.ones(len(ids), np.int64)
+    values = [f"c{i}" for i in ids]
+    table = pa.table({"value": values, "id": ids.astype(np.int32), "count": count})
     pq.write_table(table, out / "vocabulary" / "category.parquet")
     return out
 
@@ -272,7 +274,7 @@ def test_without_a_name_the_category_with_most_positives(make_dataset):
 
 def test_what_cannot_be_measured_is_said(make_dataset, tmp_path):
     out = make_dataset()
-    with pytest.raises(InputError, match="vocabulary of categories"):
+    with pytest.raises(InputError, match="vocabulary is missing"):
         correlate(out)
     named(out)
     for options in ({"top": 0}, {"positions": 0}, {"by": "length"}):
