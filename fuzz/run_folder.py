@@ -14,7 +14,13 @@ from trainer.inputs import Inputs
 from trainer.models import build
 from trainer.runs import Run, load
 
-_SETTINGS = {"data": "data/amazon", "model": "tin", "hidden": [80, 40], "seed": 0, "clip": None}
+_SETTINGS = {
+    "data": "data/a",
+    "model": "tin",
+    "hidden": [80, 40],
+    "clip": None,
+    "tensorboard": False,
+}
 
 
 def read_config(data: bytes) -> int:
