@@ -2,14 +2,15 @@
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
+LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test check train bench fuzz coverage audit clean
+.PHONY: help setup test test-lowest check train bench docs docs-check fuzz coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-8s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 setup: $(READY) ## make .venv with tinprep and what its checks need
 
@@ -21,6 +22,12 @@ $(READY): pyproject.toml constraints.txt
 
 test: $(READY) ## run every test
 	$(BIN)/python -m pytest
+
+test-lowest: ## the golden data sets, with the oldest libraries that pyproject.toml allows
+	$(PYTHON) -m venv $(LOWEST)
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(LOWEST)/bin/python -m pytest tests/test_golden.py
 
 check: $(READY) ## lint, types, import layers, SQL
 	$(BIN)/ruff format --check .
@@ -39,6 +46,13 @@ bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
 
+docs: $(READY) ## measure docs/results.md anew, on the demo data: under half an hour on 2 cores
+	$(BIN)/tinprep reproduce all --setting small --out docs
+	$(BIN)/tinprep results docs --readme README.md
+
+docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
+	$(BIN)/tinprep results docs --readme README.md --check
+
 fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python -m fuzz.run --runs $(or $(RUNS),10000)
@@ -55,4 +69,4 @@ audit: $(READY) ## look the installed versions up among known vulnerabilities (n
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline.shards import TEMPORARY
+from schemas.shards import numpy_type
 
 # Files open besides a spill's own: raw files, shards, libraries.
 _OTHER_FILES = 256
@@ -153,9 +154,7 @@ def numpy_columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
     return {
         name: column.chunk(0).to_numpy()
         if column.num_chunks == 1
-        else np.concatenate(
-            [np.zeros(0, column.type.to_pandas_dtype()), *map(_plain, column.chunks)]
-        )
+        else np.concatenate([np.zeros(0, numpy_type(column.type)), *map(_plain, column.chunks)])
         for name, column in zip(table.column_names, table.columns, strict=True)
     }
 

@@ -12,7 +12,14 @@ from typing import Annotated, NoReturn
 import typer
 from rich.console import Console
 
-from pipeline import cli_look, cli_prepare, cli_report, cli_synthesize, cli_train
+from pipeline import (
+    cli_look,
+    cli_prepare,
+    cli_report,
+    cli_reproduce,
+    cli_synthesize,
+    cli_train,
+)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -20,7 +27,14 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN.",
 )
-for commands in (cli_look, cli_train, cli_report, cli_prepare, cli_synthesize):
+for commands in (
+    cli_look,
+    cli_train,
+    cli_reproduce,
+    cli_report,
+    cli_prepare,
+    cli_synthesize,
+):
     commands.add_to(app)
 
 

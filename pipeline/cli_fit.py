@@ -58,6 +58,10 @@ def train(
         str | None, typer.Option(help="Widths of the head. Default: 80,40 and 200,80.")
     ] = None,
     dim: Annotated[int, typer.Option(help="Width of a field's embedding; the paper's A.1.")] = 64,
+    attention_dim: Annotated[
+        int | None,
+        typer.Option(help="The same in din_apart's tables for the attention. Default: --dim."),
+    ] = None,
     loss_weight: Annotated[
         str,
         typer.Option(

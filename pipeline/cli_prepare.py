@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
+from pipeline import demo as demos
 from pipeline.cli_errors import told_errors
 from pipeline.cli_progress import progress
 from pipeline.cli_synthesize import make_alibaba, make_amazon
@@ -15,9 +16,6 @@ from schemas.errors import UsageError
 
 if TYPE_CHECKING:
     from pipeline.config import AlibabaConfig, AmazonConfig
-
-_DEMO_SCALE = 0.05
-_ALIBABA_DEMO_SCALE = 0.01
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,11 +33,11 @@ def _bytes(text: str) -> int:
         value = int(float(number) * units[unit])
     except (KeyError, ValueError):
         value = 0
-    if value < 256 << 20:
+    if value < 1:
         raise UsageError(
             "--memory is no amount of memory.",
             where="--memory",
-            expected="at least 256MB, e.g. 2GB",
+            expected="e.g. 2GB or 1500MB",
             got=text,
         )
     return value
@@ -69,7 +67,9 @@ _Buckets = Annotated[
 _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
 ]
-_Memory = Annotated[str, typer.Option(help="Memory to plan for; more makes fewer, larger buckets.")]
+_Memory = Annotated[
+    str, typer.Option(help="Memory to stay within; less than can be kept is refused.")
+]
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
 ]
@@ -133,7 +133,7 @@ def amazon(
 
         if demo:
             raw, out = _demo("amazon", raw, out)
-            make_amazon(raw, _DEMO_SCALE, seed=0, category=category)
+            make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         config = AmazonConfig(
             out=out or Path("data/amazon"),
             raw=raw,
@@ -229,7 +229,7 @@ def alibaba(
             )
         if demo:
             raw, out = _demo("alibaba", raw, out)
-            make_alibaba(raw, _ALIBABA_DEMO_SCALE, seed=0)
+            make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         config = AlibabaConfig(
             out=out or Path("data/alibaba"),
             raw=raw,
@@ -258,7 +258,8 @@ def _demo(name: str, raw: Path | None, out: Path | None) -> tuple[Path, Path]:
     """Where a demo's raw files and data set go."""
     if raw is not None:
         raise UsageError("--demo makes its own raw files.", where="--raw", do="leave it out")
-    return Path(f"data/raw/{name}-demo"), out or Path(f"data/{name}-demo")
+    made, prepared = demos.folders(name)
+    return made, out or prepared
 
 
 def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:

@@ -13,6 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
+from pipeline import memory
 from schemas.errors import TinprepError
 from schemas.manifest import NAME, load
 
@@ -96,7 +97,8 @@ def _memory() -> Line:
     if (limit := _group_limit()) is not None and limit < total:
         total, told = limit, f"{told}; limited to {limit / _GIB:.1f} GiB for this process's group"
     good = total >= _LEAST_MEMORY
-    do = "" if good else f"give --memory about half of it, e.g. {max(256, total >> 21)}MB"
+    half = max(memory.least(0), total // 2) // memory.MIB
+    do = "" if good else f"give --memory about half of it, e.g. {half}MB"
     return Line("memory", told, good, do)
 
 

@@ -122,9 +122,10 @@ def fit_intervals(
     users, pids = (words[name].select(["value", "id"]) for name in ("user", "pid"))
     places = pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)})
 
-    tally = Tally()
+    # One count of the ads for all buckets: one each would grow with their number.
+    tally, shown = Tally(), Tally()
 
-    def encode(bucket: int) -> tuple[npt.NDArray[np.int64], int]:
+    def encode(bucket: int) -> int:
         marker = run.sequences(bucket)
         if not marker.exists():
             behaviours = _ordered(run, bucket, ids)
@@ -147,20 +148,28 @@ def fit_intervals(
             save_columns(marker, columns)
         behaviours, impressions = load(run, bucket)
         train = days.split(impressions.time) == TRAIN
-        shown = np.bincount(impressions.ad_place[train], minlength=len(ads))
+        shown.add(impressions.ad_place[train])
         transform.count_intervals(behaviours, impressions, days, config.max_len, tally)
-        return shown, len(behaviours.user)
+        return len(behaviours.user)
 
     name = "order and fit intervals"
     with run.step(name) as rows:
         found = map_buckets(encode, range(run.count), config.workers, run.counter(name))
         fitted = Summary(
             intervals.counted(tally),
-            np.sum([f[0] for f in found], axis=0),
-            sum(f[1] for f in found),
+            _dense(shown, len(ads)),
+            sum(found),
         )
         rows[:] = fitted.behaviours, fitted.totals.height
         return fitted
+
+
+def _dense(tally: Tally, size: int) -> npt.NDArray[np.int64]:
+    """(size,) how often each number below `size` was counted."""
+    counts = tally.counts()
+    dense = np.zeros(size, np.int64)
+    dense[counts["value"].to_numpy()] = counts["count"].to_numpy()
+    return dense
 
 
 def _ordered(run: Run, bucket: int, ids: dict[str, Ids]) -> Behaviours:

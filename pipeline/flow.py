@@ -6,9 +6,10 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
-from pathlib import Path
+from dataclasses import replace
+from types import ModuleType
 
+from pipeline import memory
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
 from pipeline.identity import identifying
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
@@ -26,52 +27,58 @@ def prepare(
         told: progress: step, done, total.
 
     Raises:
-        UsageError: `out` holds something else, or was made with other settings.
+        UsageError: `out` holds something else, or was made with other settings; or `memory` is
+            less than the data needs.
         InputError: a raw file is missing or damaged, or too many of its lines are refused.
         EnvironmentFault: network, disk, or another run at work in `out`.
     """
     run = Run(config, told)
     check_out(config.out)
-    obtain, make = _steps(config)
+    source = _source(config)
     with run.step("fetch") as rows:
-        run.paths = obtain(config)
+        run.paths = source.obtain(config)
         rows[:] = len(run.paths), len(run.paths)
+    fixed = source.fixed_bytes(config, run.paths)
+    memory.check(config.memory, fixed)
+    threads = memory.workers(config.memory, fixed, config.workers)
+    run.config = config = replace(config, threads=threads)
     with alone(config.out), identifying(config, run.paths) as run.identity:
         if (config.out / manifest.NAME).exists():
-            done = manifest.load(config.out)
-            if not config.force and done.config.get("key") == run.identity().key:
-                shutil.rmtree(run.work, ignore_errors=True)
-                return done
-            if not config.force:
-                raise UsageError(
-                    "The folder holds a data set made with other settings or files.",
-                    where=config.out,
-                    do="give another --out, or --force to replace it",
-                )
-            clear(config.out)
+            if config.force:  # whatever it is, be it of another format
+                clear(config.out)
+            else:
+                return _done(run)
         begin(run)
-        made = make(run, config)
+        made: manifest.Manifest = source.make(run, config)
         shutil.rmtree(run.work)
         return made
 
 
+def _done(run: Run) -> manifest.Manifest:
+    """The manifest of the data set that is there already, if it is the one wanted."""
+    done = manifest.load(run.config.out)
+    if done.config.get("key") != run.identity().key:
+        raise UsageError(
+            "The folder holds a data set made with other settings or files.",
+            where=run.config.out,
+            do="give another --out, or --force to replace it",
+        )
+    shutil.rmtree(run.work, ignore_errors=True)
+    return done
+
+
 def plan(config: AmazonConfig | AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
+    told: str = _source(config).plan(config)
+    return told
+
+
+def _source(config: Config) -> ModuleType:
+    """The module with the steps of a data set; only that one is imported."""
     if isinstance(config, AmazonConfig):
         from pipeline import flow_reviews
 
-        return flow_reviews.plan(config)
+        return flow_reviews
     from pipeline import flow_impressions
 
-    return flow_impressions.plan(config)
-
-
-def _steps(config: Config) -> tuple[Callable[..., list[Path]], Callable[..., manifest.Manifest]]:
-    """What finds the raw files of a data set, and what makes it; only that is imported."""
-    if isinstance(config, AmazonConfig):
-        from pipeline import flow_reviews
-
-        return flow_reviews.obtain, flow_reviews.make
-    from pipeline import flow_impressions
-
-    return flow_impressions.obtain, flow_impressions.make
+    return flow_impressions

@@ -15,6 +15,7 @@ from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, 
 from pipeline.lines import estimate_lines
 from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
+    catalogue_bytes,
     fit_users,
     output_bytes,
     parse_catalogue,
@@ -35,6 +36,11 @@ _ROWS_A_SECOND = 300_000
 def obtain(config: AlibabaConfig) -> list[Path]:
     """The raw files; see `sources.alibaba.obtain`."""
     return alibaba.obtain(config)
+
+
+def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
+    """The memory that is held all along."""
+    return catalogue_bytes(paths)
 
 
 def plan(config: AlibabaConfig) -> str:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import intervals, negatives, steps, vocabulary
+from pipeline import intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import load_columns
 from pipeline.config import AmazonConfig
@@ -36,6 +36,11 @@ def raw_folder(config: AmazonConfig) -> Path:
 def obtain(config: AmazonConfig) -> list[Path]:
     """The raw files, reviews first; see `sources.amazon.obtain`."""
     return amazon.obtain(config, raw_folder(config))
+
+
+def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
+    """The memory that is held all along."""
+    return partition_reviews.fixed_bytes(config, paths[0])
 
 
 def plan(config: AmazonConfig) -> str:

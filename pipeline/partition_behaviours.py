@@ -23,6 +23,7 @@ from pipeline.sources.alibaba_parse import behavior_blocks, parse_behaviors
 from pipeline.sources.parsed import REJECTED
 from pipeline.tally import Ids, Tally, ids_of
 from pipeline.workspace import Run, check_rejected
+from schemas.shards import numpy_type
 
 # The user's id; the raw numbers of category and brand, below 0 where they are missing.
 _NARROW = pa.schema(
@@ -128,12 +129,12 @@ def _deal(
 ) -> None:
     """Send behaviours to their buckets, in as few bytes as they fit."""
     fits = all(
-        not len(column) or int(column.max()) <= np.iinfo(kind.type.to_pandas_dtype()).max
+        not len(column) or int(column.max()) <= np.iinfo(numpy_type(kind.type)).max
         for column, kind in zip(columns, _NARROW, strict=True)
     )
     spill = narrow if fits else wide()
     arrays = [
-        pa.array(column.astype(kind.type.to_pandas_dtype(), copy=False))
+        pa.array(column.astype(numpy_type(kind.type), copy=False))
         for column, kind in zip(columns, spill.schema, strict=True)
     ]
     spill.append(arrays, bucket)

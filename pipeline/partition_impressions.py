@@ -11,7 +11,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards, vocabulary
+from pipeline import memory, shards, vocabulary
 from pipeline.buckets import Spill, bucket_path, read_spilled
 from pipeline.config import AlibabaConfig
 from pipeline.engines.local import map_buckets
@@ -30,6 +30,7 @@ from schemas.errors import InputError
 
 # For the choice of buckets; measured, rounded up.
 _WORKING_BYTES_A_BEHAVIOUR = 60
+_HELD_BYTES_A_LINE = 150  # of ads and profiles
 
 _IMPRESSIONS = pa.schema(
     [
@@ -99,6 +100,11 @@ def parse_catalogue(run: Run, config: AlibabaConfig) -> Catalogue:
         return Catalogue(frames[0], frames[1], refused)
 
 
+def catalogue_bytes(paths: list[Path]) -> int:
+    """What ads, profiles, and the vocabularies that grow with them, take all along."""
+    return _HELD_BYTES_A_LINE * sum(map(estimate_lines, paths[1:3]))
+
+
 def partition_impressions(
     run: Run,
     config: AlibabaConfig,
@@ -112,7 +118,8 @@ def partition_impressions(
     def parse() -> list[int]:
         about = estimate_lines(path)
         working = (about + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
-        share = config.memory / 2 / config.workers
+        fixed = catalogue_bytes(run.paths)
+        share = memory.bucket_bytes(config.memory, fixed, config.workers)
         least = 8 if working > 100_000_000 else 2
         buckets = config.buckets or min(4096, max(least, -int(-working // share)))
         check_space(config.out, spilled_bytes(estimate_lines(behaviours)))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards, vocabulary
+from pipeline import memory, shards, vocabulary
 from pipeline.buckets import Spill
 from pipeline.config import AmazonConfig
 from pipeline.engines.local import FOR_EVER
@@ -23,6 +24,8 @@ from schemas.errors import InputError
 # Measured on Electronics-like data, rounded up: for estimates only.
 _LINES_A_SECOND = 240_000
 _WORKING_BYTES_A_LINE = 250
+_HELD_BYTES_A_LINE = 20
+_PARITY_BYTES_A_LINE = 200
 
 _SPILLED = pa.schema(
     [
@@ -61,6 +64,11 @@ def estimate(config: AmazonConfig, lines: int) -> Estimate:
     )
 
 
+def fixed_bytes(config: AmazonConfig, reviews: Path) -> int:
+    """What is held all along: vocabularies, and for parity every history at once."""
+    return estimate_lines(reviews) * (_HELD_BYTES_A_LINE + _PARITY_BYTES_A_LINE * config.parity)
+
+
 def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     """Parse the reviews into buckets of users; returns the lines refused."""
     refused_path = run.work / "refused_reviews.parquet"
@@ -70,7 +78,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         tables.warm_up()
         about = estimate_lines(path)
         check_space(config.out, estimate(config, about).bytes)
-        share = config.memory / 2 / config.workers
+        share = memory.bucket_bytes(config.memory, fixed_bytes(config, path), config.workers)
         count = config.buckets or min(
             4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
         )

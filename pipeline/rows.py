@@ -18,6 +18,7 @@ import pyarrow as pa
 from pipeline import histories, intervals
 from pipeline.buckets import Behaviours
 from pipeline.tally import Tally
+from schemas.shards import numpy_type
 
 Int64s = npt.NDArray[np.int64]
 
@@ -185,7 +186,7 @@ class _Lists:
 
     def of(self, values: npt.NDArray[Any], kind: pa.DataType, rows: int | None = None) -> pa.Array:
         """The lists of `values`; `rows` if there are others than `offsets` says."""
-        values = values.astype(kind.value_type.to_pandas_dtype(), copy=False)
+        values = values.astype(numpy_type(kind.value_type), copy=False)
         if self.stored.layout == "ragged":
             offsets = pa.array(self.offsets.astype(np.int32))
             return pa.ListArray.from_arrays(offsets, pa.array(values), type=kind)
@@ -197,4 +198,4 @@ class _Lists:
 
 
 def _array(values: npt.NDArray[Any], kind: pa.DataType) -> pa.Array:
-    return pa.array(values.astype(kind.to_pandas_dtype(), copy=False))
+    return pa.array(values.astype(numpy_type(kind), copy=False))

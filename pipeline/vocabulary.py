@@ -31,7 +31,11 @@ def _database(threads: int) -> duckdb.DuckDBPyConnection:
 
 def count_values(frame: pl.DataFrame, column: str) -> pl.DataFrame:
     """How often each value occurs: columns value, count."""
-    return frame.group_by(pl.col(column).alias("value")).agg(pl.len().cast(pl.Int64).alias("count"))
+    counted = frame.group_by(pl.col(column).alias("value")).agg(
+        pl.len().cast(pl.Int64).alias("count")
+    )
+    # Polars' strings are views: through Arrow they are copied, and let go of the bucket's file.
+    return pl.DataFrame(arrow(counted))
 
 
 def vocabulary(counted: pl.DataFrame) -> pa.Table:

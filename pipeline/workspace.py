@@ -22,7 +22,7 @@ from typing import Any
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards
+from pipeline import memory, shards
 from pipeline.config import Config
 from pipeline.identity import Identity
 from schemas import manifest
@@ -31,6 +31,7 @@ from schemas.errors import EnvironmentFault, InputError, UsageError
 
 WORK = ".work"
 LOCK = ".lock"
+_KEY = "key.json"
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
 _OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
 
@@ -65,7 +66,7 @@ class Run:
     @property
     def key_path(self) -> Path:
         """What the work is of; without it nobody goes on with the work."""
-        return self.work / "key.json"
+        return self.work / _KEY
 
     def key(self) -> list[Any]:
         """What the work depends on."""
@@ -83,6 +84,7 @@ class Run:
         rows = [0, 0]
         self.told(name, 0, None)
         yield rows
+        memory.give_back()
         self.steps.append(
             manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
         )
@@ -123,7 +125,9 @@ def check_out(out: Path) -> None:
     """
     if out.exists() and not out.is_dir():
         raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
-    strange = sorted(p.name for p in out.iterdir() if p.name not in _OURS) if out.exists() else []
+    there = [path.name for path in out.iterdir()] if out.exists() else []
+    # A run that was killed may have left a file that it had not finished.
+    strange = sorted(n for n in there if n.removeprefix(shards.TEMPORARY) not in _OURS)
     if strange:
         raise UsageError(
             "The output folder holds something else.",
@@ -151,16 +155,20 @@ def alone(out: Path) -> Iterator[None]:
 def begin(run: Run) -> None:
     """Go on with the work of an interrupted run of the same key, else start anew."""
     key = run.key_path
-    if run.config.force or not key.exists() or json.loads(key.read_text()) != run.key():
+    if not key.exists() or json.loads(key.read_text()) != run.key():
         clear(run.config.out)
         run.work.mkdir()
 
 
 def clear(out: Path) -> None:
-    """Remove an earlier data set; the manifest first, so that no half counts as whole."""
+    """Remove an earlier data set and unfinished work.
+
+    What makes them count comes first, so that no half of either is ever taken for a whole.
+    """
+    (out / WORK / _KEY).unlink(missing_ok=True)
     (out / manifest.NAME).unlink(missing_ok=True)
-    for name in sorted(_OURS - {manifest.NAME, LOCK}):
-        path = out / name
+    unfinished = out.glob(f"{shards.TEMPORARY}*")
+    for path in [*(out / name for name in sorted(_OURS - {LOCK})), *unfinished]:
         if path.is_dir():
             shutil.rmtree(path)
         else:

@@ -134,17 +134,29 @@ def load(out: Path) -> Manifest:
     return parse(raw, path)
 
 
+def _other_format(raw: object, path: Path) -> ContractError:
+    """What to do about a manifest that this version cannot read."""
+    made = raw if isinstance(raw, dict) else {}
+    got = made.get("format", "none")
+    if isinstance(got, int) and got > FORMAT:
+        what = "The data set was made by a newer tinprep."
+        do = f"install tinprep {made.get('version', '')} or newer to read it".replace("  ", " ")
+    else:
+        what = "The data set was made by an older tinprep, or by something else."
+        dataset = str(made.get("dataset", ""))
+        source, _, category = dataset.partition("-")
+        named = f"{source} --category {category}" if category else source or "amazon"
+        do = (
+            f"make it again with the options it was made with, and --force: "
+            f"`tinprep {named} --out {path.parent} --force`"
+        )
+    return ContractError(what, where=path, expected=f"format {FORMAT}", got=f"format {got}", do=do)
+
+
 def parse(raw: object, path: Path) -> Manifest:
     """Check and build a manifest from decoded JSON; `path` is for messages."""
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        got = raw.get("format") if isinstance(raw, dict) else type(raw).__name__
-        raise ContractError(
-            "The manifest is of another format.",
-            where=path,
-            expected=f"format {FORMAT}",
-            got=str(got),
-            do="make the data set again with this version of tinprep (`--force`)",
-        )
+        raise _other_format(raw, path)
     wanted = [f.name for f in fields(Manifest)]
     missing = [name for name in wanted if name not in raw and name not in _OPTIONAL]
     if missing:

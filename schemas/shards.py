@@ -5,6 +5,9 @@ Legend: one row is one target; L is the data set's `max_len`.
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pyarrow as pa
 
 LAYOUTS = ("padded", "ragged")
@@ -62,3 +65,9 @@ def shard_schema(
         lists += [(f"session_{name}", cells) for name in fields]
         lists.append(("session_length", history_type(pa.int16(), layout, most)))
     return pa.schema([pa.field(name, kind, nullable=False) for name, kind in (*scalar, *lists)])
+
+
+def numpy_type(kind: pa.DataType) -> np.dtype[Any]:
+    """NumPy's type for a number's Arrow type; Arrow's own answer needs pandas in some versions."""
+    kind_of: np.dtype[Any] = pa.array([], kind).to_numpy(zero_copy_only=False).dtype
+    return kind_of

@@ -161,6 +161,12 @@ def music() -> Path:
 
 
 @pytest.fixture(scope="session")
+def kuairand() -> Path:
+    """The folder of the real KuaiRand files, in the layout of the Taobao log."""
+    return _shared("kuairand_tianchi")
+
+
+@pytest.fixture(scope="session")
 def beauty_out(beauty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set made of Beauty with ten bins; tests read it and leave it as it is."""
     out = tmp_path_factory.mktemp("beauty") / "out"

@@ -20,7 +20,7 @@ from schemas.manifest import SPLITS, Manifest, load
 from schemas.shards import shard_schema
 from tests.alibaba_made import agree, alibaba, check_rows, read_made
 from tests.alibaba_oracle import FILES, PROFILE, Expected, oracle
-from tests.conftest import SHARED, finished
+from tests.conftest import finished
 
 DAY = 86_400
 BEIJING = 8 * 3600
@@ -28,15 +28,6 @@ IMPRESSIONS = 64_942
 FEATURES = ("ad", "campaign", "customer", "pid", *PROFILE)
 EVERY = "pv,cart,fav,buy"
 PART = 25  # one user in so many
-
-
-@pytest.fixture(scope="module")
-def kuairand() -> Path:
-    """The folder of the real files."""
-    folder = SHARED / "data" / "kuairand_tianchi"
-    if not folder.is_dir():
-        pytest.skip(f"the real data is not here: {folder} (see TINPREP_SHARED)")
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,85 +1,128 @@
-"""`tinprep amazon` killed at random moments: the same command finishes, and no half is listed."""
+"""`tinprep` killed at random moments: the same command finishes, and no half is listed.
+
+`TINPREP_CRASHES=60` kills 60 times instead of 6 on each data set, and interrupts in every step;
+`tests/crash_harness.py` is the same as a command of its own, with a table.
+"""
 
 from __future__ import annotations
 
 import os
 import random
+import shutil
+import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
-import polars as pl
+import pytest
 
-from schemas.manifest import NAME, SPLITS, load
-from tests.conftest import amazon, finished
+from pipeline import workspace
+from pipeline.shards import TEMPORARY
+from schemas.manifest import NAME, load
+from tests.crash_harness import (
+    ROOT,
+    Command,
+    beauty,
+    changes_of,
+    content,
+    fault,
+    finish,
+    interrupt,
+    kill_at_change,
+    kills,
+    kuairand,
+    whole,
+)
+from tests.golden_sets import raw_amazon
 
-KILLS = 8
-ROOT = Path(__file__).parent.parent
-FLAGS = ["--bins", "10", "--buckets", "7"]
-
-
-def rows(out: Path) -> pl.DataFrame:
-    """All rows in a fixed order, from the shards that the manifest lists."""
-    manifest = load(out)
-    frames = [
-        pl.read_parquet(path).with_columns(split=pl.lit(split))
-        for split in SPLITS
-        for path in manifest.shard_paths(out, split)
-    ]
-    return pl.concat(frames).sort("row", "label", "target_item")
-
-
-def whole(out: Path) -> None:
-    """Assert that every shard of the manifest, if there is one, is there with all its rows."""
-    if (out / NAME).exists():
-        for shard in load(out).shards:
-            assert pl.scan_parquet(out / shard.path).select(pl.len()).collect().item() == shard.rows
-
-
-def begin(raw: Path, out: Path) -> subprocess.Popen[bytes]:
-    command = [sys.executable, "-m", "pipeline.cli", "amazon", "--category", "Beauty"]
-    command += ["--raw", str(raw), "--out", str(out), *FLAGS]
-    silent = subprocess.DEVNULL
-    return subprocess.Popen(command, cwd=ROOT, env=os.environ, stdout=silent, stderr=silent)
+KILLS = int(os.environ.get("TINPREP_CRASHES", "6"))
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/stat").exists(), reason="CPU time of a process is read from /proc"
+)
 
 
-def test_killed_at_random_moments_and_run_again(
-    beauty: Path, beauty_out: Path, tmp_path: Path
+@pytest.fixture(scope="module")
+def on_beauty(request: pytest.FixtureRequest) -> Command:
+    return beauty(request.getfixturevalue("beauty"))
+
+
+@pytest.fixture(scope="module")
+def on_kuairand(request: pytest.FixtureRequest) -> Command:
+    return kuairand(request.getfixturevalue("kuairand"))
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Command:
+    raw = raw_amazon(tmp_path_factory.mktemp("crash") / "raw")
+    flags = ("--raw", str(raw), "--max-rejected", "20%", "--buckets", "3")
+    return Command("small", ("amazon", "--category", "Beauty", *flags))
+
+
+@pytest.mark.parametrize("name", ["on_beauty", "on_kuairand"])
+def test_killed_at_any_moment_and_run_again(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
-    want = rows(beauty_out)
-    moments = random.Random(4)
-    out = tmp_path / "out-0"
-    cut = 0
-    for kill in range(KILLS):
-        process = begin(beauty, out)
-        try:
-            # Counted from its first file on, so that none is spent on the interpreter's start.
-            give_up = time.monotonic() + 30
-            while not (out / ".work").exists() and process.poll() is None:
-                assert time.monotonic() < give_up
-                time.sleep(0.005)
-            process.wait(moments.uniform(0.0, 1.5))
-        except subprocess.TimeoutExpired:
-            cut += 1
-        finally:
-            process.kill()
-            process.wait()
-        whole(out)
-        if (out / NAME).exists():
-            assert rows(out).equals(want)
-            out = tmp_path / f"out-{kill + 1}"
-    assert cut >= KILLS // 2, "too few were killed at work"
-    finished(amazon(beauty, out, *FLAGS))
-    whole(out)
-    assert rows(out).equals(want)
+    command = request.getfixturevalue(name)
+    expected = whole(command, tmp_path)
+    done = [kill for story in kills(command, expected, KILLS, 4, tmp_path) for kill in story]
+    assert len(done) >= KILLS
+    assert not [kill for kill in done if kill.fault]
 
 
-def test_only_what_was_lost_is_made_again(beauty: Path, tmp_path: Path) -> None:
+def test_what_is_half_removed_counts_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, work = tmp_path / "out", tmp_path / "out" / workspace.WORK
+    work.mkdir(parents=True)
+    for path in (work / "key.json", work / "partitioned.json", out / NAME):
+        path.write_text("{}")
+
+    def killed(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("shutil.rmtree", killed)
+    with pytest.raises(KeyboardInterrupt):
+        workspace.clear(out)
+    assert [path.name for path in out.rglob("*.json")] == ["partitioned.json"]
+
+
+def test_a_file_that_was_not_finished_is_no_strangers(small: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finish(small, out)
+    want = content(out)
+    (out / NAME).rename(out / f"{TEMPORARY}{NAME}")
+    (out / "items.parquet").rename(out / f"{TEMPORARY}items.parquet")
+    finish(small, out)
+    assert not fault(content(out), want)
+    (out / f"{TEMPORARY}mine").write_text("something else")
+    with pytest.raises(RuntimeError, match="holds something else"):
+        finish(small, out)
+
+
+def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Path) -> None:
+    out, before = tmp_path / "out", tmp_path / "before"
+    finish(small, before)
+    shutil.copytree(before, out)
+    changes = changes_of(finish(small, out, "--force", changes=0))
+    # The last changes remove work after the manifest is written: those before are looked for.
+    while (out / NAME).exists():
+        shutil.rmtree(out)
+        shutil.copytree(before, out)
+        changes -= 8
+        assert kill_at_change(small.line(out, "--force", changes=changes)) == "transform"
+    buckets = [path.stem for path in out.glob(f"{workspace.WORK}/done/0*.json")]
+    made = {p: p.stat() for bucket in buckets for p in out.glob(f"*/part-{bucket}.parquet")}
+    assert made
+    finish(small, out, "--force")
+    for path, was in made.items():
+        assert (path.stat().st_ino, path.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
+
+
+def test_only_what_was_lost_is_made_again(on_beauty: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
     done = out / ".work" / "done"
-    process = begin(beauty, out)
-    give_up = time.monotonic() + 60
+    process = subprocess.Popen(on_beauty.line(out), cwd=ROOT, stdout=subprocess.DEVNULL)
+    give_up = time.monotonic() + 300
     while len([*done.glob("0*.json")] if done.exists() else []) < 2 and process.poll() is None:
         assert time.monotonic() < give_up
         time.sleep(0.002)
@@ -90,8 +133,60 @@ def test_only_what_was_lost_is_made_again(beauty: Path, tmp_path: Path) -> None:
     assert buckets
     made = {p: p.stat() for b in buckets for p in out.glob(f"*/part-{b}.parquet")}
     assert len(made) >= len(buckets)
-    finished(amazon(beauty, out, *FLAGS))
+    finish(on_beauty, out)
     for path, before in made.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert load(out).rows == {"train": 262_826, "valid": 44_726, "test": 44_726}
-    assert not [*out.rglob(".tmp-*")]
+    assert not [*out.rglob(f"{TEMPORARY}*")]
+
+
+@pytest.mark.parametrize("name", ["on_beauty", "on_kuairand"])
+def test_an_interruption_is_said_in_one_message_and_gone_on_from(
+    name: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    command = request.getfixturevalue(name)
+    draw = random.Random(5)
+    finish(command, tmp_path / "whole")
+    want = content(tmp_path / "whole")
+    steps = [step["name"] for step in want[NAME]["steps"]]
+    out = tmp_path / "out"
+    if "TINPREP_CRASHES" not in os.environ:
+        steps = sorted(draw.sample(steps[1:], 2), key=steps.index)
+    for turn, step in enumerate(steps):
+        number = (signal.SIGTERM, signal.SIGINT)[turn % 2]
+        code, said = interrupt(command.line(out), step, draw.uniform(0, 0.1), number)
+        assert code == 130, (step, number, said)
+        assert said.count("error: Interrupted.") == 1
+        assert "run the same command again" in said
+        assert "Traceback" not in said
+        assert "Exception" not in said
+        assert not (out / NAME).exists()
+        assert not [*out.rglob(f"{TEMPORARY}*")]
+    finish(command, out)
+    assert not fault(content(out), want)
+
+
+def test_a_second_run_is_told_and_the_first_unharmed(on_kuairand: Command, tmp_path: Path) -> None:
+    finish(on_kuairand, tmp_path / "whole")
+    out = tmp_path / "out"
+    silent = subprocess.DEVNULL
+    first = subprocess.Popen(on_kuairand.line(out), cwd=ROOT, stdout=silent, stderr=silent)
+    while not (out / ".work").exists():
+        assert first.poll() is None
+        time.sleep(0.002)
+    first.send_signal(signal.SIGSTOP)
+    second = subprocess.run(
+        on_kuairand.line(out), cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    assert second.returncode == 5
+    assert "Another run is at work in this folder." in second.stderr
+    assert not fault(content(out), content(tmp_path / "whole"))
+
+
+def test_a_killed_runs_lock_holds_nobody_up(small: Command, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert kill_at_change(small.line(out, changes=30))
+    assert (out / ".lock").exists()
+    finish(small, out)

@@ -21,6 +21,7 @@ _POSITIVE_OR_NONE = (
     "threads",
     "cells",
     "clip",
+    "attention_dim",
 )
 # Two ways to say one thing: of each pair, one at most.
 EITHER = (("epochs", "steps"), ("evaluations", "evaluate_every"))
@@ -100,6 +101,7 @@ class TrainConfig:
             in any case.
         patience: evaluations without a better valid GAUC after which training stops.
         dim: width of each field's embedding (A.1: 64).
+        attention_dim: the same in tables of the attention's own (A.2); None for `dim`.
         hidden: the head's hidden layers.
         cells: the most history cells (rows x longest) computed at a time; changes time and
             memory, not the gradient. None for `Schedule.cells`.
@@ -134,6 +136,7 @@ class TrainConfig:
     evaluate_every: int | None = None
     patience: int = 4
     dim: int = 64
+    attention_dim: int | None = None
     hidden: tuple[int, ...] | None = None
     cells: int | None = None
     memory_mb: int = 2048

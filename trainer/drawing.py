@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -29,6 +30,8 @@ _DPI, _WIDE = 120, 10.0
 _COLOURS = "YlGnBu"
 _NOTHING = "#d9d9d9"
 _LONGEST_NAME = 24
+# Green, blue and red, as in the paper's Figure 5; told apart in grey too.
+_LINE_COLOURS = ("#2ca25f", "#08519c", "#de2d26")
 
 
 def require_matplotlib() -> ModuleType:
@@ -60,7 +63,7 @@ def duration(seconds: float) -> str:
 def scale_of(maps: Sequence[CorrelationMap]) -> tuple[float, str]:
     """What to multiply the maps' values by for short figures in cells, and the unit then."""
     unit = maps[0].unit
-    if unit == "bits" and max(float(np.nanmax(m.values)) for m in maps) < 0.1:
+    if unit == "bits":  # of a label, so at most 1
         return 1e3, "10⁻³ bits"
     return 1.0, unit
 
@@ -101,18 +104,14 @@ def draw_maps(maps: Sequence[CorrelationMap], titles: Sequence[str], stem: Path)
             axis.set_yticklabels([])
         else:
             axis.set_ylabel("behaviour's category")
-        # The lowest panel of a column carries what all of it shares.
-        if i + across >= len(maps):
-            axis.set_xlabel(_place_label(maps[0]))
-        else:
-            axis.set_xticklabels([])
+    figure.supxlabel(_place_label(maps[0]), fontsize=10)
     label = "share of each map's range" if unit == "share of range" else unit
     bar = figure.colorbar(image, ax=axes, fraction=0.03, pad=0.01)
     bar.set_label("mutual information, " + label if "bits" in unit else label)
     first = maps[0]
     about = f"{first.dataset}: {first.targets:,} targets of category {_short(first.category)}"
     if first.counts is not None:
-        about += " (↓: such behaviours are rarer with positives)"
+        about += "\n↓: such behaviours are rarer with positives than with negatives"
     figure.suptitle(about, fontsize=11)
     _save(figure, stem)
 
@@ -208,6 +207,69 @@ def draw_intervals(
     axes.set_ylabel("share of behaviours in train, %")
     bins = f"{len(edges_s) + 1} equal-frequency bins (dashed: their upper edges)"
     axes.set_title(f"{dataset}: {total:,} behaviours, {bins}", fontsize=11, loc="left")
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    _save(figure, stem)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of a plot.
+
+    Attributes:
+        name: in the legend.
+        at: which of the plot's ticks each point stands at.
+        values: of the points.
+        errors: half the height of each error bar; None for none.
+        marker: matplotlib's; "*" for a single point.
+    """
+
+    name: str
+    at: tuple[int, ...]
+    values: tuple[float, ...]
+    errors: tuple[float | None, ...]
+    marker: str = "o"
+
+
+def draw_lines(
+    lines: Sequence[Line], ticks: Sequence[str], labels: tuple[str, str], title: str, stem: Path
+) -> None:
+    """Draw lines with error bars over evenly spaced ticks, as `stem`.png and `stem`.svg.
+
+    Args:
+        lines: what to draw.
+        ticks: the text of each tick on the horizontal axis.
+        labels: of the horizontal and the vertical axis.
+        title: one line.
+        stem: the files' path without its ending.
+    """
+    require_matplotlib()
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(_WIDE, 5.0), dpi=_DPI, layout="constrained")
+    axes = figure.subplots()
+    for line, colour in zip(lines, _LINE_COLOURS, strict=False):
+        single = len(line.at) == 1
+        axes.errorbar(
+            line.at,
+            line.values,
+            yerr=[error or 0.0 for error in line.errors],
+            label=line.name,
+            color=colour,
+            marker=line.marker,
+            markersize=14 if single else 7,
+            linestyle="none" if single else "-",
+            linewidth=1.8,
+            capsize=4,
+        )
+    axes.set_xticks(range(len(ticks)), ticks)
+    axes.set_xlim(-0.4, len(ticks) - 0.6)
+    axes.set_xlabel(labels[0])
+    axes.set_ylabel(labels[1])
+    axes.grid(axis="y", color="#e0e0e0")
+    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.legend(frameon=False, fontsize=10)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)
     _save(figure, stem)

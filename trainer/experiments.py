@@ -8,22 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 import polars as pl
 
-from schemas.expected import ALIBABA_COUNTS, AMAZON_COUNTS
-from schemas.manifest import FIRST_ID
 from trainer import paper
 from trainer.baselines import BASELINES
 from trainer.data import Shards
-from trainer.evaluation import evaluate
 from trainer.models import RECIPES, choose
+from trainer.provenance import DATA, SD, change, named, published, settings_of
 from trainer.significance import auc_by_user, paired_p
 from trainer.tables import Cell, Table
 from trainer.trials import Case, Trial, Trials, mean_sd
 
-MODELS = tuple(RECIPES)
+# What has tables of the attention's own is of Figure 5.
+MODELS = tuple(name for name, recipe in RECIPES.items() if not recipe.apart)
 ENCODINGS = ("tte-p", "tte-t", "timestamp", "tte-pt")
 _FIGURES = {
     "seeds": "seeds",
@@ -41,9 +39,21 @@ _FIGURES = {
     "paper_logloss_sd": "sd",
 }
 _PUBLISHED = ("gauc", "gauc_sd", "logloss", "logloss_sd")
-_DATA = {"data": "data", "dataset": "dataset", "synthetic": "synthetic"}
-_COLUMNS = {**_DATA, "model": "model", "code": "code", "encoding": "encoding", **_FIGURES}
-_SD = "sd: standard deviation over seeds."
+COLUMNS = {**DATA, "model": "model", "code": "code", "encoding": "encoding", **_FIGURES}
+BY_LENGTH = {
+    **DATA,
+    "length": "history length",
+    "rows": "rows",
+    "seeds": "seeds",
+    "tte_p": "TTE-P",
+    "tte_p_sd": "sd",
+    "coe": "COE",
+    "coe_sd": "sd",
+    "change_pct": "change, %",
+    "paper_tte_p": "paper's TTE-P",
+    "paper_coe": "paper's COE",
+    "paper_change_pct": "paper's change, %",
+}
 _P = (
     "p: two-sided, of a paired test over users between each user's AUC, its mean over seeds, and "
     "the reference's. So p speaks of other users, sd of other seeds."
@@ -75,18 +85,18 @@ def table1(trials: Trials, models: Iterable[str] = MODELS, encoding: str | None 
         lines = [*_counted(shards), *(_Line.of(t) for t in found if t.case.data == data)]
         baselines = [line for line in lines if not line.model.startswith("tin")]
         best = max(baselines, key=lambda line: line.gauc or 0.0)
-        published = paper.TABLE1.get(_published(shards), {})
-        rows += [x.row(shards, best, published.get(x.model)) for x in lines]
-        notes.append(f"{_settings(trials, shards)} Reference: {best.model}.")
+        theirs = paper.TABLE1.get(published(shards), {})
+        rows += [x.row(shards, best, theirs.get(x.model)) for x in lines]
+        notes.append(f"{settings_of(trials, shards)} Reference: {best.model}.")
     notes.append(
         "change: of GAUC against the reference, the best of all that is not TIN or an ablation of "
-        f"it. {_SD} {_P}"
+        f"it. {SD} {_P}"
     )
     notes.append(
         "popularity: how often the target is a positive of train. category_share: share of the "
         "behaviours that are of the target's category. Both only count, and give no probability."
     )
-    return Table("table1", "Models (the paper's Table 1)", _COLUMNS, rows, notes)
+    return Table("table1", "Models (the paper's Table 1)", COLUMNS, rows, notes)
 
 
 def table3(trials: Trials) -> Table:
@@ -106,19 +116,15 @@ def table3(trials: Trials) -> Table:
     notes = []
     for data in trials.data_sets:
         shards = trials.open(data)
-        ours, other = (
-            [evaluate(run, "test", True, data=data).by_length for run in t.runs]
-            for t in found
-            if t.case.data == data
-        )
-        published = paper.TABLE3 if _published(shards) == paper.AMAZON else {}
+        ours, other = (t.by_length() for t in found if t.case.data == data)
+        printed = paper.TABLE3 if published(shards) == paper.AMAZON else {}
         for name, measured in ours[0].items():
             (a, a_sd), (b, b_sd) = (mean_sd(m[name].gauc for m in x) for x in (ours, other))
-            theirs = published.get(name, {})
+            theirs = printed.get(name, {})
             paper_a, paper_b = (theirs.get(encoding) for encoding in pair)
             rows.append(
                 {
-                    **_named(shards),
+                    **named(shards),
                     "length": name,
                     "rows": measured.rows,
                     "seeds": trials.seeds,
@@ -126,29 +132,15 @@ def table3(trials: Trials) -> Table:
                     "tte_p_sd": a_sd,
                     "coe": b,
                     "coe_sd": b_sd,
-                    "change_pct": _change(b, a),
+                    "change_pct": change(b, a),
                     "paper_tte_p": paper_a,
                     "paper_coe": paper_b,
-                    "paper_change_pct": _change(paper_b, paper_a),
+                    "paper_change_pct": change(paper_b, paper_a),
                 }
             )
-        notes.append(_settings(trials, shards))
-    notes.append(f"GAUC of `tin` on test. change: from TTE-P to COE. {_SD}")
-    columns = {
-        **_DATA,
-        "length": "history length",
-        "rows": "rows",
-        "seeds": "seeds",
-        "tte_p": "TTE-P",
-        "tte_p_sd": "sd",
-        "coe": "COE",
-        "coe_sd": "sd",
-        "change_pct": "change, %",
-        "paper_tte_p": "paper's TTE-P",
-        "paper_coe": "paper's COE",
-        "paper_change_pct": "paper's change, %",
-    }
-    return Table("table3", "TTE-P and COE by history length (Table 3)", columns, rows, notes)
+        notes.append(settings_of(trials, shards))
+    notes.append(f"GAUC of `tin` on test. change: from TTE-P to COE. {SD}")
+    return Table("table3", "TTE-P and COE by history length (Table 3)", BY_LENGTH, rows, notes)
 
 
 def table4(trials: Trials) -> Table:
@@ -170,11 +162,11 @@ def table4(trials: Trials) -> Table:
     for data in trials.data_sets:
         shards = trials.open(data)
         lines = [_Line.of(t) for t in found if t.case.data == data]
-        published = paper.TABLE4.get(_published(shards), {})
-        rows += [x.row(shards, lines[0], published.get(str(x.encoding))) for x in lines]
-        notes.append(_settings(trials, shards))
-    notes.append(f"change: of GAUC against the reference, tte-p. {_SD} {_P}")
-    return Table("table4", "Temporal encodings of TIN (the paper's Table 4)", _COLUMNS, rows, notes)
+        theirs = paper.TABLE4.get(published(shards), {})
+        rows += [x.row(shards, lines[0], theirs.get(str(x.encoding))) for x in lines]
+        notes.append(settings_of(trials, shards))
+    notes.append(f"change: of GAUC against the reference, tte-p. {SD} {_P}")
+    return Table("table4", "Temporal encodings of TIN (the paper's Table 4)", COLUMNS, rows, notes)
 
 
 @dataclass(frozen=True)
@@ -212,18 +204,18 @@ class _Line:
         """The mean GAUC."""
         return self.figures["gauc"]
 
-    def row(self, shards: Shards, best: _Line, published: paper.Figures | None) -> dict[str, Cell]:
+    def row(self, shards: Shards, best: _Line, printed: paper.Figures | None) -> dict[str, Cell]:
         """The line as a row of `_FIGURES`, held against `best` unless it is that."""
         other = self is not best
-        theirs: dict[str, float | None] = asdict(published) if published else {}
+        theirs: dict[str, float | None] = asdict(printed) if printed else {}
         return {
-            **_named(shards),
+            **named(shards),
             "model": self.model,
             "code": self.code,
             "encoding": self.encoding,
             "seeds": self.seeds,
             **self.figures,
-            "change_pct": _change(self.gauc, best.gauc) if other else None,
+            "change_pct": change(self.gauc, best.gauc) if other else None,
             "p": paired_p(self.users, best.users) if other else None,
             **{f"paper_{name}": theirs.get(name) for name in _PUBLISHED},
         }
@@ -245,42 +237,3 @@ def _counted(shards: Shards) -> list[_Line]:
 def _encoding(model: str, wanted: str | None) -> str:
     own = choose(model, None)[1]
     return choose(model, wanted)[1] if wanted and own.startswith("tte-") else own
-
-
-def _named(shards: Shards) -> dict[str, Cell]:
-    m = shards.manifest
-    return {"data": _name(shards.out), "dataset": m.dataset, "synthetic": m.synthetic}
-
-
-def _name(data: Path) -> str:
-    return data.resolve().name
-
-
-def _published(shards: Shards) -> str:
-    """The name under which the paper's values are kept; "" where the data is not the paper's."""
-    m = shards.manifest
-    if m.dataset == paper.ALIBABA:
-        whole = m.counts.get("impressions read") == ALIBABA_COUNTS["raw_sample.csv"]
-    else:
-        known = AMAZON_COUNTS.get(m.dataset.removeprefix("amazon-"))
-        whole = known is not None and m.vocabulary["item"] - FIRST_ID == known.items
-    return m.dataset if whole and not m.synthetic else ""
-
-
-def _settings(trials: Trials, shards: Shards) -> str:
-    """What the runs on a data set were trained with, in a sentence."""
-    chosen = trials.config(shards.out).schedule(shards.manifest.dataset)
-    return (
-        f"{_name(shards.out)}: {chosen.optimizer}, learning rate {chosen.lr:g}, batch "
-        f"{chosen.batch_size:,}, at most {chosen.epochs} epochs, {_seeds(trials.seeds)}; weights "
-        "chosen on valid where there is one, figures of test."
-    )
-
-
-def _seeds(count: int) -> str:
-    return "seed 0" if count == 1 else f"seeds 0 to {count - 1}"
-
-
-def _change(value: float | None, reference: float | None) -> float | None:
-    """By how many percent a value is above its reference."""
-    return None if value is None or not reference else 100.0 * (value / reference - 1.0)

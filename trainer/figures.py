@@ -14,39 +14,62 @@ from pathlib import Path
 
 from schemas.errors import ContractError, UsageError
 from schemas.manifest import NAME
-from trainer.correlation import CorrelationMap, correlate, pearson
+from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
 from trainer.drawing import cell, draw_intervals, draw_maps, duration, require_matplotlib, scale_of
-from trainer.evaluation import data_of
-from trainer.learned_correlation import learned_like
+from trainer.provenance import title_of
 from trainer.runs import atomically
 from trainer.shard_sql import query
 
 
 @dataclass(frozen=True)
-class Learned:
-    """A run's learned map beside the truth (a line of the paper's Table 2).
+class Shown:
+    """Which cells of a correlation to show; see `correlate` for each.
 
     Attributes:
-        run: its folder.
-        map: what it learned.
-        pearson: with the CTC, on the row of the targets' own category; None where undefined.
+        category: the targets'; None for the one with most positives.
+        top: categories of behaviours.
+        positions: the last position.
+        by: `position` or `interval`.
+        released: as in the released script.
     """
 
-    run: Path
-    map: CorrelationMap
-    pearson: float | None
+    category: str | None = None
+    top: int = 5
+    positions: int = 10
+    by: str = "position"
+    released: bool = False
+
+
+def truth_of(
+    data: Path | str,
+    shown: Shown,
+    *,
+    everything: Path | None = None,
+    memory_mb: int = 1024,
+    threads: int | None = None,
+) -> CorrelationMap:
+    """The CTC of these cells; see `correlate`."""
+    return correlate(
+        data,
+        shown.category,
+        top=shown.top,
+        positions=shown.positions,
+        by=shown.by,
+        released=shown.released,
+        everything=everything,
+        memory_mb=memory_mb,
+        threads=threads,
+    )
 
 
 def fig1(
     out: Path | str,
     to: Path | str,
-    category: str | None = None,
+    shown: Shown | None = None,
     *,
-    top: int = 5,
-    positions: int = 10,
-    by: str = "position",
-    released: bool = False,
+    name: str = "fig1",
+    everything: bool = True,
     memory_mb: int = 1024,
     threads: int | None = None,
 ) -> CorrelationMap:
@@ -54,12 +77,10 @@ def fig1(
 
     Args:
         out: folder of the data set.
-        to: folder for `fig1.csv`, `.md`, `.png`, `.svg` and `ctc.parquet`; made if absent.
-        category: the targets' category; see `correlate` for this and the others.
-        top: as in `correlate`.
-        positions: as in `correlate`.
-        by: as in `correlate`.
-        released: as in `correlate`.
+        to: folder for `<name>.csv`, `.md`, `.png`, `.svg` and `ctc.parquet`; made if absent.
+        shown: which cells.
+        name: of the files.
+        everything: whether to write `ctc.parquet`.
         memory_mb: as in `correlate`.
         threads: as in `correlate`.
 
@@ -67,82 +88,32 @@ def fig1(
         TinprepError: as `correlate`; UsageError where matplotlib is not installed.
     """
     require_matplotlib()
-    folder = _folder(to)
-    found = correlate(
+    folder = folder_of(to)
+    found = truth_of(
         out,
-        category,
-        top=top,
-        positions=positions,
-        by=by,
-        released=released,
-        everything=folder / "ctc.parquet",
+        shown or Shown(),
+        everything=folder / "ctc.parquet" if everything else None,
         memory_mb=memory_mb,
         threads=threads,
     )
-    write_maps([found], folder / "fig1", [_title(found)])
+    write_maps([found], folder / name, [_title(found)])
     return found
 
 
-def fig3(
-    runs: Sequence[Path | str],
-    to: Path | str,
-    category: str | None = None,
-    *,
-    data: Path | str | None = None,
-    top: int = 5,
-    positions: int = 10,
-    by: str = "position",
-) -> list[Learned]:
-    """Write the maps that runs learned beside the CTC (Figs. 1b-d and 3) and Table 2's Pearson.
-
-    Every map is moved to 0..1 over itself, as their units differ, and all share one colour scale.
-
-    Args:
-        runs: folders of runs on one data set.
-        to: folder for `fig3.csv`, `.md`, `.png`, `.svg`, `table2.csv` and `table2.md`.
-        category: as in `correlate`, as are the others.
-        data: folder of the data set; the one that the first run was trained on by default.
-        top: as in `correlate`.
-        positions: as in `correlate`.
-        by: as in `correlate`.
-
-    Raises:
-        TinprepError: as `correlate` and `learned_like`; UsageError where matplotlib is not
-            installed, or no run is given.
-    """
-    if not runs:
-        raise UsageError("There is no run to measure.", expected="folders of finished runs")
-    require_matplotlib()
-    folder = _folder(to)
-    out = Path(data) if data is not None else data_of(Path(runs[0]))
-    truth = correlate(out, category, top=top, positions=positions, by=by)
-    lines = []
-    for run in runs:
-        found = learned_like(truth, run, data=out)
-        lines.append(Learned(Path(run), found, pearson(truth, found)))
-    maps = [m.normalised() for m in (truth, *(line.map for line in lines))]
-    titles = [truth.name, *(f"{line.map.name}: Pearson {_figure(line.pearson)}" for line in lines)]
-    write_maps(maps, folder / "fig3", titles, raw=[truth, *(line.map for line in lines)])
-    table = [(line.run.name, line.map.name, _figure(line.pearson)) for line in lines]
-    head = ("run", "model", "pearson")
-    _write_csv(folder / "table2.csv", head, table)
-    note = (
-        f"Pearson correlation of the learned map with the CTC on the row of {truth.category!r}, "
-        f"the targets' own category; {truth.dataset}, by {truth.by}. `-`: the learned row is the "
-        "same at all places, so there is no correlation.\n\n"
-    )
-    _write_text(folder / "table2.md", note + markdown(head, table))
-    return lines
-
-
 def fig4(
-    out: Path | str, to: Path | str, *, memory_mb: int = 1024, threads: int | None = None
+    out: Path | str,
+    to: Path | str,
+    *,
+    name: str = "fig4",
+    memory_mb: int = 1024,
+    threads: int | None = None,
 ) -> dict[int, int]:
     """Write the distribution of intervals in train, with the bins' edges (Fig. 4).
 
     Args:
         out: folder of the data set.
-        to: folder for `fig4.csv` (by octave), `.md` (by bin), `.png` and `.svg`.
+        to: folder for `<name>.csv` (by octave), `.md` (by bin), `.png` and `.svg`.
+        name: of the files.
         memory_mb: what DuckDB may take before it goes to disk.
         threads: of DuckDB; None for all cores.
 
@@ -155,7 +126,7 @@ def fig4(
         UsageError: matplotlib is not installed.
     """
     require_matplotlib()
-    folder, shards = _folder(to), Shards(out)
+    folder, shards = folder_of(to), Shards(out)
     columns = "target_time, history_length, history_time"
     table = query(
         "correlation/intervals", shards, ("train",), columns, memory_mb=memory_mb, threads=threads
@@ -175,16 +146,15 @@ def fig4(
     rows = [
         (a, b, n, f"{n / total:.6f}") for (a, b), n in zip(bounds, counts.values(), strict=True)
     ]
-    _write_csv(folder / "fig4.csv", ("from_s", "to_s", "behaviours", "share"), rows)
+    _write_csv(folder / f"{name}.csv", ("from_s", "to_s", "behaviours", "share"), rows)
     edges = ["-", *(duration(e) for e in bins.edges_s), "-"]
     lines = [
         (k + 1, edges[k], edges[k + 1], f"{n:,}", f"{n / total:.1%}")
         for k, n in enumerate(bins.train_counts)
     ]
     head = ("bin", "more than", "up to", "behaviours", "share")
-    _write_text(folder / "fig4.md", markdown(head, lines))
-    name = shards.manifest.dataset + (" (synthetic data)" if shards.manifest.synthetic else "")
-    draw_intervals(counts, bins.edges_s, name, folder / "fig4")
+    _write_text(folder / f"{name}.md", markdown(head, lines))
+    draw_intervals(counts, bins.edges_s, title_of(shards), folder / name)
     return counts
 
 
@@ -249,15 +219,16 @@ def _title(m: CorrelationMap) -> str:
     return f"{m.name}: what a behaviour tells of the label, by category and {m.by}"
 
 
-def _figure(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
 def _exact(value: float) -> str:
     return f"{value:.9g}" if math.isfinite(value) else ""
 
 
-def _folder(to: Path | str) -> Path:
+def folder_of(to: Path | str) -> Path:
+    """The folder for figures, made if absent.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
     folder = Path(to)
     try:
         folder.mkdir(parents=True, exist_ok=True)

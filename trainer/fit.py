@@ -56,7 +56,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
 
 
 def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
-    choose(config.model, config.encoding)  # before anything is read
+    choose(config.model, config.encoding, config.attention_dim)  # before anything is read
     device = _device(config.device, ranks)
     shards = Shards(config.data, memory_mb=config.memory_mb)
     if "train" not in shards.splits:
@@ -76,14 +76,21 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
         "inputs": asdict(inputs),
         "dim": config.dim,
         "hidden": list(schedule.hidden),
+        "attention_dim": config.attention_dim,
     }
     if "valid" in shards.splits:
         _require_gauc(shards, config)
     run = Run(config.run, resolved, force=config.force, resume=config.resume, writes=ranks.first)
     ranks.wait()
     with _settings(config.seed, threads):
-        model = build(config.model, encoding, inputs, dim=config.dim, hidden=schedule.hidden)
-        model = model.to(device)
+        model = build(
+            config.model,
+            encoding,
+            inputs,
+            dim=config.dim,
+            hidden=schedule.hidden,
+            attention_dim=config.attention_dim,
+        ).to(device)
         return Training(config, resolved, shards, model, device, run, built, on_event, ranks).go()
 
 

@@ -1,7 +1,9 @@
 """The correlation that a model learned between behaviours and target, by category and place.
 
 Source: the paper's 4.3, Eqs. 4 and 5 and Table 2: e^z |r| of attention logit z and representation
-r, on whole embeddings (all fields), where the released script takes the category's half alone.
+r, on whole embeddings (all fields). `released` is as the released script is described to do: the
+category's part of the embeddings alone, and values moved to 0..1 over the map. (It takes the
+softmax for e^z; over the cells of a map that is a common factor, which moving to 0..1 removes.)
 
 Legend: P places, N behaviours drawn, D width of an embedded behaviour or target.
 """
@@ -18,7 +20,14 @@ import torch
 from torch import Tensor
 
 from schemas.errors import UsageError
-from trainer.attention import AtTarget, Last, Product, TargetAttention, Uniform
+from trainer.attention import (
+    AtTarget,
+    Last,
+    Product,
+    ScaledDotProduct,
+    TargetAttention,
+    Uniform,
+)
 from trainer.correlation import PLACES, CorrelationMap, correlate
 from trainer.data import Batch, Shards
 from trainer.evaluation import alike, data_of
@@ -28,7 +37,7 @@ from trainer.rows import HISTORY, LENGTH
 from trainer.runs import CONFIG, load
 
 MEASURED = (
-    "avg_concat, avg_product, din_prime, din, din_dot, sasrec, bert4rec, bst, sim, tin, "
+    "avg_concat, avg_product, din_prime, din, din_dot, din_apart, sasrec, bert4rec, bst, sim, tin, "
     "tin_released, tin_wo_tte, tin_wo_ta, tin_wo_tr"
 )
 _DRAWS = 2048
@@ -71,7 +80,12 @@ def learned(
 
 
 def learned_like(
-    truth: CorrelationMap, run: Path | str, *, data: Path | str | None = None, seed: int = 0
+    truth: CorrelationMap,
+    run: Path | str,
+    *,
+    data: Path | str | None = None,
+    seed: int = 0,
+    released: bool = False,
 ) -> CorrelationMap:
     """Measure e^z |r| of a run's model in the cells of a map (Eq. 4, with Eq. 5's scaling).
 
@@ -88,16 +102,17 @@ def learned_like(
         run: folder of the run.
         data: folder of the data set; the one that the run was trained on by default.
         seed: of the draws.
+        released: of the category's part of the embeddings alone, moved to 0..1 over the map.
 
     Raises:
-        UsageError: Table 2 has no measure for such a model.
+        UsageError: Table 2 has no measure for such a model, or `released` has none.
         InputError: there is no such run or data set, or it is damaged.
         ContractError: the data set is not like the one that the run was trained on.
     """
     folder = Path(run)
     model = load(folder)
     config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    _require_measure(model, str(config["model"]), folder)
+    _require_measure(model, str(config["model"]), folder, released)
     shards = alike(model, Path(data) if data is not None else data_of(folder))
     behaviours = _behaviours(shards, model, truth, seed)
     generator = torch.Generator().manual_seed(seed)
@@ -111,13 +126,14 @@ def learned_like(
         for p, moment in enumerate(moments):
             if len(drawn) and len(moment):
                 batch = _at(behaviours, drawn, moment, model)
-                values[r, p] = strength(model, batch).double().mean().item()
+                values[r, p] = strength(model, batch, released).mean().item()
     encoding = config.get("encoding")
     name = str(config["model"]) + (f" ({encoding})" if encoding not in (None, "none") else "")
-    return replace(truth, name=name, values=values, unit="e^z |r|", counts=None, positives=None)
+    found = replace(truth, name=name, values=values, unit="e^z |r|", counts=None, positives=None)
+    return replace(found.normalised(), name=f"{name}, as released") if released else found
 
 
-def strength(model: InterestModel, batch: Batch) -> Tensor:
+def strength(model: InterestModel, batch: Batch, of_category: bool = False) -> Tensor:
     """e^z |r| of each row's one behaviour and target (Table 2), N.
 
     z is the attention's logit; the scaled dot product for BST, whose attention is inside its
@@ -127,13 +143,17 @@ def strength(model: InterestModel, batch: Batch) -> Tensor:
     Args:
         model: one that Table 2 has a measure for.
         batch: rows with a history of one behaviour: `history_` columns are N x 1.
+        of_category: take the category's part of x and t alone.
     """
     with torch.inference_mode():
-        fields = model.fields(batch, (TARGET, HISTORY))
-        t, x = model.encoding(fields, batch).chunk(2)
+        both = model.encoding(model.fields(batch, (TARGET, HISTORY)), batch)
+        t, x = (both[:, _category(model)] if of_category else both).chunk(2)
         attention = model.attentions[0]
         if isinstance(attention, TargetAttention):
-            z = attention.scores(x.unsqueeze(1), t).squeeze(1)
+            query, key = t, x
+            if model.attention_fields is not None:
+                query, key = model.attention_fields(batch, (TARGET, HISTORY)).chunk(2)
+            z = attention.scores(key.unsqueeze(1), query).squeeze(1)
         elif isinstance(attention, AtTarget):
             z = (x * t).sum(1) / math.sqrt(t.shape[1])
         else:
@@ -147,7 +167,25 @@ def strength(model: InterestModel, batch: Batch) -> Tensor:
         return value
 
 
-def _require_measure(model: InterestModel, name: str, run: Path) -> None:
+def _category(model: InterestModel) -> slice:
+    """Where the category's part is in an embedding of all fields."""
+    names = list(model.inputs.fields)
+    width = model.fields.width
+    at = names.index("category") * width
+    return slice(at, at + width)
+
+
+def _require_measure(model: InterestModel, name: str, run: Path, released: bool) -> None:
+    attention = model.attentions[0]
+    learns = isinstance(attention, TargetAttention) and not isinstance(attention, ScaledDotProduct)
+    if released and (learns or model.attention_fields is not None):
+        raise UsageError(
+            "The attention of this model cannot be measured by the category's part alone.",
+            where=run,
+            expected="a model whose attention is a dot product, or that has none",
+            got=name,
+            do="leave out `--released`",
+        )
     known = isinstance(model.attentions[0], TargetAttention | AtTarget | Uniform | Last)
     recurrent = any(isinstance(context, GRUStates) for context in model.contexts)
     if not known or recurrent or model.cells is not None:

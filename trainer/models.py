@@ -1,7 +1,8 @@
 """A model: the parts of a recipe between embeddings and head.
 
 Shape legend: B rows of a batch, L history (padded), D width of an embedded behaviour or target
-(`dim` times the number of fields), U width of the interest, F width of the other features.
+(`dim` times the number of fields), A width of one in the attention's own tables, U width of the
+interest, F width of the other features.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class InterestModel(nn.Module):
         inputs: the data set's fields and sizes.
         dim: width of each field's embedding.
         hidden: widths of the head's hidden layers.
+        attention_dim: width of each field's embedding in the attention's own tables, where the
+            recipe has such; None for `dim`.
 
     Attributes:
         columns: the shards' columns that `forward` reads.
@@ -41,18 +44,28 @@ class InterestModel(nn.Module):
     """
 
     def __init__(
-        self, recipe: Recipe, encoding: str, inputs: Inputs, dim: int, hidden: tuple[int, ...]
+        self,
+        recipe: Recipe,
+        encoding: str,
+        inputs: Inputs,
+        dim: int,
+        hidden: tuple[int, ...],
+        attention_dim: int | None = None,
     ) -> None:
         super().__init__()
         self.inputs = inputs
         width = dim * len(inputs.fields)
         self.fields = parts.Fields(inputs.fields, dim)
+        of_attention = (attention_dim or dim) * len(inputs.fields) if recipe.apart else width
+        self.attention_fields = (
+            parts.Fields(inputs.fields, attention_dim or dim) if recipe.apart else None
+        )
         self.encoding = ENCODINGS[encoding](inputs, width, recipe.encode_target)
         self.search = recipe.search() if recipe.search else None
         self.cells = SessionCells(inputs) if recipe.sessions else None
         self.extractor = SessionInterests(width, self.cells.shape) if self.cells else None
         self.contexts = nn.ModuleList(build(width) for build in recipe.contexts)
-        self.attentions = nn.ModuleList(recipe.attention(width) for _ in recipe.contexts)
+        self.attentions = nn.ModuleList(recipe.attention(of_attention) for _ in recipe.contexts)
         self.pools = nn.ModuleList(recipe.pool(width) for _ in recipe.contexts)
         self.representation = recipe.representation()
         self.auxiliary = recipe.auxiliary() if recipe.auxiliary else None
@@ -107,7 +120,12 @@ class InterestModel(nn.Module):
             self.contexts, self.attentions, self.pools, strict=True
         ):
             state_BLD, seen_BL = context(x_BLD, t_BD, mask_BL)  # noqa: N806
-            weight_BL = attention(state_BLD, t_BD, seen_BL)  # noqa: N806
+            key_BLA, query_BA = state_BLD, t_BD  # noqa: N806
+            if self.attention_fields is not None:
+                own_NA = self.attention_fields(batch, (TARGET, self.prefix))  # noqa: N806
+                query_BA = own_NA[:rows]  # noqa: N806
+                key_BLA = own_NA[rows:].view(rows, -1, own_NA.shape[1])  # noqa: N806
+            weight_BL = attention(key_BLA, query_BA, seen_BL)  # noqa: N806
             interests.append(self.representation(pool(state_BLD, weight_BL), t_BD))
             if auxiliary and self.auxiliary is not None:
                 extra_B = self.auxiliary(state_BLD, x_BLD, mask_BL)  # noqa: N806
@@ -152,6 +170,7 @@ def build(
     *,
     dim: int = 64,
     hidden: tuple[int, ...] = (80, 40),
+    attention_dim: int | None = None,
 ) -> InterestModel:
     """Build a model by its recipe's name.
 
@@ -161,12 +180,14 @@ def build(
         inputs: from `inputs_of`.
         dim: width of each field's embedding (A.1: 64).
         hidden: the head's hidden layers (A.1: 80-40 for Amazon, 200-80 for Alibaba).
+        attention_dim: width of each field's embedding in tables of the attention's own (A.2), for
+            a recipe that has such; None for `dim`.
 
     Raises:
         UsageError: no such recipe, or the recipe cannot take the encoding or the width.
     """
-    recipe, encoding = choose(model, encoding)
-    return InterestModel(recipe, encoding, inputs, dim, hidden)
+    recipe, encoding = choose(model, encoding, attention_dim)
+    return InterestModel(recipe, encoding, inputs, dim, hidden, attention_dim)
 
 
 @dataclass(frozen=True)
@@ -204,7 +225,8 @@ def describe(
     with torch.device("meta"):  # sizes alone, no memory
         for name, recipe in RECIPES.items():
             model = build(name, None, inputs, dim=dim, hidden=hidden)
-            tables = [t for t in (model.fields, model.others) if t is not None]
+            all_tables = (model.fields, model.attention_fields, model.others)
+            tables = [t for t in all_tables if t is not None]
             count = sum(p.numel() for p in model.parameters())
             in_tables = sum(p.numel() for t in tables for p in t.parameters())
             found.append(

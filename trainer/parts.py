@@ -46,6 +46,7 @@ class Fields(nn.Module):
 
     def __init__(self, sizes: dict[str, int], width: int) -> None:
         super().__init__()
+        self.width = width
         self.tables = nn.ModuleDict({name: Table(size, width) for name, size in sizes.items()})
 
     def forward(self, batch: Batch, prefixes: Sequence[str]) -> Tensor:

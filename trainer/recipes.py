@@ -56,6 +56,8 @@ class Recipe:
         pool: builds what makes one vector of the weighted behaviours.
         product: whether the head also sees u * t.
         auxiliary: builds a loss on the context's states, added to the cross-entropy.
+        apart: whether the attention has embedding tables of its own, apart from those of the
+            representation and the head (A.2, Eq. 6).
         released: TIN's released code's norms, dense layer and item bias around the same parts.
         activation: of the head's hidden layers. The paper names none; sigmoid, as in DIN's released
             code, reached the best GAUC and logloss on the valid split of Amazon Beauty.
@@ -72,6 +74,7 @@ class Recipe:
     pool: Part = WeightedSum
     product: bool = False
     auxiliary: Callable[[], nn.Module] | None = None
+    apart: bool = False
     released: bool = False
     activation: str = "sigmoid"
 
@@ -114,6 +117,7 @@ RECIPES: dict[str, Recipe] = {
     "din_prime": _din,
     "din": replace(_din, source="DIN, released code, no batch norms", product=True),
     "din_dot": Recipe("TIN, Table 5 and A.2: DIN by scaled dot product", product=True),
+    "din_apart": Recipe("TIN, A.2, Eq. 6: tables of the attention's own", product=True, apart=True),
     "gru4rec": Recipe(
         "GRU4Rec, ICLR 2016, as a click model: u * t to an MLP for the inner product",
         contexts=(GRUStates,),
@@ -160,11 +164,18 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def choose(model: str, encoding: str | None) -> tuple[Recipe, str]:
+def choose(
+    model: str, encoding: str | None, attention_dim: int | None = None
+) -> tuple[Recipe, str]:
     """Look up a recipe and settle its temporal encoding.
 
+    Args:
+        model: a key of `RECIPES`.
+        encoding: one of the recipe's; None for its default.
+        attention_dim: as in `trainer.models.build`.
+
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding.
+        UsageError: no such recipe, or the recipe cannot take the encoding or the width.
     """
     if model not in RECIPES:
         raise UsageError(
@@ -181,5 +192,12 @@ def choose(model: str, encoding: str | None) -> tuple[Recipe, str]:
             where="--encoding",
             expected=f"one of {', '.join(recipe.encodings)}",
             got=encoding,
+        )
+    if attention_dim is not None and not recipe.apart:
+        raise UsageError(
+            f"The attention of {model} has no embedding tables of its own.",
+            where="--attention-dim",
+            expected=f"one of {', '.join(name for name in RECIPES if RECIPES[name].apart)}",
+            got=model,
         )
     return recipe, encoding

@@ -215,6 +215,7 @@ def _rebuilt(built: dict[str, Any]) -> InterestModel:
         Inputs.from_plain(built["inputs"]),
         dim=built["dim"],
         hidden=tuple(built["hidden"]),
+        attention_dim=built.get("attention_dim"),
     )
 
 

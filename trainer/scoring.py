@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from trainer.data import Shards
-from trainer.metrics import Metrics, evaluate
+from trainer.metrics import Floats, Integers, Metrics, evaluate
 from trainer.models import InterestModel
 from trainer.ranks import ALONE, Ranks
 from trainer.rows import LENGTH, Batch, Index
@@ -103,13 +103,24 @@ def score_by_length(
     ranks.add(scores)
     user, label, length, logit = (c.numpy() for c in (*stored, scores))
     label = label.astype(np.int8)
+    return evaluate(user, label, logit), by_length(user, label, logit, length)
+
+
+def by_length(
+    user: Integers, label: Integers, logit: Floats, length: Integers
+) -> dict[str, Metrics]:
+    """Measure scored rows, each array of N, by ranges of history length.
+
+    Returns:
+        The metrics of each range that has rows, e.g. of "5-9".
+    """
     parts = {}
     which: Index = np.searchsorted(LENGTHS, length, side="right") - 1
     for i, low in enumerate(LENGTHS):
         rows = which == i
         if rows.any():
             parts[_range(i, low)] = evaluate(user[rows], label[rows], logit[rows])
-    return evaluate(user, label, logit), parts
+    return parts
 
 
 def _range(i: int, low: int) -> str:

@@ -6,7 +6,6 @@ Shape legend: N scored rows, U users with both classes.
 from __future__ import annotations
 
 import math
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -85,12 +84,3 @@ def paired_p(ours: pl.DataFrame, other: pl.DataFrame) -> float:
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
     return math.erfc(abs(mean) / error / math.sqrt(2.0))
-
-
-def read_users(path: Path) -> pl.DataFrame | None:
-    """What was written of `auc_by_user`; None where there is nothing that can be read."""
-    try:
-        found = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError):
-        return None
-    return found if dict(found.schema) == _COLUMNS else None

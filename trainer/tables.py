@@ -8,13 +8,20 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from schemas.errors import UsageError
+from schemas.errors import InputError, UsageError
 from trainer.runs import atomically
 
 Cell = str | int | float | bool | None
 
 # How a column's numbers are shown in Markdown, where it is not to four places.
-_FORMATS = {"change_pct": "+.2f", "paper_change_pct": "+.2f", "p": ".2g"}
+_FORMATS = {
+    "change_pct": "+.2f",
+    "paper_change_pct": "+.2f",
+    "p": ".2g",
+    "pearson": ".3f",
+    "pearson_sd": ".3f",
+    "spread": ".3g",
+}
 _LEAST_P = 1e-4
 # In Markdown these are the heading of a data set's part.
 _HEADING = ("data", "dataset", "synthetic")
@@ -39,15 +46,22 @@ class Table:
     notes: list[str]
 
     def markdown(self) -> str:
-        """The Markdown text: a part for each data set, then the notes.
+        """The Markdown text: the title, then the `body`."""
+        return f"# {self.title}\n\n{self.body(2)}"
+
+    def body(self, level: int) -> str:
+        """A part for each data set, then the notes, in Markdown.
 
         A column that is empty all over a data set is left out of its part.
+
+        Args:
+            level: of the parts' headings.
         """
-        parts = [f"# {self.title}"]
+        parts = []
         for key, group in groupby(self.rows, key=lambda row: [row[name] for name in _HEADING]):
             data, dataset, synthetic = key
             said = ", synthetic data" if synthetic else ""
-            parts.append(f"## {data} ({dataset}{said})\n\n{self._part(list(group))}")
+            parts.append(f"{'#' * level} {data} ({dataset}{said})\n\n{self._part(list(group))}")
         parts += [f"{note}" for note in self.notes]
         return "\n\n".join(parts) + "\n"
 
@@ -97,6 +111,42 @@ class Table:
             writer = csv.DictWriter(file, list(self.columns), lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+# Columns of text; all others hold numbers, or True and False.
+_TEXT = ("data", "dataset", "model", "code", "encoding", "length", "varied")
+
+
+def read_rows(path: Path) -> list[dict[str, Cell]]:
+    """The rows of a table's CSV file, as they were.
+
+    Raises:
+        InputError: there is no such file, or a table did not write it.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return [
+                {name: _cell(name, text) for name, text in row.items()}
+                for row in csv.DictReader(file)
+            ]
+    except (OSError, ValueError) as error:
+        raise InputError(
+            "A table cannot be read.",
+            where=path,
+            expected="a CSV file that `tinprep reproduce` wrote",
+            got=str(error),
+            do="make it again",
+        ) from None
+
+
+def _cell(name: str, text: str) -> Cell:
+    if text == "":
+        return None
+    if name in _TEXT:
+        return text
+    if text in ("True", "False"):
+        return text == "True"
+    return float(text) if set(text) & set(".en") else int(text)
 
 
 def _shown(name: str, value: Cell) -> str:

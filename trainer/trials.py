@@ -20,11 +20,14 @@ from trainer.events import OnEvent
 from trainer.fit import resolve, train
 from trainer.metrics import Metrics
 from trainer.models import choose, inputs_of
+from trainer.rows import LENGTH
 from trainer.runs import CONFIG, METRICS, atomically, load, read_json
-from trainer.scoring import logits
-from trainer.significance import auc_by_user, gauc_of, mean_by_user, read_users
+from trainer.scoring import by_length, logits
+from trainer.significance import auc_by_user, gauc_of, mean_by_user
 
-USERS = "test_users.parquet"
+SCORES = "test_scores.parquet"
+_SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
+_ORDER = tuple(_SCORES)
 # Settings that leave a finished run's figures what they are, but for rounding.
 _NEUTRAL = {
     "data",
@@ -43,11 +46,33 @@ _NEUTRAL = {
 
 @dataclass(frozen=True)
 class Case:
-    """A model to be trained on a data set; `encoding` is one of the recipe's."""
+    """A model to be trained on a data set.
+
+    Attributes:
+        data: folder of the data set.
+        model: a key of `RECIPES`.
+        encoding: one of the recipe's.
+        dim: width of each field's embedding; None for that of the trials' settings.
+        attention_dim: the same in tables of the attention's own.
+    """
 
     data: Path
     model: str
     encoding: str
+    dim: int | None = None
+    attention_dim: int | None = None
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What differs from the trials' settings."""
+        given = {"dim": self.dim, "attention_dim": self.attention_dim}
+        return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def name(self) -> str:
+        """Of the runs' folders, e.g. `beauty-tin-tte-p`."""
+        parts = [self.data.resolve().name, self.model, self.encoding]
+        return "-".join(parts + [f"{name}{value}" for name, value in self.settings.items()])
 
 
 @dataclass(frozen=True)
@@ -70,6 +95,11 @@ class Trial:
         """Mean and standard deviation over seeds of one of the metrics; see `mean_sd`."""
         return mean_sd([getattr(m, name) for m in self.metrics])
 
+    def by_length(self) -> list[dict[str, Metrics]]:
+        """The metrics of each range of history length, for each seed; see `scoring.by_length`."""
+        scores = [pl.read_parquet(run / SCORES) for run in self.runs]
+        return [by_length(*(s[name].to_numpy() for name in _ORDER)) for s in scores]
+
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
     """Mean and standard deviation (n - 1) of what exists.
@@ -86,7 +116,8 @@ class Trials:
     """Where and how the trainings of a table are done.
 
     Each is an ordinary run, in `<runs>/<data>-<model>-<encoding>-<seed>`: a finished one is used as
-    it is, an interrupted one gone on with.
+    it is, an interrupted one gone on with. Beside it is kept how it scored test, so that this too
+    is done once.
 
     Attributes:
         data_sets: folders of the data sets; their names must differ.
@@ -95,6 +126,7 @@ class Trials:
         settings: of `TrainConfig`, where not the data set's preset.
         told: is told, in a line, of each run.
         on_event: is told what happens in a training.
+        used: the folders of the runs that were used so far; copies share it.
     """
 
     data_sets: tuple[Path, ...]
@@ -103,6 +135,7 @@ class Trials:
     settings: Mapping[str, Any] = field(default_factory=dict)
     told: Callable[[str], None] = lambda line: None
     on_event: OnEvent = lambda event: None
+    used: set[Path] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
         names = [data.resolve().name for data in self.data_sets]
@@ -132,7 +165,7 @@ class Trials:
         cases = list(dict.fromkeys(cases))
         shards = {data: self.open(data) for data in self.data_sets}
         for case in cases:
-            choose(case.model, case.encoding)
+            choose(case.model, case.encoding, case.attention_dim)
         done, trials = 0, []
         for case in cases:
             runs, measured = [], []
@@ -142,7 +175,8 @@ class Trials:
                 runs.append(self._trained(case, seed, shards[case.data], of))
                 measured.append(_metrics(runs[-1]))
             users = [
-                _users(run, m, shards[case.data]) for run, m in zip(runs, measured, strict=True)
+                users_of(_scores(run, m, shards[case.data]))
+                for run, m in zip(runs, measured, strict=True)
             ]
             trials.append(Trial(case, tuple(runs), tuple(measured), mean_by_user(users)))
         return trials
@@ -170,18 +204,18 @@ class Trials:
 
     def folder(self, case: Case, seed: int) -> Path:
         """The run's folder."""
-        name = f"{case.data.resolve().name}-{case.model}-{case.encoding}-{seed}"
-        return self.runs / name
+        return self.runs / f"{case.name}-{seed}"
 
     def _trained(self, case: Case, seed: int, shards: Shards, of: str) -> Path:
         """The folder of a finished run: one that was there, or is now trained to its end."""
         run = self.folder(case, seed)
-        config = replace(
+        config: TrainConfig = replace(
             self.config(case.data),
             run=run,
             model=case.model,
             encoding=case.encoding,
             seed=seed,
+            **case.settings,
             resume=(run / CONFIG).exists(),
         )
         if (run / METRICS).exists():
@@ -190,6 +224,7 @@ class Trials:
         else:
             self.told(f"{of}: {run.name}{' goes on' if config.resume else ''}")
             train(config, self.on_event)
+        self.used.add(run)
         return run
 
 
@@ -225,21 +260,27 @@ def _require_same(run: Path, wanted: dict[str, Any]) -> None:
         )
 
 
-def _users(run: Path, measured: Metrics, shards: Shards) -> pl.DataFrame:
-    """Each user's AUC on test, scored once and kept beside the run."""
-    path, gauc = run / USERS, measured.gauc
-    kept = read_users(path)
-    if kept is not None and _agree(gauc_of(kept), gauc):
+def users_of(scores: pl.DataFrame) -> pl.DataFrame:
+    """Each user's AUC, of a run's kept scores; see `significance.auc_by_user`."""
+    user, label, logit, _ = (scores[name].to_numpy() for name in _ORDER)
+    return auc_by_user(user, label, logit)
+
+
+def _scores(run: Path, measured: Metrics, shards: Shards) -> pl.DataFrame:
+    """How a finished run scores test: done once, and kept beside it."""
+    path, gauc = run / SCORES, measured.gauc
+    kept = _read(path)
+    if kept is not None and _agree(gauc_of(users_of(kept)), gauc):
         return kept
     model, gauc_now = load(run), None
     if model.inputs == inputs_of(shards):
-        scored = [
-            (batch["user"], batch["label"], logit)
+        parts = [
+            (batch["user"], batch["label"], logit, batch[LENGTH])
             for batch, logit in logits(model, shards, "test", ("user", "label"))
         ]
-        user, label, score = (torch.cat(column).numpy() for column in zip(*scored, strict=True))
-        users = auc_by_user(user, label.astype(np.int8), score)
-        gauc_now = gauc_of(users)
+        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        scores = pl.DataFrame(dict(zip(_ORDER, columns, strict=True))).cast(_SCORES)
+        gauc_now = gauc_of(users_of(scores))
     if gauc_now is None or not _agree(gauc_now, gauc):
         raise ContractError(
             "A finished run is not of the data set that is there now.",
@@ -248,8 +289,17 @@ def _users(run: Path, measured: Metrics, shards: Shards) -> pl.DataFrame:
             got="other ids, positions or bins" if gauc_now is None else f"GAUC {gauc_now}",
             do="remove the run's folder, and give the command again",
         )
-    atomically(path, users.write_parquet)
-    return users
+    atomically(path, scores.write_parquet)
+    return scores
+
+
+def _read(path: Path) -> pl.DataFrame | None:
+    """Kept scores; None where there are none that can be read."""
+    try:
+        found = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    return found if found.schema == _SCORES else None
 
 
 def _agree(found: float, measured: float | None, within: float = 1e-4) -> bool:

@@ -173,7 +173,7 @@ def test_a_run_of_data_that_is_no_longer_there_is_refused(tmp_path, items):
     (trial,) = one.run([Case(data, "din", "none")])
     shutil.rmtree(data)
     write_dataset(data, seed=7, items=items)
-    (trial.runs[0] / "test_users.parquet").write_bytes(b"cut short")
+    (trial.runs[0] / "test_scores.parquet").write_bytes(b"cut short")
     with pytest.raises(ContractError, match="not of the data set that is there now"):
         one.run([Case(data, "din", "none")])
 

@@ -13,10 +13,10 @@ import pytest
 
 from schemas.errors import ContractError, UsageError
 from tests.trainer.conftest import write_dataset
-from tests.trainer.test_correlation import named, saved
+from tests.trainer.test_correlation import named
 from trainer.data import Shards
 from trainer.drawing import cell, duration
-from trainer.figures import fig1, fig3, fig4, markdown
+from trainer.figures import Shown, fig1, fig4, markdown
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def drawn(stem: Path) -> str:
 
 @pytest.mark.parametrize("by", ["position", "interval"])
 def test_fig1(data, tmp_path, by):
-    found = fig1(data, tmp_path, "c3", top=3, positions=5, by=by)
+    found = fig1(data, tmp_path, Shown("c3", top=3, positions=5, by=by))
     rows = lines(tmp_path / "fig1.csv")
     assert len(rows) == found.values.size
     at = {(r["category"], int(r["place"])): r for r in rows}
@@ -71,30 +71,8 @@ def test_fig1(data, tmp_path, by):
     for word in (*shown, *found.rows):
         assert word in svg
     for value, against in zip(found.values.flat, found.against().flat, strict=True):
-        assert f"<!-- {cell(value, bool(against), factor=1.0)} -->" in svg
+        assert f"<!-- {cell(value, bool(against), factor=1e3)} -->" in svg
     assert (tmp_path / "ctc.parquet").exists()
-
-
-def test_fig3_and_table2_on_one_scale(data, tmp_path):
-    runs = [saved(data, tmp_path / name, name) for name in ("tin", "din_dot", "sasrec")]
-    found = fig3(runs, tmp_path / "out", "c3", top=3, positions=5)
-    assert [line.map.name for line in found] == ["tin (tte-p)", "din_dot", "sasrec (coe)"]
-    table = lines(tmp_path / "out" / "table2.csv")
-    for line, written in zip(found, table, strict=True):
-        expected = "-" if line.pearson is None else f"{line.pearson:.3f}"
-        assert (written["run"], written["pearson"]) == (line.run.name, expected)
-    assert table[1]["pearson"] == "-"  # no temporal encoding: the same at all positions
-    assert table[0]["pearson"] != "-"
-    rows = lines(tmp_path / "out" / "fig3.csv")
-    for name in ("CTC", *(line.map.name for line in found)):
-        shares = [float(r["share_of_range"]) for r in rows if r["map"] == name]
-        assert len(shares) == 15
-        assert (min(shares), max(shares)) == (0, 1)
-    assert {r["unit"] for r in rows} == {"bits", "e^z |r|"}
-    svg = drawn(tmp_path / "out" / "fig3")
-    assert svg.count("<!-- share of each map's range -->") == 1
-    assert f"tin (tte-p): Pearson {found[0].pearson:.3f}" in svg
-    assert "tin" in (tmp_path / "out" / "table2.md").read_text()
 
 
 def test_fig4(data, tmp_path):
@@ -121,7 +99,7 @@ def test_fig4_tells_when_manifest_and_shards_disagree(make_dataset, tmp_path):
 
 def test_the_same_figure_is_the_same_bytes(data, tmp_path):
     for name in ("a", "b"):
-        fig1(data, tmp_path / name, "c3")
+        fig1(data, tmp_path / name, Shown("c3"))
     for file in ("fig1.csv", "fig1.md", "fig1.png", "fig1.svg"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     names = {p.name for p in (tmp_path / "a").iterdir()}
@@ -137,12 +115,10 @@ def test_without_matplotlib_one_clear_error_and_no_work(data, tmp_path, monkeypa
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_that_cannot_be_and_no_runs(data, tmp_path):
+def test_a_folder_that_cannot_be(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="folder for the figures"):
         fig4(data, tmp_path / "file")
-    with pytest.raises(UsageError, match="no run"):
-        fig3([], tmp_path)
 
 
 def test_values_units_and_names_are_for_people(data, tmp_path):
@@ -156,6 +132,28 @@ def test_values_units_and_names_are_for_people(data, tmp_path):
 
 
 def test_a_map_of_one_value_has_no_range(data, tmp_path):
-    found = fig1(data, tmp_path, "c3", top=2)
+    found = fig1(data, tmp_path, Shown("c3", top=2))
     flat = replace(found, values=np.full(found.values.shape, 3.0)).normalised()
     assert not flat.values.any()
+
+
+def test_fig1_of_beauty_shows_both_patterns_of_the_paper(beauty_out, tmp_path):
+    """2.1, in the figure's own numbers: own category strongest, and less with each position."""
+    found = fig1(beauty_out, tmp_path, everything=False, threads=1)
+    table = lines(tmp_path / "fig1.csv")
+    values = {(r["category"], int(r["place"])): float(r["value"]) for r in table}
+    assert (found.category, len(values)) == ("Attribute 34", 50)
+    own = np.array([values[found.category, p] for p in range(1, 11)])
+    # Decay: an order of magnitude from the newest behaviour to the oldest ones.
+    assert own[0] > 1.8 * own[1] > 1.8 * own[3]
+    assert own[0] > 8 * own[5:].mean()
+    assert np.corrcoef(np.log(np.arange(1, 11)), np.log(own))[0, 1] < -0.9
+    # Own category: the strongest at the newest place, and of all that speak for the target also
+    # in sum. One category speaks against it nearly as loudly; the paper's measure has no sign.
+    against = found.against()
+    newest = found.values[:, 0]
+    assert newest.argmax() == found.own
+    sums = np.where(against, 0.0, found.values).sum(1)
+    assert sums.argmax() == found.own
+    assert sums[found.own] > 4 * np.sort(sums)[-2]
+    assert against.sum(1).max() == 10

@@ -238,3 +238,58 @@ def test_activations(name):
     layer(x).sum().backward()
     assert torch.isfinite(x.grad).all()
     assert layer.eval()(x).shape == x.shape
+
+
+def apart(attention_dim):
+    torch.manual_seed(0)
+    m = build("din_apart", None, INPUTS, dim=4, hidden=(6, 5), attention_dim=attention_dim).eval()
+    with torch.no_grad():
+        for p in m.parameters():
+            p.copy_(torch.randn_like(p))
+    return m
+
+
+@pytest.mark.parametrize("attention_dim", [1, 3, 4, 9])
+def test_equation_6_term_by_term(attention_dim):
+    m, batch = apart(attention_dim), make_batch([3, 7, 1])
+    found, target = m.interest(batch)
+
+    def embed(tables, prefix, at):
+        of = m.get_submodule(tables).tables
+        return torch.cat([of[n].weight[int(batch[f"{prefix}_{n}"][at])] for n in of])
+
+    for b, n in enumerate([3, 7, 1]):
+        v = embed("attention_fields", "target", b)
+        keys = [embed("attention_fields", "history", (b, i)) for i in range(n)]
+        assert len(v) == 2 * attention_dim
+        z = torch.stack([v @ e for e in keys]) / math.sqrt(2 * attention_dim)
+        values = torch.stack([embed("fields", "history", (b, i)) for i in range(n)])
+        torch.testing.assert_close(found[b], z.softmax(0) @ values, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(target[b], embed("fields", "target", b))
+
+
+def test_the_attentions_own_tables_are_its_alone():
+    """Eq. 6: the weights see one space, the representation and the head the other."""
+    m, batch = apart(3), make_batch([3, 7, 2])
+    weights, _ = m.interest(batch)
+    with torch.no_grad():
+        m.fields.tables["item"].weight *= 2.0
+        m.fields.tables["category"].weight *= 2.0
+    doubled, _ = m.interest(batch)
+    torch.testing.assert_close(doubled, 2 * weights)
+    with torch.no_grad():
+        for table in m.attention_fields.tables.values():
+            table.weight.zero_()
+    flat, _ = m.interest(batch)
+    uniform = build("avg_product", None, INPUTS, dim=4, hidden=(6, 5)).eval()
+    uniform.load_state_dict(
+        {k: v for k, v in m.state_dict().items() if not k.startswith("attention_fields")}
+    )
+    torch.testing.assert_close(flat, uniform.interest(batch)[0])
+    torch.testing.assert_close(m(batch), uniform(batch))
+
+
+def test_a_width_of_attention_is_only_for_tables_of_its_own():
+    for model in ("tin", "din_dot", "din"):
+        with pytest.raises(UsageError, match="no embedding tables of its own"):
+            build(model, None, INPUTS, attention_dim=8)

@@ -1,0 +1,68 @@
+"""How `--memory` is kept: what is planned with, and the least that a preparation can do with.
+
+Peaks were measured with `benchmarks/memory.py`. A plan is kept if no peak is above 1.2 times the
+limit: allocators keep some of what they are given back.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+import pyarrow as pa
+
+from schemas.errors import UsageError
+
+MIB = 1 << 20
+# The interpreter and the libraries, with what their allocators keep.
+RESIDENT = 384 * MIB
+# What a thread has under way, whatever the size of its bucket: blocks of text, a query, blocks of
+# rows.
+A_WORKER = 240 * MIB
+_SMALL_BUCKET = 48 * MIB
+
+
+def least(fixed: int) -> int:
+    """The fewest bytes of `--memory` that can be kept, of which `fixed` are held all along."""
+    return RESIDENT + A_WORKER + fixed
+
+
+def workers(memory: int, fixed: int, threads: int) -> int:
+    """How many of `threads` threads, one at least, can be at work within `memory` bytes."""
+    return max(1, min(threads, (memory - RESIDENT - fixed) // A_WORKER))
+
+
+def bucket_bytes(memory: int, fixed: int, at_once: int) -> int:
+    """What the working set of one bucket may take.
+
+    Args:
+        memory: bytes to stay within.
+        fixed: bytes held all along.
+        at_once: buckets worked on at once.
+    """
+    each = (memory - RESIDENT - fixed) // at_once
+    return max(min(each // 2, each - A_WORKER), _SMALL_BUCKET)
+
+
+def check(memory: int, fixed: int) -> None:
+    """Refuse a limit that cannot be kept.
+
+    Raises:
+        UsageError: `memory` is less than `least`.
+    """
+    if memory < least(fixed):
+        wanted = f"{-(-least(fixed) // MIB)}MB"
+        raise UsageError(
+            "--memory is less than this data needs.",
+            where="--memory",
+            expected=f"at least {wanted}",
+            got=f"{memory // MIB}MB",
+            do=f"give --memory {wanted} or more",
+        )
+
+
+def give_back() -> None:
+    """Return to the system what allocators hold and nobody uses."""
+    pa.default_memory_pool().release_unused()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:  # glibc has it, other systems' libraries do not
+        trim(0)

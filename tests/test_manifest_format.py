@@ -1,0 +1,59 @@
+"""A data set of another format is refused with what to do about it, and that then works."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from schemas.manifest import FORMAT, NAME
+from tests.conftest import amazon, finished, tinprep
+from tests.golden_sets import raw_amazon
+
+
+def rewrite(out: Path, **changes: object) -> None:
+    """Change keys of a manifest; None takes one away."""
+    path = out / NAME
+    made = {**json.loads(path.read_text(encoding="utf-8")), **changes}
+    kept = {key: value for key, value in made.items() if value is not None}
+    path.write_text(json.dumps(kept), encoding="utf-8")
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> tuple[Path, Path]:
+    raw, out = raw_amazon(tmp_path / "raw"), tmp_path / "out"
+    finished(amazon(raw, out, "--max-rejected", "20%"))
+    return raw, out
+
+
+@pytest.mark.parametrize("older", [FORMAT - 1, None])
+def test_an_older_one_is_refused_and_made_again(made: tuple[Path, Path], older: int | None) -> None:
+    raw, out = made
+    rewrite(out, format=older)
+    ended = tinprep("inspect", out)
+    assert ended.code == 4
+    assert "made by an older tinprep" in ended.said
+    assert f"tinprepamazon--categoryBeauty--out{out}--force" in ended.closed_up
+    assert tinprep("verify", out).code == 4
+    ended = amazon(raw, out, "--max-rejected", "20%")
+    assert ended.code == 4
+    assert "--force" in ended.said
+    finished(amazon(raw, out, "--max-rejected", "20%", "--force"))
+    finished(tinprep("inspect", out))
+
+
+def test_a_newer_one_is_left_alone(made: tuple[Path, Path]) -> None:
+    raw, out = made
+    rewrite(out, format=FORMAT + 1, version="9.1")
+    before = (out / NAME).read_bytes()
+    for ended in (tinprep("inspect", out), amazon(raw, out, "--max-rejected", "20%")):
+        assert ended.code == 4
+        assert "made by a newer tinprep" in ended.said
+        assert "install tinprep 9.1 or newer" in ended.said
+    assert (out / NAME).read_bytes() == before
+
+
+def test_keys_of_a_later_version_do_not_matter(made: tuple[Path, Path]) -> None:
+    rewrite(made[1], colour="blue")
+    finished(tinprep("inspect", made[1]))

@@ -1,0 +1,60 @@
+"""`--memory`: what is planned with stays within it, and less than can be kept is refused.
+
+Whether the plan is kept is measured by `benchmarks/memory.py`, on data that takes minutes.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline import memory
+from schemas.manifest import load
+from tests.alibaba_made import alibaba
+from tests.conftest import Ended, amazon, finished
+from tests.golden_sets import raw_alibaba, raw_amazon
+
+GIB = 1 << 30
+
+
+@given(
+    fixed=st.integers(0, 8 * GIB),
+    above=st.integers(0, 64 * GIB),
+    threads=st.integers(1, 256),
+)
+def test_what_is_planned_is_within_the_limit(fixed: int, above: int, threads: int) -> None:
+    limit = memory.least(fixed) + above
+    memory.check(limit, fixed)
+    at_once = memory.workers(limit, fixed, threads)
+    bucket = memory.bucket_bytes(limit, fixed, at_once)
+    assert 1 <= at_once <= threads
+    assert memory.RESIDENT + fixed + at_once * (memory.A_WORKER + bucket) <= 1.2 * limit
+
+
+def raw_and_command(name: str, folder: Path):  # type: ignore[no-untyped-def]
+    """Raw files, and the command that takes them."""
+    raw = (raw_amazon if name == "amazon" else raw_alibaba)(folder / "raw")
+
+    def run(*flags: object) -> Ended:
+        command = amazon if name == "amazon" else alibaba
+        return command(raw, folder / "out", "--max-rejected", "20%", *flags)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["amazon", "alibaba"])
+def test_the_least_that_works_is_named_and_works(name: str, tmp_path: Path) -> None:
+    run = raw_and_command(name, tmp_path)
+    refused = run("--memory", "256MB")
+    assert refused.code == 2
+    found = re.search(r"give --memory (\d+)MB or more", refused.said)
+    assert found, refused.said
+    assert not (tmp_path / "out").exists()
+    named = int(found[1])
+    assert run("--memory", f"{named - 1}MB").code == 2
+    finished(run("--memory", f"{named}MB", "--threads", 8))
+    assert load(tmp_path / "out").config["threads"] == 1
