@@ -26,16 +26,20 @@ def decode(text: str) -> Any:
     """The value of a JSON text; NaN and infinity are none.
 
     Raises:
-        ValueError: the text is not JSON, nests too deeply, or has a number of thousands of digits.
+        ValueError: the text is not JSON, nests too deeply, has a number of thousands of digits, or
+            text that UTF-8 cannot hold.
     """
 
     def refuse(name: str) -> None:
         raise ValueError(f"{name} is no JSON")
 
     try:
-        return json.loads(text, parse_constant=refuse)
+        value = json.loads(text, parse_constant=refuse)
+        if "\\u" in text:
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except RecursionError:
         raise ValueError("it nests too deeply") from None
+    return value
 
 
 def misfit(value: Any, kind: Any, at: str = "") -> tuple[str, str, str] | None:

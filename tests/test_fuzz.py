@@ -72,6 +72,7 @@ BROKE = [
     ("manifest", b"[" * 100_000),
     ("manifest", b'{"format": ' + b"1" * 5_000 + b"}"),
     ("manifest", b'{"format": true}'),
+    ("manifest", target("manifest").seeds[0].replace(b"a note", b"\\ud800")),
     ("run_config", b"[" * 100_000),
     ("run_config", b'{"data": "a\\u0000b"}'),
     ("run_config", b'{"data": "a", "seed": ' + b"9" * 5_000 + b"}"),
@@ -105,7 +106,8 @@ def test_what_once_broke_a_reader(name: str, data: bytes) -> None:
         ("train/part-00000.parquet", "train/../../x", "leaves the data set"),
         ("train/part-00000.parquet", "/etc/passwd", "leaves the data set"),
         ("train/part-00000.parquet", "train\\\\..\\\\x", "leaves the data set"),
-        ("train/part-00000.parquet", "train/\\ud800", "leaves the data set"),
+        ("train/part-00000.parquet", "train/\\u0007", "leaves the data set"),
+        ("train/part-00000.parquet", "train/\\ud800", "cannot be read"),
         ("train/part-00000.parquet", "train/" + "x" * 300, "leads nowhere|leaves"),
     ],
 )
