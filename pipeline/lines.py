@@ -6,13 +6,12 @@ the file or of its longest line. Any damage ends in one `InputError`.
 
 from __future__ import annotations
 
-import os
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import BinaryIO, cast
 
@@ -126,12 +125,21 @@ def estimate_lines(path: Path) -> int:
     Raises:
         InputError: as `blocks`, as far as the head shows it.
     """
+    try:
+        stat = path.stat()
+    except OSError as error:
+        raise _damaged(path, 0, error) from None
+    return _estimated(path, stat.st_size, stat.st_mtime_ns)
+
+
+@lru_cache
+def _estimated(path: Path, size: int, changed: int) -> int:
+    """The guess, which several steps want, for a file of this size that was changed then."""
     lines = used = 0
     ends_in_newline = True
     try:
         zipped = _check_magic(path)
         with path.open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
             head = file.read(_HEAD_BYTES)
         while used < len(head):
             text, taken, ended = _inflate(head[used:]) if zipped else (head, len(head), True)

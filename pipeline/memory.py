@@ -7,12 +7,15 @@ limit: allocators keep some of what they are given back.
 from __future__ import annotations
 
 import ctypes
+import resource
+from pathlib import Path
 
 import pyarrow as pa
 
 from schemas.errors import UsageError
 
 MIB = 1 << 20
+PAGE = resource.getpagesize()
 # The interpreter and the libraries, with what their allocators keep.
 RESIDENT = 384 * MIB
 # What a thread has under way, whatever the size of its bucket: blocks of text, a query, blocks of
@@ -60,8 +63,15 @@ def check(memory: int, fixed: int) -> None:
         )
 
 
-def give_back() -> None:
-    """Return to the system what allocators hold and nobody uses."""
+def give_back(limit: int) -> None:
+    """Return to the system what allocators hold and nobody uses.
+
+    It is mapped again, page by page, when it is wanted: so only where half of `limit`, in bytes, is
+    taken.
+    """
+    statm = Path("/proc/self/statm")
+    if statm.exists() and int(statm.read_text().split()[1]) * PAGE < limit // 2:
+        return
     pa.default_memory_pool().release_unused()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
     if trim is not None:  # glibc has it, other systems' libraries do not

@@ -84,7 +84,7 @@ class Run:
         rows = [0, 0]
         self.told(name, 0, None)
         yield rows
-        memory.give_back()
+        memory.give_back(self.config.memory)
         self.steps.append(
             manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
         )
