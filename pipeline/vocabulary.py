@@ -20,7 +20,13 @@ def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: An
     with _database(threads).cursor() as con:
         for table, rows in tables.items():
             con.register(table, rows)
-        return con.sql(text, params=params or None).to_arrow_table()
+        try:
+            return con.sql(text, params=params or None).to_arrow_table()
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # DuckDB takes Ctrl-C for itself while it computes.
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from None
 
 
 @cache

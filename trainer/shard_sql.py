@@ -60,6 +60,11 @@ def query(
                     return found.to_arrow_table()
                 found.write_parquet(str(to), compression="zstd")
                 return pa.table({})
+        except (RuntimeError, duckdb.InterruptException) as error:
+            # DuckDB takes Ctrl-C for itself while it computes.
+            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
+                raise
+            raise KeyboardInterrupt from None
         except duckdb.Error as error:
             raise _told(error, shards.out, memory_mb) from error
 
