@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -12,21 +13,23 @@ import pyarrow as pa
 
 from schemas.manifest import FIRST_ID
 
+_INTERRUPTED = re.compile("KeyboardInterrupt|Query interrupted")
+
 
 def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: Any) -> pa.Table:
     """Run `sql/<name>.sql` over Arrow tables named as the file's header says."""
     text = resources.files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
     # A cursor sees the tables of no other, and costs far less than a database of its own.
     with _database(threads).cursor() as con:
-        for table, rows in tables.items():
-            con.register(table, rows)
         try:
+            for table, rows in tables.items():
+                con.register(table, rows)
             return con.sql(text, params=params or None).to_arrow_table()
-        except (RuntimeError, duckdb.InterruptException) as error:
-            # DuckDB takes Ctrl-C for itself while it computes.
-            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
-                raise
-            raise KeyboardInterrupt from None
+        except (duckdb.Error, RuntimeError) as error:
+            # DuckDB makes errors of its own of a Ctrl-C that it meets.
+            if isinstance(error, duckdb.InterruptException) or _INTERRUPTED.search(str(error)):
+                raise KeyboardInterrupt from error
+            raise
 
 
 @cache
