@@ -46,7 +46,7 @@ bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
 
-docs: $(READY) ## measure docs/results.md anew, on the demo data: under half an hour on 2 cores
+docs: $(READY) ## measure docs/results.md anew, on the demo data: long
 	$(BIN)/tinprep reproduce all --setting small --out docs
 	$(BIN)/tinprep results docs --readme README.md
 

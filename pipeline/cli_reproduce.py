@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -77,7 +78,7 @@ def reproduce(
         Path, typer.Option(help="Folder of the runs; finished ones are not trained again.")
     ] = Path("runs"),
     setting: Annotated[
-        str, typer.Option(help="paper: A.1's; small: everything in half an hour, on the demo.")
+        str, typer.Option(help="paper: A.1's; small: narrow, one epoch, to see the path work.")
     ] = "paper",
     models: Annotated[
         str | None, typer.Option(help="For table1, table2 and fig3, e.g. din,tin. Default: all.")
@@ -226,11 +227,10 @@ def _command(context: typer.Context) -> str:
 def _machine() -> str:
     """Processor and cores, e.g. 'AMD EPYC, 2 cores'."""
     name = platform.processor() or platform.machine()
-    try:
+    # Other systems than Linux have no such file, and not every Linux has such a line.
+    with suppress(OSError, StopIteration):
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
         name = next(x.partition(":")[2].strip() for x in lines if x.startswith("model name"))
-    except (OSError, StopIteration):
-        pass  # no such file on this system: the name from `platform` stands
     return f"{name}, {os.cpu_count()} cores"
 
 

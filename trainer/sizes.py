@@ -33,7 +33,7 @@ class Setting:
 SETTINGS = {
     "paper": Setting("A.1: the data set's optimizer, batch and epochs, 5 seeds.", seeds=5),
     "small": Setting(
-        "Under half an hour for everything, on the demo data and 2 cores: narrow embeddings, "
+        "To see the whole path work, on the demo data: narrow embeddings, "
         "one epoch, 2 seeds. Shows that the whole path works, not what the models are worth.",
         seeds=2,
         models=tuple(TABLE1[AMAZON]),
