@@ -17,6 +17,12 @@ import pyarrow as pa
 from pipeline.shards import TEMPORARY
 from schemas.shards import numpy_type
 
+# Kinds of files of a bucket: as dealt out, and as encoded and ordered.
+BEHAVIOURS = "behaviours"
+IMPRESSIONS = "impressions"
+SEQUENCES = "sequences"
+ORDERED_IMPRESSIONS = "ordered-impressions"
+
 # Files open besides a spill's own: raw files, shards, libraries.
 _OTHER_FILES = 256
 # Files brought to disk at once: each waits for the disk, none takes a core.

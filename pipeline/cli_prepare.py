@@ -68,7 +68,17 @@ _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
 ]
 _Memory = Annotated[
-    str, typer.Option(help="Memory to stay within; less than can be kept is refused.")
+    str,
+    typer.Option(help="To stay within, on Spark: of a task; too little is refused."),
+]
+_Engine = Annotated[
+    str, typer.Option(help="local: this machine. spark: a cluster, with `tinprep[spark]`.")
+]
+_Master = Annotated[
+    str | None, typer.Option(help="Of Spark, e.g. spark://HOST:7077, or local[2] to try it.")
+]
+_SparkConf = Annotated[
+    list[str] | None, typer.Option(help="A setting of Spark, NAME=VALUE; may be repeated.")
 ]
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
@@ -123,6 +133,9 @@ def amazon(
     mirror: Annotated[
         list[str] | None, typer.Option(help="Address tried before the published ones.")
     ] = None,
+    engine: _Engine = "local",
+    master: _Master = None,
+    spark_conf: _SparkConf = None,
     dry_run: _DryRun = False,
     force: _Force = False,
     demo: _Demo = False,
@@ -153,6 +166,9 @@ def amazon(
             meta=meta,
             parity=parity,
             force=force,
+            engine=engine,
+            master=master,
+            spark_conf=tuple(spark_conf or ()),
             mirrors=tuple(mirror or ()),
         )
         _prepare(config, dry_run)
@@ -213,6 +229,9 @@ def alibaba(
     threads: _Threads = None,
     memory: _Memory = "6GB",
     max_rejected: _MaxRejected = "0.1%",
+    engine: _Engine = "local",
+    master: _Master = None,
+    spark_conf: _SparkConf = None,
     dry_run: _DryRun = False,
     force: _Force = False,
     demo: _Demo = False,
@@ -243,6 +262,9 @@ def alibaba(
             memory=_bytes(memory),
             max_rejected=_share(max_rejected),
             force=force,
+            engine=engine,
+            master=master,
+            spark_conf=tuple(spark_conf or ()),
             split_at=split_at,
             timezone=timezone,
             behaviors=tuple(name.strip() for name in behaviors.split(",")),

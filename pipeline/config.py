@@ -16,7 +16,13 @@ SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
 BTAGS = ("buy", "cart", "fav", "pv")
 # These change how the work is done, never a row.
-_HOW = ("raw", "out", "buckets", "threads", "memory", "force", "mirrors")
+_HOW = (
+    *("raw", "out", "buckets", "threads", "memory", "force", "mirrors"),
+    *("engine", "master", "spark_conf"),
+)
+# These say nothing of the data set; some may be secret.
+_UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
+ENGINES = ("local", "spark")
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,9 @@ class Config:
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
         force: replace an earlier data set.
+        engine: `local`, or `spark` for a cluster.
+        master: Spark's address, e.g. spark://HOST:7077; None for what Spark's configuration says.
+        spark_conf: settings of Spark, each NAME=VALUE.
     """
 
     out: Path
@@ -50,6 +59,9 @@ class Config:
     memory: int = 2 << 30
     max_rejected: float = 0.001
     force: bool = False
+    engine: str = "local"
+    master: str | None = None
+    spark_conf: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -62,6 +74,13 @@ class Config:
         ):
             _within(self, name, low, high)
         _among(self, "layout", LAYOUTS)
+        _among(self, "engine", ENGINES)
+        if self.engine == "local" and (self.master or self.spark_conf):
+            option = "master" if self.master else "spark_conf"
+            _refuse(option, "not without --engine spark", getattr(self, option))
+        for setting in self.spark_conf:
+            if "=" not in setting:
+                _refuse("spark_conf", "NAME=VALUE", setting)
         if not 0 <= self.max_rejected <= 1:
             _refuse("max_rejected", "0% to 100%", self.max_rejected)
 
@@ -73,7 +92,7 @@ class Config:
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
-        values = {k: v for k, v in asdict(self).items() if k not in ("force", "mirrors")}
+        values = {k: v for k, v in asdict(self).items() if k not in _UNSAID}
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
     def rows_depend_on(self) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,10 @@ import pyarrow.compute as pc
 from pipeline import intervals, shards, steps, vocabulary
 from pipeline import transform_impressions as transform
 from pipeline.buckets import (
+    BEHAVIOURS,
+    IMPRESSIONS,
+    ORDERED_IMPRESSIONS,
+    SEQUENCES,
     Behaviours,
     bucket_path,
     load_columns,
@@ -23,8 +28,7 @@ from pipeline.buckets import (
     save_columns,
 )
 from pipeline.config import AlibabaConfig
-from pipeline.engines.local import map_buckets
-from pipeline.partition_behaviours import behaviours_of
+from pipeline.partition_behaviours import WIDE, behaviours_of
 from pipeline.partition_impressions import Catalogue
 from pipeline.rows import Windows
 from pipeline.sources import alibaba
@@ -49,15 +53,9 @@ def fit_vocabulary(
     run: Run, config: AlibabaConfig, parsed: Catalogue, users: pa.Table
 ) -> dict[str, pa.Table]:
     """The vocabulary of every id column; values rarer than `min_count` are in none."""
-
-    def count_impressions(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        spilled = read_spilled(bucket_path(run.work / "impressions", bucket))
-        frame = pl.DataFrame(spilled)
-        tables.check(tables.Impressions, frame, run.paths[0])
-        return vocabulary.count_values(frame, "ad"), vocabulary.count_values(frame, "pid")
-
     with run.step("fit vocabulary") as rows:
-        counts = map_buckets(count_impressions, range(run.count), config.workers)
+        count = partial(_count, run.paths[0])
+        counts = run.each("fit vocabulary", count, needs=[IMPRESSIONS])
         counted = {
             name: [vocabulary.count_values(parsed.ads, name)]
             for name in (*alibaba.FIELDS, *alibaba.AD_FEATURES)
@@ -78,6 +76,13 @@ def fit_vocabulary(
         steps.write_vocabularies(run, words)
         rows[:] = sum(len(f) for c in counted.values() for f in c), sum(map(len, words.values()))
         return words
+
+
+def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """How often each ad and each pid of a bucket occurs; `path` is of the raw file."""
+    frame = pl.DataFrame(read_spilled(bucket_path(folder / IMPRESSIONS, bucket)))
+    tables.check(tables.Impressions, frame, path)
+    return vocabulary.count_values(frame, "ad"), vocabulary.count_values(frame, "pid")
 
 
 def encode_ads(
@@ -118,50 +123,78 @@ def fit_intervals(
     days: Days,
 ) -> Summary:
     """Encode and order each bucket; the intervals and the ads that train shows."""
-    ids = {name: ids_of(words[name]) for name in alibaba.FIELDS}
-    users, pids = (words[name].select(["value", "id"]) for name in ("user", "pid"))
-    places = pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)})
-
+    name = "order and fit intervals"
     # One count of the ads for all buckets: one each would grow with their number.
     tally, shown = Tally(), Tally()
+    users, pids = (words[name].select(["value", "id"]) for name in ("user", "pid"))
+    encode = _Encode(
+        {name: ids_of(words[name]) for name in alibaba.FIELDS},
+        users,
+        pids,
+        pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)}),
+        days,
+        config.max_len,
+    )
+    with run.step(name) as rows:
+        found = run.each(
+            name,
+            encode,
+            needs=[IMPRESSIONS, BEHAVIOURS, WIDE],
+            makes=[SEQUENCES, ORDERED_IMPRESSIONS],
+            tallies=[tally, shown],
+        )
+        fitted = Summary(intervals.counted(tally), _dense(shown, len(ads)), sum(found))
+        rows[:] = fitted.behaviours, fitted.totals.height
+        return fitted
 
-    def encode(bucket: int) -> int:
-        marker = run.sequences(bucket)
+
+@dataclass(frozen=True)
+class _Encode:
+    """Encodes and orders a bucket; counts the intervals of its train histories, and its ads.
+
+    Attributes:
+        ids: the ids of each field of a behaviour.
+        users: the vocabulary: value, id.
+        pids: the vocabulary: value, id.
+        places: raw number and place of each ad.
+        days: where the splits meet.
+        max_len: behaviours kept of a history.
+    """
+
+    ids: dict[str, Ids]
+    users: pa.Table
+    pids: pa.Table
+    places: pa.Table
+    days: Days
+    max_len: int
+
+    def __call__(self, folder: Path, bucket: int, tally: Tally, shown: Tally) -> int:
+        """How many behaviours the bucket has."""
+        marker = bucket_path(folder / SEQUENCES, bucket)
         if not marker.exists():
-            behaviours = _ordered(run, bucket, ids)
+            behaviours = _ordered(folder, bucket, self.ids)
             given = {
-                "impressions": read_spilled(bucket_path(run.work / "impressions", bucket)),
-                "users": users,
-                "ads": places,
-                "pids": pids,
+                "impressions": read_spilled(bucket_path(folder / IMPRESSIONS, bucket)),
+                "users": self.users,
+                "ads": self.places,
+                "pids": self.pids,
             }
             joined = vocabulary.query("alibaba/impressions", given, unknown_id=UNKNOWN_ID)
             seen: dict[str, npt.NDArray[Any]] = numpy_columns(joined)
             windows = transform.windows(behaviours, seen["user"], seen["time"])
             seen |= {"start": windows.start, "end": windows.end}
-            save_columns(_ordered_impressions(run, bucket), seen)
+            save_columns(bucket_path(folder / ORDERED_IMPRESSIONS, bucket), seen)
             columns: dict[str, npt.NDArray[Any]] = dict(behaviours.fields)
             columns |= {"user": behaviours.user, "time": behaviours.time}
             named = ("user", "time", *alibaba.FIELDS)
             given_rows = pl.DataFrame({name: columns[name] for name in named})
             tables.check(tables.Behaviours, given_rows, marker)
             save_columns(marker, columns)
-        behaviours, impressions = load(run, bucket)
-        train = days.split(impressions.time) == TRAIN
+        behaviours, impressions = load(folder, bucket)
+        train = self.days.split(impressions.time) == TRAIN
         shown.add(impressions.ad_place[train])
-        transform.count_intervals(behaviours, impressions, days, config.max_len, tally)
+        transform.count_intervals(behaviours, impressions, self.days, self.max_len, tally)
         return len(behaviours.user)
-
-    name = "order and fit intervals"
-    with run.step(name) as rows:
-        found = map_buckets(encode, range(run.count), config.workers, run.counter(name))
-        fitted = Summary(
-            intervals.counted(tally),
-            _dense(shown, len(ads)),
-            sum(found),
-        )
-        rows[:] = fitted.behaviours, fitted.totals.height
-        return fitted
 
 
 def _dense(tally: Tally, size: int) -> npt.NDArray[np.int64]:
@@ -172,9 +205,9 @@ def _dense(tally: Tally, size: int) -> npt.NDArray[np.int64]:
     return dense
 
 
-def _ordered(run: Run, bucket: int, ids: dict[str, Ids]) -> Behaviours:
+def _ordered(folder: Path, bucket: int, ids: dict[str, Ids]) -> Behaviours:
     """A bucket's behaviours, encoded and in order."""
-    columns = behaviours_of(run, bucket)
+    columns = behaviours_of(folder, bucket)
     user, time, category, brand = transform.order(
         columns["user"].astype(np.int32, copy=False),
         columns["time"].astype(np.int64, copy=False),
@@ -184,15 +217,11 @@ def _ordered(run: Run, bucket: int, ids: dict[str, Ids]) -> Behaviours:
     return Behaviours.of(user, time, {"category": category, "brand": brand})
 
 
-def _ordered_impressions(run: Run, bucket: int) -> Path:
-    return bucket_path(run.work / "ordered-impressions", bucket)
-
-
-def load(run: Run, bucket: int) -> tuple[Behaviours, transform.Impressions]:
+def load(folder: Path, bucket: int) -> tuple[Behaviours, transform.Impressions]:
     """A bucket as `fit_intervals` left it."""
-    b = load_columns(run.sequences(bucket))
+    b = load_columns(bucket_path(folder / SEQUENCES, bucket))
     behaviours = Behaviours.of(b["user"], b["time"], {name: b[name] for name in alibaba.FIELDS})
-    c = load_columns(_ordered_impressions(run, bucket))
+    c = load_columns(bucket_path(folder / ORDERED_IMPRESSIONS, bucket))
     seen = transform.Impressions(
         c["row"],
         c["user"],

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +15,8 @@ import pyarrow as pa
 from pipeline import intervals, shards, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import (
+    BEHAVIOURS,
+    SEQUENCES,
     Behaviours,
     bucket_path,
     load_columns,
@@ -21,7 +25,6 @@ from pipeline.buckets import (
     save_columns,
 )
 from pipeline.config import AmazonConfig
-from pipeline.engines.local import map_buckets
 from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import bucket_of
 from pipeline.sources import amazon
@@ -65,19 +68,21 @@ class Summary:
     behaviours: int
 
 
-def count_values(run: Run, config: AmazonConfig) -> tuple[pl.DataFrame, pl.DataFrame]:
+def count_values(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
     """How often each user and each item occurs."""
-
-    def count(bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-        frame = pl.DataFrame(read_spilled(bucket_path(run.work / "behaviours", bucket)))
-        tables.check(tables.Reviews, frame.drop("tie"), run.paths[0])
-        return vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
-
     with run.step("fit vocabulary") as rows:
-        counts = map_buckets(count, range(run.count), config.workers)
+        count = partial(_count, run.paths[0])
+        counts = run.each("fit vocabulary", count, needs=[BEHAVIOURS])
         users, items = (pl.concat(c[k] for c in counts) for k in range(2))
         rows[:] = int(items["count"].sum()), users.height + items.height
         return users, items
+
+
+def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """How often each user and each item of a bucket occurs; `path` is of the raw file."""
+    frame = pl.DataFrame(read_spilled(bucket_path(folder / BEHAVIOURS, bucket)))
+    tables.check(tables.Reviews, frame.drop("tie"), path)
+    return vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
 
 
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
@@ -116,15 +121,15 @@ def _category_ids(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int3
     return categories
 
 
-def load(run: Run, bucket: int, fields: dict[str, npt.NDArray[np.int32]]) -> transform.Reviews:
+def load(folder: Path, bucket: int, fields: dict[str, npt.NDArray[np.int32]]) -> transform.Reviews:
     """A bucket as `fit_intervals` left it.
 
     Args:
-        run: the preparation.
+        folder: where the buckets' files are.
         bucket: its number.
         fields: other field of a behaviour -> (items + 2,) ids by item id.
     """
-    return _reviews(load_columns(run.sequences(bucket)), fields)
+    return _reviews(load_columns(bucket_path(folder / SEQUENCES, bucket)), fields)
 
 
 def _reviews(
@@ -138,31 +143,56 @@ def _reviews(
 
 def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Table) -> Summary:
     """Encode and order each bucket; count the intervals of train."""
-    item_ids = items.select(["value", "id"])
-    user_ids = pl.DataFrame(users.select(["value", "id"]))
-    of_bucket = bucket_of(user_ids["value"], run.count)
-    max_len = _UNLIMITED if config.parity else config.max_len
+    name, tally = "order and fit intervals", Tally()
+    encode = _Encode(
+        run.count,
+        users.select(["value", "id"]),
+        items.select(["value", "id"]),
+        config.split,
+        _UNLIMITED if config.parity else config.max_len,
+    )
+    with run.step(name) as rows:
+        fitted = run.each(name, encode, [BEHAVIOURS], makes=[SEQUENCES], tallies=[tally])
+        totals = intervals.counted(tally)
+        rows[:] = sum(f[1] for f in fitted), totals.height
+        return Summary(totals, max(f[0] for f in fitted), rows[0])
 
-    tally = Tally()
 
-    def encode(bucket: int) -> tuple[int, int]:
-        path = run.sequences(bucket)
+@dataclass(frozen=True)
+class _Encode:
+    """Encodes and orders a bucket, and counts the intervals of its train histories.
+
+    Attributes:
+        buckets: how many there are.
+        users: the vocabulary: value, id.
+        items: the vocabulary: value, id.
+        split: the rule of the targets.
+        max_len: behaviours kept of a history.
+    """
+
+    buckets: int
+    users: pa.Table
+    items: pa.Table
+    split: str
+    max_len: int
+
+    @cached_property
+    def of_bucket(self) -> pl.Series:
+        """(users,) the bucket of each user."""
+        return bucket_of(pl.Series(self.users["value"]), self.buckets)
+
+    def __call__(self, folder: Path, bucket: int, tally: Tally) -> tuple[int, int]:
+        """Behaviours of the bucket's longest history, and of all of it."""
+        path = bucket_path(folder / SEQUENCES, bucket)
         if path.exists():
             columns = load_columns(path)
         else:
-            spilled = read_spilled(bucket_path(run.work / "behaviours", bucket))
-            own = vocabulary.arrow(user_ids.filter(of_bucket == bucket))
-            given = {"reviews": spilled, "users": own, "items": item_ids}
+            spilled = read_spilled(bucket_path(folder / BEHAVIOURS, bucket))
+            own = pl.DataFrame(self.users).filter(self.of_bucket == bucket)
+            given = {"reviews": spilled, "users": vocabulary.arrow(own), "items": self.items}
             columns = numpy_columns(vocabulary.query("amazon/behaviours", given))
             save_columns(path, columns)
         seq = _reviews(columns, {})
         longest = int(np.diff(seq.behaviours.offsets).max(initial=1)) - 1
-        transform.count_intervals(seq, config.split, max_len, len(items), tally)
+        transform.count_intervals(seq, self.split, self.max_len, len(self.items), tally)
         return longest, len(seq.row)
-
-    name = "order and fit intervals"
-    with run.step(name) as rows:
-        fitted = map_buckets(encode, range(run.count), config.workers, run.counter(name))
-        totals = intervals.counted(tally)
-        rows[:] = sum(f[1] for f in fitted), totals.height
-        return Summary(totals, max(f[0] for f in fitted), rows[0])

@@ -6,11 +6,16 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 
 from pipeline import memory
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
+from pipeline.engines.engine import Engine
+from pipeline.engines.local import Local
 from pipeline.identity import identifying
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
@@ -40,9 +45,14 @@ def prepare(
         rows[:] = len(run.paths), len(run.paths)
     fixed = source.fixed_bytes(config, run.paths)
     memory.check(config.memory, fixed)
-    threads = memory.workers(config.memory, fixed, config.workers)
+    spark = config.engine == "spark"
+    threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
     run.config = config = replace(config, threads=threads)
-    with alone(config.out), identifying(config, run.paths) as run.identity:
+    with (
+        alone(config.out),
+        identifying(config, run.paths) as run.identity,
+        _engine(config, run.work) as run.engine,
+    ):
         if (config.out / manifest.NAME).exists():
             if config.force:  # whatever it is, be it of another format
                 clear(config.out)
@@ -52,6 +62,20 @@ def prepare(
         made: manifest.Manifest = source.make(run, config)
         shutil.rmtree(run.work)
         return made
+
+
+@contextmanager
+def _engine(config: Config, work: Path) -> Iterator[Engine]:
+    """Where the buckets are worked on."""
+    if config.engine == "local":
+        yield Local(work, config.workers)
+        return
+    # Imported where it is wanted: it is an extra, and slow to load.
+    from pipeline.engines.spark import Spark, session
+
+    settings = dict(setting.split("=", 1) for setting in config.spark_conf)
+    with session(config.master, settings) as started:
+        yield Spark(started)
 
 
 def _done(run: Run) -> manifest.Manifest:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from pipeline import intervals, steps, vocabulary
 from pipeline import transform_impressions as transform
+from pipeline.buckets import ORDERED_IMPRESSIONS, SEQUENCES
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
 from pipeline.lines import estimate_lines
@@ -80,6 +83,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         config.session_gap,
         config.session_shape,
     )
+    has_profile = profiles.pop("has_profile")
     state = transform.Fitted(
         days,
         {name: ads[name].to_numpy() for name in alibaba.FIELDS},
@@ -87,7 +91,17 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         profiles,
         stored,
     )
-    results = _transform(run, state, seen.kept)
+    schema = shard_schema(
+        alibaba.FIELDS,
+        stored.layout,
+        stored.max_len,
+        features=alibaba.FEATURES,
+        numbers=("price",),
+        sessions=stored.sessions,
+    )
+    rows = _Rows(state, has_profile)
+    needs = [SEQUENCES, ORDERED_IMPRESSIONS]
+    results = steps.write_shards(run, schema, seen.kept, rows, needs)
     refused = {name: vocabulary.arrow(rows) for name, rows in {**parsed.refused, **absent}.items()}
     behaviours_refused = pl.read_parquet(run.work / "refused_behaviours.parquet")
     refused["behavior_log"] = vocabulary.arrow(behaviours_refused)
@@ -134,33 +148,30 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     return steps.finish(run, results, content)
 
 
-def _transform(run: Run, fitted: transform.Fitted, impressions: int) -> list[dict[str, Any]]:
-    """Write each bucket's shards."""
-    stored = fitted.stored
-    profiles = dict(fitted.profiles)
-    has_profile = profiles.pop("has_profile")
-    state = transform.Fitted(fitted.days, fitted.target, fitted.ads, profiles, stored)
-    schema = shard_schema(
-        alibaba.FIELDS,
-        stored.layout,
-        stored.max_len,
-        features=alibaba.FEATURES,
-        numbers=("price",),
-        sessions=stored.sessions,
-    )
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a bucket's splits.
 
-    def rows_of(bucket: int) -> steps.Made:
-        behaviours, seen = load(run, bucket)
-        which = fitted.days.split(seen.time)
+    Attributes:
+        fitted: what is known of the whole data set.
+        has_profile: (users + 2,) whether the user has a profile, 0 or 1.
+    """
+
+    fitted: transform.Fitted
+    has_profile: npt.NDArray[np.int32]
+
+    def __call__(self, folder: Path, bucket: int, schema: pa.Schema) -> steps.Made:
+        """The blocks of each split, and the bucket's summary."""
+        days, stored = self.fitted.days, self.fitted.stored
+        behaviours, seen = load(folder, bucket)
+        which = days.split(seen.time)
         blocks = {
-            name: transform.split_rows(behaviours, seen, k, state, schema)
+            name: transform.split_rows(behaviours, seen, k, self.fitted, schema)
             for k, name in enumerate(manifest.SPLITS)
             if (which == k).any()
         }
         return blocks, {
-            "lengths": transform.history_lengths(seen, fitted.days, stored.max_len),
-            "no_profile": int((has_profile[seen.user] == 0).sum()),
+            "lengths": transform.history_lengths(seen, days, stored.max_len),
+            "no_profile": int((self.has_profile[seen.user] == 0).sum()),
             "no_history": int((seen.windows.end == seen.windows.start).sum()),
         }
-
-    return steps.write_shards(run, schema, impressions, rows_of)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 
 from pipeline import intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
-from pipeline.buckets import load_columns
+from pipeline.buckets import SEQUENCES, bucket_path, load_columns
 from pipeline.config import AmazonConfig
 from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta
 from pipeline.lines import estimate_lines
@@ -68,7 +69,7 @@ def plan(config: AmazonConfig) -> str:
 def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
     refused = partition(run, config)
-    by_user, by_item = count_values(run, config)
+    by_user, by_item = count_values(run)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "meta") as beside:
@@ -86,7 +87,9 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     rules = transform.Rules(config.split, config.negatives, config.seed)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
         writing = beside.submit(steps.write_vocabularies, run, words)
-        results = _transform(run, rules, state, fitted.behaviours)
+        schema = shard_schema(amazon.FIELDS, stored.layout, stored.max_len)
+        rows = _Rows(rules, state)
+        results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
         writing.result()
     lines = pl.concat([refused, meta.refused])
     rejected = _write_rejected(run, lines, [x for r in results for x in r["left_out"]])
@@ -110,7 +113,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
 def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
     """Parity's negative of each raw row: one stream over all users in order, so all at once."""
     with run.step("released negatives") as rows:
-        every = [load_columns(run.sequences(k)) for k in range(run.count)]
+        every = run.each("released negatives", _columns, needs=[SEQUENCES])
         user = np.concatenate([s["user"] for s in every])
         order = np.argsort(user, kind="stable")
         item = np.concatenate([s["item"] for s in every])[order] - manifest.FIRST_ID
@@ -129,14 +132,22 @@ def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
         return drawn
 
 
-def _transform(
-    run: Run, rules: transform.Rules, fitted: transform.Fitted, behaviours: int
-) -> list[dict[str, Any]]:
-    """Write each bucket's shards."""
-    schema = shard_schema(amazon.FIELDS, fitted.stored.layout, fitted.stored.max_len)
+def _columns(folder: Path, bucket: int) -> dict[str, npt.NDArray[Any]]:
+    """A bucket's ordered behaviours."""
+    return load_columns(bucket_path(folder / SEQUENCES, bucket))
 
-    def rows_of(bucket: int) -> steps.Made:
-        seq = load(run, bucket, fitted.item_fields)
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a bucket's splits."""
+
+    rules: transform.Rules
+    fitted: transform.Fitted
+
+    def __call__(self, folder: Path, bucket: int, schema: pa.Schema) -> steps.Made:
+        """The blocks of each split, and the bucket's summary."""
+        rules, fitted = self.rules, self.fitted
+        seq = load(folder, bucket, fitted.item_fields)
         chosen = transform.prepare(seq, rules, fitted)
         blocks = {
             name: transform.split_rows(seq, chosen, which, rules, fitted, schema)
@@ -147,8 +158,6 @@ def _transform(
             "lengths": transform.history_lengths(chosen, rules, fitted.stored.max_len),
             "left_out": chosen.left_out.tolist(),
         }
-
-    return steps.write_shards(run, schema, behaviours, rows_of)
 
 
 def _write_rejected(run: Run, lines: pl.DataFrame, rows: list[int]) -> dict[str, int]:

@@ -56,15 +56,32 @@ class Block:
         return line_offsets(self.data)
 
 
+@dataclass(frozen=True)
+class Part:
+    """Consecutive whole lines of a file, or all of it; of a gzip file nothing less than all.
+
+    Attributes:
+        path: the file.
+        begin: the byte where the first line begins.
+        end: the byte after the last line; None for the end of the file.
+        first_line: 0-based number of the first line in the file.
+    """
+
+    path: Path
+    begin: int = 0
+    end: int | None = None
+    first_line: int = 0
+
+
 def blocks(
-    path: Path, block_bytes: int = BLOCK_BYTES, line_limit: int = LINE_LIMIT
+    part: Part | Path, block_bytes: int = BLOCK_BYTES, line_limit: int = LINE_LIMIT
 ) -> Generator[Block]:
-    """Yield the file's lines in order, in blocks of about `block_bytes` (at least one line).
+    """Yield the lines in order, in blocks of about `block_bytes` (at least one line).
 
     Every line is in exactly one block. Gzip is known by its magic, and may have several members.
 
     Args:
-        path: the file.
+        part: a file, or a part of one.
         block_bytes: size at which a block is handed out.
         line_limit: bytes above which a line is not kept (see `Block.too_long`).
 
@@ -72,10 +89,11 @@ def blocks(
         InputError: the file is missing, unreadable, cut short or damaged, or is named `.gz` and
             is not gzip.
     """
-    first = 0
+    part = part if isinstance(part, Part) else Part(part)
+    path, first = part.path, part.first_line
     carry = bytearray()  # the line that the last piece begins and does not end
     dropped: bytes | None = None  # the head of the line that is being skipped
-    with _pieces(path, block_bytes) as pieces:
+    with _pieces(part, block_bytes) as pieces:
         while True:
             try:
                 piece = next(pieces)
@@ -138,7 +156,7 @@ def _estimated(path: Path, size: int, changed: int) -> int:
     lines = used = 0
     ends_in_newline = True
     try:
-        zipped = _check_magic(path)
+        zipped = is_gzip(path)
         with path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
         while used < len(head):
@@ -189,10 +207,11 @@ def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
 
 
 @contextmanager
-def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
-    """The file's text in pieces of `size` bytes, then empty ones; two are read ahead of use."""
+def _pieces(part: Part, size: int) -> Iterator[Iterator[bytes]]:
+    """The part's text in pieces of `size` bytes, then empty ones; two are read ahead of use."""
+    path = part.path
     try:
-        zipped = _check_magic(path)
+        zipped = is_gzip(path)
         file = path.open("rb")
     except OSError as error:
         raise _damaged(path, 0, error) from None
@@ -200,12 +219,24 @@ def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
     wait = True
     with file:
         stream = cast("BinaryIO", igzip.open(file, "rb")) if zipped else file  # type: ignore[no-untyped-call]
-        ahead = deque(reader.submit(stream.read, size) for _ in range(_AHEAD))
+        if part.begin:
+            stream.seek(part.begin)
+        left = part.end - part.begin if part.end is not None else None
+
+        def read() -> bytes:
+            nonlocal left
+            if left is None:
+                return stream.read(size)
+            piece = stream.read(min(size, left))
+            left -= len(piece)
+            return piece
+
+        ahead = deque(reader.submit(read) for _ in range(_AHEAD))
 
         def pieces() -> Iterator[bytes]:
             while True:
                 yield ahead.popleft().result()
-                ahead.append(reader.submit(stream.read, size))
+                ahead.append(reader.submit(read))
 
         try:
             yield pieces()
@@ -218,8 +249,13 @@ def _pieces(path: Path, size: int) -> Iterator[Iterator[bytes]]:
             reader.shutdown(wait=wait, cancel_futures=True)
 
 
-def _check_magic(path: Path) -> bool:
-    """Whether the file is gzip; it must be if its name says so."""
+def is_gzip(path: Path) -> bool:
+    """Whether the file is gzip; it must be if its name says so.
+
+    Raises:
+        InputError: its name says so, and it is not.
+        OSError: it cannot be read.
+    """
     with path.open("rb") as file:
         head = file.read(len(GZIP_MAGIC))
     if head == GZIP_MAGIC:

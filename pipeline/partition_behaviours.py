@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,10 +16,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import shards, vocabulary
-from pipeline.buckets import Spill, bucket_path, numpy_columns, read_spilled
+from pipeline.buckets import BEHAVIOURS, Spill, bucket_path, numpy_columns, read_spilled
 from pipeline.config import AlibabaConfig
+from pipeline.engines.engine import Read
 from pipeline.engines.local import map_stream
-from pipeline.lines import Block, estimate_lines
+from pipeline.lines import Block, Part
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import behavior_blocks, parse_behaviors
 from pipeline.sources.parsed import REJECTED
@@ -35,7 +38,8 @@ _NARROW = pa.schema(
     ]
 )
 _WIDE = pa.schema([(name, pa.int64()) for name in _NARROW.names])
-_WIDE_FOLDER = "behaviours-wide"
+WIDE = "behaviours-wide"
+_FOUND = ("read", "kept", "left_out", "no_impressions")
 _MISSING = -1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -44,6 +48,15 @@ def bucket_of(user: npt.NDArray[np.int64], buckets: int) -> npt.NDArray[np.uint1
     """The bucket of each raw user number."""
     mixed = (user.astype(np.uint64) * _GOLDEN) >> np.uint64(40)
     return (mixed % np.uint64(buckets)).astype(np.uint16)
+
+
+class _Dealt(NamedTuple):
+    """What is known of a part once its rows are dealt out; the two tables count values."""
+
+    found: dict[str, int]
+    refused: pl.DataFrame
+    category: pl.DataFrame
+    brand: pl.DataFrame
 
 
 def partition_behaviours(
@@ -61,38 +74,83 @@ def partition_behaviours(
     path = run.paths[3]
 
     def parse() -> dict[str, int]:
-        about = estimate_lines(path)
-        of_user = ids_of(users, 0)
         sampled = None if sample is None else Ids(sample, np.ones(len(sample), np.int32), 0)
+        deal = _Deal(
+            run.count, run.engine.threads, config.behaviors, since, ids_of(users, 0), sampled
+        )
+        refused = [pl.DataFrame(schema=REJECTED)]
+        found = dict.fromkeys(_FOUND, 0)
+        tallies = {name: Tally() for name in alibaba.FIELDS}
+        for part in run.deal("partition behaviours", path, deal, [BEHAVIOURS, WIDE]):
+            refused.append(part.refused)
+            tallies["category"].merge(part.category)
+            tallies["brand"].merge(part.brand)
+            for name, n in part.found.items():
+                found[name] += n
+        lines = pl.concat(refused)
+        check_rejected(path, lines, found["read"], config.max_rejected)
+        shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))
+        for name, tally in tallies.items():
+            shards.write_table(run.work / f"{name}.parquet", vocabulary.arrow(tally.counts()))
+        return found
+
+    with run.step("partition behaviours") as rows:
+        found: dict[str, int] = run.once("behaviours", parse)
+        rows[:] = found["read"], found["kept"]
+        return found
+
+
+@dataclass(frozen=True)
+class _Deal:
+    """Spills the behaviours of a part to the buckets of their users.
+
+    Attributes:
+        buckets: how many there are.
+        threads: blocks parsed at once.
+        kinds: which kinds of behaviour count.
+        since: the second from which on they count.
+        users: the id of each user with impressions, 0 for others.
+        sampled: above 0 for users of the sample; None for no sample.
+    """
+
+    buckets: int
+    threads: int
+    kinds: tuple[str, ...]
+    since: int
+    users: Ids
+    sampled: Ids | None
+
+    def __call__(self, folder: Path, part: Part, read: Read) -> _Dealt:
+        """What is known of the part."""
         categories, brands = Tally(), Tally()
         refused = [pl.DataFrame(schema=REJECTED)]
-        found = dict.fromkeys(("read", "kept", "left_out", "no_impressions"), 0)
+        found = dict.fromkeys(_FOUND, 0)
         one_opens = threading.Lock()
         with ExitStack() as open_spills:
-            narrow = open_spills.enter_context(Spill(run.work / "behaviours", run.count, _NARROW))
+            narrow = open_spills.enter_context(Spill(folder / BEHAVIOURS, self.buckets, _NARROW))
 
             @cache
             def opened() -> Spill:
-                return open_spills.enter_context(Spill(run.work / _WIDE_FOLDER, run.count, _WIDE))
+                return open_spills.enter_context(Spill(folder / WIDE, self.buckets, _WIDE))
 
             def wide() -> Spill:
                 with one_opens:
                     return opened()
 
             def deal(block: Block) -> tuple[pl.DataFrame, dict[str, int]]:
-                parsed = parse_behaviors(block, path.name, config.behaviors)
+                parsed = parse_behaviors(block, part.path.name, self.kinds)
                 rows = parsed.rows
                 time, user = rows["time"].to_numpy(), rows["user"].to_numpy()
-                counts = time >= since
-                if sampled is not None:
-                    counts &= sampled.of(user) > 0
-                ids = of_user.of(user)
+                counts = time >= self.since
+                if self.sampled is not None:
+                    counts &= self.sampled.of(user) > 0
+                ids = self.users.of(user)
                 category, brand = (rows[n].fill_null(_MISSING).to_numpy() for n in alibaba.FIELDS)
                 categories.add(category[counts])
                 brands.add(brand[counts])
                 kept = counts & (ids > 0)
                 columns = [column[kept] for column in (ids, time, category, brand)]
-                _deal(narrow, wide, columns, bucket_of(user[kept], run.count))
+                _deal(narrow, wide, columns, bucket_of(user[kept], self.buckets))
                 told = int(kept.sum())
                 return parsed.rejected, {
                     "read": parsed.read + parsed.rejected.height,
@@ -102,23 +160,13 @@ def partition_behaviours(
                 }
 
             # Closed before the spills that its threads write to.
-            with closing(map_stream(deal, behavior_blocks(path), config.workers)) as dealt:
+            with closing(map_stream(deal, behavior_blocks(part), self.threads)) as dealt:
                 for rejected, more in dealt:
                     refused.append(rejected)
                     for name, n in more.items():
                         found[name] += n
-                    run.told("partition behaviours", found["read"], max(about, found["read"]))
-        lines = pl.concat(refused)
-        check_rejected(path, lines, found["read"], config.max_rejected)
-        shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))
-        for name, tally in (("category", categories), ("brand", brands)):
-            shards.write_table(run.work / f"{name}.parquet", vocabulary.arrow(tally.counts()))
-        return found
-
-    with run.step("partition behaviours") as rows:
-        found: dict[str, int] = run.once("behaviours", parse)
-        rows[:] = found["read"], found["kept"]
-        return found
+                    read(more["read"])
+        return _Dealt(found, pl.concat(refused), categories.counts(), brands.counts())
 
 
 def _deal(
@@ -140,12 +188,13 @@ def _deal(
     spill.append(arrays, bucket)
 
 
-def behaviours_of(run: Run, bucket: int) -> dict[str, npt.NDArray[Any]]:
+def behaviours_of(folder: Path, bucket: int) -> dict[str, npt.NDArray[Any]]:
     """A bucket's behaviours as they were spilled: user (id), time, category and brand (raw)."""
-    narrow = numpy_columns(read_spilled(bucket_path(run.work / "behaviours", bucket)))
-    if not (run.work / _WIDE_FOLDER).exists():
+    narrow = numpy_columns(read_spilled(bucket_path(folder / BEHAVIOURS, bucket)))
+    path = bucket_path(folder / WIDE, bucket)
+    if not path.exists():
         return narrow
-    wide = numpy_columns(read_spilled(bucket_path(run.work / _WIDE_FOLDER, bucket)))
+    wide = numpy_columns(read_spilled(path))
     return {name: np.concatenate([narrow[name], wide[name]]) for name in _NARROW.names}
 
 

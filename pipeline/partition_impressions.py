@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,10 +14,10 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import memory, shards, vocabulary
-from pipeline.buckets import Spill, bucket_path, read_spilled
+from pipeline.buckets import IMPRESSIONS, Spill, bucket_path, read_spilled
 from pipeline.config import AlibabaConfig
-from pipeline.engines.local import map_buckets
-from pipeline.lines import estimate_lines
+from pipeline.engines.engine import Read
+from pipeline.lines import Part, estimate_lines
 from pipeline.partition_behaviours import bucket_of, spilled_bytes
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import (
@@ -105,6 +107,16 @@ def catalogue_bytes(paths: list[Path]) -> int:
     return _HELD_BYTES_A_LINE * sum(map(estimate_lines, paths[1:3]))
 
 
+class _Dealt(NamedTuple):
+    """What is known of a part once its rows are dealt out; `times` are the least and the most."""
+
+    read: int
+    kept: int
+    left_out: int
+    times: list[int]
+    refused: pl.DataFrame
+
+
 def partition_impressions(
     run: Run,
     config: AlibabaConfig,
@@ -116,37 +128,17 @@ def partition_impressions(
     refused_path = run.work / "refused_impressions.parquet"
 
     def parse() -> list[int]:
-        about = estimate_lines(path)
-        working = (about + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
+        working = (estimate_lines(path) + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
         fixed = catalogue_bytes(run.paths)
         share = memory.bucket_bytes(config.memory, fixed, config.workers)
-        least = 8 if working > 100_000_000 else 2
-        buckets = config.buckets or min(4096, max(least, -int(-working // share)))
+        least = max(8 if working > 100_000_000 else 2, run.engine.least_buckets)
+        run.count = config.buckets or min(4096, max(least, -int(-working // share)))
         check_space(config.out, spilled_bytes(estimate_lines(behaviours)))
-        known = ads.unique().implode()
-        sampled = None if sample is None else pl.Series(sample).implode()
-        refused = [pl.DataFrame(schema=REJECTED)]
-        read = kept = left_out = 0
-        times: list[int] = []
-        with (
-            Spill(run.work / "impressions", buckets, _IMPRESSIONS) as spill,
-            closing(read_impressions(path, threads=config.workers)) as stream,
-        ):
-            for parsed in stream:
-                read += parsed.rows.height + parsed.rejected.height
-                has_ad = parsed.rows["ad"].is_in(known)
-                rows, absent = parsed.rows.filter(has_ad), parsed.rows.filter(~has_ad)
-                refused += [parsed.rejected, _without_ad(absent, path)]
-                if sampled is not None:
-                    some = rows.filter(pl.col("user").is_in(sampled))
-                    left_out += rows.height - some.height
-                    rows = some
-                if rows.height:
-                    times += [rows["time"].min(), rows["time"].max()]  # type: ignore[list-item]
-                    _spill(spill, rows, _IMPRESSIONS)
-                kept += rows.height
-                run.told("partition impressions", read, max(about, read))
-        found = pl.concat(refused)
+        deal = partial(_deal, run.count, run.engine.threads, ads.unique(), sample)
+        dealt = list(run.deal("partition impressions", path, deal, [IMPRESSIONS]))
+        read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)
+        left_out = sum(part.left_out for part in dealt)
+        found = pl.concat([part.refused for part in dealt])
         check_rejected(path, found, read, config.max_rejected)
         if not kept:
             raise InputError(
@@ -156,13 +148,52 @@ def partition_impressions(
                 got=f"{read:,} lines, of which {left_out:,} of users outside the sample",
             )
         shards.write_table(refused_path, vocabulary.arrow(found))
-        return [buckets, read, kept, left_out, min(times), max(times)]
+        times = [time for part in dealt for time in part.times]
+        return [run.count, read, kept, left_out, min(times), max(times)]
 
     with run.step("partition impressions") as rows:
         run.count, *found = run.once("impressions", parse)
         seen = Seen(*found)
         rows[:] = seen.read, seen.kept
         return seen, {"raw_sample": pl.read_parquet(refused_path)}
+
+
+def _deal(
+    buckets: int,
+    threads: int,
+    ads: pl.Series,
+    sample: npt.NDArray[np.int64] | None,
+    folder: Path,
+    part: Part,
+    read: Read,
+) -> _Dealt:
+    """Spill the impressions of a part to the buckets of their users."""
+    known = ads.implode()
+    sampled = None if sample is None else pl.Series(sample).implode()
+    refused = [pl.DataFrame(schema=REJECTED)]
+    lines = kept = left_out = 0
+    times: list[int] = []
+    with (
+        Spill(folder / IMPRESSIONS, buckets, _IMPRESSIONS) as spill,
+        closing(read_impressions(part, threads=threads)) as stream,
+    ):
+        for parsed in stream:
+            more = parsed.rows.height + parsed.rejected.height
+            has_ad = parsed.rows["ad"].is_in(known)
+            rows, absent = parsed.rows.filter(has_ad), parsed.rows.filter(~has_ad)
+            refused += [parsed.rejected, _without_ad(absent, part.path)]
+            if sampled is not None:
+                some = rows.filter(pl.col("user").is_in(sampled))
+                left_out += rows.height - some.height
+                rows = some
+            if rows.height:
+                times += [rows["time"].min(), rows["time"].max()]  # type: ignore[list-item]
+                _spill(spill, rows, _IMPRESSIONS)
+            kept += rows.height
+            lines += more
+            read(more)
+    ends = [min(times), max(times)] if times else []
+    return _Dealt(lines, kept, left_out, ends, pl.concat(refused))
 
 
 def _without_ad(rows: pl.DataFrame, path: Path) -> pl.DataFrame:
@@ -183,16 +214,16 @@ def _spill(spill: Spill, rows: pl.DataFrame, schema: pa.Schema) -> None:
 
 def fit_users(run: Run) -> pa.Table:
     """The vocabulary of the users of impressions."""
-
-    def count_users(bucket: int) -> pl.DataFrame:
-        spilled = read_spilled(bucket_path(run.work / "impressions", bucket))
-        return vocabulary.count_values(pl.DataFrame(spilled.select(["user"])), "user")
-
     with run.step("fit users") as rows:
-        counts = map_buckets(count_users, range(run.count), run.config.workers)
+        counts = run.each("fit users", _count_users, needs=[IMPRESSIONS])
         users = vocabulary.vocabulary(pl.concat(counts))
         rows[:] = sum(int(c["count"].sum()) for c in counts), len(users)
         return users
+
+
+def _count_users(folder: Path, bucket: int) -> pl.DataFrame:
+    spilled = read_spilled(bucket_path(folder / IMPRESSIONS, bucket))
+    return vocabulary.count_values(pl.DataFrame(spilled.select(["user"])), "user")
 
 
 def output_bytes(config: AlibabaConfig, impressions: int) -> int:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline import memory, shards, vocabulary
-from pipeline.buckets import Spill
+from pipeline.buckets import BEHAVIOURS, Spill
 from pipeline.config import AmazonConfig
+from pipeline.engines.engine import Read
 from pipeline.engines.local import FOR_EVER
-from pipeline.lines import estimate_lines
+from pipeline.lines import Part, estimate_lines
 from pipeline.sources import amazon
 from pipeline.sources.parsed import REJECTED
 from pipeline.workspace import Run, check_rejected, check_space
@@ -69,6 +72,14 @@ def fixed_bytes(config: AmazonConfig, reviews: Path) -> int:
     return estimate_lines(reviews) * (_HELD_BYTES_A_LINE + _PARITY_BYTES_A_LINE * config.parity)
 
 
+class _Dealt(NamedTuple):
+    """What is known of a part once its rows are dealt out."""
+
+    read: int
+    kept: int
+    refused: pl.DataFrame
+
+
 def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     """Parse the reviews into buckets of users; returns the lines refused."""
     refused_path = run.work / "refused_reviews.parquet"
@@ -79,50 +90,57 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         about = estimate_lines(path)
         check_space(config.out, estimate(config, about).bytes)
         share = memory.bucket_bytes(config.memory, fixed_bytes(config, path), config.workers)
-        count = config.buckets or min(
-            4096, max(8 if about > 100_000 else 2, -int(-about * _WORKING_BYTES_A_LINE // share))
-        )
-        refused = [pl.DataFrame(schema=REJECTED)]
-        gathered: list[pl.DataFrame] = []
-        read = kept = 0
-
-        def deal(parts: list[pl.DataFrame]) -> None:
-            rows = pl.concat(parts)
-            bucket = bucket_of(rows["user"], count)
-            spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
-            columns = [column.combine_chunks() for column in spilled.columns]
-            spill.append(columns, bucket.to_numpy())
-
-        with (
-            Spill(run.work / "behaviours", count, _SPILLED) as spill,
-            ThreadPoolExecutor(1, "deal") as dealer,
-            closing(amazon.reviews(path, config)) as stream,
-        ):
-            dealing: Future[None] = dealer.submit(lambda: None)
-            for parsed in stream:
-                gathered.append(parsed.rows)
-                refused.append(parsed.rejected)
-                read += parsed.rows.height + parsed.rejected.height
-                kept += parsed.rows.height
-                if sum(part.height for part in gathered) >= _GATHERED:
-                    # One batch is dealt while the next is parsed, and no more are held.
-                    dealing.result(FOR_EVER)
-                    dealing, gathered = dealer.submit(deal, gathered), []
-                run.told("partition", read, max(about, read))
-            dealing.result(FOR_EVER)
-            if gathered:
-                deal(gathered)
-        found = pl.concat(refused)
+        least = max(8 if about > 100_000 else 2, run.engine.least_buckets)
+        wanted = -int(-about * _WORKING_BYTES_A_LINE // share)
+        run.count = config.buckets or min(4096, max(least, wanted))
+        dealt = list(run.deal("partition", path, partial(_deal, config, run.count), [BEHAVIOURS]))
+        found = pl.concat([part.refused for part in dealt])
+        read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)
         check_rejected(path, found, read, config.max_rejected)
         if kept == 0:
             raise InputError("The file holds no reviews.", where=path, expected="JSON lines")
         tables.check(tables.Rejected, found, path)
         shards.write_table(refused_path, vocabulary.arrow(found))
-        return [count, read, kept]
+        return [run.count, read, kept]
 
     with run.step("partition") as rows:
         run.count, rows[0], rows[1] = run.once("partitioned", parse)
         return pl.read_parquet(refused_path)
+
+
+def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read) -> _Dealt:
+    """Spill the reviews of a part to the buckets of their users."""
+    refused = [pl.DataFrame(schema=REJECTED)]
+    gathered: list[pl.DataFrame] = []
+    lines = kept = 0
+
+    def deal(parts: list[pl.DataFrame]) -> None:
+        rows = pl.concat(parts)
+        bucket = bucket_of(rows["user"], count)
+        spilled = vocabulary.arrow(rows.select(_SPILLED.names)).cast(_SPILLED)
+        columns = [column.combine_chunks() for column in spilled.columns]
+        spill.append(columns, bucket.to_numpy())
+
+    with (
+        Spill(folder / BEHAVIOURS, count, _SPILLED) as spill,
+        ThreadPoolExecutor(1, "deal") as dealer,
+        closing(amazon.reviews(part, config)) as stream,
+    ):
+        dealing: Future[None] = dealer.submit(lambda: None)
+        for parsed in stream:
+            gathered.append(parsed.rows)
+            refused.append(parsed.rejected)
+            lines += parsed.rows.height + parsed.rejected.height
+            kept += parsed.rows.height
+            if sum(rows.height for rows in gathered) >= _GATHERED:
+                # One batch is dealt while the next is parsed, and no more are held.
+                dealing.result(FOR_EVER)
+                dealing, gathered = dealer.submit(deal, gathered), []
+            read(parsed.rows.height + parsed.rejected.height)
+        dealing.result(FOR_EVER)
+        if gathered:
+            deal(gathered)
+    return _Dealt(lines, kept, pl.concat(refused))
 
 
 def bucket_of(users: pl.Series, buckets: int) -> pl.Series:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,6 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import intervals, shards
-from pipeline.engines.local import map_buckets
 from pipeline.rows import Stored
 from pipeline.workspace import Run
 from schemas import manifest, tables
@@ -54,7 +55,11 @@ class Content:
 
 
 def write_shards(
-    run: Run, schema: pa.Schema, rows_in: int, make: Callable[[int], Made]
+    run: Run,
+    schema: pa.Schema,
+    rows_in: int,
+    make: Callable[[Path, int, pa.Schema], Made],
+    needs: Sequence[str],
 ) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
 
@@ -62,32 +67,46 @@ def write_shards(
         run: the preparation.
         schema: of the shards.
         rows_in: behaviours or impressions, of all buckets.
-        make: a bucket's rows; its summary has at least `lengths`, split -> rows by length.
+        make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
+            summary has at least `lengths`, split -> rows by length.
+        needs: kinds of files that `make` reads.
 
     Returns:
         Each bucket's summary, with `shards`.
     """
-    out = run.config.out
-
-    def write(bucket: int) -> dict[str, Any]:
-        marker = run.work / "done" / f"{bucket:05d}.json"
-        if marker.exists():
-            found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-            return found
-        blocks, summary = make(bucket)
-        written = [
-            asdict(shards.write_shard(out / name / f"part-{bucket:05d}.parquet", schema, rows, out))
-            for name, rows in blocks.items()
-        ]
-        result = {"shards": written, **summary}
-        shards.write_json(marker, result)
-        return result
-
+    done = run.work / "done" if run.engine.resumes else None
+    # Not the schema itself: pickled, it forgets that elements of lists are never null.
+    write = partial(_write, run.config.out, done, schema.serialize().to_pybytes(), make)
     with run.step("transform") as rows:
-        results = map_buckets(write, range(run.count), run.config.workers, run.counter("transform"))
+        results = run.each("transform", write, needs)
         rows[0] = rows_in
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
+
+
+def _write(
+    out: Path,
+    done: Path | None,
+    columns: bytes,
+    make: Callable[[Path, int, pa.Schema], Made],
+    folder: Path,
+    bucket: int,
+) -> dict[str, Any]:
+    """Write a bucket's shards below `out`, and to `done`, if any, what came of it."""
+    marker = done and done / f"{bucket:05d}.json"
+    if marker and marker.exists():
+        found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
+        return found
+    schema = pa.ipc.read_schema(pa.py_buffer(columns))
+    blocks, summary = make(folder, bucket, schema)
+    written = [
+        asdict(shards.write_shard(out / name / f"part-{bucket:05d}.parquet", schema, rows, out))
+        for name, rows in blocks.items()
+    ]
+    result = {"shards": written, **summary}
+    if marker:
+        shards.write_json(marker, result)
+    return result
 
 
 def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:

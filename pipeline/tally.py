@@ -49,8 +49,13 @@ class Tally:
         frame = _counted(pl.DataFrame({"value": kept.astype(np.int64), "count": 1}))
         with self._lock:
             self._large.append(frame)
-            if sum(f.height for f in self._large) > _MERGE_ROWS:
-                self._large = [_counted(pl.concat(self._large))]
+            self._shrink()
+
+    def merge(self, counts: pl.DataFrame) -> None:
+        """Add what another tally's `counts` returned."""
+        with self._lock:
+            self._large.append(counts)
+            self._shrink()
 
     def counts(self) -> pl.DataFrame:
         """Columns value (int64) and count (int64), ascending by value."""
@@ -59,6 +64,10 @@ class Tally:
         if not self._large:
             return found
         return _counted(pl.concat([found, *self._large]))
+
+    def _shrink(self) -> None:
+        if sum(f.height for f in self._large) > _MERGE_ROWS:
+            self._large = [_counted(pl.concat(self._large))]
 
 
 def _counted(frame: pl.DataFrame) -> pl.DataFrame:

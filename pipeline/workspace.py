@@ -12,19 +12,22 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline import memory, shards
 from pipeline.config import Config
+from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity
+from pipeline.lines import estimate_lines
+from pipeline.tally import Tally
 from schemas import manifest
 from schemas import tables as contracts
 from schemas.errors import EnvironmentFault, InputError, UsageError
@@ -36,6 +39,7 @@ TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
 _OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
 
 Told = Callable[[str, int, int | None], None]
+Result = TypeVar("Result")
 
 
 @dataclass
@@ -47,6 +51,7 @@ class Run:
         told: progress: step, done, total.
         paths: the raw files.
         identity: waits until it is known what the data set is made from.
+        engine: where the buckets are worked on.
         steps: what each finished step took.
         count: how many buckets.
     """
@@ -55,6 +60,7 @@ class Run:
     told: Told
     paths: list[Path] = field(default_factory=list)
     identity: Callable[[], Identity] = field(init=False)
+    engine: Engine = field(init=False)
     steps: list[manifest.Step] = field(default_factory=list)
     count: int = 1
 
@@ -73,10 +79,6 @@ class Run:
         # Polars' hash, which may change with its version, decides on the bucket of a user.
         return [self.identity().key, self.config.buckets, version("polars")]
 
-    def sequences(self, bucket: int) -> Path:
-        """A bucket's ordered behaviours."""
-        return self.work / "sequences" / f"bucket-{bucket:05d}.arrow"
-
     @contextmanager
     def step(self, name: str) -> Iterator[list[int]]:
         """Time a step; its block sets the rows that went in and came out."""
@@ -89,8 +91,28 @@ class Run:
             manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
         )
 
-    def counter(self, name: str) -> Callable[[], None]:
-        """Tells, each time it is called, that one more bucket of the step is done."""
+    def deal(
+        self, name: str, path: Path, work: Deal[Result], kinds: Sequence[str]
+    ) -> Iterable[Result]:
+        """`Engine.deal` of a raw file to `count` buckets, with its progress told."""
+        about, lines = estimate_lines(path), 0
+
+        def read(more: int) -> None:
+            nonlocal lines
+            lines += more
+            self.told(name, lines, max(about, lines))
+
+        return self.engine.deal(work, self.engine.parts(path), self.count, kinds, read)
+
+    def each(
+        self,
+        name: str,
+        work: Each[Result],
+        needs: Sequence[str],
+        makes: Sequence[str] = (),
+        tallies: Sequence[Tally] = (),
+    ) -> list[Result]:
+        """`Engine.each` of all buckets, with its progress told."""
         done = 0
 
         def one_more() -> None:
@@ -98,10 +120,12 @@ class Run:
             done += 1
             self.told(name, done, self.count)
 
-        return one_more
+        return list(self.engine.each(work, self.count, needs, makes, tallies, one_more))
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """What `make` returned, as JSON holds it; kept, so that a later run does not make it."""
+        if not self.engine.resumes:
+            return json.loads(json.dumps(make()))
         marker = self.work / f"{name}.json"
         if not marker.exists():
             made = make()
@@ -155,7 +179,7 @@ def alone(out: Path) -> Iterator[None]:
 def begin(run: Run) -> None:
     """Go on with the work of an interrupted run of the same key, else start anew."""
     key = run.key_path
-    if not key.exists() or json.loads(key.read_text()) != run.key():
+    if not run.engine.resumes or not key.exists() or json.loads(key.read_text()) != run.key():
         clear(run.config.out)
         run.work.mkdir()
 

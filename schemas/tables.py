@@ -9,12 +9,11 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
-import pandera.polars as pa
 import polars as pl
-from pandera.errors import SchemaErrors
 
 from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
+from schemas.pandera_polars import SchemaErrors, pa
 
 _SHOWN_ROWS = 3
 

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
+
+from pipeline.engines.engine import Deal, Each, Read
+from pipeline.lines import Part
+from pipeline.tally import Tally
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -74,3 +80,57 @@ def map_stream(
         pool.shutdown(wait=wait, cancel_futures=True)
         if isinstance(items, Generator):
             items.close()
+
+
+@dataclass(frozen=True)
+class Local:
+    """The engine of one machine: every bucket's files lie in one folder.
+
+    Attributes:
+        folder: where they lie.
+        threads: buckets worked on at once.
+    """
+
+    folder: Path
+    threads: int
+
+    @property
+    def resumes(self) -> bool:
+        """The files stay."""
+        return True
+
+    @property
+    def least_buckets(self) -> int:
+        """Small files need no more."""
+        return 2
+
+    def parts(self, path: Path) -> list[Part]:
+        """The whole file, which is read faster than its lines can be parsed."""
+        return [Part(path)]
+
+    def deal(
+        self,
+        work: Deal[Result],
+        parts: Sequence[Part],
+        buckets: int,
+        kinds: Sequence[str],
+        read: Read,
+    ) -> list[Result]:
+        """As `Engine.deal`."""
+        return [work(self.folder, part, read) for part in parts]
+
+    def each(
+        self,
+        work: Each[Result],
+        buckets: int,
+        needs: Sequence[str],
+        makes: Sequence[str],
+        tallies: Sequence[Tally],
+        done: Callable[[], None],
+    ) -> list[Result]:
+        """As `Engine.each`; all buckets count in the same tallies, so memory does not grow."""
+
+        def one(bucket: int) -> Result:
+            return work(self.folder, bucket, *tallies)
+
+        return map_buckets(one, range(buckets), self.threads, done)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.engines.local import map_stream
-from pipeline.lines import BLOCK_BYTES, Block, blocks
+from pipeline.lines import BLOCK_BYTES, Block, Part, blocks
 from pipeline.sources.alibaba_columns import (
     ADS,
     BEHAVIORS,
@@ -46,12 +46,12 @@ class ParsedBehaviors(Parsed):
 
 
 def read_impressions(
-    path: Path, block_bytes: int = BLOCK_BYTES, threads: int = 1
+    part: Part | Path, block_bytes: int = BLOCK_BYTES, threads: int = 1
 ) -> Generator[Parsed]:
     """Read raw_sample.csv: user,time_stamp,adgroup_id,pid,nonclk,clk.
 
     Args:
-        path: the file, plain or gzipped.
+        part: the file, plain or gzipped, or a part of it.
         block_bytes: as in `pipeline.lines.blocks`.
         threads: how many blocks are parsed at once, besides the one that is being read.
 
@@ -63,8 +63,9 @@ def read_impressions(
     Raises:
         InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
     """
-    parse = partial(_table, path.name, IMPRESSIONS, "row", 1)
-    return map_stream(parse, _data(path, IMPRESSIONS, block_bytes), threads)
+    part = part if isinstance(part, Part) else Part(part)
+    parse = partial(_table, part.path.name, IMPRESSIONS, "row", 1)
+    return map_stream(parse, _data(part, IMPRESSIONS, block_bytes), threads)
 
 
 def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
@@ -78,7 +79,7 @@ def read_ads(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     Raises:
         InputError: as `read_impressions`.
     """
-    with closing(_data(path, ADS, block_bytes)) as stream:
+    with closing(_data(Part(path), ADS, block_bytes)) as stream:
         yield from map(partial(_table, path.name, ADS, "line", 0), stream)
 
 
@@ -92,17 +93,18 @@ def read_profiles(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parse
     Raises:
         InputError: as `read_impressions`.
     """
-    with closing(_data(path, PROFILES, block_bytes)) as stream:
+    with closing(_data(Part(path), PROFILES, block_bytes)) as stream:
         yield from map(partial(_table, path.name, PROFILES, "line", 0), stream)
 
 
-def behavior_blocks(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Block]:
-    """The lines of behavior_log.csv after its header, for `parse_behaviors`.
+def behavior_blocks(part: Part | Path, block_bytes: int = BLOCK_BYTES) -> Generator[Block]:
+    """The lines of behavior_log.csv, or a part of it, without its header, for `parse_behaviors`.
 
     Raises:
         InputError: as `read_impressions`.
     """
-    return _data(path, BEHAVIORS, block_bytes)
+    part = part if isinstance(part, Part) else Part(part)
+    return _data(part, BEHAVIORS, block_bytes)
 
 
 def parse_behaviors(block: Block, file: str, behaviors: tuple[str, ...]) -> ParsedBehaviors:
@@ -144,19 +146,22 @@ def _table(file: str, columns: tuple[Column, ...], number: str, start: int, bloc
     return Parsed(as_frame(pieces, columns, number, start), refused.frame(), block.lines)
 
 
-def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Generator[Block]:
-    """The blocks of a file without its header, which must be the one that the columns have.
+def _data(part: Part, columns: tuple[Column, ...], block_bytes: int) -> Generator[Block]:
+    """The blocks of a part without the file's header, which must be the one of the columns.
 
     Raises:
         InputError: the file is empty or its header is another; or as `pipeline.lines.blocks`.
     """
     expected = ",".join(column.header for column in columns)
-    with closing(blocks(path, block_bytes)) as stream:
+    with closing(blocks(part, block_bytes)) as stream:
+        if part.begin:
+            yield from stream
+            return
         block = next(stream, None)
         if block is None:
             raise InputError(
                 "The raw file is empty.",
-                where=path,
+                where=part.path,
                 line=1,
                 expected=f"the header {expected}",
                 got="no bytes",
@@ -168,7 +173,7 @@ def _data(path: Path, columns: tuple[Column, ...], block_bytes: int) -> Generato
         if [name.strip() for name in header.split(",")] != expected.split(","):
             raise InputError(
                 "The header of the raw file is not the one it should have.",
-                where=path,
+                where=part.path,
                 line=1,
                 expected=f"{expected} (in this order, unquoted)",
                 got=header[:SHOWN].rstrip("\r\n") or "an empty line",

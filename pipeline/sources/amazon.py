@@ -11,6 +11,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.config import AmazonConfig
+from pipeline.lines import Part
 from pipeline.negatives import counter_hash
 from pipeline.raw_files import RawFile, missing
 from pipeline.sources.amazon_parse import META, read_meta, read_reviews
@@ -67,9 +68,9 @@ def obtain(config: AmazonConfig, folder: Path) -> list[Path]:
     return [folder / f.name for f in wanted]
 
 
-def reviews(path: Path, config: AmazonConfig) -> Generator[Parsed]:
+def reviews(part: Part, config: AmazonConfig) -> Generator[Parsed]:
     """The reviews in blocks, with `tie`, what orders behaviours of one second."""
-    with closing(read_reviews(path)) as stream:
+    with closing(read_reviews(part)) as stream:
         for parsed in stream:
             tie = pl.col("row")
             if config.ties == "hash":

@@ -17,7 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.engines.local import map_stream
-from pipeline.lines import BLOCK_BYTES, Block, blocks, line_offsets
+from pipeline.lines import BLOCK_BYTES, Block, Part, blocks, line_offsets
 from pipeline.sources.parsed import NOT_UTF8, TOO_LONG, Parsed, Refused
 from pipeline.sources.python_literal import read_item, scan_items
 from pipeline.sources.review_json import looks_good, read_review, scan_reviews
@@ -31,8 +31,12 @@ Line = TypeVar("Line", bound=tuple[object, ...])
 Numbers = npt.NDArray[np.int64]
 
 
-def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
+def read_reviews(part: Part | Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
     """Read a reviews file: one JSON object a line with reviewerID, asin and unixReviewTime.
+
+    Args:
+        part: the file, or a part of it.
+        block_bytes: as in `pipeline.lines.blocks`.
 
     Yields:
         `rows` with row (int64, 0-based line in the file; blank lines count, and are neither rows
@@ -43,10 +47,11 @@ def read_reviews(path: Path, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed
     """
 
     def parse(block: Block) -> Parsed:
-        refused = Refused(path.name)
+        refused = Refused(name)
         return Parsed(_reviews(block, refused), refused.frame(), block.lines)
 
-    yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
+    name = (part.path if isinstance(part, Part) else part).name
+    yield from map_stream(parse, blocks(part, block_bytes), _PARSERS)
 
 
 def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:

@@ -1,0 +1,138 @@
+"""`--engine spark` makes what the local engine makes, and fails as it does."""
+
+from __future__ import annotations
+
+import gzip
+import random
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from pipeline.engines.spark_parts import cut
+from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
+from tests.alibaba_made import RawLog, alibaba
+from tests.conftest import SHARED, amazon, finished, refused, tinprep
+from tests.spark.same import same
+
+SPARK = ("--engine", "spark", "--master", "local[2]", "--spark-conf", "spark.ui.enabled=false")
+SECOND = 1_494_000_000
+DAY = 86_400
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small files are cut, too."""
+    monkeypatch.setattr("pipeline.engines.spark.cut", partial(cut, part_bytes=20_000))
+
+
+def real(name: str) -> Path:
+    folder = SHARED / "data" / name
+    if not folder.is_dir():
+        pytest.skip(f"the real data is not here: {folder}")
+    return folder
+
+
+@pytest.mark.parametrize("flags", [(), ("--parity",), ("--ties", "hash", "--layout", "ragged")])
+def test_beauty(tmp_path: Path, flags: tuple[str, ...]) -> None:
+    raw = real("amazon_beauty")
+    finished(amazon(raw, tmp_path / "local", *flags))
+    finished(amazon(raw, tmp_path / "spark", *flags, *SPARK))
+    same(tmp_path / "local", tmp_path / "spark")
+
+
+def test_kuairand(tmp_path: Path) -> None:
+    raw = real("kuairand_tianchi")
+    finished(alibaba(raw, tmp_path / "local"))
+    finished(alibaba(raw, tmp_path / "spark", *SPARK))
+    same(tmp_path / "local", tmp_path / "spark")
+
+
+def test_synthetic_reviews_unpacked_and_with_lines_that_are_refused(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    synthesize_amazon(raw, AmazonRecipe(scale=0.002))
+    packed = raw / "reviews_Electronics_5.json.gz"
+    lines = gzip.decompress(packed.read_bytes()).splitlines(keepends=True)
+    lines[::700] = [b"{no json\n"] * len(lines[::700])
+    packed.write_bytes(gzip.compress(b"".join(lines)))
+    flags = ("--max-rejected", "1%", "--negatives", 3)
+    finished(amazon(raw, tmp_path / "local", *flags, category="Electronics"))
+    finished(amazon(raw, tmp_path / "spark", *flags, *SPARK, category="Electronics"))
+    same(tmp_path / "local", tmp_path / "spark")
+
+
+def skewed() -> RawLog:
+    """Of 60 users one does a tenth of everything; some ids are large, some lines are no rows."""
+    draw = random.Random(7)
+    users = [5_000_000_000 + n if n % 20 == 1 else n for n in range(60)]
+    impressions = [
+        (draw.choice(users), SECOND + draw.randrange(8 * DAY), draw.randrange(20), "p", n % 2)
+        for n in range(2_000)
+    ]
+    ads = [(a, a % 5, a // 2, a // 3, a % 7 or None, str(a / 4)) for a in range(20)]
+    profiles = [(u, *(draw.randrange(4) for _ in range(8))) for u in users if u % 9]
+    who = [users[0] if draw.random() < 0.1 else draw.choice(users) for _ in range(12_000)]
+    behaviours = [
+        (user, SECOND + draw.randrange(8 * DAY), draw.choice(["pv", "cart"]), n % 5, n * n)
+        for n, user in enumerate(who)
+    ]
+    return RawLog(impressions, ads, profiles, behaviours)
+
+
+def test_a_user_with_a_tenth_of_everything(tmp_path: Path) -> None:
+    raw = skewed().write(tmp_path / "raw")
+    with (raw / "behavior_log.csv").open("ab") as file:
+        file.write(b"no,line,of,this,log\n")
+    flags = ("--max-rejected", "1%")
+    finished(alibaba(raw, tmp_path / "local", *flags))
+    finished(alibaba(raw, tmp_path / "spark", *flags, *SPARK))
+    same(tmp_path / "local", tmp_path / "spark")
+
+
+def test_too_many_refused_lines_are_said_with_their_line(tmp_path: Path) -> None:
+    raw = skewed().write(tmp_path / "raw")
+    path = raw / "behavior_log.csv"
+    lines = path.read_bytes().splitlines(keepends=True)
+    lines[7_000:7_500] = [b"nothing\n"] * 500
+    path.write_bytes(b"".join(lines))
+    for flags in ((), SPARK):
+        out = tmp_path / f"out{len(flags)}"
+        refused(alibaba(raw, out, *flags), 3, f"{path}:7001", "500")
+        assert not (out / "manifest.json").exists()
+
+
+def test_an_unfinished_data_set_of_the_other_engine_is_made_anew(tmp_path: Path) -> None:
+    raw = skewed().write(tmp_path / "raw")
+    out = tmp_path / "out"
+    finished(alibaba(raw, tmp_path / "whole"))
+    (out / ".work" / "behaviours").mkdir(parents=True)
+    finished(alibaba(raw, out, *SPARK))
+    same(tmp_path / "whole", out)
+    finished(alibaba(raw, out))  # it is found done
+
+
+def test_an_address_without_a_cluster_ends_in_an_error(tmp_path: Path) -> None:
+    raw = skewed().write(tmp_path / "raw")
+    master = ("--engine", "spark", "--master", "nonsense")
+    refused(alibaba(raw, tmp_path / "out", *master), 5, "Spark gave up")
+
+
+@pytest.mark.spark_free
+def test_nothing_of_spark_is_imported_unasked(tmp_path: Path) -> None:
+    raw = skewed().write(tmp_path / "raw")
+    program = (
+        "import sys; from pipeline.cli import main;"
+        f"main(['alibaba', '--raw', {str(raw)!r}, '--out', {str(tmp_path / 'out')!r}]);"
+        "assert not {'pyspark', 'py4j'} & set(sys.modules)"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    assert (tmp_path / "out" / "manifest.json").exists()
+
+
+@pytest.mark.spark_free
+def test_options_of_spark_are_not_for_the_local_engine(tmp_path: Path) -> None:
+    for option in (("--master", "local[2]"), ("--spark-conf", "a=b")):
+        refused(tinprep("amazon", "--raw", tmp_path, *option), 2, option[0], "--engine spark")
