@@ -6,7 +6,7 @@ LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: help setup test test-lowest check train bench docs docs-check fuzz coverage audit clean
+.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -29,6 +29,11 @@ test-lowest: ## the golden data sets, with the oldest libraries that pyproject.t
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
 	$(LOWEST)/bin/python -m pytest tests/test_golden.py
 
+cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
+	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
+
 check: $(READY) ## lint, types, import layers, SQL
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -50,7 +55,12 @@ docs: $(READY) ## measure docs/results.md anew, on the demo data: long
 	$(BIN)/tinprep reproduce all --setting small --out docs
 	$(BIN)/tinprep results docs --readme README.md
 
-docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
+docs-cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
+	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
+
+check: $(READY) ## fail where docs/results.md or the README's part of it is stale
 	$(BIN)/tinprep results docs --readme README.md --check
 
 fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target

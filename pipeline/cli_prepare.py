@@ -143,13 +143,14 @@ def amazon(
     """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
     with told_errors():
         from pipeline.config import AmazonConfig
+        from pipeline.remote import located
 
         if demo:
             raw, out = _demo("amazon", raw, out)
             make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         config = AmazonConfig(
-            out=out or Path("data/amazon"),
-            raw=raw,
+            out=located(out or Path("data/amazon")),
+            raw=raw and located(raw),
             category=category,
             bins=bins,
             max_len=max_len,
@@ -239,6 +240,7 @@ def alibaba(
     """Taobao's ad log to shards: impressions, what came before each, sessions, ads, profiles."""
     with told_errors():
         from pipeline.config import AlibabaConfig
+        from pipeline.remote import located
 
         if split_by_day and split_at is not None:
             raise UsageError(
@@ -250,8 +252,8 @@ def alibaba(
             raw, out = _demo("alibaba", raw, out)
             make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         config = AlibabaConfig(
-            out=out or Path("data/alibaba"),
-            raw=raw,
+            out=located(out or Path("data/alibaba")),
+            raw=raw and located(raw),
             bins=bins,
             max_len=max_len,
             layout=layout,

@@ -17,6 +17,8 @@ from pipeline.config import AlibabaConfig, AmazonConfig, Config
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import Local
 from pipeline.identity import identifying
+from pipeline.publish import publish
+from pipeline.remote import RemotePath
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
 from schemas.errors import UsageError
@@ -37,7 +39,13 @@ def prepare(
         InputError: a raw file is missing or damaged, or too many of its lines are refused.
         EnvironmentFault: network, disk, or another run at work in `out`.
     """
-    run = Run(config, told)
+    if isinstance(config.out, RemotePath):
+        return publish(config, config.out, lambda local, to: _prepare(Run(local, told, remote=to)))
+    return _prepare(Run(config, told))
+
+
+def _prepare(run: Run) -> manifest.Manifest:
+    config = run.config
     check_out(config.out)
     source = _source(config)
     with run.step("fetch") as rows:

@@ -27,7 +27,7 @@ from pipeline.partition_impressions import (
 from pipeline.rows import Stored
 from pipeline.sources import alibaba
 from pipeline.sources.synthetic_folder import MARKER
-from pipeline.workspace import Run, check_space, write_rejected
+from pipeline.workspace import Run, write_rejected
 from schemas import manifest
 from schemas.shards import shard_schema
 
@@ -70,7 +70,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     since = alibaba.since(config, seen.first)
     users = fit_users(run)
     behaviours = partition_behaviours(run, config, users, sample, since)
-    check_space(config.out, ordered_bytes(behaviours["kept"]) + output_bytes(config, seen.kept))
+    run.check_space(ordered_bytes(behaviours["kept"]) + output_bytes(config, seen.kept))
     words = fit_vocabulary(run, config, parsed, users)
     ads, profiles = encode_ads(run, words, parsed)
     days = alibaba.days(config, seen.first, seen.last)

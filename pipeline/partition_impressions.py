@@ -26,7 +26,7 @@ from pipeline.sources.alibaba_parse import (
     read_profiles,
 )
 from pipeline.sources.parsed import REJECTED
-from pipeline.workspace import Run, check_rejected, check_space
+from pipeline.workspace import Run, check_rejected
 from schemas import tables
 from schemas.errors import InputError
 
@@ -133,7 +133,7 @@ def partition_impressions(
         share = memory.bucket_bytes(config.memory, fixed, config.workers)
         least = max(8 if working > 100_000_000 else 2, run.engine.least_buckets)
         run.count = config.buckets or min(4096, max(least, -int(-working // share)))
-        check_space(config.out, spilled_bytes(estimate_lines(behaviours)))
+        run.check_space(spilled_bytes(estimate_lines(behaviours)))
         deal = partial(_deal, run.count, run.engine.threads, ads.unique(), sample)
         dealt = list(run.deal("partition impressions", path, deal, [IMPRESSIONS]))
         read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)

@@ -20,7 +20,7 @@ from pipeline.engines.local import FOR_EVER
 from pipeline.lines import Part, estimate_lines
 from pipeline.sources import amazon
 from pipeline.sources.parsed import REJECTED
-from pipeline.workspace import Run, check_rejected, check_space
+from pipeline.workspace import Run, check_rejected
 from schemas import tables
 from schemas.errors import InputError
 
@@ -88,7 +88,7 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
     def parse() -> list[int]:
         tables.warm_up()
         about = estimate_lines(path)
-        check_space(config.out, estimate(config, about).bytes)
+        run.check_space(estimate(config, about).bytes)
         share = memory.bucket_bytes(config.memory, fixed_bytes(config, path), config.workers)
         least = max(8 if about > 100_000 else 2, run.engine.least_buckets)
         wanted = -int(-about * _WORKING_BYTES_A_LINE // share)

@@ -15,9 +15,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline import intervals, shards
+from pipeline.remote import RemotePath
 from pipeline.rows import Stored
 from pipeline.workspace import Run
 from schemas import manifest, tables
+from schemas.errors import EnvironmentFault
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
 Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
@@ -76,9 +78,19 @@ def write_shards(
     """
     done = run.work / "done" if run.engine.resumes else None
     # Not the schema itself: pickled, it forgets that elements of lists are never null.
-    write = partial(_write, run.config.out, done, schema.serialize().to_pybytes(), make)
+    out = run.config.out
+    write = partial(_write, out, run.remote, done, schema.serialize().to_pybytes(), make)
     with run.step("transform") as rows:
         results = run.each("transform", write, needs)
+        written = [out / shard["path"] for result in results for shard in result["shards"]]
+        if run.remote is None and (absent := [path for path in written if not path.exists()]):
+            raise EnvironmentFault(
+                "Shards were written where this machine cannot see them.",
+                where=absent[0],
+                expected="a folder that all machines of the cluster share",
+                got=f"{len(absent):,} of {len(written):,} shards are not there",
+                do="give --out on a shared folder, or an address such as s3://bucket/folder",
+            )
         rows[0] = rows_in
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
@@ -86,24 +98,29 @@ def write_shards(
 
 def _write(
     out: Path,
+    remote: RemotePath | None,
     done: Path | None,
     columns: bytes,
     make: Callable[[Path, int, pa.Schema], Made],
     folder: Path,
     bucket: int,
 ) -> dict[str, Any]:
-    """Write a bucket's shards below `out`, and to `done`, if any, what came of it."""
+    """Write a bucket's shards below `out` or `remote`, and to `done`, if any, what came of it."""
     marker = done and done / f"{bucket:05d}.json"
     if marker and marker.exists():
         found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
         return found
     schema = pa.ipc.read_schema(pa.py_buffer(columns))
     blocks, summary = make(folder, bucket, schema)
+    to = out if remote is None else folder / "out"
     written = [
-        asdict(shards.write_shard(out / name / f"part-{bucket:05d}.parquet", schema, rows, out))
+        shards.write_shard(to / name / f"part-{bucket:05d}.parquet", schema, rows, to)
         for name, rows in blocks.items()
     ]
-    result = {"shards": written, **summary}
+    if remote is not None:
+        for shard in written:
+            (remote / shard.path).put(to / shard.path)
+    result = {"shards": [asdict(shard) for shard in written], **summary}
     if marker:
         shards.write_json(marker, result)
     return result
@@ -144,7 +161,7 @@ def finish(
         dataset=content.dataset,
         synthetic=content.synthetic,
         version=version("tinprep"),
-        config={**config.resolved(), "key": key},
+        config={**config.resolved(), "out": str(run.remote or config.out), "key": key},
         inputs=inputs,
         rows=rows,
         fields=list(content.fields),

@@ -27,6 +27,7 @@ from pipeline.config import Config
 from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity
 from pipeline.lines import estimate_lines
+from pipeline.remote import RemotePath
 from pipeline.tally import Tally
 from schemas import manifest
 from schemas import tables as contracts
@@ -36,7 +37,7 @@ WORK = ".work"
 LOCK = ".lock"
 _KEY = "key.json"
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
-_OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
+OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
 
 Told = Callable[[str, int, int | None], None]
 Result = TypeVar("Result")
@@ -54,6 +55,7 @@ class Run:
         engine: where the buckets are worked on.
         steps: what each finished step took.
         count: how many buckets.
+        remote: where the data set goes from `config.out`, its shards at once; None where it stays.
     """
 
     config: Config
@@ -63,6 +65,7 @@ class Run:
     engine: Engine = field(init=False)
     steps: list[manifest.Step] = field(default_factory=list)
     count: int = 1
+    remote: RemotePath | None = None
 
     @property
     def work(self) -> Path:
@@ -90,6 +93,25 @@ class Run:
         self.steps.append(
             manifest.Step(name, round(time.perf_counter() - begun, 3), rows[0], rows[1], peak_mb())
         )
+
+    def check_space(self, needed: int) -> None:
+        """Refuse to begin what the disk cannot hold.
+
+        Args:
+            needed: bytes in `config.out`, unless the data set goes elsewhere.
+
+        Raises:
+            EnvironmentFault: there is less free space.
+        """
+        free = shutil.disk_usage(self.config.out).free
+        if self.remote is None and free < needed:
+            raise EnvironmentFault(
+                "There is too little free space on the disk.",
+                where=self.config.out,
+                expected=f"about {needed / 1e9:,.1f} GB",
+                got=f"{free / 1e9:,.1f} GB free",
+                do="free some, give --out on another disk, or --layout ragged, which is smaller",
+            )
 
     def deal(
         self, name: str, path: Path, work: Deal[Result], kinds: Sequence[str]
@@ -150,8 +172,17 @@ def check_out(out: Path) -> None:
     if out.exists() and not out.is_dir():
         raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
     there = [path.name for path in out.iterdir()] if out.exists() else []
+    check_names(out, there)
+
+
+def check_names(out: Path, there: list[str]) -> None:
+    """Refuse a folder where what is `there` is not ours.
+
+    Raises:
+        UsageError: it holds something else.
+    """
     # A run that was killed may have left a file that it had not finished.
-    strange = sorted(n for n in there if n.removeprefix(shards.TEMPORARY) not in _OURS)
+    strange = sorted(n for n in there if n.removeprefix(shards.TEMPORARY) not in OURS)
     if strange:
         raise UsageError(
             "The output folder holds something else.",
@@ -192,32 +223,11 @@ def clear(out: Path) -> None:
     (out / WORK / _KEY).unlink(missing_ok=True)
     (out / manifest.NAME).unlink(missing_ok=True)
     unfinished = out.glob(f"{shards.TEMPORARY}*")
-    for path in [*(out / name for name in sorted(_OURS - {LOCK})), *unfinished]:
+    for path in [*(out / name for name in sorted(OURS - {LOCK})), *unfinished]:
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def check_space(out: Path, needed: int) -> None:
-    """Refuse to begin what the disk cannot hold.
-
-    Args:
-        out: a folder on the disk.
-        needed: bytes.
-
-    Raises:
-        EnvironmentFault: there is less free space.
-    """
-    free = shutil.disk_usage(out).free
-    if free < needed:
-        raise EnvironmentFault(
-            "There is too little free space on the disk.",
-            where=out,
-            expected=f"about {needed / 1e9:,.1f} GB",
-            got=f"{free / 1e9:,.1f} GB free",
-            do="free some, give --out on another disk, or --layout ragged, which is smaller",
-        )
 
 
 def check_rejected(path: Path, refused: pl.DataFrame, lines: int, limit: float) -> None:

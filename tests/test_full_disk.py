@@ -55,7 +55,7 @@ def test_the_disk_fills_in_the_middle(
     with monkeypatch.context() as patch:
         patch.setattr(workspace.Run, "step", filling)
         # What is asked first, whether there is room, was true when it was asked.
-        patch.setattr("pipeline.partition_reviews.check_space", lambda out, needed: None)
+        patch.setattr("pipeline.workspace.Run.check_space", lambda run, needed: None)
         ended = amazon(beauty, out)
     assert ended.code == 5, ended.said
     assert "disk is full" in ended.said

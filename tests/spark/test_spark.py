@@ -35,7 +35,7 @@ def real(name: str) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("flags", [(), ("--parity",), ("--ties", "hash", "--layout", "ragged")])
+@pytest.mark.parametrize("flags", [("--ties", "hash"), ("--parity",)])
 def test_beauty(tmp_path: Path, flags: tuple[str, ...]) -> None:
     raw = real("amazon_beauty")
     finished(amazon(raw, tmp_path / "local", *flags))
