@@ -49,7 +49,7 @@ def _prepare(run: Run) -> manifest.Manifest:
     check_out(config.out)
     source = _source(config)
     with run.step("fetch") as rows:
-        run.paths = source.obtain(config)
+        run.paths = source.obtain(replace(config, out=run.remote or config.out))
         rows[:] = len(run.paths), len(run.paths)
     fixed = source.fixed_bytes(config, run.paths)
     memory.check(config.memory, fixed)
