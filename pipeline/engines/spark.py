@@ -10,6 +10,7 @@ What a function returns travels as one more such row, in the partition behind th
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import re
@@ -52,6 +53,8 @@ _SETTINGS = {
     "spark.sql.execution.arrow.useLargeVarTypes": "true",
     "spark.driver.maxResultSize": "0",
     "spark.ui.showConsoleProgress": "false",
+    # What goes wrong is said by us, once, not by Java for each try of each task.
+    "spark.log.level": "FATAL",
     # One task has one core: a second pool of threads would only be in the way of the next task.
     "spark.executorEnv.POLARS_MAX_THREADS": "1",
     "spark.executorEnv.OMP_NUM_THREADS": "1",
@@ -100,9 +103,10 @@ def session(master: str | None, settings: Mapping[str, str]) -> Iterator[SparkSe
     builder = builder.master(master) if master else builder
     for name, value in {**_SETTINGS, **settings}.items():
         builder = builder.config(name, value)
+    # It logs a Ctrl-C as an error, with all that led to it.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     with _told():
         spark = builder.getOrCreate()
-    spark.sparkContext.setLogLevel("FATAL")
     try:
         yield spark
     finally:
