@@ -14,6 +14,7 @@ import logging
 import os
 import pickle
 import re
+import signal
 import sys
 import tempfile
 import threading
@@ -105,12 +106,41 @@ def session(master: str | None, settings: Mapping[str, str]) -> Iterator[SparkSe
         builder = builder.config(name, value)
     # It logs a Ctrl-C as an error, with all that led to it.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    with _told():
+    with _told(), _started():
         spark = builder.getOrCreate()
     try:
         yield spark
     finally:
         spark.stop()
+
+
+@contextmanager
+def _started() -> Iterator[None]:
+    """Hold a Ctrl-C or SIGTERM back while Java starts: half started, it would stay behind."""
+    from pyspark import SparkContext
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    held: list[int] = []
+
+    def hold(number: int, _: object) -> None:
+        held.append(number)
+
+    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    except KeyboardInterrupt:  # of the handler that Spark has set meanwhile
+        held.append(signal.SIGINT)
+    finally:
+        for number, handler in before.items():
+            if signal.getsignal(number) is hold:
+                signal.signal(number, handler)
+    if held:
+        if SparkContext._gateway is not None:
+            SparkContext._gateway.proc.kill()
+            SparkContext._gateway = SparkContext._jvm = None
+        raise KeyboardInterrupt
 
 
 @contextmanager
