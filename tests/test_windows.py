@@ -174,7 +174,9 @@ def test_splits_meet_at_midnight_in_the_time_zone() -> None:
     days = alibaba.days(config, first, last)
     assert days == Days(at("2017-05-12T00:00:00+08:00"), at("2017-05-13T00:00:00+08:00"))
     seen = [days.valid - 1, days.valid, days.test - 1, days.test]
-    assert days.split(np.array(seen)).tolist() == [0, 1, 1, 2]
+    splits = days.split(np.array(seen))
+    assert splits.tolist() == [0, 1, 1, 2]
+    assert splits.dtype == np.int8
     # DSIN's fixed bound, 2017-05-03 02:00 UTC, is on the day that the default begins with.
     assert alibaba.since(config, first) == at("2017-05-03T00:00:00+08:00")
     assert alibaba.since(config, first) <= 1_493_769_600 < alibaba.since(config, first) + 86_400
