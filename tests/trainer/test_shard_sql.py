@@ -15,9 +15,6 @@ from trainer.shard_sql import query
 
 # A product of so many rows that nobody waits for its end.
 ENDLESS = (
-    "(SELECT count(*) FROM range(9999999) a, range(9999999) b "
-    "WHERE a.range % 7 > b.range % 9)"
-)
     "(SELECT count(*) FROM range(9999999) a, range(9999999) b WHERE a.range % 7 > b.range % 9)"
 )
 
