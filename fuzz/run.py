@@ -16,7 +16,10 @@ from pathlib import Path
 from fuzz.target import Target
 from fuzz.targets import MODULES, target
 
-_INSTRUMENTED = ["pipeline.sources", "pipeline.lines", "schemas", "trainer.arrow", "trainer.pieces"]
+_INSTRUMENTED = [
+    *("pipeline.sources", "pipeline.lines", "pipeline.inspection", "schemas"),
+    *("trainer.arrow", "trainer.pieces"),
+]
 # Inputs of lines that are read at once: files and threads cost more than a line.
 _TOGETHER = 200
 

@@ -134,7 +134,7 @@ def cells(offsets: Int64s, row: Int64s, max_len: int) -> Int64s:
 
 
 def pad(values: npt.NDArray[Any], places: Int64s, rows: int, max_len: int) -> npt.NDArray[Any]:
-    """(rows, max_len, ...) of flat `values` at `places`, from `cells`, and 0 elsewhere."""
-    padded = np.zeros((rows * max_len, *values.shape[1:]), values.dtype)
+    """(rows, max_len) of flat `values` at `places`, from `cells`, and 0 elsewhere."""
+    padded = np.zeros(rows * max_len, values.dtype)
     padded[places] = values
-    return padded.reshape(rows, max_len, *values.shape[1:])
+    return padded.reshape(rows, max_len)

@@ -107,20 +107,21 @@ def _lengths(made: Manifest) -> Table:
 
 
 def _decoded(made: Manifest, out: Path, count: int) -> list[Table]:
-    words = {name: _words(out, name) for name in ("user", *made.fields)}
     zone = _zone(made, out)
-    return [
-        _decoded_row(split, row, made.fields, words, zone)
+    shown = [
+        (split, row)
         for split in made.rows
         if count and (paths := made.shard_paths(out, split))
         for row in _first_rows(paths[0], made.fields, count)
     ]
+    # Vocabularies may be far larger than the rows shown: read only if there is one.
+    words = {name: _words(out, name) for name in ("user", *made.fields)} if shown else {}
+    return [_decoded_row(split, row, made.fields, words, zone) for split, row in shown]
 
 
-def _words(out: Path, name: str) -> dict[int, Any]:
-    """The values of a field by their ids."""
-    table = vocabulary.read(out / "vocabulary" / f"{name}.parquet").to_pydict()
-    return dict(zip(table["id"], table["value"], strict=True))
+def _words(out: Path, name: str) -> pa.ChunkedArray:
+    """The values of a field in the order of their ids, the first of which is `FIRST_ID`."""
+    return vocabulary.read(out / "vocabulary" / f"{name}.parquet")["value"]
 
 
 def _zone(made: Manifest, out: Path) -> ZoneInfo:
@@ -148,8 +149,10 @@ def _first_rows(path: Path, fields: list[str], count: int) -> list[dict[str, Any
     shown += [f"target_{name}" for name in fields]
     try:
         with pq.ParquetFile(path) as file:
-            lacking = sorted({*shown} - {*file.schema_arrow.names})
             first = next(file.iter_batches(batch_size=count, columns=shown), None)
+            # What was read may have fewer columns than a damaged file's schema names.
+            there = file.schema_arrow.names if first is None else first.schema.names
+            lacking = sorted({*shown} - {*there})
         rows = [] if first is None else first.slice(0, count).to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
@@ -187,14 +190,16 @@ def _decoded_row(
     split: str,
     row: dict[str, Any],
     fields: list[str],
-    words: dict[str, dict[int, Any]],
+    words: dict[str, pa.ChunkedArray],
     zone: ZoneInfo,
 ) -> Table:
     """A row in plain words: the target, then its newest behaviours."""
 
     def word(name: str, id_: int) -> str:
-        named = {PADDING_ID: "(padding)", UNKNOWN_ID: "(unknown)"}
-        return named.get(id_) or str(words[name].get(id_, f"(no {name}: {id_})"))
+        if id_ in (PADDING_ID, UNKNOWN_ID):
+            return "(padding)" if id_ == PADDING_ID else "(unknown)"
+        known = FIRST_ID <= id_ < FIRST_ID + len(words[name])
+        return str(words[name][id_ - FIRST_ID].as_py()) if known else f"(no {name}: {id_})"
 
     def moment(seconds: int) -> str:
         try:

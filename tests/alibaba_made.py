@@ -19,7 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.manifest import load
-from tests.alibaba_oracle import ABSENT_AD, FILES, PROFILE, Expected
+from tests.alibaba_oracle import ABSENT_AD, Expected
+from tests.alibaba_raw import FILES, PROFILE
 from tests.conftest import Ended, tinprep
 from tests.oracle import SPLITS
 

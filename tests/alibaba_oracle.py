@@ -9,11 +9,9 @@ was written and compares.
 
 from __future__ import annotations
 
-import csv
-import gzip
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -22,14 +20,10 @@ from zoneinfo import ZoneInfo
 
 import numpy as np
 
+from tests.alibaba_raw import PROFILE, first_of_each, needed, number, raw_rows
 from tests.oracle import FIRST, SPLITS, UNKNOWN, interval_bin, quantile_edges, sessions
 
-PROFILE = (
-    *("cms_segid", "cms_group_id", "final_gender_code", "age_level"),
-    *("pvalue_level", "shopping_level", "occupation", "new_user_class_level"),
-)
 HISTORY = ("category", "brand", "position", "interval_bin", "time", "session")
-FILES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")
 ABSENT_AD = "ad is not in ad_feature"
 # GAUC needs to know whose an impression is, so a user of few impressions stays himself.
 NEVER_RARE = ("user",)
@@ -76,40 +70,6 @@ class Expected:
         """Rows of each split."""
         counted = Counter(row["split"] for row in self.rows.values())
         return {name: counted[name] for name in SPLITS}
-
-
-def raw_rows(folder: Path, name: str) -> Iterator[dict[str, str | None]]:
-    """The rows of a raw file, plain or gzipped; None is a missing value."""
-    path = folder / name
-    with path.open() if path.exists() else gzip.open(f"{path}.gz", "rt") as file:
-        lines = csv.reader(file)
-        header = [column.strip() for column in next(lines)]
-        for line in lines:
-            values = [None if value in ("", "NULL") else value for value in line]
-            yield dict(zip(header, values, strict=True))
-
-
-def number(value: str | None) -> int | None:
-    """A whole number, or nothing."""
-    return None if value is None else int(value)
-
-
-def needed(value: str | None) -> int:
-    """A whole number that must be there."""
-    assert value is not None
-    return int(value)
-
-
-def first_of_each(rows: Iterable[dict[str, Any]], key: str) -> tuple[dict[int, Any], int]:
-    """The first row of each key, in the file's order, and how many rows repeat one."""
-    kept: dict[int, Any] = {}
-    repeats = 0
-    for row in rows:
-        if int(row[key]) in kept:
-            repeats += 1
-        else:
-            kept[int(row[key])] = row
-    return kept, repeats
 
 
 def numbered(counted: Counter[Any], min_count: int) -> dict[Any, int]:

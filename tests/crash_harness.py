@@ -24,49 +24,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).parent.parent
+from tests.crash_command import ROOT, STORIES, Command, beauty, kuairand
+
 TICKS = os.sysconf("SC_CLK_TCK")
 PATIENCE_S = 300
 FINISHED = "finished before"
-STORIES: dict[str, tuple[str, ...]] = {"new": (), "rerun": (), "replace": ("--force",)}
-
-# Runs the command, and kills it right before its n-th change of a file or folder below --out;
-# without n, tells at the end how many there were. Only Python's own calls are seen.
-CHANGES = """
-import os, signal, sys
-at, out, seen = int(sys.argv.pop(1)), sys.argv[sys.argv.index("--out") + 1], 0
-def watch(event, args):
-    global seen
-    if event == "open":
-        if not isinstance(args[2], int) or not args[2] & (os.O_WRONLY | os.O_RDWR):
-            return
-    elif event not in ("os.rename", "os.remove", "os.rmdir", "os.mkdir"):
-        return
-    folder_fd = event in ("os.remove", "os.rmdir") and args[-1] != -1
-    if folder_fd or str(args[0]).startswith(out):
-        seen += 1
-        if seen == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-sys.addaudithook(watch)
-from pipeline.cli import main
-code = main()
-if not at:
-    print("changes", seen)
-sys.exit(code)
-"""
-
-
-@dataclass(frozen=True)
-class Command:
-    """A preparation to be killed: what it is called, and its arguments but for `--out`."""
-
-    name: str
-    arguments: tuple[str, ...]
-
-    def line(self, out: Path, *more: str, changes: int | None = None) -> list[str]:
-        """The command line; killed before a change of a file where `changes` is its number."""
-        begin = ["-m", "pipeline.cli"] if changes is None else ["-c", CHANGES, str(changes)]
-        return [sys.executable, *begin, *self.arguments, "--out", str(out), *more]
 
 
 @dataclass(frozen=True)
@@ -92,17 +54,6 @@ class Kill:
     moment: str
     step: str
     fault: str
-
-
-def beauty(folder: Path) -> Command:
-    """`tinprep amazon` on the real Beauty files."""
-    told = ("amazon", "--category", "Beauty", "--raw", str(folder), "--buckets", "5")
-    return Command("Beauty", told)
-
-
-def kuairand(folder: Path) -> Command:
-    """`tinprep alibaba` on the real KuaiRand files."""
-    return Command("KuaiRand", ("alibaba", "--raw", str(folder), "--buckets", "5"))
 
 
 def content(out: Path) -> dict[str, Any]:

@@ -4,8 +4,8 @@ It knows the specification and nothing of the pipeline: plain loops over plain l
 a time, every history rebuilt from the whole list of reviews' order. Nothing here draws a random
 number: negatives are checked by what must hold of them.
 
-`oracle` says what the positives must be, `read_shards` reads what was written (both layouts),
-`check_positives` and `check_negatives` compare the two.
+`oracle` says what the positives must be; `amazon_made.py` reads what was written (both layouts)
+and compares the two.
 """
 
 from __future__ import annotations
@@ -14,12 +14,9 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 PADDING, UNKNOWN, FIRST = 0, 1, 2
 SPLITS = ("train", "valid", "test")
@@ -226,92 +223,3 @@ def oracle(
             for user, behaviours in by_user.items()
         },
     )
-
-
-def read_shards(out: Path) -> list[dict[str, Any]]:
-    """Every row of every shard below `out`, as dicts with `split`, histories without padding.
-
-    Raises:
-        AssertionError: padding is not 0, or a list is not as long as its layout says.
-    """
-    rows: list[dict[str, Any]] = []
-    for split in SPLITS:
-        for path in sorted((out / split).glob("part-*.parquet")):
-            table = pq.read_table(path, partitioning=None)
-            width = {
-                column.name: column.type.list_size
-                for column in table.schema
-                if pa.types.is_fixed_size_list(column.type)
-            }
-            rows.extend({"split": split, **_unpadded(r, width, path)} for r in table.to_pylist())
-    return rows
-
-
-def _unpadded(row: dict[str, Any], width: dict[str, int], path: Path) -> dict[str, Any]:
-    """The row with its history lists cut to `history_length`, what is cut checked to be 0."""
-    length = row["history_length"]
-    trimmed = dict(row)
-    for name in (f"history_{sequence}" for sequence in SEQUENCES):
-        whole, where = row[name], f"{path.name} row {row['row']} {name}"
-        assert len(whole) == width.get(name, length), f"{where}: {len(whole)} entries"
-        assert not any(whole[length:]), f"{where}: padding is not 0: {whole[length:]}"
-        trimmed[name] = whole[:length]
-    return trimmed
-
-
-def positives(shard_rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The rows with label 1, in the raw file's order."""
-    return sorted((r for r in shard_rows if r["label"] == 1), key=lambda r: r["row"])
-
-
-def check_positives(shard_rows: Iterable[dict[str, Any]], expected: Expected) -> None:
-    """Assert that the positives are exactly the expected rows, in every column."""
-    got = positives(shard_rows)
-    assert [r["row"] for r in got] == [r.row for r in expected.rows], "the targets differ"
-    columns = [
-        *("split", "user", "target_item", "target_category", "target_time", "label"),
-        "history_length",
-        *(f"history_{name}" for name in SEQUENCES),
-    ]
-    for ours, theirs in zip(got, expected.rows, strict=True):
-        for name in columns:
-            want = getattr(theirs, name)
-            assert ours[name] == want, f"row {theirs.row} {name}: {ours[name]} is not {want}"
-
-
-def check_negatives(
-    shard_rows: Iterable[dict[str, Any]],
-    expected: Expected,
-    *,
-    per_positive: int = 1,
-    exhausted: int = 0,
-) -> None:
-    """Assert what must hold of every negative, whatever the draw.
-
-    Each is a reviewed item that its user never touched, before or after; it carries its own
-    category, and its positive's split, user, time and history; each positive has `per_positive` of
-    them, or `exhausted` where its user has touched every item.
-    """
-    rows = list(shard_rows)
-    of_row = {r["row"]: r for r in positives(rows)}
-    drawn: Counter[int] = Counter()
-    shared = [
-        *("split", "user", "target_time", "history_length"),
-        *(f"history_{name}" for name in SEQUENCES),
-    ]
-    for negative in rows:
-        if negative["label"] == 1:
-            continue
-        where, item = f"negative of row {negative['row']}", negative["target_item"]
-        assert negative["label"] == 0, f"{where}: label {negative['label']}"
-        assert negative["row"] in of_row, f"{where}: it has no positive"
-        assert item in expected.item_category, f"{where}: no item has the id {item}"
-        assert item not in expected.touched[negative["user"]], f"{where}: the user touched {item}"
-        assert negative["target_category"] == expected.item_category[item], f"{where}: category"
-        for name in shared:
-            assert negative[name] == of_row[negative["row"]][name], f"{where}: {name}"
-        drawn[negative["row"]] += 1
-    for row, positive in of_row.items():
-        everything = len(expected.touched[positive["user"]]) == len(expected.item_category)
-        want = exhausted if everything else per_positive
-        assert drawn[row] == want, f"row {row}: {drawn[row]} negatives, not {want}"

@@ -19,7 +19,8 @@ import pytest
 from schemas.manifest import SPLITS, Manifest, load
 from schemas.shards import shard_schema
 from tests.alibaba_made import agree, alibaba, check_rows, read_made
-from tests.alibaba_oracle import FILES, PROFILE, Expected, oracle
+from tests.alibaba_oracle import Expected, oracle
+from tests.alibaba_raw import FILES, PROFILE
 from tests.conftest import finished
 
 DAY = 86_400

@@ -9,7 +9,7 @@ import pytest
 
 from schemas.manifest import NAME, load
 from tests.alibaba_made import RawLog, alibaba, read_made, write_csv
-from tests.alibaba_oracle import FILES
+from tests.alibaba_raw import FILES
 from tests.conftest import finished, refused
 
 DAY = 86_400

@@ -16,7 +16,8 @@ import pytest
 
 from schemas.shards import shard_schema
 from tests.alibaba_made import RawLog, check_rows, read_made
-from tests.alibaba_oracle import ABSENT_AD, PROFILE, Expected, oracle
+from tests.alibaba_oracle import ABSENT_AD, Expected, oracle
+from tests.alibaba_raw import PROFILE
 from tests.conftest import SHARED
 from tests.oracle import SPLITS
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from schemas.manifest import load
 from tests.alibaba_made import RawLog, agree, alibaba, read_made
-from tests.alibaba_oracle import ABSENT_AD, PROFILE, oracle
+from tests.alibaba_oracle import ABSENT_AD, oracle
+from tests.alibaba_raw import PROFILE
 from tests.conftest import finished
 
 DAY = 86_400

@@ -2,64 +2,34 @@
 
 from __future__ import annotations
 
-import ast
-import gzip
-import hashlib
 import tempfile
-from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.sources.synthetic import synthesize_amazon
 from pipeline.sources.synthetic_recipe import AmazonRecipe
-from schemas.manifest import SPLITS, Manifest, load
-from schemas.shards import shard_schema
-from tests.conftest import amazon, finished, meta_file, reviews_file, write_raw
-from tests.oracle import (
-    Expected,
-    Review,
-    check_negatives,
-    check_positives,
-    interval_bin,
-    oracle,
-    quantile_edges,
+from schemas.manifest import Manifest, load
+from tests.amazon_made import (
+    TOUCHED,
+    agree,
+    check_parity,
+    held,
     read_shards,
+    shards,
 )
-from tests.released import SHIFT, as_released, read_meta, read_reviews, released
+from tests.conftest import amazon, finished, meta_file, reviews_file, write_raw
+from tests.oracle import Review, oracle, quantile_edges
+from tests.released import read_meta, read_reviews
 
-FIELDS = ("item", "category")
 DAY = 86_400
-TOUCHED = "touched every item"
 Values = npt.NDArray[np.int64]
-
-
-def shards(out: Path) -> pl.DataFrame:
-    """All rows in a fixed order, with their split."""
-    manifest = load(out)
-    frames = [
-        pl.read_parquet(path).with_columns(split=pl.lit(split))
-        for split in SPLITS
-        for path in manifest.shard_paths(out, split)
-    ]
-    return pl.concat(frames).sort("row", "label", "target_item")
-
-
-def vocabulary(out: Path, name: str) -> pl.DataFrame:
-    return pl.read_parquet(out / "vocabulary" / f"{name}.parquet")
-
-
-def digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 # ---- Beauty, as it is
@@ -73,104 +43,6 @@ def manifest(beauty_out: Path) -> Manifest:
 @pytest.fixture(scope="module")
 def rows(beauty_out: Path) -> pl.DataFrame:
     return shards(beauty_out)
-
-
-@pytest.fixture(scope="module")
-def raw(beauty: Path) -> pl.DataFrame:
-    """The raw reviews with their 0-based line."""
-    lines = read_reviews(reviews_file(beauty))
-    return pl.DataFrame(lines, ["user", "item", "time"], orient="row").with_row_index("row")
-
-
-def test_beauty_has_its_known_counts(manifest: Manifest, rows: pl.DataFrame) -> None:
-    assert manifest.rows == {"train": 262_826, "valid": 44_726, "test": 44_726}
-    assert manifest.vocabulary == {"user": 22_363 + 2, "item": 12_101 + 2, "category": 195 + 2}
-    assert (manifest.dataset, manifest.layout) == ("amazon-Beauty", "padded")
-    assert not manifest.synthetic
-    assert manifest.max_len == 50
-    assert not any(manifest.rejected.values())
-    counted = dict(rows.group_by("split").len().iter_rows())
-    assert counted == manifest.rows
-    assert rows.group_by("label").len().sort("label").rows() == [(0, 176_139), (1, 176_139)]
-
-
-def test_shards_are_as_the_schema_and_the_manifest_say(
-    beauty: Path, beauty_out: Path, manifest: Manifest
-) -> None:
-    expected = shard_schema(FIELDS, "padded", 50)
-    assert manifest.shards
-    for shard in manifest.shards:
-        path = beauty_out / shard.path
-        file = pq.ParquetFile(path)
-        assert file.schema_arrow.remove_metadata().equals(expected), shard.path
-        assert pa.types.is_fixed_size_list(file.schema_arrow.field("history_item").type)
-        assert file.metadata.num_rows == shard.rows
-        assert digest(path) == shard.sha256
-    listed = {shard.path for shard in manifest.shards}
-    there = {str(p.relative_to(beauty_out)) for s in SPLITS for p in (beauty_out / s).iterdir()}
-    assert there == {path for path in listed if path.split("/")[0] in SPLITS}
-    read = {file.file: (file.bytes, file.sha256) for file in manifest.inputs}
-    for path in (reviews_file(beauty), meta_file(beauty)):
-        assert read[path.name] == (path.stat().st_size, digest(path))
-
-
-def test_vocabularies_lead_back_to_the_raw_values(
-    beauty: Path, beauty_out: Path, rows: pl.DataFrame, raw: pl.DataFrame
-) -> None:
-    for name in ("user", "item"):
-        words = vocabulary(beauty_out, name)
-        counted = raw.group_by(name).len().sort(name)
-        assert words.sort("id")["id"].to_list() == list(range(2, counted.height + 2))
-        assert words.sort("id")["value"].to_list() == counted[name].to_list()
-        assert words.sort("id")["count"].to_list() == counted["len"].to_list()
-
-    users, items = (vocabulary(beauty_out, name) for name in ("user", "item"))
-    decoded = (
-        rows.filter(pl.col("label") == 1)
-        .join(users.select(user="id", user_value="value"), on="user")
-        .join(items.select(target_item="id", item_value="value"), on="target_item")
-        .select(pl.col("row").cast(pl.UInt32), "user_value", "item_value", "target_time")
-        .join(raw, on="row")
-    )
-    assert decoded.height == 176_139
-    assert (decoded["user_value"] == decoded["user"]).all()
-    assert (decoded["item_value"] == decoded["item"]).all()
-    assert (decoded["target_time"] == decoded["time"]).all()
-
-    categories = dict(vocabulary(beauty_out, "category").select("id", "value").iter_rows())
-    item_ids = dict(items.select("value", "id").iter_rows())
-    of_item = dict(pl.read_parquet(beauty_out / "items.parquet").select("item", "category").rows())
-    meta = dict(read_meta(meta_file(beauty)))
-    assert len(of_item) == 12_101
-    assert all(categories[of_item[number]] == meta[value] for value, number in item_ids.items())
-
-
-def test_negatives_are_uniform_over_what_the_user_never_touches(
-    beauty_out: Path, rows: pl.DataFrame, raw: pl.DataFrame
-) -> None:
-    users, items = (vocabulary(beauty_out, name) for name in ("user", "item"))
-    touched = (
-        raw.join(users.select(user="value", user_id="id"), on="user")
-        .join(items.select(item="value", target_item="id"), on="item")
-        .select("target_item", user="user_id")
-    )
-    negatives = rows.filter(pl.col("label") == 0)
-    positives = rows.filter(pl.col("label") == 1)
-    assert negatives.join(touched, on=["user", "target_item"], how="semi").is_empty()
-    # One each, in the positive's place.
-    same = ["row", "split", "user", "target_time", "history_length"]
-    assert negatives.select(same).equals(positives.select(same))
-    for name in ("item", "category", "position", "interval_bin", "time", "session"):
-        column = f"history_{name}"
-        assert np.array_equal(negatives[column].to_numpy(), positives[column].to_numpy()), column
-    category = pl.read_parquet(beauty_out / "items.parquet").select("item", category_is="category")
-    checked = rows.join(category, left_on="target_item", right_on="item")
-    assert checked.height == rows.height
-    assert (checked["target_category"] == checked["category_is"]).all()
-    # Pearson's statistic over its degrees of freedom: 1 give or take 0.013.
-    drawn = np.bincount(negatives["target_item"].to_numpy() - 2, minlength=12_101)
-    mean = drawn.mean()
-    assert ((drawn - mean) ** 2 / mean).mean() == pytest.approx(1.0, abs=0.08)
 
 
 def test_bins_are_the_exact_quantiles_of_the_train_split(
@@ -226,48 +98,6 @@ def test_another_seed_draws_other_negatives_and_the_same_positives(
 
 
 # ---- a part of Beauty, and made-up logs, column by column
-
-
-def held(expected: Expected, bins: int) -> tuple[Expected, int]:
-    """What is stored of `expected`, and how many targets are not.
-
-    A user who has touched every item can have no negative, so their targets are left out; bins are
-    fitted on the histories as stored.
-    """
-    items = len(expected.item_category)
-    full = {user for user, touched in expected.touched.items() if len(touched) == items}
-    kept = [row for row in expected.rows if row.user not in full]
-    train = [row for row in kept if row.split == "train"]
-    edges = quantile_edges([t for row in train for t in row.history_interval], bins)
-    kept = [
-        replace(row, history_interval_bin=[interval_bin(t, edges) for t in row.history_interval])
-        for row in kept
-    ]
-    in_bin = Counter(b for row in kept if row.split == "train" for b in row.history_interval_bin)
-    counts = [in_bin[k] for k in range(1, bins + 1)]
-    stored = replace(expected, rows=kept, edges=edges, train_counts=counts)
-    return stored, len(expected.rows) - len(kept)
-
-
-def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
-    """Assert that a data set is what the oracle says, by its manifest and in every row."""
-    manifest, got = load(out), read_shards(out)
-    check_positives(got, expected)
-    check_negatives(got, expected, per_positive=negatives)
-    assert manifest.bins.edges_s == expected.edges
-    # The negatives have their positive's history.
-    stored = [n * (1 + negatives) for n in expected.train_counts]
-    assert manifest.bins.train_counts == stored
-    assert manifest.rejected.get(TOUCHED, 0) == full
-    in_split = Counter(row["split"] for row in got)
-    assert {name: n for name, n in manifest.rows.items() if n} == dict(in_split)
-    for name, ids in expected.vocabulary.items():
-        words = vocabulary(out, name)
-        assert dict(words.select("value", "id").rows()) == ids, name
-        assert dict(words.select("value", "count").rows()) == expected.counts[name], name
-        assert manifest.vocabulary[name] == len(ids) + 2
-    items = pl.read_parquet(out / "items.parquet").select(FIELDS)
-    assert dict(items.rows()) == expected.item_category
 
 
 @pytest.fixture(scope="module")
@@ -384,36 +214,6 @@ def test_hashed_ties_change_only_the_order_within_a_second(
 
 
 # ---- --parity
-
-
-def check_parity(raw_folder: Path, out: Path, category: str) -> None:
-    finished(amazon(raw_folder, out, "--parity", category=category))
-    reviews = read_reviews(reviews_file(raw_folder, category))
-    reviewed = {item for _, item, _ in reviews}
-    # The released code has no rule for items without a category or with several lines: of these
-    # the first counts, and no category is one that sorts first.
-    categories: dict[str, str] = {}
-    with gzip.open(meta_file(raw_folder, category), "rt", encoding="utf-8") as lines:
-        for item in map(ast.literal_eval, lines):
-            paths = item.get("categories") or [[]]
-            if item["asin"] in reviewed:
-                categories.setdefault(item["asin"], paths[-1][-1] if paths[-1] else "")
-    want = released(reviews, [*categories.items()])
-    manifest = load(out)
-    assert manifest.layout == "ragged"
-    columns = ["user", "history_item", "target_item", "label", "history_length"]
-    longest = 0
-    for split, theirs in (("train", want.train), ("valid", want.valid), ("test", want.test)):
-        frame = pl.concat(
-            pl.read_parquet(path, columns=columns) for path in manifest.shard_paths(out, split)
-        ).with_columns(split=pl.lit(split))
-        assert (frame["history_item"].list.len() == frame["history_length"]).all()
-        longest = max(longest, *frame["history_length"].to_list())
-        assert as_released(frame.iter_rows(named=True), split) == theirs, split
-    assert manifest.max_len == longest
-    items = pl.read_parquet(out / "items.parquet").sort("item")
-    shift = SHIFT - ("" in categories.values())  # then rank 0 is our unknown
-    assert (items["category"] - shift).to_list() == want.categories
 
 
 def test_parity_on_beauty(beauty: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from schemas.manifest import load
 from tests.conftest import amazon, finished, tinprep, write_raw
 from tests.oracle import Review
 
@@ -81,6 +82,28 @@ def test_inspect_of_other_tables(copy: Path) -> None:
     ended = tinprep("inspect", copy)
     assert ended.code == CONTRACT, ended.err
     assert "no target_item" in ended.said
+
+
+def test_inspect_of_ids_that_no_vocabulary_has(copy: Path) -> None:
+    shard = copy / "train" / "part-00000.parquet"
+    rows = pl.read_parquet(shard)
+    size = load(copy).vocabulary["item"]
+    last = pl.read_parquet(copy / "vocabulary" / "item.parquet")["value"][-1]
+    for id_, said in (
+        (size - 1, last),
+        (size, f"(no item: {size})"),
+        (-1, "(no item: -1)"),
+        (0, "(padding)"),
+    ):
+        rows.with_columns(target_item=pl.lit(id_, pl.Int32)).write_parquet(shard)
+        ended = tinprep("inspect", copy)
+        finished(ended)
+        assert f"target {said}" in ended.said
+
+
+def test_inspect_of_no_rows_needs_no_vocabulary(copy: Path) -> None:
+    shutil.rmtree(copy / "vocabulary")
+    finished(tinprep("inspect", copy, "--rows", 0))
 
 
 def test_inspect_of_a_timezone_that_is_none(copy: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -44,3 +46,10 @@ def test_counter_hash_mixes_one_key_after_the_other(seed: int, keys: list[int]) 
 def test_a_seed_counts_by_its_lowest_64_bits(seed: int) -> None:
     assert counter_hash(seed, [1, 2]).tolist() == counter_hash(2**64 - 1, [1, 2]).tolist()
     assert counter_hash(seed + 2**64, [1]).tolist() == counter_hash(seed, [1]).tolist()
+
+
+def test_a_key_that_is_one_number_is_no_cause_for_a_warning() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = counter_hash(MASK, 2**63 - 1)
+    assert alone.tolist() == counter_hash(MASK, [2**63 - 1]).tolist()

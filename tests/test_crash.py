@@ -19,10 +19,8 @@ import pytest
 from pipeline import workspace
 from pipeline.shards import TEMPORARY
 from schemas.manifest import NAME, load
+from tests.crash_command import ROOT, Command, beauty, kuairand
 from tests.crash_harness import (
-    ROOT,
-    Command,
-    beauty,
     changes_of,
     content,
     fault,
@@ -30,7 +28,6 @@ from tests.crash_harness import (
     interrupt,
     kill_at_change,
     kills,
-    kuairand,
     whole,
 )
 from tests.golden_sets import raw_amazon

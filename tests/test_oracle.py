@@ -2,12 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import pickle
-import random
-import subprocess
-import sys
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,26 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.shards import shard_schema
-from tests.conftest import SHARED
+from tests.amazon_made import check_negatives, check_positives, read_shards, write_shards
 from tests.oracle import (
-    SPLITS,
     Expected,
     Review,
-    check_negatives,
-    check_positives,
     ids,
     interval_bin,
     oracle,
     quantile_edges,
-    read_shards,
     sessions,
 )
-from tests.released import as_released, read_meta, read_reviews, released
 
-ROOT = Path(__file__).parent.parent
-
-BEAUTY = SHARED / "data" / "amazon_beauty"
 DAY = 86_400
 
 # The file is grouped by item, as the real one. Ann by time: p (day 0), then q, r on day 1 in the
@@ -159,31 +144,10 @@ def test_an_edge_on_an_exact_rank_is_not_one_too_far() -> None:
     assert quantile_edges(range(77), 11)[8] == 62
 
 
-def write(expected: Expected, out: Path, layout: str, max_len: int, negative: int) -> None:
-    """Shards of the expected rows, each with one negative: the lowest item never touched."""
-    schema = shard_schema(("item", "category"), layout, max_len)
-    for split in SPLITS:
-        rows = []
-        for r in expected.rows:
-            if r.split != split:
-                continue
-            row = {name: getattr(r, name) for name in schema.names}
-            if layout == "padded":
-                for name in schema.names:
-                    if isinstance(row[name], list):
-                        row[name] = row[name] + [0] * (max_len - r.history_length)
-            free = min(expected.item_category.keys() - expected.touched[r.user])
-            item = negative or free
-            other = {"target_item": item, "target_category": expected.item_category[item]}
-            rows += [row, {**row, **other, "label": 0}]
-        (out / split).mkdir()
-        pq.write_table(pa.Table.from_pylist(rows, schema), out / split / "part-00000.parquet")
-
-
 @pytest.mark.parametrize("layout", ["padded", "ragged"])
 def test_shards_that_are_right_pass_in_both_layouts(tmp_path: Path, layout: str) -> None:
     expected = worked()
-    write(expected, tmp_path, layout, 3, negative=0)
+    write_shards(expected, tmp_path, layout, 3, negative=0)
     shard_rows = read_shards(tmp_path)
     assert len(shard_rows) == 10
     check_positives(shard_rows, expected)
@@ -202,7 +166,7 @@ def test_shards_that_are_right_pass_in_both_layouts(tmp_path: Path, layout: str)
 )
 def test_a_wrong_positive_is_found(tmp_path: Path, column: str, value: Any) -> None:
     expected = worked()
-    write(expected, tmp_path, "ragged", 3, negative=0)
+    write_shards(expected, tmp_path, "ragged", 3, negative=0)
     shard_rows = read_shards(tmp_path)
     next(r for r in shard_rows if r["row"] == 3 and r["label"] == 1)[column] = value
     with pytest.raises(AssertionError, match=f"row 3 {column}"):
@@ -211,7 +175,7 @@ def test_a_wrong_positive_is_found(tmp_path: Path, column: str, value: Any) -> N
 
 def test_wrong_negatives_are_found(tmp_path: Path) -> None:
     expected = worked()
-    write(expected, tmp_path, "ragged", 3, negative=6)  # t: Ann touches it, in her future
+    write_shards(expected, tmp_path, "ragged", 3, negative=6)  # t: Ann touches it, in her future
     with pytest.raises(AssertionError, match="the user touched 6"):
         check_negatives(read_shards(tmp_path), expected)
 
@@ -227,7 +191,7 @@ def test_wrong_negatives_are_found(tmp_path: Path) -> None:
 )
 def test_a_wrong_negative_is_found(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
     expected = worked()
-    write(expected, tmp_path, "ragged", 3, negative=0)
+    write_shards(expected, tmp_path, "ragged", 3, negative=0)
     shard_rows = read_shards(tmp_path)
     next(r for r in shard_rows if r["row"] == 3 and r["label"] == 0).update(changes)
     with pytest.raises(AssertionError, match=message):
@@ -236,7 +200,7 @@ def test_a_wrong_negative_is_found(tmp_path: Path, changes: dict[str, Any], mess
 
 def test_a_missing_negative_is_found(tmp_path: Path) -> None:
     expected = worked()
-    write(expected, tmp_path, "ragged", 3, negative=0)
+    write_shards(expected, tmp_path, "ragged", 3, negative=0)
     shard_rows = [r for r in read_shards(tmp_path) if r["row"] != 3 or r["label"] == 1]
     with pytest.raises(AssertionError, match="row 3: 0 negatives, not 1"):
         check_negatives(shard_rows, expected)
@@ -245,7 +209,7 @@ def test_a_missing_negative_is_found(tmp_path: Path) -> None:
 
 
 def test_padding_that_is_not_zero_is_found(tmp_path: Path) -> None:
-    write(worked(), tmp_path, "padded", 3, negative=0)
+    write_shards(worked(), tmp_path, "padded", 3, negative=0)
     path = tmp_path / "train" / "part-00000.parquet"
     table = pq.read_table(path)
     rows = table.to_pylist()
@@ -253,72 +217,3 @@ def test_padding_that_is_not_zero_is_found(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
     with pytest.raises(AssertionError, match="padding is not 0"):
         read_shards(tmp_path)
-
-
-# The first draws of randint(0, 4) after random.seed(1234).
-FIRST_DRAWS = [3, 0, 0, 0, 4, 0, 0, 0, 2, 1, 0, 0, 0, 2, 4, 3, 4, 3]
-PLAIN = [
-    ("x", "b", 20),
-    ("y", "e", 10),
-    ("x", "a", 10),
-    ("y", "c", 10),
-    ("x", "d", 30),
-]
-PLAIN_META = [("d", "M"), ("a", "N"), ("b", "M"), ("c", "L"), ("e", "N"), ("f", "Z")]
-
-
-def test_released_algorithm_on_a_worked_example() -> None:
-    stream = random.Random(1234)
-    assert [stream.randint(0, 4) for _ in FIRST_DRAWS] == FIRST_DRAWS
-    got = released(PLAIN, PLAIN_META)
-    # Items a..e are 0..4, categories L, M, N are 0..2; f is not reviewed. x: [a, b, d] = [0, 1, 3]
-    # takes from the stream, past every 0, 1 and 3: 4, 2, 2. y: [e, c] = [4, 2] then takes 3, 3.
-    assert got.categories == [2, 1, 0, 1, 2]
-    assert got.train == Counter()
-    assert got.valid == {(0, (0,), 1, 1): 1, (0, (0,), 2, 0): 1}
-    assert got.test == {
-        (0, (0, 1), 3, 1): 1,
-        (0, (0, 1), 2, 0): 1,
-        (1, (4,), 2, 1): 1,
-        (1, (4,), 3, 0): 1,
-    }
-
-
-def test_released_algorithm_wants_one_meta_line_an_item() -> None:
-    with pytest.raises(ValueError, match="exactly one"):
-        released(PLAIN, PLAIN_META[1:])
-    with pytest.raises(ValueError, match="exactly one"):
-        released(PLAIN, [*PLAIN_META, ("a", "N")])
-
-
-def test_shards_of_the_oracle_are_the_released_positives(tmp_path: Path) -> None:
-    reviews = [Review(*line) for line in PLAIN]
-    expected = oracle(reviews, PLAIN_META, max_len=10, bins=2)
-    write(expected, tmp_path, "ragged", 10, negative=0)
-    shard_rows = [r for r in read_shards(tmp_path) if r["label"] == 1]
-    theirs = released(PLAIN, PLAIN_META)
-    for split in SPLITS:
-        want = Counter({s: n for s, n in getattr(theirs, split).items() if s[3] == 1})
-        assert as_released(shard_rows, split) == want
-
-
-def test_the_benchmarks_peer_makes_what_the_released_algorithm_makes(tmp_path: Path) -> None:
-    pytest.importorskip("pandas", reason="the benchmark's peer needs pandas: install '.[bench]'")
-    if not BEAUTY.is_dir():
-        pytest.skip(f"no real data at {BEAUTY}")
-    peer = ROOT / "benchmarks" / "released_amazon.py"
-    done = subprocess.run(
-        [sys.executable, peer, BEAUTY, tmp_path], check=True, capture_output=True, text=True
-    )
-    theirs = released(
-        read_reviews(BEAUTY / "reviews_Beauty_5.json.gz"), read_meta(BEAUTY / "meta_Beauty.json.gz")
-    )
-    with (tmp_path / "dataset.pkl").open("rb") as file:
-        train, valid, test, categories, _ = (pickle.load(file) for _ in range(5))
-    assert categories.tolist() == theirs.categories
-    assert Counter((u, tuple(h), t, y) for u, h, t, y in train) == theirs.train
-    for pairs, want in ((valid, theirs.valid), (test, theirs.test)):
-        unfolded = [(u, tuple(h), pair[y == 0], y) for u, h, pair in pairs for y in (0, 1)]
-        assert Counter(unfolded) == want
-    rows = json.loads(done.stdout.splitlines()[-1])["rows"]
-    assert rows == {name: getattr(theirs, name).total() for name in SPLITS}

@@ -48,6 +48,7 @@ def test_leave_one_out(rule: str, lengths: list[int]) -> None:
     got = split.leave_one_out(offsets_of(lengths), rule)
     names = [SPLITS[s] for s in got.split]
     assert list(zip(got.at.tolist(), got.start.tolist(), names, strict=True)) == expected
+    assert (got.at.dtype, got.start.dtype, got.split.dtype) == (np.int64, np.int64, np.int8)
 
 
 # --- negatives
@@ -82,11 +83,13 @@ TOUCHED = st.dictionaries(
 )
 
 
+@pytest.mark.parametrize("items", [ITEMS, 2**33])
 @given(touched=TOUCHED, count=st.integers(1, 4))
-def test_negatives_are_never_touched(touched: dict[int, set[int]], count: int) -> None:
+def test_negatives_are_never_touched(items: int, touched: dict[int, set[int]], count: int) -> None:
     targets = [(user, position) for user in touched for position in range(1, 6)]
-    for (user, _), items in drawn(touched, targets, ITEMS, count).items():
-        assert set(items) <= set(range(ITEMS)) - touched[user]
+    for (user, _), found in drawn(touched, targets, items, count).items():
+        assert all(0 <= item < items for item in found)
+        assert not touched[user] & {*found}
 
 
 @given(touched=TOUCHED)
@@ -171,6 +174,7 @@ def test_latest_keeps_the_latest_with_positions(lengths: list[int], max_len: int
     ]
     assert got.offsets.tolist() == offsets_of([len(w) for w in windows]).tolist()
     assert got.source.tolist() == [i for w in windows for i in w]
+    assert {array.dtype for array in got} == {np.dtype(np.int64)}
     assert got.target.tolist() == [k for k, w in enumerate(windows) for _ in w]
     position = histories.positions(got)
     assert position.tolist() == [len(w) - k for w in windows for k in range(len(w))]
@@ -208,7 +212,9 @@ def test_sessions_count_back_from_the_latest(
             expected += [
                 1 + sum(b - a > gap for a, b in pairwise(kept[k:])) for k in range(len(kept))
             ]
-    assert histories.sessions(got, breaks).tolist() == expected
+    found = histories.sessions(got, breaks)
+    assert found.tolist() == expected
+    assert found.dtype == breaks.session.dtype == np.int64
 
 
 # --- intervals
@@ -235,7 +241,9 @@ def test_edges_are_numpys_where_its_ranks_are_exact(values: list[int], bins: int
 
 
 def test_edges_without_any_interval_are_zero() -> None:
-    assert intervals.edges(counted([]), 4).tolist() == [0, 0, 0]
+    edges = intervals.edges(counted([]), 4)
+    assert edges.tolist() == [0, 0, 0]
+    assert edges.dtype == np.int64
 
 
 @settings(max_examples=50)
@@ -266,3 +274,10 @@ def test_bin_k_holds_what_is_above_edge_k_minus_1_up_to_edge_k(
         assert bounds[k - 1] < value <= bounds[k]
     per_bin = [got.tolist().count(k) for k in range(1, bins + 1)]
     assert intervals.bin_counts(counts, cuts) == per_bin
+
+
+def test_there_may_be_255_bins() -> None:
+    values = int64s([*range(255), 2**40])
+    found = intervals.bin_of(values, np.arange(254))
+    assert found.dtype == np.uint8
+    assert found.tolist() == [*range(1, 256), 255]

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 import pytest
 
@@ -29,6 +23,7 @@ from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
 from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base
 from pipeline.sources.synthetic_alibaba_market import Market, People
 from pipeline.sources.synthetic_alibaba_recipe import KINDS
+from tests.synthetic_read import AlibabaFiles, Histories, read_histories
 from trainer.metrics import logloss as mean_logloss
 
 RECIPE = AlibabaRecipe(scale=0.0005, seed=3)
@@ -45,26 +40,14 @@ HEADERS = {
 }
 
 
-@dataclass
-class Files:
-    """The folder, its marker and its tables."""
-
-    folder: Path
-    marker: dict[str, Any]
-    ads: pl.DataFrame
-    profiles: pl.DataFrame
-    shown: pl.DataFrame
-    behaved: pl.DataFrame
-
-
 @pytest.fixture(scope="module")
-def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+def files(tmp_path_factory: pytest.TempPathFactory) -> AlibabaFiles:
     folder = tmp_path_factory.mktemp("synthetic")
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(synthetic_alibaba, "_BLOCK_ROWS", BLOCK_ROWS)
         synthesize_alibaba(folder, RECIPE)
     tables = [pl.read_csv(folder / name, null_values=["NULL", ""]) for name in FILES]
-    return Files(folder, json.loads((folder / MARKER).read_text()), *tables)
+    return AlibabaFiles(folder, json.loads((folder / MARKER).read_text()), *tables)
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +68,7 @@ def test_counts_at_scale_1_are_the_real_ones() -> None:
     assert AlibabaRecipe().click_rate * sizes.impressions == pytest.approx(1_366_056)
 
 
-def test_counts_of_the_files_are_exact(files: Files) -> None:
+def test_counts_of_the_files_are_exact(files: AlibabaFiles) -> None:
     sizes = AlibabaSizes.of(RECIPE.scale)
     assert len(files.shown) == sizes.impressions == round(26_557_961 * 0.0005) == 13_279
     assert len(files.behaved) == sizes.behaviours == round(723_268_134 * 0.0005)
@@ -98,7 +81,7 @@ def test_counts_of_the_files_are_exact(files: Files) -> None:
     assert files.ads["cate_id"].n_unique() < files.behaved["cate"].n_unique() <= sizes.categories
 
 
-def test_headers_and_lines_are_as_the_real_files_have_them(files: Files) -> None:
+def test_headers_and_lines_are_as_the_real_files_have_them(files: AlibabaFiles) -> None:
     for name, header in HEADERS.items():
         text = (files.folder / name).read_bytes()
         assert text.startswith(header.encode() + b"\n")
@@ -112,7 +95,7 @@ def test_headers_and_lines_are_as_the_real_files_have_them(files: Files) -> None
     assert b"NULL" not in (files.folder / PROFILES).read_bytes()
 
 
-def test_values_are_in_the_real_ranges(files: Files) -> None:
+def test_values_are_in_the_real_ranges(files: AlibabaFiles) -> None:
     assert set(files.shown["pid"]) == {"430548_1007", "430539_1007"}
     assert ((files.shown["nonclk"] + files.shown["clk"]) == 1).all()
     assert set(files.shown["clk"]) == {0, 1}
@@ -140,7 +123,7 @@ def test_values_are_in_the_real_ranges(files: Files) -> None:
         assert kinds[kind] / len(files.behaved) == pytest.approx(count / 723_268_134, rel=0.06)
 
 
-def test_ids_refer_to_what_there_is(files: Files) -> None:
+def test_ids_refer_to_what_there_is(files: AlibabaFiles) -> None:
     assert set(files.shown["adgroup_id"]) <= set(files.ads["adgroup_id"])
     assert set(files.profiles["userid"]) < set(files.shown["user"])
     count = len(set(files.shown["user"]) | set(files.behaved["user"]))
@@ -153,7 +136,7 @@ def test_ids_refer_to_what_there_is(files: Files) -> None:
     assert set(files.ads["brand"].drop_nulls()) & set(files.behaved["brand"])
 
 
-def test_some_users_lack_a_profile_behaviours_or_impressions(files: Files) -> None:
+def test_some_users_lack_a_profile_behaviours_or_impressions(files: AlibabaFiles) -> None:
     shown, behaved = set(files.shown["user"]), set(files.behaved["user"])
     assert (len(shown) - len(files.profiles)) / len(shown) == pytest.approx(0.07, abs=0.005)
     assert len(shown - behaved) / len(shown) == pytest.approx(0.035, abs=0.005)
@@ -162,7 +145,7 @@ def test_some_users_lack_a_profile_behaviours_or_impressions(files: Files) -> No
     assert each.max() > 8 * each.median()
 
 
-def test_times_are_within_the_real_days(files: Files) -> None:
+def test_times_are_within_the_real_days(files: AlibabaFiles) -> None:
     times = files.shown["time_stamp"]
     assert times.min() >= FIRST_DAY
     assert times.max() <= 1_494_691_186
@@ -174,7 +157,7 @@ def test_times_are_within_the_real_days(files: Files) -> None:
     assert hour[20:23].min() > 5 * hour[3:5].max()
 
 
-def test_behaviours_come_in_sessions(files: Files) -> None:
+def test_behaviours_come_in_sessions(files: AlibabaFiles) -> None:
     ordered = files.behaved.sort("user", "time_stamp")
     gap = np.diff(ordered["time_stamp"])[np.diff(ordered["user"]) == 0]
     assert 0.8 < (gap <= 1800).mean() < 0.99
@@ -186,7 +169,7 @@ def test_behaviours_come_in_sessions(files: Files) -> None:
     assert (length > 10).mean() > 0.3
 
 
-def test_lines_are_in_no_order(files: Files) -> None:
+def test_lines_are_in_no_order(files: AlibabaFiles) -> None:
     for table in (files.shown, files.behaved):
         user, time = table["user"].to_numpy(), table["time_stamp"].to_numpy()
         most = np.bincount(user).max() / len(user)
@@ -196,18 +179,18 @@ def test_lines_are_in_no_order(files: Files) -> None:
     assert not files.ads["adgroup_id"].is_sorted()
 
 
-def test_some_behaviours_are_repeated_exactly(files: Files) -> None:
+def test_some_behaviours_are_repeated_exactly(files: AlibabaFiles) -> None:
     repeats = len(files.behaved) - files.behaved.n_unique()
     # Besides those made on purpose, a few come about by chance: there are few brands at this scale.
     assert 0.9 * RECIPE.duplicates < repeats / len(files.behaved) < 1.7 * RECIPE.duplicates
 
 
-def test_click_rate_is_the_real_one(files: Files) -> None:
+def test_click_rate_is_the_real_one(files: AlibabaFiles) -> None:
     n = len(files.shown)
     assert files.shown["clk"].mean() == pytest.approx(0.051437, abs=4 * (0.0488 / n) ** 0.5)
 
 
-def test_marker_says_that_and_how_the_data_is_made_up(files: Files) -> None:
+def test_marker_says_that_and_how_the_data_is_made_up(files: AlibabaFiles) -> None:
     marker = files.marker
     assert marker["synthetic"] is True
     assert marker["dataset"] == "alibaba"
@@ -229,38 +212,13 @@ def test_marker_says_that_and_how_the_data_is_made_up(files: Files) -> None:
 # The planted law
 
 
-Histories = tuple[npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.bool_]]
-
-
-def read_histories(files: Files, end: Callable[[Sequence[int], int], int]) -> Histories:
-    """Interval, same category and same brand [N, 50] of each line of raw_sample, newest first."""
-    views: dict[int, list[tuple[int, int, int]]] = defaultdict(list)
-    for user, time, btag, category, brand in files.behaved.iter_rows():
-        if btag == "pv":
-            views[user].append((time, category, brand))
-    times = {}
-    for user, rows in views.items():
-        rows.sort()
-        times[user] = [row[0] for row in rows]
-    ad = {row[0]: (row[1], row[4]) for row in files.ads.iter_rows()}
-    interval = np.zeros((len(files.shown), 50), np.int64)
-    same = np.zeros((2, *interval.shape), bool)
-    for i, (user, time, adgroup, *_) in enumerate(files.shown.iter_rows()):
-        stop = end(times.get(user, []), time)
-        for p, row in enumerate(reversed(views[user][max(0, stop - 50) : stop])):
-            interval[i, p] = time - row[0]
-            same[0, i, p] = row[1] == ad[adgroup][0]
-            same[1, i, p] = row[2] == ad[adgroup][1]
-    return interval, same[0], same[1]
-
-
 @pytest.fixture(scope="module")
-def histories(files: Files) -> Histories:
+def histories(files: AlibabaFiles) -> Histories:
     return read_histories(files, bisect_left)
 
 
 def test_clicks_follow_the_law_as_read_from_the_files(
-    files: Files, histories: Histories, blocks: list[Block]
+    files: AlibabaFiles, histories: Histories, blocks: list[Block]
 ) -> None:
     assert len(blocks) > 2
     base = files.marker["parameters"]["base_log_odds"]
@@ -274,7 +232,7 @@ def test_clicks_follow_the_law_as_read_from_the_files(
 
 
 def test_a_behaviour_at_the_impressions_own_second_does_not_count(
-    files: Files, histories: Histories
+    files: AlibabaFiles, histories: Histories
 ) -> None:
     # There are such behaviours, and they would matter: so the test above can tell.
     upto = read_histories(files, bisect_right)
@@ -283,7 +241,9 @@ def test_a_behaviour_at_the_impressions_own_second_does_not_count(
     assert (odds != wrong).any()
 
 
-def test_log_odds_are_calibrated_and_explain_the_clicks(files: Files, blocks: list[Block]) -> None:
+def test_log_odds_are_calibrated_and_explain_the_clicks(
+    files: AlibabaFiles, blocks: list[Block]
+) -> None:
     gains = np.concatenate([block.gains for block in blocks])
     clicked = files.shown["clk"].to_numpy()
     base = files.marker["parameters"]["base_log_odds"]
@@ -298,7 +258,7 @@ def test_log_odds_are_calibrated_and_explain_the_clicks(files: Files, blocks: li
 
 
 def test_click_rates_fall_with_position_and_with_interval(
-    files: Files, histories: Histories
+    files: AlibabaFiles, histories: Histories
 ) -> None:
     interval, same, _ = histories
     clicked = files.shown["clk"].to_numpy()

@@ -102,27 +102,30 @@ def test_latest_sessions(
 
 @given(
     sizes=st.lists(st.integers(1, 5), min_size=1, max_size=7),
-    cut=st.integers(0, 35),
     most=st.integers(1, 4),
     length=st.integers(1, 4),
     before=st.integers(0, 4),
 )
 def test_latest_sessions_where_there_are_many(
-    sizes: list[int], cut: int, most: int, length: int, before: int
+    sizes: list[int], most: int, length: int, before: int
 ) -> None:
-    # Sessions of these sizes, 100 seconds apart, after `before` behaviours of somebody else.
+    # Sessions of these sizes, 100 seconds apart, after `before` behaviours of somebody else; a
+    # window ends before, between and after all of them, in the middle of each session too.
     times = [100 * k + n for k, size in enumerate(sizes) for n in range(size)]
-    end = min(cut, len(times))
+    ends = np.arange(len(times) + 1)
     rows = [(2, n, 1, 1) for n in range(before)] + [(3, time, 1, 1) for time in times]
     behaviours = behaviours_of(rows)
     breaks = histories.session_breaks(behaviours.time, behaviours.offsets, 50)
-    start = np.array([before])
-    bounds, kept = histories.latest_sessions(start, start + end, breaks, most, length)
-    parts = [[t for t in times[:end] if t // 100 == k] for k in range(len(sizes))]
-    want = [part[-length:] for part in reversed(parts) if len(part) > 2][:most]
+    start = np.full(len(ends), before)
+    bounds, kept = histories.latest_sessions(start, start + ends, breaks, most, length)
     got = [behaviours.time[kept.source[a:b]].tolist() for a, b in pairwise(kept.offsets)]
-    assert got == want
-    assert bounds.tolist() == [0, len(want)]
+    for end in ends:
+        parts = [[t for t in times[:end] if t // 100 == k] for k in range(len(sizes))]
+        want = [part[-length:] for part in reversed(parts) if len(part) > 2][:most]
+        assert got[bounds[end] : bounds[end + 1]] == want
+    assert bounds[0] == 0
+    assert bounds[-1] == len(got)
+    assert {array.dtype for array in (bounds, *kept)} == {np.dtype(np.int64)}
 
 
 def test_a_user_without_behaviours_begins_no_session() -> None:
@@ -171,7 +174,9 @@ def test_splits_meet_at_midnight_in_the_time_zone() -> None:
     days = alibaba.days(config, first, last)
     assert days == Days(at("2017-05-12T00:00:00+08:00"), at("2017-05-13T00:00:00+08:00"))
     seen = [days.valid - 1, days.valid, days.test - 1, days.test]
-    assert days.split(np.array(seen)).tolist() == [0, 1, 1, 2]
+    splits = days.split(np.array(seen))
+    assert splits.tolist() == [0, 1, 1, 2]
+    assert splits.dtype == np.int8
     # DSIN's fixed bound, 2017-05-03 02:00 UTC, is on the day that the default begins with.
     assert alibaba.since(config, first) == at("2017-05-03T00:00:00+08:00")
     assert alibaba.since(config, first) <= 1_493_769_600 < alibaba.since(config, first) + 86_400

@@ -1,12 +1,16 @@
-"""Models and batches made by hand, for tests."""
+"""Models, batches and runs made by hand, for tests."""
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import torch
 
-from trainer.models import Inputs, build
+from trainer.data import Batch, Shards
+from trainer.models import Inputs, build, inputs_of
+from trainer.recipes import RECIPES
 
 INPUTS = Inputs({"item": 50, "category": 9}, {}, (), max_len=20, bins=5)
 WITH_SESSIONS = replace(INPUTS, sessions=(3, 4))
@@ -75,3 +79,27 @@ def of_one_category(lengths):
         "history_category": torch.full_like(batch["history_category"], 4),
         "target_category": torch.full_like(batch["target_category"], 4),
     }
+
+
+def rows_of(batches: list[Batch]) -> list[int]:
+    return torch.cat([b["row"] for b in batches]).tolist()
+
+
+def saved(out: Path, run: Path, model="tin", encoding=None, change=None) -> Path:
+    """A run of random weights, as `tinprep train` leaves one."""
+    torch.manual_seed(1)
+    inputs = inputs_of(Shards(out))
+    built = build(model, encoding, inputs, dim=4, hidden=(6,)).eval()
+    with torch.no_grad():
+        for p in built.parameters():
+            p.copy_(torch.randn_like(p) * 0.5)
+        if change is not None:
+            change(built)
+    run.mkdir()
+    facts = {"model": model, "encoding": encoding, "dim": 4, "hidden": [6]}
+    content = {"built": facts | {"inputs": asdict(inputs)}, "weights": built.state_dict()}
+    torch.save(content, run / "best.pt")
+    encoding = encoding or RECIPES[model].encodings[0]
+    config = {"data": str(out), "model": model, "encoding": encoding}
+    (run / "config.json").write_text(json.dumps(config))
+    return run

@@ -13,7 +13,7 @@ import pytest
 
 from schemas.errors import ContractError, UsageError
 from tests.trainer.conftest import write_dataset
-from tests.trainer.test_correlation import named
+from tests.trainer.ctc_by_hand import named
 from trainer.data import Shards
 from trainer.drawing import cell, duration
 from trainer.figures import Shown, fig1, fig4, markdown

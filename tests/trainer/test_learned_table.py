@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from schemas.errors import UsageError
+from tests.trainer.batches import saved
 from tests.trainer.conftest import write_dataset
-from tests.trainer.test_correlation import named, saved
+from tests.trainer.ctc_by_hand import named
 from tests.trainer.test_figures import drawn
 from trainer.correlation import correlate, pearson
 from trainer.figures import Shown

@@ -13,7 +13,7 @@ import pytest
 from schemas.errors import InputError, UsageError
 from tests.conftest import finished, tinprep
 from tests.trainer.conftest import write_alibaba, write_dataset
-from tests.trainer.test_correlation import named
+from tests.trainer.ctc_by_hand import named
 from tests.trainer.test_figures import drawn
 from trainer import results, widths
 from trainer.data import Shards

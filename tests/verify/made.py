@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from pipeline.verify import Report, verify
 from schemas.manifest import NAME, SPLITS
 from tests.alibaba_made import RawLog
-from tests.alibaba_oracle import PROFILE
+from tests.alibaba_raw import PROFILE
 from tests.conftest import write_raw
 from tests.oracle import Review
 
