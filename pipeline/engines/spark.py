@@ -19,10 +19,12 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,9 +135,9 @@ def _started() -> Iterator[None]:
     except KeyboardInterrupt:  # of the handler that Spark has set meanwhile
         held.append(signal.SIGINT)
     finally:
+        # Spark's own handler would speak to Java in the middle of another word to it.
         for number, handler in before.items():
-            if signal.getsignal(number) is hold:
-                signal.signal(number, handler)
+            signal.signal(number, handler)
     if held:
         if SparkContext._gateway is not None:
             SparkContext._gateway.proc.kill()
@@ -171,10 +173,12 @@ class Spark:
     Attributes:
         session: of Spark.
         tables: kind -> the table with the files of that kind; partition k has bucket k's.
+        groups: numbers for Spark's groups of jobs.
     """
 
     session: SparkSession
     tables: dict[str, DataFrame] = field(default_factory=dict)
+    groups: Iterator[int] = field(default_factory=count)
 
     @property
     def threads(self) -> int:
@@ -235,8 +239,8 @@ class Spark:
         reports = self._run(made, buckets, done)
         self.tables |= dict.fromkeys(makes, made)
         for _, counts in reports.values():
-            for tally, count in zip(tallies, counts, strict=True):
-                tally.merge(count)
+            for tally, counted in zip(tallies, counts, strict=True):
+                tally.merge(counted)
         return [reports[k][0] for k in range(buckets)]
 
     def _run(self, table: DataFrame, buckets: int, done: Callable[[], None]) -> dict[int, Any]:
@@ -244,50 +248,49 @@ class Spark:
         from pyspark import StorageLevel
 
         table.persist(StorageLevel.DISK_ONLY)
-        with _told(), self._progress(done):
-            rows = table.filter(table.bucket == buckets).select("kind", "blob").collect()
         reports: dict[int, Any] = {}
-        for row in rows:
-            if row.kind == _REPORT:
-                number, result = pickle.loads(row.blob)  # noqa: S301  # our own tasks'
-                if isinstance(result, TinprepError):
-                    raise result
-                reports[number] = result
+        for blob in self._collected(table.filter(table.bucket == buckets).select("blob"), done):
+            number, result = pickle.loads(blob)  # noqa: S301  # our own tasks'
+            if isinstance(result, TinprepError):
+                raise result
+            reports[number] = result
         return reports
 
-    @contextmanager
-    def _progress(self, done: Callable[[], None]) -> Iterator[None]:
-        """Call `done` for each task that ends meanwhile, of whichever stage."""
-        context, ended = self.session.sparkContext, threading.Event()
-        group = f"tinprep-{id(ended)}"
-        context.setJobGroup(group, "tinprep", interruptOnCancel=True)
-        tracker = context.statusTracker()
+    def _collected(self, table: DataFrame, done: Callable[[], None]) -> list[bytes]:
+        """The only column of a table; `done` is called for each task that ends meanwhile.
 
-        def poll() -> None:
-            told = 0
-            while not ended.wait(_POLL_SECONDS):
-                stages = [
-                    stage
-                    for job in tracker.getJobIdsForGroup(group)
-                    if (info := tracker.getJobInfo(job)) is not None
-                    for number in info.stageIds
-                    if (stage := tracker.getStageInfo(number)) is not None
-                ]
-                finished = max((stage.numCompletedTasks for stage in stages), default=0)
-                for _ in range(finished - told):
-                    done()
-                told = max(told, finished)
+        The thread that waits for Java does nothing else, so that a Ctrl-C does not meet it there.
+        """
+        context = self.session.sparkContext
+        group = f"tinprep-{next(self.groups)}"
 
-        polling = threading.Thread(target=poll, name="progress", daemon=True)
-        polling.start()
-        try:
-            yield
-        except BaseException:
-            context.cancelJobGroup(group)
-            raise
-        finally:
-            ended.set()
-            polling.join()
+        def collect() -> list[bytes]:
+            context.setJobGroup(group, "tinprep", interruptOnCancel=True)
+            with _told():
+                return [row[0] for row in table.collect()]
+
+        told = 0
+        with ThreadPoolExecutor(1, "spark") as pool:
+            rows = pool.submit(collect)
+            try:
+                while not rows.done():
+                    wait([rows], _POLL_SECONDS)
+                    ended = self._ended_tasks(group)
+                    for _ in range(ended - told):
+                        done()
+                    told = max(told, ended)
+            except BaseException:
+                context.cancelJobGroup(group)
+                raise
+            return rows.result()
+
+    def _ended_tasks(self, group: str) -> int:
+        """How many tasks have ended of the stage that has come farthest."""
+        tracker = self.session.sparkContext.statusTracker()
+        jobs = [tracker.getJobInfo(job) for job in tracker.getJobIdsForGroup(group)]
+        numbers = [number for job in jobs if job is not None for number in job.stageIds]
+        stages = [stage for n in numbers if (stage := tracker.getStageInfo(n)) is not None]
+        return max((int(stage.numCompletedTasks) for stage in stages), default=0)
 
 
 def _deal(
