@@ -34,6 +34,11 @@ cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
 	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
 
+cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
+	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
+
 check: $(READY) ## lint, types, import layers, SQL
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -55,12 +60,7 @@ docs: $(READY) ## measure docs/results.md anew, on the demo data: long
 	$(BIN)/tinprep reproduce all --setting small --out docs
 	$(BIN)/tinprep results docs --readme README.md
 
-docs-cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
-	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
-	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
-
-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
+docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
 	$(BIN)/tinprep results docs --readme README.md --check
 
 fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
