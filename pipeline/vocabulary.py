@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import cache
 from importlib import resources
 from typing import Any
@@ -11,9 +10,8 @@ import duckdb
 import polars as pl
 import pyarrow as pa
 
+from schemas.interrupts import is_ctrl_c
 from schemas.manifest import FIRST_ID
-
-_INTERRUPTED = re.compile("KeyboardInterrupt|Query interrupted")
 
 
 def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: Any) -> pa.Table:
@@ -26,8 +24,7 @@ def query(name: str, tables: dict[str, pa.Table], threads: int = 1, **params: An
                 con.register(table, rows)
             return con.sql(text, params=params or None).to_arrow_table()
         except (duckdb.Error, RuntimeError) as error:
-            # DuckDB makes errors of its own of a Ctrl-C that it meets.
-            if isinstance(error, duckdb.InterruptException) or _INTERRUPTED.search(str(error)):
+            if is_ctrl_c(error):
                 raise KeyboardInterrupt from error
             raise
 

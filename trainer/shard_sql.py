@@ -10,6 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas.errors import EnvironmentFault, InputError, TinprepError
+from schemas.interrupts import is_ctrl_c
 from trainer.data import Shards
 
 
@@ -60,13 +61,12 @@ def query(
                     return found.to_arrow_table()
                 found.write_parquet(str(to), compression="zstd")
                 return pa.table({})
-        except (RuntimeError, duckdb.InterruptException) as error:
-            # DuckDB takes Ctrl-C for itself while it computes.
-            if isinstance(error, RuntimeError) and str(error) != "Query interrupted":
-                raise
-            raise KeyboardInterrupt from None
-        except duckdb.Error as error:
-            raise _told(error, shards.out, memory_mb) from error
+        except (RuntimeError, duckdb.Error) as error:
+            if is_ctrl_c(error):
+                raise KeyboardInterrupt from None
+            if isinstance(error, duckdb.Error):
+                raise _told(error, shards.out, memory_mb) from error
+            raise
 
 
 def _told(error: duckdb.Error, out: Path, memory_mb: int) -> TinprepError:
