@@ -24,7 +24,14 @@ def test_a_ctrl_c_during_a_query_is_one(planted):
     timer.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            query("correlation/targets", Shards(planted), ("train",), "*", where=f"{ENDLESS} > 0")
+            query(
+                "correlation/targets",
+                Shards(planted),
+                ("train",),
+                "*",
+                where=f"{ENDLESS} > 0",
+                threads=1,
+            )
     finally:
         timer.join()
 
