@@ -6,7 +6,6 @@ These take minutes, so `make test` leaves them out; `make cluster-test` runs the
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 import pytest
@@ -55,15 +54,7 @@ def test_a_worker_dies_in_the_middle(
 
         flow.prepare(running.on(config, tmp_path / "spark"), told)
         assert killed
-    same(tmp_path / "local", tmp_path / "spark")
-
-
-def test_both_workers_work(tmp_path: Path, alibaba: AlibabaConfig) -> None:
-    from tests.spark.cluster import cluster
-
-    flow.prepare(alibaba)
-    with cluster(tmp_path) as running:
-        flow.prepare(running.on(alibaba, tmp_path / "spark"))
-        logs = [next((tmp_path / f"worker-{k}").rglob("stderr")).read_text() for k in range(2)]
-    assert all(len(re.findall(r"Finished task", log)) > 2 for log in logs)
+        logs = [path.read_text() for path in tmp_path.glob("worker-*/*/*/stderr")]
+    assert len(logs) == 2
+    assert all("Finished task" in log for log in logs)
     same(tmp_path / "local", tmp_path / "spark")
