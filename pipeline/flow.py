@@ -79,7 +79,8 @@ def _engine(config: Config, work: Path) -> Iterator[Engine]:
         yield Local(work, config.workers)
         return
     # Imported where it is wanted: it is an extra, and slow to load.
-    from pipeline.engines.spark import Spark, session
+    from pipeline.engines.spark import Spark
+    from pipeline.engines.spark_session import session
 
     settings = dict(setting.split("=", 1) for setting in config.spark_conf)
     with session(config.master, settings) as started:
