@@ -32,6 +32,7 @@ from pipeline.config import AlibabaConfig
 from pipeline.flow import prepare
 from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
 from schemas import manifest
+from schemas.machine import usable_cores
 from schemas.manifest import ShardFile
 from trainer.baselines import BASELINES
 from trainer.experiments import MODELS, table4
@@ -223,6 +224,7 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=0.002, help="of Alibaba's published size")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", help="of the law `both`, only these: a part of the work")
+    parser.add_argument("--jobs", type=int, default=usable_cores(), help="trainings at a time")
     parser.add_argument("--rates", action="store_true", help="only compare learning rates")
     options = parser.parse_args()
     folder: Path = options.out / options.law
@@ -236,7 +238,15 @@ def main() -> None:
 
         def trials(rate: float, seeds: int) -> Trials:
             runs = folder / f"runs-{rate:g}"
-            return Trials((data,), runs, seeds, SETTINGS | {"lr": rate}, report.line, report)
+            return Trials(
+                (data,),
+                runs,
+                seeds,
+                SETTINGS | {"lr": rate},
+                report.line,
+                report.watch,
+                options.jobs,
+            )
 
         if options.rates:
             write("rates.md", "\n".join(rates(lambda rate: trials(rate, 1))) + "\n")

@@ -110,10 +110,19 @@ def reproduce(
     optimizer: Annotated[str | None, typer.Option(help="As in train.")] = None,
     threads: Annotated[int | None, typer.Option(help="As in train.")] = None,
     device: Annotated[str, typer.Option(help="As in train.")] = "auto",
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Trainings at a time. Default: one a core (two cores do two trainings sooner "
+            "than one after the other) where memory allows; 1 on a GPU."
+        ),
+    ] = None,
 ) -> None:
     """A table or figure of the paper on your data: trains what is missing, goes on where it was."""
     with told_errors():
+        from trainer.config import TrainConfig
         from trainer.figures import Shown
+        from trainer.jobs import jobs_for
         from trainer.report import LiveReport
         from trainer.reproduce import NAMES, Request
         from trainer.reproduce import reproduce as make
@@ -146,7 +155,8 @@ def reproduce(
                 chosen.seeds if seeds is None else seeds,
                 training | {"device": device},
                 report.line,
-                report,
+                report.watch,
+                jobs_for(device, threads, TrainConfig.memory_mb) if jobs is None else jobs,
             )
             request = Request(
                 trials,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.errors import UsageError
+from schemas.machine import usable_cores
 from schemas.shards import LAYOUTS
 
 SPLIT_RULES = ("tin", "din")
@@ -87,8 +87,7 @@ class Config:
     @property
     def workers(self) -> int:
         """Buckets worked on at once."""
-        usable = getattr(os, "sched_getaffinity", None)
-        return self.threads or (len(usable(0)) if usable else os.cpu_count() or 1)
+        return self.threads or usable_cores()
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""

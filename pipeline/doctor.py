@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from pipeline import memory
 from schemas.errors import TinprepError
+from schemas.machine import group_limit, usable_cores
 from schemas.manifest import NAME, load
 
 _NEEDED = ("tinprep", "polars", "duckdb", "pyarrow", "numpy", "torch")
@@ -80,10 +81,7 @@ def _package(name: str) -> Line:
 
 
 def _cores() -> Line:
-    usable = getattr(os, "sched_getaffinity", None)
-    every = os.cpu_count() or 1
-    count = len(usable(0)) if usable else every
-    return Line("cores", f"{count} usable of {every}")
+    return Line("cores", f"{usable_cores()} usable of {os.cpu_count() or 1}")
 
 
 def _memory() -> Line:
@@ -94,23 +92,12 @@ def _memory() -> Line:
     except (ValueError, OSError):  # macOS does not count unused pages
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         told = f"{total / _GIB:.1f} GiB"
-    if (limit := _group_limit()) is not None and limit < total:
+    if (limit := group_limit()) is not None and limit < total:
         total, told = limit, f"{told}; limited to {limit / _GIB:.1f} GiB for this process's group"
     good = total >= _LEAST_MEMORY
     half = max(memory.least(0), total // 2) // memory.MIB
     do = "" if good else f"give --memory about half of it, e.g. {half}MB"
     return Line("memory", told, good, do)
-
-
-def _group_limit() -> int | None:
-    """The memory that a container allows, in bytes."""
-    for name in ("memory.max", "memory/memory.limit_in_bytes"):
-        try:
-            text = Path("/sys/fs/cgroup", name).read_text(encoding="ascii").strip()
-        except OSError:
-            continue
-        return int(text) if text.isdigit() else None
-    return None
 
 
 def _disk(data: Path) -> Line:

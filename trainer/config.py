@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import UsageError
+from schemas.machine import usable_cores
 
 _POSITIVE = ("patience", "dim", "memory_mb")
 _POSITIVE_OR_NONE = (
@@ -63,7 +63,7 @@ class Schedule:
     @property
     def threads(self) -> int:
         """CPU threads: a second one gains a small step little, and costs it much beside others."""
-        return 1 if self.batch_size < 256 else os.cpu_count() or 1
+        return 1 if self.batch_size < 256 else usable_cores()
 
 
 # A.1; batch and epochs as in the released code of TIN (Amazon) and DSIN (Alibaba), which A.1 keeps.

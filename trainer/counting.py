@@ -9,7 +9,6 @@ Legend: K categories of targets, C ids of categories, P places.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from schemas.machine import usable_cores
 from trainer.data import Shards
 from trainer.rows import HISTORY, Index, Rows
 
@@ -60,7 +60,7 @@ def fits(
     """Whether `count` stays within `memory_mb`, for so many categories of targets."""
     cube = targets * shards.manifest.vocabulary["category"] * places * 2 * _COUNTS.itemsize
     group = _POSITIONS_BYTES if column == _POSITION else _BEHAVIOURS_BYTES
-    return cube + _threads(threads) * group <= memory_mb << 20
+    return cube + (threads or usable_cores()) * group <= memory_mb << 20
 
 
 def count(
@@ -111,7 +111,7 @@ def count(
     # A position is where a behaviour lies in its history: no need to read it.
     columns = (_TARGET, "label", _CATEGORY, *(() if column == _POSITION else (column,)))
     groups = [read for split in splits for read in shards.row_groups(split, columns)]
-    pool = ThreadPoolExecutor(_threads(threads))
+    pool = ThreadPoolExecutor(threads or usable_cores())
     try:
         for _ in pool.map(add, groups):
             pass
@@ -122,11 +122,6 @@ def count(
         totals.reshape(-1, 2),
         present.reshape(len(targets), size, places, 2),
     )
-
-
-def _threads(asked: int | None) -> int:
-    usable = getattr(os, "sched_getaffinity", None)
-    return asked or (len(usable(0)) if usable else os.cpu_count() or 1)
 
 
 def _by_position(rows: Rows, wanted: Index, first: Index, places: int) -> Index:

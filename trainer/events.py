@@ -47,5 +47,13 @@ class Evaluated:
     best: bool
 
 
-Event = Started | Progress | Evaluated
+@dataclass(frozen=True)
+class Ended:
+    """The training is over: `gauc` of the kept weights on test, where there is one."""
+
+    gauc: float | None
+    seconds: float
+
+
+Event = Started | Progress | Evaluated | Ended
 OnEvent = Callable[[Event], None]

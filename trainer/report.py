@@ -24,9 +24,10 @@ _LINE_EVERY_SECONDS = 10.0
 
 
 class LiveReport:
-    """Shows a training's events: a live bar on a terminal, plain lines elsewhere.
+    """Shows trainings' events: a live bar for each on a terminal, plain lines elsewhere.
 
-    Give it to `train` as `on_event`, inside a `with`; several trainings may follow one another.
+    Use it inside a `with`. Give it to `train` as `on_event`, or `watch` of it to `Trials`, whose
+    trainings may be several at a time.
 
     Args:
         console: where to; standard error by default.
@@ -35,10 +36,9 @@ class LiveReport:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console(stderr=True)
         self.bar: Progress | None = None
-        self.task: TaskID | None = None
         if self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("epoch {task.fields[epoch]}"),
+                TextColumn("{task.description}epoch {task.fields[epoch]}"),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[rate]}"),
@@ -47,9 +47,7 @@ class LiveReport:
                 TimeRemainingColumn(elapsed_when_finished=True),
                 console=self.console,
             )
-        self.gauc = "-"
-        self.last_line = 0.0
-        self.begun, self.before = time.monotonic(), 0
+        self._one = _Shown(self)
 
     def __enter__(self) -> LiveReport:
         if self.bar is not None:
@@ -66,37 +64,60 @@ class LiveReport:
             self.bar.stop()
 
     def __call__(self, event: events.Event) -> None:
-        """Show one event."""
+        """Show an event of the only training."""
+        self._one(event)
+
+    def watch(self, name: str) -> events.OnEvent:
+        """What shows the events of one of several trainings, by its name."""
+        return _Shown(self, name)
+
+    def line(self, text: str) -> None:
+        """Show a line of text, above the bars where there are some."""
+        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+class _Shown:
+    """One training's part of a report."""
+
+    def __init__(self, report: LiveReport, name: str = "") -> None:
+        self.report, self.bar, self.name = report, report.bar, name
+        self.task: TaskID | None = None
+        self.gauc = "-"
+        self.last_line = 0.0
+        self.begun, self.before = time.monotonic(), 0
+
+    def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Started):
             self._started(event)
         elif isinstance(event, events.Progress):
             self._progress(event)
-        else:
+        elif isinstance(event, events.Evaluated):
             self.gauc = _figure(event.metrics.gauc) + (" (best)" if event.best else "")
             if self.bar is None:
-                self.line(f"step {event.step:,}: valid GAUC {self.gauc}")
+                self._line(f"step {event.step:,}: valid GAUC {self.gauc}")
             elif self.task is not None:
                 self.bar.update(self.task, gauc=self.gauc)
+        elif self.name:  # an only training's table follows
+            self._line(f"test GAUC {_figure(event.gauc)}, {event.seconds:.0f} s")
+            if self.bar is not None and self.task is not None:
+                self.bar.remove_task(self.task)
 
     def _started(self, event: events.Started) -> None:
         # What is left is told by the speed since here, not since an interrupted run's beginning.
         self.begun, self.before = time.monotonic(), event.resumed or 0
-        self.gauc, self.last_line = "-", 0.0
-        self.line(
+        self._line(
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
             f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
         )
         if event.resumed is not None:
-            self.line(
+            self._line(
                 f"going on after step {event.resumed:,}"
                 if event.resumed
                 else "the run has no checkpoint yet: from its first step"
             )
         if self.bar is not None:
-            if self.task is not None:  # of the training before
-                self.bar.remove_task(self.task)
             self.task = self.bar.add_task(
-                "",
+                f"{self.name}: " if self.name else "",
                 total=event.steps,
                 completed=self.before,
                 epoch=1,
@@ -117,14 +138,13 @@ class LiveReport:
             self.last_line = now
             done = max(1, event.step - self.before)
             left = (now - self.begun) * (event.steps - event.step) / done
-            self.line(
+            self._line(
                 f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: "
                 f"{rate}, loss {loss}, valid GAUC {self.gauc}, about {left:.0f} s left"
             )
 
-    def line(self, text: str) -> None:
-        """Show a line of text, above the bar where there is one."""
-        self.console.print(text, markup=False, highlight=False, soft_wrap=True)
+    def _line(self, text: str) -> None:
+        self.report.line(f"{self.name}: {text}" if self.name else text)
 
 
 def result_table(result: Result) -> Table:

@@ -14,7 +14,7 @@ from schemas.errors import UsageError
 from trainer.compiling import compiled
 from trainer.config import TrainConfig
 from trainer.data import Shards
-from trainer.events import Evaluated, OnEvent, Progress, Started
+from trainer.events import Ended, Evaluated, OnEvent, Progress, Started
 from trainer.loss import gradients
 from trainer.metrics import Metrics
 from trainer.models import InterestModel
@@ -116,6 +116,7 @@ class Training:
             threads=torch.get_num_threads(),
         )
         self.run.finish(result)
+        self.tell(Ended(metrics["test"].gauc if "test" in metrics else None, result.seconds))
         return result
 
     def _epoch(self) -> None:

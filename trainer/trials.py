@@ -2,46 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import polars as pl
-import torch
 
-from schemas.errors import ContractError, UsageError
+from schemas.errors import UsageError
+from schemas.machine import usable_cores
+from trainer import finished
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
-from trainer.fit import resolve, train
+from trainer.jobs import side_by_side
 from trainer.metrics import Metrics
-from trainer.models import choose, inputs_of
-from trainer.rows import LENGTH
-from trainer.runs import CONFIG, METRICS, atomically, load, read_json
-from trainer.scoring import by_length, logits
-from trainer.significance import auc_by_user, gauc_of, mean_by_user
-
-SCORES = "test_scores.parquet"
-_SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
-_ORDER = tuple(_SCORES)
-# Settings that leave a finished run's figures what they are, but for rounding.
-_NEUTRAL = {
-    "data",
-    "run",
-    "force",
-    "resume",
-    "checkpoint_seconds",
-    "device",
-    "threads",
-    "cells",
-    "memory_mb",
-    "ranks",
-    "tensorboard",
-}
+from trainer.models import choose
+from trainer.significance import mean_by_user
 
 
 @dataclass(frozen=True)
@@ -97,8 +75,7 @@ class Trial:
 
     def by_length(self) -> list[dict[str, Metrics]]:
         """The metrics of each range of history length, for each seed; see `scoring.by_length`."""
-        scores = [pl.read_parquet(run / SCORES) for run in self.runs]
-        return [by_length(*(s[name].to_numpy() for name in _ORDER)) for s in scores]
+        return [finished.lengths_of(run) for run in self.runs]
 
 
 def mean_sd(values: Iterable[float | None]) -> tuple[float | None, float | None]:
@@ -125,7 +102,8 @@ class Trials:
         seeds: how many: 0, 1, ...
         settings: of `TrainConfig`, where not the data set's preset.
         told: is told, in a line, of each run.
-        on_event: is told what happens in a training.
+        watch: gives, for a run's name, what is told of the events of its training.
+        jobs: trainings at a time, each in a process of its own where it is more than one.
         used: the folders of the runs that were used so far; copies share it.
     """
 
@@ -134,7 +112,8 @@ class Trials:
     seeds: int = 3
     settings: Mapping[str, Any] = field(default_factory=dict)
     told: Callable[[str], None] = lambda line: None
-    on_event: OnEvent = lambda event: None
+    watch: Callable[[str], OnEvent] = lambda name: lambda event: None
+    jobs: int = 1
     used: set[Path] = field(default_factory=set, compare=False)
 
     def __post_init__(self) -> None:
@@ -146,13 +125,14 @@ class Trials:
                 expected="data sets in folders of different names, at least one",
                 got=", ".join(map(str, self.data_sets)) or "none",
             )
-        if self.seeds < 1:
-            raise UsageError(
-                "There is nothing to train.",
-                where="--seeds",
-                expected="1 or more",
-                got=str(self.seeds),
-            )
+        for name in ("seeds", "jobs"):
+            if getattr(self, name) < 1:
+                raise UsageError(
+                    "There is nothing to train." if name == "seeds" else "Nobody would train.",
+                    where=f"--{name}",
+                    expected="1 or more",
+                    got=str(getattr(self, name)),
+                )
 
     def run(self, cases: Iterable[Case]) -> list[Trial]:
         """Train what is not there yet, and measure each case on test.
@@ -166,19 +146,18 @@ class Trials:
         shards = {data: self.open(data) for data in self.data_sets}
         for case in cases:
             choose(case.model, case.encoding, case.attention_dim)
-        done, trials = 0, []
-        for case in cases:
-            runs, measured = [], []
-            for seed in range(self.seeds):
-                done += 1
-                of = f"run {done} of {len(cases) * self.seeds}"
-                runs.append(self._trained(case, seed, shards[case.data], of))
-                measured.append(_metrics(runs[-1]))
-            users = [
-                users_of(_scores(run, m, shards[case.data]))
-                for run, m in zip(runs, measured, strict=True)
-            ]
-            trials.append(Trial(case, tuple(runs), tuple(measured), mean_by_user(users)))
+        wanted = [
+            self._wanted(case, seed, shards[case.data])
+            for case in cases
+            for seed in range(self.seeds)
+        ]
+        self._finish(wanted, shards)
+        trials = []
+        for i, case in enumerate(cases):
+            runs = tuple(config.run for config in wanted[i * self.seeds : (i + 1) * self.seeds])
+            users = [finished.users_of(finished.scores(run, shards[case.data])) for run in runs]
+            measured = tuple(map(finished.measured, runs))
+            trials.append(Trial(case, runs, measured, mean_by_user(users)))
         return trials
 
     def open(self, data: Path) -> Shards:
@@ -206,102 +185,42 @@ class Trials:
         """The run's folder."""
         return self.runs / f"{case.name}-{seed}"
 
-    def _trained(self, case: Case, seed: int, shards: Shards, of: str) -> Path:
-        """The folder of a finished run: one that was there, or is now trained to its end."""
-        run = self.folder(case, seed)
+    def _wanted(self, case: Case, seed: int, shards: Shards) -> TrainConfig:
+        """The settings of a run."""
         config: TrainConfig = replace(
             self.config(case.data),
-            run=run,
+            run=self.folder(case, seed),
             model=case.model,
             encoding=case.encoding,
             seed=seed,
             **case.settings,
-            resume=(run / CONFIG).exists(),
         )
-        if (run / METRICS).exists():
-            _require_same(run, resolve(config, shards))
-            self.told(f"{of}: {run.name} is finished")
+        if self.jobs > 1 and config.threads is None:
+            most = max(1, usable_cores() // self.jobs)
+            threads = config.schedule(shards.manifest.dataset).threads
+            config = replace(config, threads=min(threads, most))
+        return config
+
+    def _finish(self, wanted: list[TrainConfig], shards: Mapping[Path, Shards]) -> None:
+        """Train what is not finished."""
+        of = [f"run {i} of {len(wanted)}: {c.run.name}" for i, c in enumerate(wanted, start=1)]
+        left = []
+        for i, config in enumerate(wanted):
+            if finished.is_finished(config, shards[config.data]):
+                self.told(f"{of[i]} is finished")
+            else:
+                left.append(i)
+
+        def begins(k: int) -> OnEvent:
+            config = wanted[left[k]]
+            self.told(f"{of[left[k]]}{' goes on' if finished.begun(config.run) else ''}")
+            return self.watch(config.run.name)
+
+        configs = [wanted[i] for i in left]
+        jobs = min(self.jobs, len(configs))
+        if jobs > 1:
+            side_by_side(finished.finish, configs, jobs, begins)
         else:
-            self.told(f"{of}: {run.name}{' goes on' if config.resume else ''}")
-            train(config, self.on_event)
-        self.used.add(run)
-        return run
-
-
-def _summary(run: Path) -> dict[str, Any]:
-    do = "remove the run's folder, and give the command again"
-    return read_json(run / METRICS, ("config", "metrics"), do=do)
-
-
-def _metrics(run: Path) -> Metrics:
-    found = _summary(run)["metrics"]
-    if "test" not in found:
-        raise ContractError(
-            "The run was not measured on test.",
-            where=run / METRICS,
-            expected="metrics of test",
-            got=", ".join(found) or "none",
-            do="remove the run's folder, and give the command again",
-        )
-    return Metrics(**found["test"])
-
-
-def _require_same(run: Path, wanted: dict[str, Any]) -> None:
-    """Refuse a finished run of other settings: its figures would stand in the wrong table."""
-    before, now = _summary(run)["config"], json.loads(json.dumps(wanted))
-    names = [n for n in sorted({*before} & {*now} - _NEUTRAL) if before[n] != now[n]]
-    if names:
-        raise UsageError(
-            "A finished run had other settings.",
-            where=run,
-            expected=", ".join(f"{name} {now[name]}" for name in names),
-            got=", ".join(f"{name} {before[name]}" for name in names),
-            do="name another `--runs`, or remove the run's folder to train it again",
-        )
-
-
-def users_of(scores: pl.DataFrame) -> pl.DataFrame:
-    """Each user's AUC, of a run's kept scores; see `significance.auc_by_user`."""
-    user, label, logit, _ = (scores[name].to_numpy() for name in _ORDER)
-    return auc_by_user(user, label, logit)
-
-
-def _scores(run: Path, measured: Metrics, shards: Shards) -> pl.DataFrame:
-    """How a finished run scores test: done once, and kept beside it."""
-    path, gauc = run / SCORES, measured.gauc
-    kept = _read(path)
-    if kept is not None and _agree(gauc_of(users_of(kept)), gauc):
-        return kept
-    model, gauc_now = load(run), None
-    if model.inputs == inputs_of(shards):
-        parts = [
-            (batch["user"], batch["label"], logit, batch[LENGTH])
-            for batch, logit in logits(model, shards, "test", ("user", "label"))
-        ]
-        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-        scores = pl.DataFrame(dict(zip(_ORDER, columns, strict=True))).cast(_SCORES)
-        gauc_now = gauc_of(users_of(scores))
-    if gauc_now is None or not _agree(gauc_now, gauc):
-        raise ContractError(
-            "A finished run is not of the data set that is there now.",
-            where=run,
-            expected=f"GAUC {gauc} on test",
-            got="other ids, positions or bins" if gauc_now is None else f"GAUC {gauc_now}",
-            do="remove the run's folder, and give the command again",
-        )
-    atomically(path, scores.write_parquet)
-    return scores
-
-
-def _read(path: Path) -> pl.DataFrame | None:
-    """Kept scores; None where there are none that can be read."""
-    try:
-        found = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError):
-        return None
-    return found if found.schema == _SCORES else None
-
-
-def _agree(found: float, measured: float | None, within: float = 1e-4) -> bool:
-    """Whether two GAUCs are one but for rounding, which differs between devices."""
-    return bool(np.isnan(found)) if measured is None else abs(found - measured) < within
+            for k, config in enumerate(configs):
+                finished.finish(config, begins(k))
+        self.used.update(config.run for config in wanted)

@@ -48,7 +48,7 @@ def planted_twice(tmp_path_factory):
 def made(planted_twice, tmp_path_factory):
     """Table 1 of three models on two data sets, with what was told on the way."""
     runs, told, events = tmp_path_factory.mktemp("runs"), [], []
-    wanted = trials(*planted_twice, runs=runs, told=told.append, on_event=events.append)
+    wanted = trials(*planted_twice, runs=runs, told=told.append, watch=lambda name: events.append)
     return wanted, table1(wanted, ("tin", "din", "tin_wo_tte"), "tte-t"), told, events
 
 
@@ -122,7 +122,7 @@ def test_what_is_finished_is_not_done_again(made):
         raise AssertionError(event)
 
     told = []
-    again = trials(*wanted.data_sets, runs=wanted.runs, told=told.append, on_event=fail)
+    again = trials(*wanted.data_sets, runs=wanted.runs, told=told.append, watch=lambda name: fail)
     assert table1(again, ("tin", "din", "tin_wo_tte"), "tte-t") == table
     assert all("is finished" in line for line in told)
 
@@ -141,11 +141,18 @@ def test_an_interrupted_run_goes_on_to_the_same_figures(planted_twice, tmp_path)
             raise Stop
 
     settings = SETTINGS | {"epochs": 2}
-    cut = trials(case.data, runs=tmp_path / "cut", settings=settings, seeds=1, on_event=stop)
+    cut = trials(
+        case.data, runs=tmp_path / "cut", settings=settings, seeds=1, watch=lambda name: stop
+    )
     with pytest.raises(Stop):
         cut.run([case])
     told, events = [], []
-    options = {"settings": settings, "seeds": 1, "told": told.append, "on_event": events.append}
+    options = {
+        "settings": settings,
+        "seeds": 1,
+        "told": told.append,
+        "watch": lambda name: events.append,
+    }
     (resumed,) = trials(case.data, runs=tmp_path / "cut", **options).run([case])
     assert told == ["run 1 of 1: a-tin-tte-p-0 goes on"]
     assert next(e for e in events if isinstance(e, Started)).resumed > 0

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import TimeRemainingColumn
 
 from trainer import report as report_module
-from trainer.events import Evaluated, Progress, Started
+from trainer.events import Ended, Evaluated, Progress, Started
 from trainer.metrics import Metrics
 from trainer.report import LiveReport, result_table
 from trainer.runs import Result
@@ -66,21 +66,25 @@ def test_the_bar_shows_the_time_left():
 
 
 @pytest.mark.parametrize("terminal", [False, True])
-def test_a_second_training_starts_afresh(terminal):
+def test_trainings_side_by_side_are_told_apart(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
     with LiveReport(console) as report:
-        report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
-        report(Evaluated(10, METRICS, best=True))
-        report.line("run 2 of 2")
-        report(Started("beauty", False, "din", "none", "cpu", 1000, 30, 12_345))
+        one, other = report.watch("a-tin-0"), report.watch("a-din-0")
+        one(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
+        other(Started("beauty", False, "din", "none", "cpu", 1000, 30, 12_345))
+        one(Evaluated(10, METRICS, best=True))
+        other(Progress(20, 30, 2, 0.51, 9000.0))
         if report.bar is not None:
-            assert [task.fields["gauc"] for task in report.bar.tasks] == ["-"]
-        report(Progress(30, 30, 2, 0.51, 9000.0))
+            assert [task.fields["gauc"] for task in report.bar.tasks] == ["0.7512 (best)", "-"]
+            assert [task.completed for task in report.bar.tasks] == [0, 20]
+        one(Ended(0.74321, 12.3))
+        if report.bar is not None:
+            assert [task.description for task in report.bar.tasks] == ["a-din-0: "]
     text = console.file.getvalue()
-    assert "run 2 of 2" in text
-    assert "din (none)" in text
+    assert "a-tin-0: test GAUC 0.7432, 12 s" in text
     if not terminal:
-        assert "valid GAUC -" in text.splitlines()[-1]
+        assert "a-tin-0: step 10: valid GAUC 0.7512 (best)" in text
+        assert "a-din-0: step 20 of 30" in text
 
 
 @pytest.mark.parametrize("synthetic", [True, False])

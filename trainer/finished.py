@@ -1,0 +1,169 @@
+"""Finished runs: each trained to its end once, with how it scored test kept beside it.
+
+```
+RUN/test_scores.parquet   user, label, logit and history length of each row of test
+```
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import torch
+
+from schemas.errors import ContractError, UsageError
+from trainer.config import TrainConfig
+from trainer.data import Shards
+from trainer.events import OnEvent
+from trainer.fit import resolve, train
+from trainer.metrics import Metrics
+from trainer.models import inputs_of
+from trainer.rows import LENGTH
+from trainer.runs import CONFIG, METRICS, atomically, load, read_json
+from trainer.scoring import by_length, logits
+from trainer.significance import auc_by_user, gauc_of
+
+SCORES = "test_scores.parquet"
+_SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
+_ORDER = tuple(_SCORES)
+# Settings that leave a finished run's figures what they are, but for rounding.
+_NEUTRAL = {
+    "data",
+    "run",
+    "force",
+    "resume",
+    "checkpoint_seconds",
+    "device",
+    "threads",
+    "cells",
+    "memory_mb",
+    "ranks",
+    "tensorboard",
+}
+_REMOVE = "remove the run's folder, and give the command again"
+
+
+def begun(run: Path) -> bool:
+    """Whether there is a run to go on with."""
+    return (run / CONFIG).exists()
+
+
+def is_finished(config: TrainConfig, shards: Shards) -> bool:
+    """Whether a run has been trained to its end.
+
+    Raises:
+        UsageError: it had other settings: its figures would stand in the wrong table.
+        InputError: it cannot be read.
+    """
+    if not (config.run / METRICS).exists():
+        return False
+    before, now = _summary(config.run)["config"], json.loads(json.dumps(resolve(config, shards)))
+    names = [n for n in sorted({*before} & {*now} - _NEUTRAL) if before[n] != now[n]]
+    if names:
+        raise UsageError(
+            "A finished run had other settings.",
+            where=config.run,
+            expected=", ".join(f"{name} {now[name]}" for name in names),
+            got=", ".join(f"{name} {before[name]}" for name in names),
+            do="name another `--runs`, or remove the run's folder to train it again",
+        )
+    return True
+
+
+def finish(config: TrainConfig, on_event: OnEvent) -> None:
+    """Train a run to its end, going on with what there is of it, and score test.
+
+    Raises:
+        TinprepError: as `train`; a run that is not measured on test breaks a contract.
+    """
+    train(replace(config, resume=begun(config.run)), on_event)
+    scores(config.run, Shards(config.data, memory_mb=config.memory_mb))
+
+
+def measured(run: Path) -> Metrics:
+    """What a finished run comes to on test.
+
+    Raises:
+        InputError: it cannot be read.
+        ContractError: it was not measured on test.
+    """
+    found = _summary(run)["metrics"]
+    if "test" not in found:
+        raise ContractError(
+            "The run was not measured on test.",
+            where=run / METRICS,
+            expected="metrics of test",
+            got=", ".join(found) or "none",
+            do=_REMOVE,
+        )
+    return Metrics(**found["test"])
+
+
+def scores(run: Path, shards: Shards) -> pl.DataFrame:
+    """How a finished run scores test, row by row: computed once, and kept beside it.
+
+    Raises:
+        InputError: the run or the data set is missing or damaged.
+        ContractError: the run is not of the data set that is there now.
+    """
+    path, gauc = run / SCORES, measured(run).gauc
+    kept = _read(path)
+    if kept is not None and _agree(gauc_of(users_of(kept)), gauc):
+        return kept
+    model, gauc_now = load(run), None
+    if model.inputs == inputs_of(shards):
+        parts = [
+            (batch["user"], batch["label"], logit, batch[LENGTH])
+            for batch, logit in logits(model, shards, "test", ("user", "label"))
+        ]
+        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+        found = pl.DataFrame(dict(zip(_ORDER, columns, strict=True))).cast(_SCORES)
+        gauc_now = gauc_of(users_of(found))
+    if gauc_now is None or not _agree(gauc_now, gauc):
+        raise ContractError(
+            "A finished run is not of the data set that is there now.",
+            where=run,
+            expected=f"GAUC {gauc} on test",
+            got="other ids, positions or bins" if gauc_now is None else f"GAUC {gauc_now}",
+            do=_REMOVE,
+        )
+    atomically(path, found.write_parquet)
+    return found
+
+
+def users_of(kept: pl.DataFrame) -> pl.DataFrame:
+    """Each user's AUC, of a run's kept scores; see `significance.auc_by_user`."""
+    user, label, logit, _ = _columns(kept)
+    return auc_by_user(user, label, logit)
+
+
+def lengths_of(run: Path) -> dict[str, Metrics]:
+    """The metrics of each range of history length, of a run's kept scores."""
+    return by_length(*_columns(pl.read_parquet(run / SCORES)))
+
+
+def _columns(kept: pl.DataFrame) -> list[np.ndarray]:
+    return [kept[name].to_numpy() for name in _ORDER]
+
+
+def _summary(run: Path) -> dict[str, Any]:
+    return read_json(run / METRICS, ("config", "metrics"), do=_REMOVE)
+
+
+def _read(path: Path) -> pl.DataFrame | None:
+    """Kept scores; None where there are none that can be read."""
+    try:
+        found = pl.read_parquet(path)
+    except (OSError, pl.exceptions.PolarsError):
+        return None
+    return found if found.schema == _SCORES else None
+
+
+def _agree(found: float, said: float | None, within: float = 1e-4) -> bool:
+    """Whether two GAUCs are one but for rounding, which differs between devices."""
+    return bool(np.isnan(found)) if said is None else abs(found - said) < within
