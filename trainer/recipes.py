@@ -102,11 +102,12 @@ _din = Recipe(
     attention=ActivationUnit,
 )
 _sas = Recipe(
-    "SASRec, ICDM 2018, as a click model: u * t to an MLP for the inner product, no dropout",
+    "SASRec, ICDM 2018, as a click model: the mean of the states (Table 5) for the last, u * t to "
+    "an MLP for the inner product, no dropout",
     _BY_ORDER,
     encode_target=False,
     contexts=(CausalTransformer,),
-    attention=Last,
+    attention=Uniform,
     product=True,
 )
 _tin = Recipe("TIN, Eq. 2", _ANY, representation=Product)
@@ -130,7 +131,6 @@ RECIPES: dict[str, Recipe] = {
         source="BERT4Rec, CIKM 2019, as a click model: the mean of the states for the masked "
         "token's, u * t to an MLP for the inner product, no dropout",
         contexts=(FullTransformer,),
-        attention=Uniform,
     ),
     "dien": Recipe(
         "DIEN, AAAI 2019, the auxiliary loss with other rows' behaviours as negatives",

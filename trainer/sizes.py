@@ -34,8 +34,8 @@ SETTINGS = {
     "paper": Setting("A.1: the data set's optimizer, batch and epochs, 5 seeds.", seeds=5),
     "small": Setting(
         "To see the whole path work, on the demo data: narrow embeddings, "
-        "one epoch, 2 seeds. Shows that the whole path works, not what the models are worth.",
-        seeds=2,
+        "one epoch, 3 seeds. Shows that the whole path works, not what the models are worth.",
+        seeds=3,
         models=tuple(TABLE1[AMAZON]),
         training={
             "optimizer": "adam",
