@@ -225,6 +225,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--models", help="of the law `both`, only these: a part of the work")
     parser.add_argument("--jobs", type=int, default=usable_cores(), help="trainings at a time")
+    parser.add_argument("--rate", type=float, default=SETTINGS["lr"], help="learning rate")
     parser.add_argument("--rates", action="store_true", help="only compare learning rates")
     options = parser.parse_args()
     folder: Path = options.out / options.law
@@ -252,11 +253,15 @@ def main() -> None:
             write("rates.md", "\n".join(rates(lambda rate: trials(rate, 1))) + "\n")
             return
         if options.models:
-            trials(SETTINGS["lr"], options.seeds).run(cases(data, options.models.split(",")))
+            for trial in trials(options.rate, options.seeds).run(
+                cases(data, options.models.split(","))
+            ):
+                mean, sd = mean_sd(_gaucs(trial))
+                print(f"{trial.case.name}: test GAUC {mean}, sd {sd}")
             return
         write("ceilings.md", ceilings(folder / "raw", data))
         write("decay.md", recovery(folder / "raw", data, folder))
-        chosen = trials(SETTINGS["lr"], options.seeds)
+        chosen = trials(options.rate, options.seeds)
         for make_table in (table4, against_tin)[: 2 if options.law == "both" else 1]:
             table = make_table(chosen)
             table.write(folder)
