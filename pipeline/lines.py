@@ -192,7 +192,7 @@ def _inflate(head: bytes) -> tuple[bytes, int, bool]:
 
 
 def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
-    """Whole lines as one block, or as several: around those longer than `limit`, or of very many."""
+    """Whole lines as one block, or as several: around lines over `limit`, or of very many."""
     if len(data) > limit + 1:
         offsets = line_offsets(data)
         begin = 0  # the first line not yet handed out
