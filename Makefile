@@ -66,7 +66,7 @@ fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
 coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
