@@ -5,6 +5,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 
 .PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz coverage audit clean
 .DEFAULT_GOAL := help
@@ -20,8 +21,8 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
 	@touch $@
 
-test: $(READY) ## run every test
-	$(BIN)/python -m pytest
+test: $(READY) ## run every test, in WORKERS=8 processes, or one a core
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-lowest: ## the golden data sets, with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv $(LOWEST)
@@ -32,7 +33,7 @@ test-lowest: ## the golden data sets, with the oldest libraries that pyproject.t
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
-	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark
+	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark --durations=12
 
 check: $(READY) ## lint, types, import layers, SQL
 	$(BIN)/ruff format --check .
@@ -65,7 +66,7 @@ fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
 coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

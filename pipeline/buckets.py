@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -39,10 +40,11 @@ class Spill:
         folder: where the files go.
         buckets: how many.
         schema: of the rows.
+        first: number of the first bucket.
     """
 
-    def __init__(self, folder: Path, buckets: int, schema: pa.Schema) -> None:
-        self.paths = [bucket_path(folder, k) for k in range(buckets)]
+    def __init__(self, folder: Path, buckets: int, schema: pa.Schema, first: int = 0) -> None:
+        self.paths = [bucket_path(folder, first + k) for k in range(buckets)]
         self.schema = schema
         folder.mkdir(parents=True, exist_ok=True)
         _allow_files(buckets)
@@ -113,6 +115,13 @@ def read_spilled(path: Path) -> pa.Table:
     """One bucket's rows as they were spilled."""
     with pa.memory_map(str(path)) as file:
         return pa.ipc.open_file(file).read_all()
+
+
+def spilled_pieces(path: Path) -> Iterator[pa.Table]:
+    """One bucket's rows as they were spilled, one batch of them in memory at a time."""
+    with pa.OSFile(str(path)) as file, pa.ipc.open_file(file) as spilled:
+        for k in range(spilled.num_record_batches):
+            yield pa.Table.from_batches([spilled.get_batch(k)])
 
 
 class Behaviours(NamedTuple):

@@ -25,15 +25,18 @@ from pipeline.buckets import (
     save_columns,
 )
 from pipeline.config import AmazonConfig
-from pipeline.lines import estimate_lines
+from pipeline.lines import Part, estimate_lines
 from pipeline.partition_reviews import bucket_of
+from pipeline.refused import RefusedLines, kind
 from pipeline.sources import amazon
+from pipeline.sources.parsed import Parsed
 from pipeline.tally import Tally
-from pipeline.workspace import Run, check_rejected
+from pipeline.workspace import Run
 from schemas import tables
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
 
 _UNLIMITED = 32_767
+REFUSED = kind("meta")
 
 
 @dataclass(frozen=True)
@@ -43,13 +46,11 @@ class Items:
     Attributes:
         categories: the vocabulary of categories.
         category: (items + 2,) the category's id by item id; 1 where an item has none.
-        refused: the lines that could not be read.
         repeated: how many lines repeat an item.
     """
 
     categories: pa.Table
     category: npt.NDArray[np.int32]
-    refused: pl.DataFrame
     repeated: int
 
 
@@ -86,18 +87,21 @@ def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.Data
 
 
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
-    """The category of each item, and `items.parquet`."""
+    """The category of each item, and `items.parquet`; lines refused go to a file of theirs."""
     path = run.paths[1] if config.meta else None
     with run.step("parse meta") as rows:
         about = None if path is None else estimate_lines(path)
 
-        def done(lines: int) -> None:
-            rows[0] += lines
-            run.told("parse meta", rows[0], about)
+        with RefusedLines(run.work / REFUSED, Part(path or run.paths[0])) as refused:
 
-        by_item, refused, repeated = amazon.categories(path, items, done)
+            def done(parsed: Parsed) -> None:
+                refused.append(parsed.rejected)
+                rows[0] += parsed.lines
+                run.told("parse meta", rows[0], about)
+
+            by_item, repeated = amazon.categories(path, items, done)
         if path is not None:
-            check_rejected(path, refused, rows[0], config.max_rejected)
+            refused.summary.check(path, rows[0], config.max_rejected)
         rows[1] = by_item.height
         categories = amazon.category_vocabulary(by_item, items)
         category = _category_ids(by_item, categories)
@@ -105,7 +109,7 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
         found = pa.table({"item": item, "category": category[FIRST_ID:]})
         tables.check(tables.Items, pl.DataFrame(found), config.out / "items.parquet")
         shards.write_table(config.out / "items.parquet", found)
-        return Items(categories, category, refused, repeated)
+        return Items(categories, category, repeated)
 
 
 def _category_ids(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int32]:

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from pipeline import intervals, steps, vocabulary
+from pipeline import intervals, steps
 from pipeline import transform_impressions as transform
-from pipeline.buckets import ORDERED_IMPRESSIONS, SEQUENCES
+from pipeline.buckets import ORDERED_IMPRESSIONS, SEQUENCES, bucket_path, spilled_pieces
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
 from pipeline.lines import estimate_lines
@@ -24,6 +23,7 @@ from pipeline.partition_impressions import (
     parse_catalogue,
     partition_impressions,
 )
+from pipeline.refused import kind
 from pipeline.rows import Stored
 from pipeline.sources import alibaba
 from pipeline.sources.synthetic_folder import MARKER
@@ -66,7 +66,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     impressions_path = run.paths[0]
     parsed = parse_catalogue(run, config)
     sample = alibaba.sampled_users(parsed.profiles["user"], config.user_fraction)
-    seen, absent = partition_impressions(run, config, parsed.ads["ad"], sample)
+    seen = partition_impressions(run, config, parsed.ads["ad"], sample)
     since = alibaba.since(config, seen.first)
     users = fit_users(run)
     behaviours = partition_behaviours(run, config, users, sample, since)
@@ -102,18 +102,15 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     rows = _Rows(state, has_profile)
     needs = [SEQUENCES, ORDERED_IMPRESSIONS]
     results = steps.write_shards(run, schema, seen.kept, rows, needs)
-    refused = {name: vocabulary.arrow(rows) for name, rows in {**parsed.refused, **absent}.items()}
-    behaviours_refused = pl.read_parquet(run.work / "refused_behaviours.parquet")
-    refused["behavior_log"] = vocabulary.arrow(behaviours_refused)
-    rejected = write_rejected(config.out, refused) | parsed.repeated
+    rejected = _write_rejected(run) | parsed.repeated
     synthetic = (impressions_path.parent / MARKER).exists()
     read = dict(
         zip(
             alibaba.NAMES,
             (
                 seen.read,
-                parsed.ads.height + parsed.refused["ad_feature"].height,
-                parsed.profiles.height + parsed.refused["user_profile"].height,
+                parsed.lines["ad_feature"],
+                parsed.lines["user_profile"],
                 behaviours["read"],
             ),
             strict=True,
@@ -175,3 +172,14 @@ class _Rows:
             "no_profile": int((self.has_profile[seen.user] == 0).sum()),
             "no_history": int((seen.windows.end == seen.windows.start).sum()),
         }
+
+
+def _write_rejected(run: Run) -> dict[str, int]:
+    """Write the lines refused, a table for each file; returns how often each reason occurs."""
+    refused = {
+        name: spilled_pieces(bucket_path(run.work / kind(name), 0))
+        for name in ("ad_feature", "user_profile")
+    }
+    for name in ("raw_sample", "behavior_log"):
+        refused[name] = run.engine.gather(kind(name), "line")
+    return write_rejected(run.config.out, refused)

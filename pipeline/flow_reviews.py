@@ -9,12 +9,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import polars as pl
 import pyarrow as pa
 
-from pipeline import intervals, negatives, partition_reviews, steps, vocabulary
+from pipeline import fit_reviews, intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
-from pipeline.buckets import SEQUENCES, bucket_path, load_columns
+from pipeline.buckets import SEQUENCES, bucket_path, load_columns, spilled_pieces
 from pipeline.config import AmazonConfig
 from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta
 from pipeline.lines import estimate_lines
@@ -68,7 +67,7 @@ def plan(config: AmazonConfig) -> str:
 
 def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
-    refused = partition(run, config)
+    partition(run, config)
     by_user, by_item = count_values(run)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
@@ -91,8 +90,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         rows = _Rows(rules, state)
         results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
         writing.result()
-    lines = pl.concat([refused, meta.refused])
-    rejected = _write_rejected(run, lines, [x for r in results for x in r["left_out"]])
+    rejected = _write_rejected(run, [x for r in results for x in r["left_out"]])
     if meta.repeated:
         rejected[amazon.REPEATED_ITEM] = meta.repeated
     synthetic = (run.paths[0].parent / MARKER).exists()
@@ -160,12 +158,13 @@ class _Rows:
         }
 
 
-def _write_rejected(run: Run, lines: pl.DataFrame, rows: list[int]) -> dict[str, int]:
+def _write_rejected(run: Run, rows: list[int]) -> dict[str, int]:
     """Write what was refused, a table each; returns how often each reason occurs."""
-    refused = {
-        name: vocabulary.arrow(lines.filter(pl.col("file") == path.name))
-        for path, name in zip(run.paths, ("reviews", "meta"), strict=False)
-    }
     reason = [transform.TOUCHED_EVERY_ITEM] * len(rows)
-    refused["targets"] = pa.table({"row": pa.array(sorted(rows), pa.int64()), "reason": reason})
+    targets = pa.table({"row": pa.array(sorted(rows), pa.int64()), "reason": reason})
+    refused = {
+        "reviews": run.engine.gather(partition_reviews.REFUSED, "line"),
+        "meta": spilled_pieces(bucket_path(run.work / fit_reviews.REFUSED, 0)),
+        "targets": [targets],
+    }
     return write_rejected(run.config.out, refused)

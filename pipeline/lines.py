@@ -25,6 +25,8 @@ from schemas.errors import InputError
 BLOCK_BYTES = 8 << 20
 LINE_LIMIT = 16 << 20
 GZIP_MAGIC = b"\x1f\x8b"
+# Of a block: what is refused of one is held, at some 500 bytes a line.
+_MOST_LINES = 400_000
 _AHEAD = 2
 _HEAD_BYTES = 4 << 20
 _HEAD_TEXT_BYTES = 32 << 20
@@ -190,7 +192,7 @@ def _inflate(head: bytes) -> tuple[bytes, int, bool]:
 
 
 def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
-    """Whole lines as one block, or as several around those longer than `limit`."""
+    """Whole lines as one block, or as several: around lines over `limit`, or of very many."""
     if len(data) > limit + 1:
         offsets = line_offsets(data)
         begin = 0  # the first line not yet handed out
@@ -203,7 +205,13 @@ def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
         first, data = first + begin, data[offsets[begin] :]
     if data:
         lines = int(np.count_nonzero(np.frombuffer(data, np.uint8) == ord("\n")))
-        yield Block(first, data, lines)
+        if lines <= _MOST_LINES:
+            yield Block(first, data, lines)
+            return
+        offsets = line_offsets(data)
+        for begin in range(0, lines, _MOST_LINES):
+            end = min(begin + _MOST_LINES, lines)
+            yield Block(first + begin, data[offsets[begin] : offsets[end]], end - begin)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import shards, vocabulary
+from pipeline import refused, shards, vocabulary
 from pipeline.buckets import BEHAVIOURS, Spill, bucket_path, numpy_columns, read_spilled
 from pipeline.config import AlibabaConfig
 from pipeline.engines.engine import Read
@@ -23,9 +23,8 @@ from pipeline.engines.local import map_stream
 from pipeline.lines import Block, Part
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import behavior_blocks, parse_behaviors
-from pipeline.sources.parsed import REJECTED
 from pipeline.tally import Ids, Tally, ids_of
-from pipeline.workspace import Run, check_rejected
+from pipeline.workspace import Run
 from schemas.shards import numpy_type
 
 # The user's id; the raw numbers of category and brand, below 0 where they are missing.
@@ -39,6 +38,7 @@ _NARROW = pa.schema(
 )
 _WIDE = pa.schema([(name, pa.int64()) for name in _NARROW.names])
 WIDE = "behaviours-wide"
+REFUSED = refused.kind("behavior_log")
 _FOUND = ("read", "kept", "left_out", "no_impressions")
 _MISSING = -1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -54,7 +54,7 @@ class _Dealt(NamedTuple):
     """What is known of a part once its rows are dealt out; the two tables count values."""
 
     found: dict[str, int]
-    refused: pl.DataFrame
+    refused: refused.Summary
     category: pl.DataFrame
     brand: pl.DataFrame
 
@@ -78,18 +78,16 @@ def partition_behaviours(
         deal = _Deal(
             run.count, run.engine.threads, config.behaviors, since, ids_of(users, 0), sampled
         )
-        refused = [pl.DataFrame(schema=REJECTED)]
+        summary = refused.Summary()
         found = dict.fromkeys(_FOUND, 0)
         tallies = {name: Tally() for name in alibaba.FIELDS}
-        for part in run.deal("partition behaviours", path, deal, [BEHAVIOURS, WIDE]):
-            refused.append(part.refused)
+        for part in run.deal("partition behaviours", path, deal, [BEHAVIOURS, WIDE, REFUSED]):
+            summary.merge(part.refused)
             tallies["category"].merge(part.category)
             tallies["brand"].merge(part.brand)
             for name, n in part.found.items():
                 found[name] += n
-        lines = pl.concat(refused)
-        check_rejected(path, lines, found["read"], config.max_rejected)
-        shards.write_table(run.work / "refused_behaviours.parquet", vocabulary.arrow(lines))
+        summary.check(path, found["read"], config.max_rejected)
         for name, tally in tallies.items():
             shards.write_table(run.work / f"{name}.parquet", vocabulary.arrow(tally.counts()))
         return found
@@ -123,11 +121,13 @@ class _Deal:
     def __call__(self, folder: Path, part: Part, read: Read) -> _Dealt:
         """What is known of the part."""
         categories, brands = Tally(), Tally()
-        refused = [pl.DataFrame(schema=REJECTED)]
         found = dict.fromkeys(_FOUND, 0)
         one_opens = threading.Lock()
         with ExitStack() as open_spills:
             narrow = open_spills.enter_context(Spill(folder / BEHAVIOURS, self.buckets, _NARROW))
+            lines_refused = open_spills.enter_context(
+                refused.RefusedLines(folder / REFUSED, part, self.buckets)
+            )
 
             @cache
             def opened() -> Spill:
@@ -162,11 +162,11 @@ class _Deal:
             # Closed before the spills that its threads write to.
             with closing(map_stream(deal, behavior_blocks(part), self.threads)) as dealt:
                 for rejected, more in dealt:
-                    refused.append(rejected)
+                    lines_refused.append(rejected)
                     for name, n in more.items():
                         found[name] += n
                     read(more["read"])
-        return _Dealt(found, pl.concat(refused), categories.counts(), brands.counts())
+        return _Dealt(found, lines_refused.summary, categories.counts(), brands.counts())
 
 
 def _deal(

@@ -13,7 +13,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline import memory, shards, vocabulary
+from pipeline import memory, refused, vocabulary
 from pipeline.buckets import IMPRESSIONS, Spill, bucket_path, read_spilled
 from pipeline.config import AlibabaConfig
 from pipeline.engines.engine import Read
@@ -25,10 +25,11 @@ from pipeline.sources.alibaba_parse import (
     read_impressions,
     read_profiles,
 )
-from pipeline.sources.parsed import REJECTED
-from pipeline.workspace import Run, check_rejected
+from pipeline.workspace import Run
 from schemas import tables
 from schemas.errors import InputError
+
+REFUSED = refused.kind("raw_sample")
 
 # For the choice of buckets; measured, rounded up.
 _WORKING_BYTES_A_BEHAVIOUR = 60
@@ -48,11 +49,11 @@ _IMPRESSIONS = pa.schema(
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The ads and profiles as parsed, and the lines of them that were refused."""
+    """The ads and profiles as parsed, and how many lines their files have."""
 
     ads: pl.DataFrame
     profiles: pl.DataFrame
-    refused: dict[str, pl.DataFrame]
+    lines: dict[str, int]
 
     @property
     def repeated(self) -> dict[str, int]:
@@ -86,20 +87,23 @@ class Seen:
 def parse_catalogue(run: Run, config: AlibabaConfig) -> Catalogue:
     """Read ads and profiles, which fit in memory."""
     with run.step("parse ads and profiles") as rows:
-        frames, refused = [], {}
+        frames: list[pl.DataFrame] = []
+        lines: dict[str, int] = {}
         for path, read, name, model in (
             (run.paths[1], read_ads, "ad_feature", tables.Ads),
             (run.paths[2], read_profiles, "user_profile", tables.Profiles),
         ):
-            parts = list(read(path))
-            found = pl.concat([tables.empty(model), *(p.rows for p in parts)])
-            frames.append(tables.check(model, found, path))
-            refused[name] = pl.concat([pl.DataFrame(schema=REJECTED), *(p.rejected for p in parts)])
-            lines = frames[-1].height + refused[name].height
-            check_rejected(path, refused[name], lines, config.max_rejected)
-            rows[0] += lines
+            found = [tables.empty(model)]
+            with refused.RefusedLines(run.work / refused.kind(name), Part(path)) as lines_refused:
+                for parsed in read(path):
+                    found.append(parsed.rows)
+                    lines_refused.append(parsed.rejected)
+            frames.append(tables.check(model, pl.concat(found), path))
+            lines[name] = frames[-1].height + lines_refused.summary.count
+            lines_refused.summary.check(path, lines[name], config.max_rejected)
+            rows[0] += lines[name]
             rows[1] += frames[-1].height
-        return Catalogue(frames[0], frames[1], refused)
+        return Catalogue(frames[0], frames[1], lines)
 
 
 def catalogue_bytes(paths: list[Path]) -> int:
@@ -114,7 +118,7 @@ class _Dealt(NamedTuple):
     kept: int
     left_out: int
     times: list[int]
-    refused: pl.DataFrame
+    refused: refused.Summary
 
 
 def partition_impressions(
@@ -122,10 +126,9 @@ def partition_impressions(
     config: AlibabaConfig,
     ads: pl.Series,
     sample: npt.NDArray[np.int64] | None,
-) -> tuple[Seen, dict[str, pl.DataFrame]]:
-    """Parse the impressions into buckets of users; what was found, and the rows refused."""
+) -> Seen:
+    """Parse the impressions into buckets of users; what was found."""
     path, behaviours = run.paths[0], run.paths[3]
-    refused_path = run.work / "refused_impressions.parquet"
 
     def parse() -> list[int]:
         working = (estimate_lines(path) + estimate_lines(behaviours)) * _WORKING_BYTES_A_BEHAVIOUR
@@ -135,11 +138,11 @@ def partition_impressions(
         run.count = config.buckets or min(4096, max(least, -int(-working // share)))
         run.check_space(spilled_bytes(estimate_lines(behaviours)))
         deal = partial(_deal, run.count, run.engine.threads, ads.unique(), sample)
-        dealt = list(run.deal("partition impressions", path, deal, [IMPRESSIONS]))
+        dealt = list(run.deal("partition impressions", path, deal, [IMPRESSIONS, REFUSED]))
         read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)
         left_out = sum(part.left_out for part in dealt)
-        found = pl.concat([part.refused for part in dealt])
-        check_rejected(path, found, read, config.max_rejected)
+        found = refused.merged(part.refused for part in dealt)
+        found.check(path, read, config.max_rejected)
         if not kept:
             raise InputError(
                 "The file holds no impressions that can be used.",
@@ -147,7 +150,6 @@ def partition_impressions(
                 expected="lines of user, time, ad, pid, nonclk, clk",
                 got=f"{read:,} lines, of which {left_out:,} of users outside the sample",
             )
-        shards.write_table(refused_path, vocabulary.arrow(found))
         times = [time for part in dealt for time in part.times]
         return [run.count, read, kept, left_out, min(times), max(times)]
 
@@ -155,7 +157,7 @@ def partition_impressions(
         run.count, *found = run.once("impressions", parse)
         seen = Seen(*found)
         rows[:] = seen.read, seen.kept
-        return seen, {"raw_sample": pl.read_parquet(refused_path)}
+        return seen
 
 
 def _deal(
@@ -170,18 +172,19 @@ def _deal(
     """Spill the impressions of a part to the buckets of their users."""
     known = ads.implode()
     sampled = None if sample is None else pl.Series(sample).implode()
-    refused = [pl.DataFrame(schema=REJECTED)]
     lines = kept = left_out = 0
     times: list[int] = []
     with (
         Spill(folder / IMPRESSIONS, buckets, _IMPRESSIONS) as spill,
+        refused.RefusedLines(folder / REFUSED, part, buckets) as lines_refused,
         closing(read_impressions(part, threads=threads)) as stream,
     ):
         for parsed in stream:
             more = parsed.rows.height + parsed.rejected.height
             has_ad = parsed.rows["ad"].is_in(known)
             rows, absent = parsed.rows.filter(has_ad), parsed.rows.filter(~has_ad)
-            refused += [parsed.rejected, _without_ad(absent, part.path)]
+            found = pl.concat([parsed.rejected, _without_ad(absent, part.path)])
+            lines_refused.append(found.sort("line"))
             if sampled is not None:
                 some = rows.filter(pl.col("user").is_in(sampled))
                 left_out += rows.height - some.height
@@ -193,7 +196,7 @@ def _deal(
             lines += more
             read(more)
     ends = [min(times), max(times)] if times else []
-    return _Dealt(lines, kept, left_out, ends, pl.concat(refused))
+    return _Dealt(lines, kept, left_out, ends, lines_refused.summary)
 
 
 def _without_ad(rows: pl.DataFrame, path: Path) -> pl.DataFrame:

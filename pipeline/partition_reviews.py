@@ -12,17 +12,18 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from pipeline import memory, shards, vocabulary
+from pipeline import memory, refused, vocabulary
 from pipeline.buckets import BEHAVIOURS, Spill
 from pipeline.config import AmazonConfig
 from pipeline.engines.engine import Read
 from pipeline.engines.local import FOR_EVER
 from pipeline.lines import Part, estimate_lines
 from pipeline.sources import amazon
-from pipeline.sources.parsed import REJECTED
-from pipeline.workspace import Run, check_rejected
+from pipeline.workspace import Run
 from schemas import tables
 from schemas.errors import InputError
+
+REFUSED = refused.kind("reviews")
 
 # Measured on Electronics-like data, rounded up: for estimates only.
 _LINES_A_SECOND = 240_000
@@ -77,12 +78,11 @@ class _Dealt(NamedTuple):
 
     read: int
     kept: int
-    refused: pl.DataFrame
+    refused: refused.Summary
 
 
-def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
-    """Parse the reviews into buckets of users; returns the lines refused."""
-    refused_path = run.work / "refused_reviews.parquet"
+def partition(run: Run, config: AmazonConfig) -> None:
+    """Parse the reviews into buckets of users, and the lines refused into a file of theirs."""
     path = run.paths[0]
 
     def parse() -> list[int]:
@@ -93,24 +93,21 @@ def partition(run: Run, config: AmazonConfig) -> pl.DataFrame:
         least = max(8 if about > 100_000 else 2, run.engine.least_buckets)
         wanted = -int(-about * _WORKING_BYTES_A_LINE // share)
         run.count = config.buckets or min(4096, max(least, wanted))
-        dealt = list(run.deal("partition", path, partial(_deal, config, run.count), [BEHAVIOURS]))
-        found = pl.concat([part.refused for part in dealt])
+        deal, kinds = partial(_deal, config, run.count), [BEHAVIOURS, REFUSED]
+        dealt = list(run.deal("partition", path, deal, kinds))
         read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)
-        check_rejected(path, found, read, config.max_rejected)
+        found = refused.merged(part.refused for part in dealt)
+        found.check(path, read, config.max_rejected)
         if kept == 0:
             raise InputError("The file holds no reviews.", where=path, expected="JSON lines")
-        tables.check(tables.Rejected, found, path)
-        shards.write_table(refused_path, vocabulary.arrow(found))
         return [run.count, read, kept]
 
     with run.step("partition") as rows:
         run.count, rows[0], rows[1] = run.once("partitioned", parse)
-        return pl.read_parquet(refused_path)
 
 
 def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read) -> _Dealt:
     """Spill the reviews of a part to the buckets of their users."""
-    refused = [pl.DataFrame(schema=REJECTED)]
     gathered: list[pl.DataFrame] = []
     lines = kept = 0
 
@@ -123,13 +120,14 @@ def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read
 
     with (
         Spill(folder / BEHAVIOURS, count, _SPILLED) as spill,
+        refused.RefusedLines(folder / REFUSED, part, count) as lines_refused,
         ThreadPoolExecutor(1, "deal") as dealer,
         closing(amazon.reviews(part, config)) as stream,
     ):
         dealing: Future[None] = dealer.submit(lambda: None)
         for parsed in stream:
             gathered.append(parsed.rows)
-            refused.append(parsed.rejected)
+            lines_refused.append(parsed.rejected)
             lines += parsed.rows.height + parsed.rejected.height
             kept += parsed.rows.height
             if sum(rows.height for rows in gathered) >= _GATHERED:
@@ -140,7 +138,7 @@ def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read
         dealing.result(FOR_EVER)
         if gathered:
             deal(gathered)
-    return _Dealt(lines, kept, pl.concat(refused))
+    return _Dealt(lines, kept, lines_refused.summary)
 
 
 def bucket_of(users: pl.Series, buckets: int) -> pl.Series:

@@ -12,15 +12,18 @@ import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import memory, shards
 from pipeline.config import Config
@@ -31,7 +34,7 @@ from pipeline.remote import RemotePath
 from pipeline.tally import Tally
 from schemas import manifest
 from schemas import tables as contracts
-from schemas.errors import EnvironmentFault, InputError, UsageError
+from schemas.errors import EnvironmentFault, UsageError
 
 WORK = ".work"
 LOCK = ".lock"
@@ -230,44 +233,28 @@ def clear(out: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def check_rejected(path: Path, refused: pl.DataFrame, lines: int, limit: float) -> None:
-    """Hold a raw file to the share of its lines that may be refused.
-
-    Raises:
-        InputError: it has more.
-    """
-    if refused.height <= limit * lines:
-        return
-    reasons = refused.group_by("reason").len().sort("len", "reason", descending=True).rows()
-    first = refused.sort("line").row(0, named=True)
-    raise InputError(
-        f"Too many lines cannot be used, first: {first['reason']}.",
-        where=path,
-        line=first["line"],
-        expected=f"at most {limit:.3%} of {lines:,} lines refused (--max-rejected)",
-        got=f"{refused.height:,}: "
-        + ", ".join(f"{reason} {n:,}" for reason, n in reasons)
-        + f"; line {first['line']} begins {first['text'][:80]!r}",
-        do="mend the file, or allow more with --max-rejected",
-    )
-
-
-def write_rejected(out: Path, tables: dict[str, pa.Table]) -> dict[str, int]:
+def write_rejected(out: Path, tables: Mapping[str, Iterable[pa.Table]]) -> dict[str, int]:
     """Write what was refused, a table each; returns how often each reason occurs.
 
     Args:
         out: folder of the data set.
-        tables: name -> rows refused, with a column `reason`; empty ones are not written.
+        tables: name -> rows refused, some at a time, with a column `reason`; of none there is no
+            table.
     """
     folder = out / "rejected"
     shutil.rmtree(folder, ignore_errors=True)
-    reasons: dict[str, int] = {}
-    for name, rows in tables.items():
-        if not len(rows):
-            continue
-        if "file" in rows.column_names:
-            contracts.check(contracts.Rejected, pl.DataFrame(rows), f"rejected/{name}")
-        shards.write_table(folder / f"{name}.parquet", rows)
-        for reason in rows["reason"].to_pylist():
-            reasons[reason] = reasons.get(reason, 0) + 1
+    reasons: Counter[str] = Counter()
+    for name, pieces in tables.items():
+        filled = filter(len, pieces)
+        for first in filled:
+            with (
+                shards.atomic(folder / f"{name}.parquet") as path,
+                pq.ParquetWriter(path, first.schema, compression="zstd") as writer,
+            ):
+                for rows in chain([first], filled):
+                    if "file" in rows.column_names:
+                        contracts.check(contracts.Rejected, pl.DataFrame(rows), f"rejected/{name}")
+                    writer.write_table(rows)
+                    counts = rows["reason"].value_counts()
+                    reasons.update({one["values"]: one["counts"] for one in counts.to_pylist()})
     return dict(sorted(reasons.items()))

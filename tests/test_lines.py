@@ -224,3 +224,11 @@ def test_an_abandoned_stream_waits_for_no_thread(tmp_path: Path) -> None:
 
         _thread.start_new_thread(end, ())
         assert ended.wait(20)
+
+
+def test_a_block_of_tiny_lines_is_cut(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.lines._MOST_LINES", 4)
+    path = folder / "tiny.csv"
+    path.write_bytes(b"".join(b"%d\n" % k for k in range(10)))
+    found = [(block.first_line, block.data, block.lines) for block in blocks(path)]
+    assert found == [(0, b"0\n1\n2\n3\n", 4), (4, b"4\n5\n6\n7\n", 4), (8, b"8\n9\n", 2)]

@@ -6,9 +6,11 @@ needs and leaves those that it makes, `KIND/bucket-00000.arrow` and so on; what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol, TypeVar
+
+import pyarrow as pa
 
 from pipeline.lines import Part
 from pipeline.tally import Tally
@@ -61,6 +63,18 @@ class Engine(Protocol):
 
         Returns:
             What `work` returned, for each part.
+        """
+        ...
+
+    def gather(self, kind: str, order: str) -> Iterator[pa.Table]:
+        """Bring here the files of a kind that was dealt, from the first bucket to the last.
+
+        Args:
+            kind: of files; each part's rows are in the order of `order`.
+            order: a column.
+
+        Returns:
+            Some rows at a time, those of a bucket in the order of `order`.
         """
         ...
 

@@ -15,11 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import count
+from itertools import count, groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from pipeline.engines.engine import Deal, Each, Read, Result
+from pipeline.engines.local import FOR_EVER
 from pipeline.engines.spark_parts import cut
 from pipeline.engines.spark_session import spark_errors
 from pipeline.engines.spark_tasks import TABLE, deal_parts, versions, work_on_bucket
@@ -84,6 +88,15 @@ class Spark:
         reports = self._run(dealt, buckets, lambda: read(each))
         self.tables |= dict.fromkeys(kinds, dealt)
         return [reports[k] for k in range(len(parts))]
+
+    def gather(self, kind: str, order: str) -> Iterator[pa.Table]:
+        """As `Engine.gather`; one bucket's rows are here at a time."""
+        table = self.tables[kind]
+        rows = self._pulled(table.filter(table.kind == kind).select("bucket", "blob"))
+        for _, bucket in groupby(rows, key=itemgetter(0)):
+            pieces = [pa.ipc.open_stream(pa.py_buffer(row[1])).read_all() for row in bucket]
+            # Of several parts; each part's pieces are in order already.
+            yield from sorted(filter(len, pieces), key=lambda piece: piece[order][0].as_py())
 
     def each(
         self,
@@ -152,6 +165,29 @@ class Spark:
                 context.cancelJobGroup(group)
                 raise
             return rows.result()
+
+    def _pulled(self, table: DataFrame) -> Iterator[Any]:
+        """The rows of a table, one partition's after the other's; see `_collected`."""
+        context = self.session.sparkContext
+        group = f"tinprep-{next(self.groups)}"
+
+        def begin() -> Iterator[Any]:
+            context.setJobGroup(group, "tinprep", interruptOnCancel=True)
+            with spark_errors():
+                return iter(table.toLocalIterator())
+
+        def more(rows: Iterator[Any]) -> Any:
+            with spark_errors():
+                return next(rows, None)
+
+        with ThreadPoolExecutor(1, "spark") as pool:
+            try:
+                rows = pool.submit(begin).result(FOR_EVER)
+                while (row := pool.submit(more, rows).result(FOR_EVER)) is not None:
+                    yield row
+            except BaseException:
+                context.cancelJobGroup(group)
+                raise
 
     def _ended_tasks(self, group: str) -> int:
         """How many tasks have ended of the stage that has come farthest."""

@@ -15,7 +15,7 @@ from pipeline.lines import Part
 from pipeline.negatives import counter_hash
 from pipeline.raw_files import RawFile, missing
 from pipeline.sources.amazon_parse import META, read_meta, read_reviews
-from pipeline.sources.parsed import REJECTED, Parsed
+from pipeline.sources.parsed import Parsed
 from pipeline.vocabulary import arrow, query, vocabulary
 from schemas import tables
 from schemas.errors import InputError
@@ -80,25 +80,24 @@ def reviews(part: Part, config: AmazonConfig) -> Generator[Parsed]:
 
 
 def categories(
-    path: Path | None, items: pa.Table, done: Callable[[int], None]
-) -> tuple[pl.DataFrame, pl.DataFrame, int]:
-    """Every reviewed item with its category, by id; meta lines refused; how many repeat an item.
+    path: Path | None, items: pa.Table, done: Callable[[Parsed], None]
+) -> tuple[pl.DataFrame, int]:
+    """Every reviewed item with its category, by id; how many meta lines repeat an item.
 
     Args:
         path: the meta file, None where there is none.
         items: the vocabulary of items.
-        done: told how many lines were read.
+        done: told what each block held.
     """
-    found, refused = [pl.DataFrame(schema=META)], [pl.DataFrame(schema=REJECTED)]
+    found = [pl.DataFrame(schema=META)]
     if path is not None:
         with closing(read_meta(path, pl.Series(items["value"]))) as stream:
             for parsed in stream:
                 found.append(parsed.rows)
-                refused.append(parsed.rejected)
-                done(parsed.lines)
+                done(parsed)
     meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
     joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
-    return pl.DataFrame(joined), pl.concat(refused), meta.height - meta["item"].n_unique()
+    return pl.DataFrame(joined), meta.height - meta["item"].n_unique()
 
 
 def category_vocabulary(by_item: pl.DataFrame, items: pa.Table) -> pa.Table:

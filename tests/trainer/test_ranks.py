@@ -25,8 +25,9 @@ FLAGS = ["--dim", "8", "--hidden", "8", "--lr", "0.02", "--threads", "1", "--dev
 
 
 def started(data, run, *words, processes=2):
-    """`torchrun` as a user starts it."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    """`torchrun` as a user starts it, on a port of its own: tests may run side by side."""
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    torchrun += ["--nproc-per-node", str(processes)]
     command = [*torchrun, "--no-python", "--", sys.executable, "-m", "pipeline.cli", "train"]
     return subprocess.Popen(
         [*command, str(data), "--run", str(run), *FLAGS, *map(str, words)],
@@ -89,7 +90,7 @@ def test_two_train_what_one_trains(planted, tmp_path, model, options, words):
 
 def test_killed_and_resumed_ends_as_uninterrupted(make_dataset, tmp_path):
     data = make_dataset(users=80)
-    words = ["--steps", 400, "--evaluate-every", 100, "--checkpoint-seconds", 0, "--model", "dien"]
+    words = ["--steps", 160, "--evaluate-every", 40, "--checkpoint-seconds", 0, "--model", "dien"]
     code, output = finished(data, tmp_path / "whole", *words)
     assert code == 0, output
     process = started(data, tmp_path / "broken", *words)
