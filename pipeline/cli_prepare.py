@@ -287,11 +287,13 @@ def _demo(name: str, raw: Path | None, out: Path | None) -> tuple[Path, Path]:
 
 
 def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
-    from pipeline import flow, inspection
+    from pipeline import flow
 
     if dry_run:
         Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
         return
     with progress() as told:
         made = flow.prepare(config, told)
+    from pipeline import inspection
+
     Console().print(inspection.summary(made, config.out))

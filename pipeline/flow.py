@@ -47,29 +47,27 @@ def prepare(
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
     check_out(config.out)
-    source = _source(config)
     with run.step("fetch") as rows:
-        run.paths = source.obtain(replace(config, out=run.remote or config.out))
+        run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
         rows[:] = len(run.paths), len(run.paths)
-    fixed = source.fixed_bytes(config, run.paths)
-    memory.check(config.memory, fixed)
-    spark = config.engine == "spark"
-    threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
-    run.config = config = replace(config, threads=threads)
-    with (
-        alone(config.out),
-        identifying(config, run.paths) as run.identity,
-        _engine(config, run.work) as run.engine,
-    ):
-        if (config.out / manifest.NAME).exists():
-            if config.force:  # whatever it is, be it of another format
-                clear(config.out)
-            else:
-                return _done(run)
-        begin(run)
-        made: manifest.Manifest = source.make(run, config)
-        shutil.rmtree(run.work)
-        return made
+    with identifying(config, run.paths) as run.identity:
+        # Loads the libraries, for which one core has to wait: the other sums up the files.
+        source = _source(config)
+        fixed = source.fixed_bytes(config, run.paths)
+        memory.check(config.memory, fixed)
+        spark = config.engine == "spark"
+        threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
+        run.config = config = replace(config, threads=threads)
+        with alone(config.out), _engine(config, run.work) as run.engine:
+            if (config.out / manifest.NAME).exists():
+                if config.force:  # whatever it is, be it of another format
+                    clear(config.out)
+                else:
+                    return _done(run)
+            begin(run)
+            made: manifest.Manifest = source.make(run, config)
+            shutil.rmtree(run.work)
+            return made
 
 
 @contextmanager
@@ -104,6 +102,17 @@ def plan(config: AmazonConfig | AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
     told: str = _source(config).plan(config)
     return told
+
+
+def _files(config: Config) -> ModuleType:
+    """The module that has the raw files of a data set; it loads no library."""
+    if isinstance(config, AmazonConfig):
+        from pipeline.sources import amazon_files
+
+        return amazon_files
+    from pipeline.sources import alibaba_files
+
+    return alibaba_files
 
 
 def _source(config: Config) -> ModuleType:

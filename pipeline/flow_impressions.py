@@ -25,20 +25,15 @@ from pipeline.partition_impressions import (
     partition_impressions,
 )
 from pipeline.rows import Stored
-from pipeline.sources import alibaba
+from pipeline.sources import alibaba, alibaba_files
 from pipeline.sources.synthetic_folder import MARKER
-from pipeline.workspace import Run, write_rejected
+from pipeline.workspace import Run
 from schemas import manifest
 from schemas.shards import shard_schema
 
 # Measured, rounded up: for estimates only.
 _BEHAVIOURS_A_SECOND = 2_200_000
 _ROWS_A_SECOND = 300_000
-
-
-def obtain(config: AlibabaConfig) -> list[Path]:
-    """The raw files; see `sources.alibaba.obtain`."""
-    return alibaba.obtain(config)
 
 
 def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
@@ -48,7 +43,7 @@ def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
 
 def plan(config: AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is written."""
-    impressions, _, _, behaviours = (estimate_lines(p) for p in alibaba.obtain(config))
+    impressions, _, _, behaviours = (estimate_lines(p) for p in alibaba_files.obtain(config))
     work = spilled_bytes(behaviours) + ordered_bytes(behaviours)
     output = output_bytes(config, impressions)
     seconds = 2 + behaviours / _BEHAVIOURS_A_SECOND + impressions / _ROWS_A_SECOND
@@ -105,11 +100,11 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     refused = {name: vocabulary.arrow(rows) for name, rows in {**parsed.refused, **absent}.items()}
     behaviours_refused = pl.read_parquet(run.work / "refused_behaviours.parquet")
     refused["behavior_log"] = vocabulary.arrow(behaviours_refused)
-    rejected = write_rejected(config.out, refused) | parsed.repeated
+    rejected = steps.write_rejected(config.out, refused) | parsed.repeated
     synthetic = (impressions_path.parent / MARKER).exists()
     read = dict(
         zip(
-            alibaba.NAMES,
+            alibaba_files.NAMES,
             (
                 seen.read,
                 parsed.ads.height + parsed.refused["ad_feature"].height,

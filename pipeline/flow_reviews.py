@@ -21,22 +21,12 @@ from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored
-from pipeline.sources import amazon
+from pipeline.sources import amazon, amazon_files
 from pipeline.sources.synthetic_folder import MARKER
-from pipeline.workspace import Run, write_rejected
+from pipeline.workspace import Run
 from schemas import manifest
 from schemas.errors import InputError
 from schemas.shards import shard_schema
-
-
-def raw_folder(config: AmazonConfig) -> Path:
-    """Where the raw files are, or will be downloaded to."""
-    return config.raw or Path("data/raw/amazon")
-
-
-def obtain(config: AmazonConfig) -> list[Path]:
-    """The raw files, reviews first; see `sources.amazon.obtain`."""
-    return amazon.obtain(config, raw_folder(config))
 
 
 def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
@@ -46,10 +36,10 @@ def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
 
 def plan(config: AmazonConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
-    folder = raw_folder(config)
-    wanted = amazon.files(config)
+    folder = amazon_files.raw_folder(config)
+    wanted = amazon_files.files(config)
     if config.raw is not None:
-        amazon.obtain(config, folder)
+        amazon_files.obtain(config)
     absent = missing(wanted, folder)
     if wanted[0].name in absent:
         sizes = [
@@ -168,4 +158,4 @@ def _write_rejected(run: Run, lines: pl.DataFrame, rows: list[int]) -> dict[str,
     }
     reason = [transform.TOUCHED_EVERY_ITEM] * len(rows)
     refused["targets"] = pa.table({"row": pa.array(sorted(rows), pa.int64()), "reason": reason})
-    return write_rejected(run.config.out, refused)
+    return steps.write_rejected(run.config.out, refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -134,6 +135,27 @@ def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
         model = tables.TextVocabulary if text else tables.NumberVocabulary
         tables.check(model, pl.DataFrame(table), path)
         shards.write_table(path, table)
+
+
+def write_rejected(out: Path, refused: dict[str, pa.Table]) -> dict[str, int]:
+    """Write what was refused, a table each; returns how often each reason occurs.
+
+    Args:
+        out: folder of the data set.
+        refused: name -> rows refused, with a column `reason`; empty ones are not written.
+    """
+    folder = out / "rejected"
+    shutil.rmtree(folder, ignore_errors=True)
+    reasons: dict[str, int] = {}
+    for name, rows in refused.items():
+        if not len(rows):
+            continue
+        if "file" in rows.column_names:
+            tables.check(tables.Rejected, pl.DataFrame(rows), f"rejected/{name}")
+        shards.write_table(folder / f"{name}.parquet", rows)
+        for reason in rows["reason"].to_pylist():
+            reasons[reason] = reasons.get(reason, 0) + 1
+    return dict(sorted(reasons.items()))
 
 
 def finish(

@@ -17,10 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
-
-import polars as pl
-import pyarrow as pa
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import memory, shards
 from pipeline.config import Config
@@ -28,10 +25,13 @@ from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity
 from pipeline.lines import estimate_lines
 from pipeline.remote import RemotePath
-from pipeline.tally import Tally
 from schemas import manifest
-from schemas import tables as contracts
 from schemas.errors import EnvironmentFault, InputError, UsageError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from pipeline.tally import Tally
 
 WORK = ".work"
 LOCK = ".lock"
@@ -250,24 +250,3 @@ def check_rejected(path: Path, refused: pl.DataFrame, lines: int, limit: float) 
         + f"; line {first['line']} begins {first['text'][:80]!r}",
         do="mend the file, or allow more with --max-rejected",
     )
-
-
-def write_rejected(out: Path, tables: dict[str, pa.Table]) -> dict[str, int]:
-    """Write what was refused, a table each; returns how often each reason occurs.
-
-    Args:
-        out: folder of the data set.
-        tables: name -> rows refused, with a column `reason`; empty ones are not written.
-    """
-    folder = out / "rejected"
-    shutil.rmtree(folder, ignore_errors=True)
-    reasons: dict[str, int] = {}
-    for name, rows in tables.items():
-        if not len(rows):
-            continue
-        if "file" in rows.column_names:
-            contracts.check(contracts.Rejected, pl.DataFrame(rows), f"rejected/{name}")
-        shards.write_table(folder / f"{name}.parquet", rows)
-        for reason in rows["reason"].to_pylist():
-            reasons[reason] = reasons.get(reason, 0) + 1
-    return dict(sorted(reasons.items()))

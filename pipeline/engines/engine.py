@@ -8,15 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from pipeline.lines import Part
-from pipeline.tally import Tally
+if TYPE_CHECKING:
+    from pipeline.lines import Part
+    from pipeline.tally import Tally
 
 Result = TypeVar("Result")
 
 Read = Callable[[int], None]
-Deal = Callable[[Path, Part, Read], Result]
+Deal = Callable[[Path, "Part", Read], Result]
 Each = Callable[..., Result]
 
 
