@@ -16,7 +16,7 @@ from pipeline import intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import SEQUENCES, bucket_path, load_columns
 from pipeline.config import AmazonConfig
-from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta
+from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta, write_items
 from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
@@ -76,11 +76,15 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     state = transform.Fitted({"category": meta.category}, stored, released)
     rules = transform.Rules(config.split, config.negatives, config.seed)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
-        writing = beside.submit(steps.write_vocabularies, run, words)
+        writing = [
+            beside.submit(write_items, config.out / "items.parquet", meta),
+            beside.submit(steps.write_vocabularies, run, words),
+        ]
         schema = shard_schema(amazon.FIELDS, stored.layout, stored.max_len)
         rows = _Rows(rules, state)
         results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
-        writing.result()
+        for written in writing:
+            written.result()
     lines = pl.concat([refused, meta.refused])
     rejected = _write_rejected(run, lines, [x for r in results for x in r["left_out"]])
     if meta.repeated:
