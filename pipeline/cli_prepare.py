@@ -62,7 +62,8 @@ _Layout = Annotated[
     str, typer.Option(help="padded: dense for every reader; ragged: smaller and faster.")
 ]
 _Buckets = Annotated[
-    int | None, typer.Option(help="Of users; changes no row. Default: by size and --memory.")
+    int | None,
+    typer.Option(help="Of users; changes no row. Default: by size, --threads, --memory."),
 ]
 _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
