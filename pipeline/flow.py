@@ -6,6 +6,7 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,10 @@ from pipeline.remote import RemotePath
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
 from schemas.errors import UsageError
+
+# How long a thread that wants Python's lock lets another one keep it; Python's own 5 ms are as long
+# as many a call on a block of rows takes.
+_SWITCH_S = 0.0005
 
 
 def prepare(
@@ -46,6 +51,8 @@ def prepare(
 
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
+    memory.keep_freed()
+    sys.setswitchinterval(_SWITCH_S)
     check_out(config.out)
     with run.step("fetch") as rows:
         run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
