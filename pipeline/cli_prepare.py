@@ -62,7 +62,8 @@ _Layout = Annotated[
     str, typer.Option(help="padded: dense for every reader; ragged: smaller and faster.")
 ]
 _Buckets = Annotated[
-    int | None, typer.Option(help="Of users; changes no row. Default: by size and --memory.")
+    int | None,
+    typer.Option(help="Of users; changes no row. Default: by size, --threads, --memory."),
 ]
 _Threads = Annotated[
     int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
@@ -287,11 +288,13 @@ def _demo(name: str, raw: Path | None, out: Path | None) -> tuple[Path, Path]:
 
 
 def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
-    from pipeline import flow, inspection
+    from pipeline import flow
 
     if dry_run:
         Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
         return
     with progress() as told:
         made = flow.prepare(config, told)
+    from pipeline import inspection
+
     Console().print(inspection.summary(made, config.out))

@@ -87,7 +87,7 @@ def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.Data
 
 
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
-    """The category of each item, and `items.parquet`; lines refused go to a file of theirs."""
+    """The category of each item; lines refused go to a file of theirs."""
     path = run.paths[1] if config.meta else None
     with run.step("parse meta") as rows:
         about = None if path is None else estimate_lines(path)
@@ -104,12 +104,15 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
             refused.summary.check(path, rows[0], config.max_rejected)
         rows[1] = by_item.height
         categories = amazon.category_vocabulary(by_item, items)
-        category = _category_ids(by_item, categories)
-        item = np.arange(FIRST_ID, len(category), dtype=np.int32)
-        found = pa.table({"item": item, "category": category[FIRST_ID:]})
-        tables.check(tables.Items, pl.DataFrame(found), config.out / "items.parquet")
-        shards.write_table(config.out / "items.parquet", found)
-        return Items(categories, category, repeated)
+        return Items(categories, _category_ids(by_item, categories), repeated)
+
+
+def write_items(path: Path, items: Items) -> None:
+    """Write the category of each item, as ids."""
+    item = np.arange(FIRST_ID, len(items.category), dtype=np.int32)
+    found = pa.table({"item": item, "category": items.category[FIRST_ID:]})
+    tables.check(tables.Items, pl.DataFrame(found), path)
+    shards.write_table(path, found)
 
 
 def _category_ids(by_item: pl.DataFrame, words: pa.Table) -> npt.NDArray[np.int32]:

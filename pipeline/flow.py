@@ -6,6 +6,7 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -22,6 +23,10 @@ from pipeline.remote import RemotePath
 from pipeline.workspace import Run, Told, alone, begin, check_out, clear
 from schemas import manifest
 from schemas.errors import UsageError
+
+# How long a thread that wants Python's lock lets another one keep it; Python's own 5 ms are as long
+# as many a call on a block of rows takes.
+_SWITCH_S = 0.0005
 
 
 def prepare(
@@ -46,30 +51,30 @@ def prepare(
 
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
+    memory.keep_freed()
+    sys.setswitchinterval(_SWITCH_S)
     check_out(config.out)
-    source = _source(config)
     with run.step("fetch") as rows:
-        run.paths = source.obtain(replace(config, out=run.remote or config.out))
+        run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
         rows[:] = len(run.paths), len(run.paths)
-    fixed = source.fixed_bytes(config, run.paths)
-    memory.check(config.memory, fixed)
-    spark = config.engine == "spark"
-    threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
-    run.config = config = replace(config, threads=threads)
-    with (
-        alone(config.out),
-        identifying(config, run.paths) as run.identity,
-        _engine(config, run.work) as run.engine,
-    ):
-        if (config.out / manifest.NAME).exists():
-            if config.force:  # whatever it is, be it of another format
-                clear(config.out)
-            else:
-                return _done(run)
-        begin(run)
-        made: manifest.Manifest = source.make(run, config)
-        shutil.rmtree(run.work)
-        return made
+    with identifying(config, run.paths) as run.identity:
+        # Loads the libraries, for which one core has to wait: the other sums up the files.
+        source = _source(config)
+        fixed = source.fixed_bytes(config, run.paths)
+        memory.check(config.memory, fixed)
+        spark = config.engine == "spark"
+        threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
+        run.config = config = replace(config, threads=threads)
+        with alone(config.out), _engine(config, run.work) as run.engine:
+            if (config.out / manifest.NAME).exists():
+                if config.force:  # whatever it is, be it of another format
+                    clear(config.out)
+                else:
+                    return _done(run)
+            begin(run)
+            made: manifest.Manifest = source.make(run, config)
+            shutil.rmtree(run.work)
+            return made
 
 
 @contextmanager
@@ -104,6 +109,17 @@ def plan(config: AmazonConfig | AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
     told: str = _source(config).plan(config)
     return told
+
+
+def _files(config: Config) -> ModuleType:
+    """The module that has the raw files of a data set; it loads no library."""
+    if isinstance(config, AmazonConfig):
+        from pipeline.sources import amazon_files
+
+        return amazon_files
+    from pipeline.sources import alibaba_files
+
+    return alibaba_files
 
 
 def _source(config: Config) -> ModuleType:

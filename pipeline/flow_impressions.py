@@ -25,20 +25,15 @@ from pipeline.partition_impressions import (
 )
 from pipeline.refused import kind
 from pipeline.rows import Stored
-from pipeline.sources import alibaba
+from pipeline.sources import alibaba, alibaba_files
 from pipeline.sources.synthetic_folder import MARKER
-from pipeline.workspace import Run, write_rejected
+from pipeline.workspace import Run
 from schemas import manifest
 from schemas.shards import shard_schema
 
 # Measured, rounded up: for estimates only.
 _BEHAVIOURS_A_SECOND = 2_200_000
 _ROWS_A_SECOND = 300_000
-
-
-def obtain(config: AlibabaConfig) -> list[Path]:
-    """The raw files; see `sources.alibaba.obtain`."""
-    return alibaba.obtain(config)
 
 
 def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
@@ -48,7 +43,7 @@ def fixed_bytes(config: AlibabaConfig, paths: list[Path]) -> int:
 
 def plan(config: AlibabaConfig) -> str:
     """What `--dry-run` says; nothing is written."""
-    impressions, _, _, behaviours = (estimate_lines(p) for p in alibaba.obtain(config))
+    impressions, _, _, behaviours = (estimate_lines(p) for p in alibaba_files.obtain(config))
     work = spilled_bytes(behaviours) + ordered_bytes(behaviours)
     output = output_bytes(config, impressions)
     seconds = 2 + behaviours / _BEHAVIOURS_A_SECOND + impressions / _ROWS_A_SECOND
@@ -106,7 +101,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     synthetic = (impressions_path.parent / MARKER).exists()
     read = dict(
         zip(
-            alibaba.NAMES,
+            alibaba_files.NAMES,
             (
                 seen.read,
                 parsed.lines["ad_feature"],
@@ -182,4 +177,4 @@ def _write_rejected(run: Run) -> dict[str, int]:
     }
     for name in ("raw_sample", "behavior_log"):
         refused[name] = run.engine.gather(kind(name), "line")
-    return write_rejected(run.config.out, refused)
+    return steps.write_rejected(run.config.out, refused)

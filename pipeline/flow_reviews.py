@@ -15,27 +15,17 @@ from pipeline import fit_reviews, intervals, negatives, partition_reviews, steps
 from pipeline import transform_reviews as transform
 from pipeline.buckets import SEQUENCES, bucket_path, load_columns, spilled_pieces
 from pipeline.config import AmazonConfig
-from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta
+from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta, write_items
 from pipeline.lines import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored
-from pipeline.sources import amazon
+from pipeline.sources import amazon, amazon_files
 from pipeline.sources.synthetic_folder import MARKER
-from pipeline.workspace import Run, write_rejected
+from pipeline.workspace import Run
 from schemas import manifest
 from schemas.errors import InputError
 from schemas.shards import shard_schema
-
-
-def raw_folder(config: AmazonConfig) -> Path:
-    """Where the raw files are, or will be downloaded to."""
-    return config.raw or Path("data/raw/amazon")
-
-
-def obtain(config: AmazonConfig) -> list[Path]:
-    """The raw files, reviews first; see `sources.amazon.obtain`."""
-    return amazon.obtain(config, raw_folder(config))
 
 
 def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
@@ -45,10 +35,10 @@ def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
 
 def plan(config: AmazonConfig) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
-    folder = raw_folder(config)
-    wanted = amazon.files(config)
+    folder = amazon_files.raw_folder(config)
+    wanted = amazon_files.files(config)
     if config.raw is not None:
-        amazon.obtain(config, folder)
+        amazon_files.obtain(config)
     absent = missing(wanted, folder)
     if wanted[0].name in absent:
         sizes = [
@@ -85,11 +75,15 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     state = transform.Fitted({"category": meta.category}, stored, released)
     rules = transform.Rules(config.split, config.negatives, config.seed)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
-        writing = beside.submit(steps.write_vocabularies, run, words)
+        writing = [
+            beside.submit(write_items, config.out / "items.parquet", meta),
+            beside.submit(steps.write_vocabularies, run, words),
+        ]
         schema = shard_schema(amazon.FIELDS, stored.layout, stored.max_len)
         rows = _Rows(rules, state)
         results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
-        writing.result()
+        for written in writing:
+            written.result()
     rejected = _write_rejected(run, [x for r in results for x in r["left_out"]])
     if meta.repeated:
         rejected[amazon.REPEATED_ITEM] = meta.repeated
@@ -167,4 +161,4 @@ def _write_rejected(run: Run, rows: list[int]) -> dict[str, int]:
         "meta": spilled_pieces(bucket_path(run.work / fit_reviews.REFUSED, 0)),
         "targets": [targets],
     }
-    return write_rejected(run.config.out, refused)
+    return steps.write_rejected(run.config.out, refused)

@@ -21,7 +21,8 @@ from pipeline.config import Config
 from pipeline.engines.local import FOR_EVER
 from schemas import manifest
 
-_CHUNK_BYTES = 1 << 20
+# Large, since a thread that has let go of Python's lock waits for it, and there are others.
+_CHUNK_BYTES = 16 << 20
 
 
 class Identity(NamedTuple):
@@ -69,7 +70,8 @@ def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Iden
 def _summed(path: Path, stopped: threading.Event) -> manifest.InputFile:
     """The file's size and SHA-256; not to the end once nobody waits for it."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while not stopped.is_set() and (chunk := file.read(_CHUNK_BYTES)):
-            digest.update(chunk)
+    chunk = memoryview(bytearray(_CHUNK_BYTES))
+    with path.open("rb", buffering=0) as file:
+        while not stopped.is_set() and (size := file.readinto(chunk)):
+            digest.update(chunk[:size])
         return manifest.InputFile(path.name, file.tell(), digest.hexdigest())

@@ -28,7 +28,8 @@ GZIP_MAGIC = b"\x1f\x8b"
 # Of a block: what is refused of one is held, at some 500 bytes a line.
 _MOST_LINES = 400_000
 _AHEAD = 2
-_HEAD_BYTES = 4 << 20
+_SMALL_BYTES = 4 << 20
+_HEAD_BYTES = 1 << 20
 _HEAD_TEXT_BYTES = 32 << 20
 _SHOWN_BYTES = 800  # of a line that is too long: 200 characters of at most 4 bytes
 # isal's stub gives its error class as an instance.
@@ -139,8 +140,8 @@ def line_offsets(data: bytes) -> npt.NDArray[np.int64]:
 def estimate_lines(path: Path) -> int:
     """Guess the number of lines from the head of the file; exact for a small file.
 
-    The guess is the lines per (compressed) byte of the first 4 MiB, times the file's size. It is
-    exact where the file has no more than that, and no more than 32 MiB of text.
+    The guess is the lines per (compressed) byte of the first MiB, times the file's size. It is
+    exact where the file has no more than 4 MiB, and no more than 32 MiB of text.
 
     Raises:
         InputError: as `blocks`, as far as the head shows it.
@@ -160,7 +161,7 @@ def _estimated(path: Path, size: int, changed: int) -> int:
     try:
         zipped = is_gzip(path)
         with path.open("rb") as file:
-            head = file.read(_HEAD_BYTES)
+            head = file.read(size if size <= _SMALL_BYTES else _HEAD_BYTES)
         while used < len(head):
             text, taken, ended = _inflate(head[used:]) if zipped else (head, len(head), True)
             lines += text.count(b"\n")

@@ -22,6 +22,12 @@ RESIDENT = 384 * MIB
 # rows.
 A_WORKER = 240 * MIB
 _SMALL_BUCKET = 48 * MIB
+# glibc's mallopt: a parameter, by its number in malloc.h, and a value.
+_KEEPING = (
+    (-8, 1),  # M_ARENA_MAX: what one thread frees, every other can take
+    (-3, 32 * MIB),  # M_MMAP_THRESHOLD: the largest that it allows
+    (-1, 2**31 - 1),  # M_TRIM_THRESHOLD: nothing is given back of itself
+)
 
 
 def least(fixed: int) -> int:
@@ -61,6 +67,18 @@ def check(memory: int, fixed: int) -> None:
             got=f"{memory // MIB}MB",
             do=f"give --memory {wanted} or more",
         )
+
+
+def keep_freed() -> None:
+    """Let the allocator keep what is freed, for the next array, until `give_back`.
+
+    Blocks are made of many arrays of some MB each. Where the system has to map them anew, page by
+    page, that takes as long as the arithmetic.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:  # glibc has it, other systems' libraries do not
+        for parameter, value in _KEEPING:
+            mallopt(parameter, value)
 
 
 def give_back(limit: int) -> None:

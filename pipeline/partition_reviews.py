@@ -90,7 +90,8 @@ def partition(run: Run, config: AmazonConfig) -> None:
         about = estimate_lines(path)
         run.check_space(estimate(config, about).bytes)
         share = memory.bucket_bytes(config.memory, fixed_bytes(config, path), config.workers)
-        least = max(8 if about > 100_000 else 2, run.engine.least_buckets)
+        # Three for each thread, so that none waits long for the last one.
+        least = max(3 * config.workers if about > 100_000 else 2, run.engine.least_buckets)
         wanted = -int(-about * _WORKING_BYTES_A_LINE // share)
         run.count = config.buckets or min(4096, max(least, wanted))
         deal, kinds = partial(_deal, config, run.count), [BEHAVIOURS, REFUSED]

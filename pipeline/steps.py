@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import shutil
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipeline import intervals, shards
 from pipeline.remote import RemotePath
@@ -134,6 +138,33 @@ def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
         model = tables.TextVocabulary if text else tables.NumberVocabulary
         tables.check(model, pl.DataFrame(table), path)
         shards.write_table(path, table)
+
+
+def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict[str, int]:
+    """Write what was refused, a table each; returns how often each reason occurs.
+
+    Args:
+        out: folder of the data set.
+        refused: name -> rows refused, some at a time, with a column `reason`; of none there is no
+            table.
+    """
+    folder = out / "rejected"
+    shutil.rmtree(folder, ignore_errors=True)
+    reasons: Counter[str] = Counter()
+    for name, pieces in refused.items():
+        filled = filter(len, pieces)
+        for first in filled:
+            with (
+                shards.atomic(folder / f"{name}.parquet") as path,
+                pq.ParquetWriter(path, first.schema, compression="zstd") as writer,
+            ):
+                for rows in chain([first], filled):
+                    if "file" in rows.column_names:
+                        tables.check(tables.Rejected, pl.DataFrame(rows), f"rejected/{name}")
+                    writer.write_table(rows)
+                    counts = rows["reason"].value_counts()
+                    reasons.update({one["values"]: one["counts"] for one in counts.to_pylist()})
+    return dict(sorted(reasons.items()))
 
 
 def finish(

@@ -12,18 +12,12 @@ import resource
 import shutil
 import sys
 import time
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
-
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pipeline import memory, shards
 from pipeline.config import Config
@@ -31,10 +25,12 @@ from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity
 from pipeline.lines import estimate_lines
 from pipeline.remote import RemotePath
-from pipeline.tally import Tally
 from schemas import manifest
-from schemas import tables as contracts
 from schemas.errors import EnvironmentFault, UsageError
+
+if TYPE_CHECKING:
+
+    from pipeline.tally import Tally
 
 WORK = ".work"
 LOCK = ".lock"
@@ -231,30 +227,3 @@ def clear(out: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
-
-
-def write_rejected(out: Path, tables: Mapping[str, Iterable[pa.Table]]) -> dict[str, int]:
-    """Write what was refused, a table each; returns how often each reason occurs.
-
-    Args:
-        out: folder of the data set.
-        tables: name -> rows refused, some at a time, with a column `reason`; of none there is no
-            table.
-    """
-    folder = out / "rejected"
-    shutil.rmtree(folder, ignore_errors=True)
-    reasons: Counter[str] = Counter()
-    for name, pieces in tables.items():
-        filled = filter(len, pieces)
-        for first in filled:
-            with (
-                shards.atomic(folder / f"{name}.parquet") as path,
-                pq.ParquetWriter(path, first.schema, compression="zstd") as writer,
-            ):
-                for rows in chain([first], filled):
-                    if "file" in rows.column_names:
-                        contracts.check(contracts.Rejected, pl.DataFrame(rows), f"rejected/{name}")
-                    writer.write_table(rows)
-                    counts = rows["reason"].value_counts()
-                    reasons.update({one["values"]: one["counts"] for one in counts.to_pylist()})
-    return dict(sorted(reasons.items()))

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import pyarrow as pa
+if TYPE_CHECKING:
+    import pyarrow as pa
 
-from pipeline.lines import Part
-from pipeline.tally import Tally
+    from pipeline.lines import Part
+    from pipeline.tally import Tally
 
 Result = TypeVar("Result")
 
 Read = Callable[[int], None]
-Deal = Callable[[Path, Part, Read], Result]
+Deal = Callable[[Path, "Part", Read], Result]
 Each = Callable[..., Result]
 
 

@@ -7,14 +7,16 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import pyarrow as pa
 
 from pipeline.buckets import spilled_pieces
 from pipeline.engines.engine import Deal, Each, Read
 from pipeline.lines import Part
-from pipeline.tally import Tally
+
+if TYPE_CHECKING:
+    from pipeline.tally import Tally
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
