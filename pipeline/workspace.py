@@ -29,7 +29,6 @@ from schemas import manifest
 from schemas.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
-
     from pipeline.tally import Tally
 
 WORK = ".work"

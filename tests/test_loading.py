@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,19 @@ faults()
 print(faults() * resource.getpagesize())
 """
 
+HUGE = """
+import re
+from pathlib import Path
+from pipeline import memory
+
+memory.keep_freed()
+memory.keep_freed()  # as a second preparation does: nothing grows again
+heap = [m for m in re.split("(?m)^(?=[0-9a-f]+-)", Path("/proc/self/smaps").read_text())
+        if "[heap]" in m]
+size = lambda m: int(re.search("Size: +([0-9]+) kB", m)[1]) >> 10
+print(sum(map(size, heap)), sum(size(m) for m in heap if " hg" in m))
+"""
+
 
 def told(script: str, *argv: str) -> str:
     command = [sys.executable, "-c", script, *argv]
@@ -45,3 +59,11 @@ def test_what_begins_the_sums_of_the_raw_files_loads_no_library() -> None:
 def test_freed_memory_is_kept() -> None:
     assert int(told(FAULTS, "keep")) < 8 << 20
     assert int(told(FAULTS, "as it is")) > 32 << 20
+
+
+@pytest.mark.skipif(
+    not Path("/sys/kernel/mm/transparent_hugepage/enabled").exists(), reason="no huge pages here"
+)
+def test_the_heap_is_grown_once_and_in_huge_pages() -> None:
+    whole, huge = map(int, told(HUGE).split())
+    assert 512 <= huge <= whole < 700
