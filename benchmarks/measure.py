@@ -20,9 +20,11 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import count
 from pathlib import Path
 
 SAMPLE_S = 0.1
+LOOK_AGAIN = 10  # samples between two looks for new processes
 PAGE = resource.getpagesize()
 MAXRSS_UNIT = 1 if sys.platform == "darwin" else 1024
 
@@ -114,25 +116,37 @@ class _Watch(threading.Thread):
         self.ended = threading.Event()
 
     def run(self) -> None:
-        while not self.ended.wait(SAMPLE_S):
-            resident = _resident(self.session)
+        stats: list[Path] = []
+        for sample in count():
+            if self.ended.wait(SAMPLE_S):
+                return
+            # To look through every process takes a twentieth of a core, if it is done each time.
+            if sample % LOOK_AGAIN == 0:
+                stats = _of_session(self.session)
+            resident = sum(map(_resident, stats))
             self.seen |= resident > 0
             self.peak = max(self.peak, resident)
 
 
-def _resident(session: int) -> int:
-    """Bytes resident in the processes of `session`; 0 where there is no /proc."""
-    total = 0
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name, in brackets, may itself hold blanks and brackets; after it come state,
-            # parent, group, session, and, 21st from the state, the resident pages.
-            after = stat.read_text().rpartition(")")[2].split()
-        except OSError:  # it ended meanwhile
-            continue
-        if int(after[3]) == session:
-            total += int(after[21]) * PAGE
-    return total
+def _fields(stat: Path) -> list[str]:
+    """What a process's `stat` says after its name; nothing where the process has ended."""
+    try:
+        # The name, in brackets, may itself hold blanks and brackets; after it come state, parent,
+        # group, session, and, 21st from the state, the resident pages.
+        return stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
+
+
+def _of_session(session: int) -> list[Path]:
+    """The `stat` of each process of a session; none where there is no /proc."""
+    every = Path("/proc").glob("[0-9]*/stat")
+    return [stat for stat in every if _fields(stat)[3:4] == [str(session)]]
+
+
+def _resident(stat: Path) -> int:
+    """Bytes resident in a process."""
+    return sum(int(pages) * PAGE for pages in _fields(stat)[21:22])
 
 
 def _line(command: Sequence[str | Path]) -> str:
