@@ -33,7 +33,7 @@ test-lowest: ## the golden data sets, with the oldest libraries that pyproject.t
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
-	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs tests/spark --durations=12
+	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs $(PARALLEL) tests/spark
 
 check: $(READY) ## lint, types, import layers, SQL
 	$(BIN)/ruff format --check .

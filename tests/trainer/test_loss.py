@@ -108,7 +108,8 @@ def test_compiled_models_have_the_same_gradients(model, tmp_path, monkeypatch):
     built = build(model, None, INPUTS, dim=8, hidden=(6,))
     torch._dynamo.reset()
     forward = compiled(built)
-    for lengths in ([4, 6, 3], [1, 2, 3, 4, 5]):
+    # Short ones: a recurrence is unrolled, and each step is some seconds of the compiler.
+    for lengths in ([2, 3, 1], [1, 2, 2, 1, 2]):
         batch = labelled(make_batch(lengths))
         plain, expected = gradients_of(built, batch)
         total, found = gradients_of(built, batch, forward=forward)
