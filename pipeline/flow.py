@@ -44,15 +44,28 @@ def prepare(
         InputError: a raw file is missing or damaged, or too many of its lines are refused.
         EnvironmentFault: network, disk, or another run at work in `out`.
     """
-    if isinstance(config.out, RemotePath):
-        return publish(config, config.out, lambda local, to: _prepare(Run(local, told, remote=to)))
-    return _prepare(Run(config, told))
+    with _tuned():
+        if isinstance(config.out, RemotePath):
+            return publish(
+                config, config.out, lambda local, to: _prepare(Run(local, told, remote=to))
+            )
+        return _prepare(Run(config, told))
+
+
+@contextmanager
+def _tuned() -> Iterator[None]:
+    """Have Python's lock handed over sooner while it lasts; what malloc keeps, it goes on to keep."""
+    memory.keep_freed()
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_S)
+    try:
+        yield
+    finally:
+        sys.setswitchinterval(before)
 
 
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
-    memory.keep_freed()
-    sys.setswitchinterval(_SWITCH_S)
     check_out(config.out)
     with run.step("fetch") as rows:
         run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
