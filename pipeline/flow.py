@@ -54,7 +54,7 @@ def prepare(
 
 @contextmanager
 def _tuned() -> Iterator[None]:
-    """Have Python's lock handed over sooner while it lasts; what malloc keeps, it goes on to keep."""
+    """Have Python's lock handed over sooner meanwhile; what malloc keeps, it goes on to keep."""
     memory.keep_freed()
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
