@@ -9,6 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+# Polars asks for it at the first array it is given; where two threads are the first to import it,
+# NumPy's own import of it recurses without end.
+import numpy.ma  # noqa: F401
 import pyarrow as pa
 
 from pipeline.buckets import spilled_pieces
