@@ -253,9 +253,8 @@ def main() -> None:
             write("rates.md", "\n".join(rates(lambda rate: trials(rate, 1))) + "\n")
             return
         if options.models:
-            for trial in trials(options.rate, options.seeds).run(
-                cases(data, options.models.split(","))
-            ):
+            wanted = cases(data, options.models.split(","))
+            for trial in trials(options.rate, options.seeds).run(wanted):
                 mean, sd = mean_sd(_gaucs(trial))
                 print(f"{trial.case.name}: test GAUC {mean}, sd {sd}")
             return
