@@ -7,7 +7,8 @@ import zlib
 from io import BytesIO
 
 from fuzz.target import Target, written
-from pipeline.lines import blocks, estimate_lines
+from pipeline.line_count import estimate_lines
+from pipeline.lines import blocks
 
 _LINES = b"".join(b"line %d of some text\n" % n for n in range(40))
 _MOST = 64 << 20  # a few kilobytes can hold megabytes, and that is no fault

@@ -21,10 +21,10 @@ from urllib3 import exceptions as transport
 from urllib3.util import Retry
 
 from pipeline.download_progress import Progress
+from pipeline.gzipped import GZIP_MAGIC
 from schemas.expected import PublishedFile
 from schemas.shape import decode, misfit
 
-GZIP_MAGIC = b"\x1f\x8b"
 CHUNK_BYTES = 1 << 16
 CONNECT_TIMEOUT_S = 5.0
 BACKOFF_S = 0.5

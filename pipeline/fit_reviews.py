@@ -25,7 +25,8 @@ from pipeline.buckets import (
     save_columns,
 )
 from pipeline.config import AmazonConfig
-from pipeline.lines import Part, estimate_lines
+from pipeline.line_count import estimate_lines
+from pipeline.lines import Part
 from pipeline.partition_reviews import bucket_of
 from pipeline.refused import RefusedLines, kind
 from pipeline.sources import amazon

@@ -14,7 +14,7 @@ from pipeline import transform_impressions as transform
 from pipeline.buckets import ORDERED_IMPRESSIONS, SEQUENCES, bucket_path, spilled_pieces
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
-from pipeline.lines import estimate_lines
+from pipeline.line_count import estimate_lines
 from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
     catalogue_bytes,

@@ -16,7 +16,7 @@ from pipeline import transform_reviews as transform
 from pipeline.buckets import SEQUENCES, bucket_path, load_columns, spilled_pieces
 from pipeline.config import AmazonConfig
 from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta, write_items
-from pipeline.lines import estimate_lines
+from pipeline.line_count import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
 from pipeline.rows import Stored

@@ -11,29 +11,22 @@ from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
 import numpy.typing as npt
-from isal import igzip, isal_zlib
-from isal.igzip_lib import IsalError
+from isal import igzip
 
-from schemas.errors import InputError
+from pipeline.gzipped import DAMAGE, damaged, is_gzip
 
 BLOCK_BYTES = 8 << 20
 LINE_LIMIT = 16 << 20
-GZIP_MAGIC = b"\x1f\x8b"
 # Of a block: what is refused of one is held, at some 500 bytes a line.
 _MOST_LINES = 400_000
 _AHEAD = 2
-_SMALL_BYTES = 4 << 20
-_HEAD_BYTES = 1 << 20
-_HEAD_TEXT_BYTES = 32 << 20
 _SHOWN_BYTES = 800  # of a line that is too long: 200 characters of at most 4 bytes
-# isal's stub gives its error class as an instance.
-_DAMAGE = (EOFError, OSError, cast("type[Exception]", IsalError))
 
 
 @dataclass(frozen=True)
@@ -100,8 +93,8 @@ def blocks(
         while True:
             try:
                 piece = next(pieces)
-            except _DAMAGE as error:
-                raise _damaged(path, first, error) from None
+            except DAMAGE as error:
+                raise damaged(path, first, error) from None
             if not piece:
                 break
             if len(piece) < block_bytes and not piece.endswith(b"\n"):
@@ -137,61 +130,6 @@ def line_offsets(data: bytes) -> npt.NDArray[np.int64]:
     return offsets
 
 
-def estimate_lines(path: Path) -> int:
-    """Guess the number of lines from the head of the file; exact for a small file.
-
-    The guess is the lines per (compressed) byte of the first MiB, times the file's size. It is
-    exact where the file has no more than 4 MiB, and no more than 32 MiB of text.
-
-    Raises:
-        InputError: as `blocks`, as far as the head shows it.
-    """
-    try:
-        stat = path.stat()
-    except OSError as error:
-        raise _damaged(path, 0, error) from None
-    return _estimated(path, stat.st_size, stat.st_mtime_ns)
-
-
-@lru_cache
-def _estimated(path: Path, size: int, changed: int) -> int:
-    """The guess, which several steps want, for a file of this size that was changed then."""
-    lines = used = 0
-    ends_in_newline = True
-    try:
-        zipped = is_gzip(path)
-        with path.open("rb") as file:
-            head = file.read(size if size <= _SMALL_BYTES else _HEAD_BYTES)
-        while used < len(head):
-            text, taken, ended = _inflate(head[used:]) if zipped else (head, len(head), True)
-            lines += text.count(b"\n")
-            ends_in_newline = text.endswith(b"\n") if text else ends_in_newline
-            used += taken
-            if not ended:
-                if used == size:
-                    raise EOFError("the file ends inside a gzip member")
-                break
-    except _DAMAGE as error:
-        raise _damaged(path, lines, error) from None
-    if used >= size:
-        return lines + (not ends_in_newline)
-    return round(lines * size / used)
-
-
-def _inflate(head: bytes) -> tuple[bytes, int, bool]:
-    """The text of the gzip member that `head` begins with, up to 32 MiB of it.
-
-    Returns:
-        The text, the bytes of `head` that it took, and whether the member's end was reached.
-    """
-    if not head.strip(b"\0"):  # zeros may pad a gzip file
-        return b"", len(head), True
-    inflater = isal_zlib.decompressobj(31)
-    text = inflater.decompress(head, _HEAD_TEXT_BYTES)
-    taken = len(head) - len(inflater.unused_data) - len(inflater.unconsumed_tail)
-    return text, taken, inflater.eof
-
-
 def _cut(data: bytes, first: int, limit: int) -> Iterator[Block]:
     """Whole lines as one block, or as several: around lines over `limit`, or of very many."""
     if len(data) > limit + 1:
@@ -223,7 +161,7 @@ def _pieces(part: Part, size: int) -> Iterator[Iterator[bytes]]:
         zipped = is_gzip(path)
         file = path.open("rb")
     except OSError as error:
-        raise _damaged(path, 0, error) from None
+        raise damaged(path, 0, error) from None
     reader = ThreadPoolExecutor(1, "read")
     wait = True
     with file:
@@ -256,58 +194,3 @@ def _pieces(part: Part, size: int) -> Iterator[Iterator[bytes]]:
             raise
         finally:
             reader.shutdown(wait=wait, cancel_futures=True)
-
-
-def is_gzip(path: Path) -> bool:
-    """Whether the file is gzip; it must be if its name says so.
-
-    Raises:
-        InputError: its name says so, and it is not.
-        OSError: it cannot be read.
-    """
-    with path.open("rb") as file:
-        head = file.read(len(GZIP_MAGIC))
-    if head == GZIP_MAGIC:
-        return True
-    if path.suffix == ".gz":
-        raise InputError(
-            "The file is not gzip, though it is named so.",
-            where=path,
-            expected="a gzip file (first bytes 1f 8b)",
-            got=f"first bytes {head.hex(' ')}" if head else "an empty file",
-            do="download it again; an error page saved under its name is a common cause",
-        )
-    return False
-
-
-def _damaged(path: Path, lines: int, error: Exception) -> InputError:
-    """What the person should know about `error`, met after `lines` whole lines."""
-    if isinstance(error, FileNotFoundError):
-        return InputError(
-            "The raw file is missing.",
-            where=path,
-            expected="a file",
-            got="no such file",
-            do="check the path, or let tinprep download it",
-        )
-    if isinstance(error, IsADirectoryError):
-        return InputError(
-            "The raw file is a folder.", where=path, expected="a file", got="a folder"
-        )
-    if isinstance(error, OSError) and error.errno is not None:
-        return InputError(
-            "The raw file cannot be read.",
-            where=path,
-            line=lines + 1,
-            expected="a readable file",
-            got=error.strerror,
-            do="check its permissions and the disk",
-        )
-    return InputError(
-        "The gzip file is cut short or damaged.",
-        where=path,
-        line=lines + 1,
-        expected="whole gzip members to the end of the file",
-        got=f"{error} (near this line)",
-        do="download it again, and compare its size and checksum",
-    )

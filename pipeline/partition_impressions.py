@@ -17,7 +17,8 @@ from pipeline import memory, refused, vocabulary
 from pipeline.buckets import IMPRESSIONS, Spill, bucket_path, read_spilled
 from pipeline.config import AlibabaConfig
 from pipeline.engines.engine import Read
-from pipeline.lines import Part, estimate_lines
+from pipeline.line_count import estimate_lines
+from pipeline.lines import Part
 from pipeline.partition_behaviours import bucket_of, spilled_bytes
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import (

@@ -17,7 +17,8 @@ from pipeline.buckets import BEHAVIOURS, Spill
 from pipeline.config import AmazonConfig
 from pipeline.engines.engine import Read
 from pipeline.engines.local import FOR_EVER
-from pipeline.lines import Part, estimate_lines
+from pipeline.line_count import estimate_lines
+from pipeline.lines import Part
 from pipeline.sources import amazon
 from pipeline.workspace import Run
 from schemas import tables

@@ -23,7 +23,7 @@ from pipeline import memory, shards
 from pipeline.config import Config
 from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity
-from pipeline.lines import estimate_lines
+from pipeline.line_count import estimate_lines
 from pipeline.remote import RemotePath
 from schemas import manifest
 from schemas.errors import EnvironmentFault, UsageError

@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.lines import Block, blocks, estimate_lines, line_offsets
+from pipeline.line_count import estimate_lines
+from pipeline.lines import Block, blocks, line_offsets
 from schemas.errors import InputError
 
 LINES = [b'{"row": %d}' % i for i in range(20_000)]

@@ -27,7 +27,8 @@ from pipeline.engines.local import FOR_EVER
 from pipeline.engines.spark_parts import cut
 from pipeline.engines.spark_session import spark_errors
 from pipeline.engines.spark_tasks import TABLE, deal_parts, versions, work_on_bucket
-from pipeline.lines import Part, estimate_lines
+from pipeline.line_count import estimate_lines
+from pipeline.lines import Part
 from pipeline.tally import Tally
 from schemas.errors import TinprepError
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.lines import Part, is_gzip
+from pipeline.gzipped import is_gzip
+from pipeline.lines import Part
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
