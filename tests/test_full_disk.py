@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import subprocess
 import time
@@ -31,7 +32,8 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     if done.returncode:
         pytest.skip(f"a file system cannot be mounted here: {done.stderr.strip()}")
     yield at
-    # Polars takes back the memory of the files that it mapped in a thread of its own, later.
+    # What is garbage holds mapped files, and Polars unmaps in a thread of its own, later.
+    gc.collect()
     for _ in range(100):
         if subprocess.run(["umount", str(at)], capture_output=True, check=False).returncode == 0:
             return
