@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import ctypes
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
@@ -86,6 +88,18 @@ def keep_freed() -> None:
     for parameter, value in _KEEPING:
         libc.mallopt(parameter, value)
     _ask_for_huge_pages(libc)
+
+
+@contextmanager
+def kept_by_arrow_too() -> Iterator[None]:
+    """`keep_freed`, and have Arrow allocate in the same way meanwhile."""
+    keep_freed()
+    before = pa.default_memory_pool()
+    pa.set_memory_pool(pa.system_memory_pool())
+    try:
+        yield
+    finally:
+        pa.set_memory_pool(before)
 
 
 def _ask_for_huge_pages(libc: ctypes.CDLL) -> None:

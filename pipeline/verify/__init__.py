@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.engines.local import map_buckets
+from pipeline.memory import kept_by_arrow_too
 from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
@@ -115,7 +116,8 @@ def verify(
         _stray(out, made, findings)
         contract = read(made, findings)
         if contract is not None:
-            rows = _contents(out, contract, told, workers, findings)
+            with kept_by_arrow_too():
+                rows = _contents(out, contract, told, workers, findings)
     seconds = time.perf_counter() - begun
     return Report(tuple(findings.kept), dict(findings.counts), shards, rows, seconds)
 
@@ -152,7 +154,7 @@ def _contents(out: Path, contract: Contract, told: Told, workers: int, findings:
         findings.merge(own)
     seen = [s for s, _ in results]
     if all(s.whole for s in seen):
-        _whole(seen, contract, counts, refused, findings)
+        _whole(seen, contract, counts, refused, workers, findings)
     return sum(s.rows for s in seen)
 
 
@@ -235,17 +237,28 @@ def _whole(
     contract: Contract,
     counts: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
     refused: int,
+    workers: int,
     findings: Findings,
 ) -> None:
-    """The checks that need all shards."""
-    check_totals(seen, contract, findings)
+    """The checks that need all shards, side by side."""
     targets = Targets(seen)
-    check_rows(targets, findings)
     users = contract.made.vocabulary["user"]
-    if counts is not None:
-        check_users(targets, contract, counts, refused, findings)
+    checks: list[Callable[[Findings], None]] = [
+        lambda own: check_rows(targets, own),
+        lambda own: check_totals(seen, contract, own),
+    ]
     if contract.leave_one_out:
-        check_leave_one_out(targets, contract, users, findings)
-        check_touched(targets, contract, users, findings)
+        checks.append(lambda own: check_touched(targets, contract, users, own))
+        checks.append(lambda own: check_leave_one_out(targets, contract, users, own))
     else:
-        check_days(targets, contract, findings)
+        checks.append(lambda own: check_days(targets, contract, own))
+    if counts is not None:
+        checks.append(lambda own: check_users(targets, contract, counts, refused, own))
+
+    def check(number: int) -> Findings:
+        own = Findings(LIMIT)
+        checks[number](own)
+        return own
+
+    for own in map_buckets(check, range(len(checks)), workers):
+        findings.merge(own)

@@ -23,6 +23,8 @@ Int64s = npt.NDArray[np.int64]
 _ABSENT = -1
 # A stored price is a float32: 24 bits.
 _CLOSE = 1e-5
+_REFUSED_AT_ONCE = 65_536
+_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -47,11 +49,18 @@ def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
     try:
         with pq.ParquetFile(path) as file:
             return file.read(use_threads=False)
-    except FileNotFoundError:
-        findings.add("missing file", name, "a file", "no such file")
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        findings.add("unreadable file", name, "a Parquet file", _short(error))
+    except _UNREADABLE as error:
+        _note(error, name, findings)
     return None
+
+
+def _note(error: Exception, name: str, findings: Findings) -> None:
+    """Note a file that is missing, or that is no Parquet file."""
+    if isinstance(error, FileNotFoundError):
+        findings.add("missing file", name, "a file", "no such file")
+        return
+    got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    findings.add("unreadable file", name, "a Parquet file", got)
 
 
 def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int64s | None:
@@ -216,15 +225,20 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
     targets = 0
     folder = out / "rejected"
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        table = read_parquet(path, f"rejected/{path.name}", findings)
-        if table is None:
+        name = f"rejected/{path.name}"
+        try:
+            with pq.ParquetFile(path) as file:
+                lines = file.metadata.num_rows
+                if "reason" not in file.schema_arrow.names or not lines:
+                    findings.add("rejected", name, "lines with a reason", file.schema_arrow)
+                    continue
+                for batch in file.iter_batches(_REFUSED_AT_ONCE, use_threads=False):
+                    reasons.update(batch.column("reason").to_pylist())
+        except _UNREADABLE as error:
+            _note(error, name, findings)
             continue
-        if "reason" not in table.column_names or not len(table):
-            findings.add("rejected", f"rejected/{path.name}", "lines with a reason", table.schema)
-            continue
-        reasons.update(table["reason"].to_pylist())
         if path.stem == "targets":
-            targets = len(table)
+            targets = lines
     for reason, count in reasons.items():
         told = contract.made.rejected.get(reason, 0)
         if told != count:
@@ -243,7 +257,3 @@ def _first(
     got = values[row].as_py() if isinstance(values, pa.Array) else values[row]
     findings.add(what, f"{where}: row {row}", expected, got, int((~good).sum()))
     return False
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
