@@ -5,7 +5,7 @@ Both layouts become the same here, so no check but those of padding and of lengt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -128,3 +128,41 @@ class Block:
 def place(path: str, groups: Int64s, row: int) -> str:
     """A row of a shard, for people."""
     return f"{path}: row group {int(np.searchsorted(groups, row, side='right'))}, row {row}"
+
+
+def joined(blocks: Sequence[Block]) -> Block:
+    """Blocks of rows that follow each other, as one."""
+    first = blocks[0]
+    if len(blocks) == 1:
+        return first
+    return Block(
+        first.path,
+        first.first,
+        first.groups,
+        first.findings,
+        _columns([block.scalars for block in blocks]),
+        _after_each_other([block.offsets for block in blocks]),
+        _columns([block.history for block in blocks]),
+        _sessions([block.sessions for block in blocks]),
+    )
+
+
+def _columns(parts: Sequence[dict[str, Values]]) -> dict[str, Values]:
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _after_each_other(parts: Sequence[Int64s]) -> Int64s:
+    """Where runs begin, of parts that each count from 0."""
+    ends = np.cumsum([0, *(part[-1] for part in parts)], dtype=np.int64)
+    moved = [part[:-1] + end for part, end in zip(parts, ends, strict=False)]
+    return np.concatenate([*moved, ends[-1:]])
+
+
+def _sessions(parts: Sequence[Sessions | None]) -> Sessions | None:
+    """None where a part has none: with one of the wrong lengths, none is held against its rows."""
+    there = [part for part in parts if part is not None]
+    if len(there) < len(parts):
+        return None
+    rows = _after_each_other([part.rows for part in there])
+    cells = _after_each_other([part.cells for part in there])
+    return Sessions(rows, cells, _columns([part.ids for part in there]))

@@ -10,12 +10,14 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.verify.blocks import Block, Bools, Int64s, Sessions, Values, place
+from pipeline.verify.blocks import Block, Bools, Int64s, Sessions, Values, joined, place
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import Findings
 
-# Cells of a column at a time: what is in memory is a small multiple of 8 MB a thread.
-_BLOCK_CELLS = 1 << 20
+# Cells of a column at a time: few while they are read and their padding is cut off, so that they
+# stay in the processor's cache, and many for the checks, each of which costs some time a block.
+_READ_CELLS = 1 << 18
+_BLOCK_CELLS = 1 << 21
 _USUAL_LENGTH = 512
 
 
@@ -23,12 +25,29 @@ def blocks(
     file: pq.ParquetFile, path: str, contract: Contract, findings: Findings
 ) -> Iterator[Block]:
     """The shard's rows in blocks, each of whole targets; a block that cannot be cut is left out."""
+    most = contract.made.max_len
+    width = most if contract.made.layout == "padded" else min(most, _USUAL_LENGTH)
+    gathered: list[Block] = []
+    for piece in _pieces(file, path, width, contract, findings):
+        if piece is not None:
+            gathered.append(piece)
+        # Rows of a block follow each other: a piece that is left out ends it.
+        full = sum(block.rows for block in gathered) * width >= _BLOCK_CELLS
+        if gathered and (piece is None or full):
+            yield joined(gathered)
+            gathered = []
+    if gathered:
+        yield joined(gathered)
+
+
+def _pieces(
+    file: pq.ParquetFile, path: str, width: int, contract: Contract, findings: Findings
+) -> Iterator[Block | None]:
+    """The shard's rows in small blocks, None for one that cannot be cut."""
     groups = np.cumsum(
         [file.metadata.row_group(k).num_rows for k in range(file.num_row_groups)], dtype=np.int64
     )
-    most = contract.made.max_len
-    width = most if contract.made.layout == "padded" else min(most, _USUAL_LENGTH)
-    step = max(1, _BLOCK_CELLS // width // contract.each) * contract.each
+    step = max(1, _READ_CELLS // width // contract.each) * contract.each
     first = 0
     waiting: pa.Table | None = None
     for batch in file.iter_batches(batch_size=step, use_threads=False):
@@ -39,7 +58,7 @@ def blocks(
         ready = len(table) // contract.each * contract.each
         waiting = table.slice(ready) if ready < len(table) else None
         if ready:
-            yield from _cut(table.slice(0, ready), path, first, groups, contract, findings)
+            yield _cut(table.slice(0, ready), path, first, groups, contract, findings)
         first += ready
     if waiting is not None:
         findings.add(
@@ -57,8 +76,8 @@ def _cut(
     groups: Int64s,
     contract: Contract,
     findings: Findings,
-) -> Iterator[Block]:
-    """The rows as one block, or none."""
+) -> Block | None:
+    """The rows as one block; None where lists are of other lengths."""
     columns = {
         # Putting a single chunk together would copy it.
         name: column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()
@@ -85,10 +104,10 @@ def _cut(
         if _is_list(column.type) and name.startswith("history_"):
             flat = cutter.flat(name, column)
             if flat is None:
-                return
+                return None
             history[name.removeprefix("history_")] = flat
     sessions = None if contract.sessions is None else _sessions(block, columns, contract)
-    yield Block(path, first, groups, findings, scalars, offsets, history, sessions)
+    return Block(path, first, groups, findings, scalars, offsets, history, sessions)
 
 
 class _Cutter:
