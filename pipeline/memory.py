@@ -91,8 +91,8 @@ def keep_freed() -> None:
 
 
 @contextmanager
-def kept_by_arrow_too() -> Iterator[None]:
-    """`keep_freed`, and have Arrow allocate in the same way meanwhile."""
+def keeping_freed() -> Iterator[None]:
+    """`keep_freed`, and meanwhile have Arrow take its memory from the same allocator."""
     keep_freed()
     before = pa.default_memory_pool()
     pa.set_memory_pool(pa.system_memory_pool())

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.config import Config
 from pipeline.engines.local import map_buckets
-from pipeline.memory import kept_by_arrow_too
+from pipeline.memory import keeping_freed
 from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
@@ -116,7 +116,7 @@ def verify(
         _stray(out, made, findings)
         contract = read(made, findings)
         if contract is not None:
-            with kept_by_arrow_too():
+            with keeping_freed():
                 rows = _contents(out, contract, told, workers, findings)
     seconds = time.perf_counter() - begun
     return Report(tuple(findings.kept), dict(findings.counts), shards, rows, seconds)
