@@ -7,6 +7,7 @@ import json
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,19 @@ def test_what_is_json_does_not_depend_on_the_stack() -> None:
     deep = GOOD[:-1] + f', "x": {"[" * 1_500}{"]" * 1_500}}}'
     limit = sys.getrecursionlimit()
     assert review_json.read_review(deep) == ("A1", "0528881469", 1370131200)
+    assert sys.getrecursionlimit() == limit
+
+
+def test_what_is_json_does_not_depend_on_other_threads() -> None:
+    deep = [GOOD[:-1] + f', "x": {"[" * n}{"]" * n}}}' for n in (900, 1_200, 1_500, 1_900)]
+    limit, interval = sys.getrecursionlimit(), sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            found = set(pool.map(review_json.read_review, deep * 1_000))
+    finally:
+        sys.setswitchinterval(interval)
+    assert found == {("A1", "0528881469", 1370131200)}
     assert sys.getrecursionlimit() == limit
 
 

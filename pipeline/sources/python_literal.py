@@ -23,6 +23,7 @@ Why that is the same:
 from __future__ import annotations
 
 import ast
+import threading
 import warnings
 from typing import Any
 
@@ -40,6 +41,8 @@ TOO_LONG = "literal too long"
 # Characters. Python's tree of a literal may take 800 bytes for one of its text, and real lines are
 # of some 100,000 at the most.
 LONGEST = 1 << 20
+# Filters of warnings are one list for all threads.
+_FILTERS_CHANGED = threading.Lock()
 
 Item = tuple[str, str | None]
 
@@ -55,7 +58,7 @@ def read_item(text: str) -> Item | str:
     if len(text) > LONGEST:
         return TOO_LONG
     try:
-        with warnings.catch_warnings():
+        with _FILTERS_CHANGED, warnings.catch_warnings():
             warnings.simplefilter("ignore")  # odd escapes in a string are no error
             value = ast.literal_eval(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):

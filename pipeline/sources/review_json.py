@@ -12,6 +12,7 @@ import io
 import json
 import re
 import sys
+import threading
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ Review = tuple[str, str, int]
 
 _RAW = {"reviewerID": pl.String, "asin": pl.String, "unixReviewTime": pl.Int64}
 _DEEPEST = 2_000  # of nested lists and objects; Polars refuses beyond 1,024
+_SHALLOW = 200  # far from Python's own limit
+_LIMIT_RAISED = threading.Lock()
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 # An id that no JSON value but a string turns into: of the others Polars makes true, false, numbers
@@ -150,12 +153,16 @@ def _decode(text: str) -> Any:
     Raises:
         ValueError: it is not JSON, or nests too deeply.
     """
-    if text.count("[") + text.count("{") > _DEEPEST and _depth(text) > _DEEPEST:
+    depth = _depth(text) if text.count("[") + text.count("{") > _SHALLOW else 0
+    if depth > _DEEPEST:
         raise ValueError("nested too deeply")
-    try:
-        return _DECODER.decode(text)
-    except RecursionError:
-        # Python's limit counts the callers' frames too: what is JSON must not depend on them.
+    if depth <= _SHALLOW:
+        try:
+            return _DECODER.decode(text)
+        except RecursionError:
+            pass  # Python's limit counts the callers' frames too: what is JSON must not
+    # The limit is one for all threads: none may lower it while another one relies on it.
+    with _LIMIT_RAISED:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(limit + 2 * _DEEPEST)
         try:
