@@ -31,6 +31,7 @@ def test_planted_damage_is_found(
     name: str,
     what: str,
     damage: Callable[[Copy], Any],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     copy = copied(made, name, tmp_path / "out")
     damage(copy)
@@ -42,28 +43,13 @@ def test_planted_damage_is_found(
     error = report.error(copy.out)
     assert isinstance(error, ContractError)
     assert what in str(error)
-
-
-@pytest.mark.parametrize(("name", "what", "damage"), CASES)
-def test_damage_is_found_however_the_shard_is_cut(
-    made: dict[str, Path],
-    tmp_path: Path,
-    name: str,
-    what: str,
-    damage: Callable[[Copy], Any],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    copy = copied(made, name, tmp_path / "out")
-    damage(copy)
-    whole = checked(copy.out)
+    # The same, however the shard is cut.
     monkeypatch.setattr("pipeline.verify.cut._READ_CELLS", 24)
     monkeypatch.setattr("pipeline.verify.cut._BLOCK_CELLS", 96)
     cut = checked(copy.out)
-    assert cut.counts.keys() == whole.counts.keys()
-    assert what in cut.counts
-    places = {f.where for f in cut.findings if f.what == what}
-    if whole.counts[what] <= LIMIT:
-        assert places == {f.where for f in whole.findings if f.what == what}
+    assert cut.counts.keys() == report.counts.keys()
+    if report.counts[what] <= LIMIT:
+        assert {f.where for f in cut.findings if f.what == what} == {f.where for f in found}
 
 
 def test_the_table_has_at_least_twenty_kinds() -> None:
