@@ -120,12 +120,16 @@ def load(out: Path) -> Manifest:
     try:
         raw = decode(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
+        above = out.absolute().parent
+        within = out.name in SPLITS and (above / NAME).exists()
         raise InputError(
             "There is no data set here.",
             where=path,
             expected="a finished data set (its manifest is written last)",
-            got="no such file",
-            do="make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
+            got="a split of one" if within else "no such file",
+            do=f"give {above}, and perhaps `--split {out.name}`"
+            if within
+            else "make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
         ) from None
     except ValueError as error:  # of JSON, or of UTF-8
         raise ContractError(

@@ -159,6 +159,14 @@ def test_no_data_set(tmp_path: Path) -> None:
         verify(tmp_path)
 
 
+def test_a_split_in_place_of_its_data_set(made: dict[str, Path]) -> None:
+    out = made["padded ads"]
+    with pytest.raises(InputError) as raised:
+        verify(out / "test")
+    assert str(out.absolute()) in str(raised.value)
+    assert "--split test" in str(raised.value)
+
+
 def test_threads_out_of_range(made: dict[str, Path]) -> None:
     with pytest.raises(UsageError):
         verify(made["padded ads"], threads=0)
