@@ -8,7 +8,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
+from types import CodeType, FrameType
 from typing import Any
 
 from schemas.errors import TinprepError
@@ -91,13 +93,42 @@ class _Watch:
     seen: list[str]
 
     def __call__(self, event: str, args: tuple[Any, ...]) -> None:
-        if self.on and event in _FORBIDDEN:
+        if self.on and event in _FORBIDDEN and not _is_own_part(event, args):
             self.seen.append(f"{event} {args!r:.200}")
+
+
+def _is_own_part(event: str, args: tuple[Any, ...]) -> bool:
+    """Whether torch imports a part of itself, as it does for some tensors when it first has one.
+
+    Such a part may execute text of its own, e.g. for a dataclass.
+    """
+    if event != "exec":
+        return False
+    codes = [args[0]]
+    frame: FrameType | None = sys._getframe()
+    while frame is not None:
+        codes.append(frame.f_code)
+        frame = frame.f_back
+    return any(
+        isinstance(code, CodeType)
+        and code.co_name == "<module>"
+        and Path(code.co_filename).is_relative_to(_torch_folder())
+        for code in codes
+    )
+
+
+@cache
+def _torch_folder() -> Path:
+    found = find_spec("torch")
+    assert found is not None
+    assert found.origin is not None
+    return Path(found.origin).parent
 
 
 @cache
 def _watch() -> _Watch:
     """The one watch of the process: a hook cannot be removed."""
+    _torch_folder()  # to look for it is not the input's doing
     watch = _Watch(on=False, seen=[])
     sys.addaudithook(watch)
     return watch

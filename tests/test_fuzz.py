@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -156,7 +157,7 @@ def test_a_checkpoint_executes_nothing(tmp_path: Path) -> None:
     harm = folder() / "harm"
     harm.unlink(missing_ok=True)
     (tmp_path / "best.pt").write_bytes(harmful_checkpoint())
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="more than tensors and plain values"):
         load(tmp_path)
     assert not harm.exists()
 
@@ -180,6 +181,13 @@ def test_a_checkpoint_that_claims_a_giant_model_takes_no_memory(tmp_path: Path) 
 def test_the_watch_sees_what_is_executed() -> None:
     with pytest.raises(AssertionError, match="exec"), executes_nothing():
         exec("1")
+    torch = find_spec("torch")
+    assert torch is not None
+    assert torch.origin is not None
+    with executes_nothing():
+        exec(compile("1", torch.origin, "exec"))  # as an import of a part of itself
+    with pytest.raises(AssertionError, match="exec"), executes_nothing():
+        exec(compile("1", "elsewhere.py", "exec"))
     with executes_nothing():
         compile("1", "x", "eval")
 

@@ -46,10 +46,13 @@ def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> 
 
 def unreadable(path: Path, error: Exception) -> InputError:
     """The error that says so."""
+    got = f"{str(error).partition(chr(10))[0]!a}"[:200]
+    if isinstance(error, pickle.UnpicklingError):
+        got = "a damaged file, or more than tensors and plain values"  # torch advises to execute it
     return InputError(
         "The checkpoint cannot be read.",
         where=path,
         expected="a checkpoint that tinprep wrote",
-        got=f"{str(error).partition(chr(10))[0]!a}"[:200],
+        got=got,
         do="train again",
     )
