@@ -135,7 +135,6 @@ def _stray(out: Path, made: Manifest, findings: Findings) -> None:
 def _contents(out: Path, contract: Contract, told: Told, workers: int, findings: Findings) -> int:
     """Check tables and shards; the rows that could be read."""
     made = contract.made
-    counts = check_vocabularies(out, contract, findings)
     lookups = read_lookups(out, contract, findings)
     refused = check_rejected(out, contract, findings)
     done = 0
@@ -153,8 +152,7 @@ def _contents(out: Path, contract: Contract, told: Told, workers: int, findings:
     for _, own in results:
         findings.merge(own)
     seen = [s for s, _ in results]
-    if all(s.whole for s in seen):
-        _whole(seen, contract, counts, refused, workers, findings)
+    _whole(out, seen, contract, refused, workers, findings)
     return sum(s.rows for s in seen)
 
 
@@ -233,27 +231,33 @@ def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) 
 
 
 def _whole(
+    out: Path,
     seen: list[Seen],
     contract: Contract,
-    counts: np.ndarray[tuple[int], np.dtype[np.int64]] | None,
     refused: int,
     workers: int,
     findings: Findings,
 ) -> None:
-    """The checks that need all shards, side by side."""
+    """Check the vocabularies and, where all shards could be read, what needs all; side by side."""
+    whole = all(s.whole for s in seen)
     targets = Targets(seen)
     users = contract.made.vocabulary["user"]
-    checks: list[Callable[[Findings], None]] = [
-        lambda own: check_rows(targets, own),
-        lambda own: check_totals(seen, contract, own),
-    ]
-    if contract.leave_one_out:
-        checks.append(lambda own: check_touched(targets, contract, users, own))
+
+    def vocabularies(own: Findings) -> None:
+        counts = check_vocabularies(out, contract, own)
+        if whole and counts is not None:
+            check_users(targets, contract, counts, refused, own)
+
+    checks: list[Callable[[Findings], None]] = [vocabularies]
+    if whole:
+        checks.append(lambda own: check_rows(targets, own))
+        checks.append(lambda own: check_totals(seen, contract, own))
+    if whole and contract.leave_one_out:
+        # The longest comes first.
+        checks.insert(0, lambda own: check_touched(targets, contract, users, own))
         checks.append(lambda own: check_leave_one_out(targets, contract, users, own))
-    else:
+    elif whole:
         checks.append(lambda own: check_days(targets, contract, own))
-    if counts is not None:
-        checks.append(lambda own: check_users(targets, contract, counts, refused, own))
 
     def check(number: int) -> Findings:
         own = Findings(LIMIT)

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.verify.blocks import Block
@@ -65,6 +64,8 @@ def _note(error: Exception, name: str, findings: Findings) -> None:
 
 def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int64s | None:
     """Hold each vocabulary to its contract; (vocabulary,) how often each user id occurs."""
+    import pyarrow.compute as pc  # takes a while, which other threads need not wait for
+
     folder = out / "vocabulary"
     wanted = {f"{name}.parquet" for name in contract.made.vocabulary}
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
