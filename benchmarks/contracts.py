@@ -7,14 +7,13 @@ its table unseen, and nothing else differs: pandera is imported in both.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import sys
 import tempfile
 from pathlib import Path
 from statistics import median
 
-from measure import run
+from measure import by_turns, run
 
 PROGRAM = """
 import sys
@@ -29,13 +28,7 @@ WAYS = ("with", "without")
 
 def main() -> None:
     """Measure both ways and print the table."""
-    parser = argparse.ArgumentParser(description="Measure what the tables' contracts cost.")
-    parser.add_argument("source", choices=["amazon", "alibaba"])
-    parser.add_argument("--raw", type=Path, required=True, help="the raw files")
-    parser.add_argument("--runs", type=int, default=3, help="of each way")
-    parser.add_argument("--work", type=Path, help="folder for what is made and removed")
-    parser.add_argument("--flags", default="", help='more of tinprep, as --flags="--layout ragged"')
-    asked = parser.parse_args()
+    asked = by_turns("Measure what the tables' contracts cost.")
     took: dict[str, list[float]] = {way: [] for way in WAYS}
     root = Path(__file__).parents[1]
     with tempfile.TemporaryDirectory(dir=asked.work, prefix="contracts-") as folder:

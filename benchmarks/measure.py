@@ -9,6 +9,7 @@ that `exec` throws away), so measure from a small process: this module imports n
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import resource
@@ -52,6 +53,17 @@ class Measured:
 
 class CommandError(Exception):
     """The command ended with another exit code than 0."""
+
+
+def by_turns(description: str) -> argparse.Namespace:
+    """Read the flags of a benchmark that prepares the same raw files again and again."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("source", choices=["amazon", "alibaba"])
+    parser.add_argument("--raw", type=Path, required=True, help="the raw files")
+    parser.add_argument("--runs", type=int, default=3, help="of each way")
+    parser.add_argument("--work", type=Path, help="folder for what is made and removed")
+    parser.add_argument("--flags", default="", help='more of tinprep, as --flags="--layout ragged"')
+    return parser.parse_args()
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:

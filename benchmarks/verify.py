@@ -6,25 +6,18 @@ by turns, and prints a Markdown table.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import tempfile
 from pathlib import Path
 from statistics import median
 
 from amazon import machine, tinprep
-from measure import Measured, run
+from measure import Measured, by_turns, run
 
 
 def main() -> None:
     """Measure both and print the table."""
-    parser = argparse.ArgumentParser(description="Measure verify beside the making.")
-    parser.add_argument("source", choices=["amazon", "alibaba"])
-    parser.add_argument("--raw", type=Path, required=True, help="the raw files")
-    parser.add_argument("--runs", type=int, default=3, help="of each")
-    parser.add_argument("--work", type=Path, help="folder for what is made and removed")
-    parser.add_argument("--flags", default="", help='more of tinprep, as --flags="--layout ragged"')
-    asked = parser.parse_args()
+    asked = by_turns("Measure verify beside the making.")
     took: dict[str, list[Measured]] = {asked.source: [], "verify": []}
     with tempfile.TemporaryDirectory(dir=asked.work, prefix="verify-") as folder:
         out = Path(folder) / "out"

@@ -13,6 +13,7 @@ import json
 import re
 import sys
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -157,10 +158,9 @@ def _decode(text: str) -> Any:
     if depth > _DEEPEST:
         raise ValueError("nested too deeply")
     if depth <= _SHALLOW:
-        try:
+        # Python's limit counts the callers' frames too: what is JSON must not depend on them.
+        with suppress(RecursionError):
             return _DECODER.decode(text)
-        except RecursionError:
-            pass  # Python's limit counts the callers' frames too: what is JSON must not
     # The limit is one for all threads: none may lower it while another one relies on it.
     with _LIMIT_RAISED:
         limit = sys.getrecursionlimit()

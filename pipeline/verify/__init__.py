@@ -23,7 +23,7 @@ from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
 from pipeline.verify.cut import blocks
-from pipeline.verify.findings import Finding, Findings
+from pipeline.verify.findings import UNREADABLE, Finding, Findings
 from pipeline.verify.history import check_history, check_scalars
 from pipeline.verify.tables import (
     Lookup,
@@ -173,9 +173,8 @@ def _shard(
             if _fits(file, shard, contract, findings):
                 rows = _rows(file, shard, contract, lookups, findings, seen)
                 seen.whole = rows == file.metadata.num_rows
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        findings.add("unreadable shard", shard.path, "a Parquet file", got)
+    except UNREADABLE as error:
+        findings.unreadable("unreadable shard", shard.path, error)
     return seen
 
 

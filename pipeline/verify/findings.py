@@ -5,6 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import pyarrow as pa
+
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What reading a Parquet file ends in that is none, or is damaged."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -47,6 +52,11 @@ class Findings:
         """Note a breach that was found `times` times, of which this is one."""
         self.counts[what] += times
         self._keep(Finding(what, where, str(expected), str(got)))
+
+    def unreadable(self, what: str, where: str, error: Exception) -> None:
+        """Note a file whose reading ended in one of `UNREADABLE`."""
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        self.add(what, where, "a Parquet file", got)
 
     def merge(self, other: Findings) -> None:
         """Add what another check found."""

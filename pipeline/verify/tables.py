@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
-from pipeline.verify.findings import Findings
+from pipeline.verify.findings import UNREADABLE, Findings
 from schemas.manifest import FIRST_ID, NAME, UNKNOWN_ID
 
 Int64s = npt.NDArray[np.int64]
@@ -23,7 +23,6 @@ _ABSENT = -1
 # A stored price is a float32: 24 bits.
 _CLOSE = 1e-5
 _REFUSED_AT_ONCE = 65_536
-_UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
     try:
         with pq.ParquetFile(path) as file:
             return file.read(use_threads=False)
-    except _UNREADABLE as error:
+    except UNREADABLE as error:
         _note(error, name, findings)
     return None
 
@@ -57,9 +56,8 @@ def _note(error: Exception, name: str, findings: Findings) -> None:
     """Note a file that is missing, or that is no Parquet file."""
     if isinstance(error, FileNotFoundError):
         findings.add("missing file", name, "a file", "no such file")
-        return
-    got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-    findings.add("unreadable file", name, "a Parquet file", got)
+    else:
+        findings.unreadable("unreadable file", name, error)
 
 
 def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int64s | None:
@@ -235,7 +233,7 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
                     continue
                 for batch in file.iter_batches(_REFUSED_AT_ONCE, use_threads=False):
                     reasons.update(batch.column("reason").to_pylist())
-        except _UNREADABLE as error:
+        except UNREADABLE as error:
             _note(error, name, findings)
             continue
         if path.stem == "targets":
