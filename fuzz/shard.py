@@ -1,19 +1,24 @@
-"""Shards that are damaged, as the trainer reads them and as `inspect` shows them."""
+"""Shards that are damaged, as the trainer reads them, `inspect` shows and `verify` checks them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from fuzz.manifest import GOOD
 from fuzz.target import Target, written
 from pipeline.inspection import inspect
 from pipeline.parquet_shards import ShardWriter
 from pipeline.shards import write_table
+from pipeline.verify import verify
+from pipeline.verify.findings import UNREADABLE
 from schemas.manifest import NAME, ShardFile
 from schemas.shards import shard_schema
 from trainer.data import Shards
@@ -44,7 +49,7 @@ def _shard(layout: str) -> bytes:
     return path.read_bytes()
 
 
-def _data_set(data: bytes) -> Path:
+def _data_set(data: bytes, layout: str = "padded") -> Path:
     """A data set of the one shard, whose checksum is right, so that nothing stops at that."""
     shard = written("shards/train/part-00000.parquet", data)
     out = shard.parents[1]
@@ -53,7 +58,9 @@ def _data_set(data: bytes) -> Path:
         GOOD,
         rows={"train": _ROWS, "valid": 0, "test": 0},
         vocabulary=_VOCABULARY,
+        layout=layout,
         max_len=_LEN,
+        numbers={},
         shards=[listed],
     )
     (out / NAME).write_text(made.to_json(), encoding="utf-8")
@@ -87,8 +94,34 @@ def show(data: bytes) -> int:
     return 1
 
 
+def check(data: bytes) -> int:
+    """Verify the data set: the same is found when Arrow alone reads the shard."""
+    out = _data_set(data, "ragged" if _has_ragged_lists(data) else "padded")
+    found = verify(out, threads=1)
+    with patch("pipeline.verify.cut.read_batches", _read_by_arrow):
+        wanted = verify(out, threads=1)
+    assert (found.rows, found.counts) == (wanted.rows, wanted.counts)
+    assert {f.what for f in found.findings} == found.counts.keys()
+    return 1
+
+
+def _has_ragged_lists(data: bytes) -> bool:
+    try:
+        return any(pa.types.is_list(kind) for kind in pq.read_schema(pa.BufferReader(data)).types)
+    except UNREADABLE:
+        return False
+
+
+def _read_by_arrow(file: pq.ParquetFile, path: Path, rows: int) -> Iterator[pa.RecordBatch]:
+    return file.iter_batches(rows, use_threads=False)
+
+
 _WORDS = (b"PAR1", b"PARE", b"\x15\x00", b"\x19\x1c", b"\xff" * 4, b"\x7f\xff\xff\xff", b"\0" * 8)
 
 _SEEDS = (_shard("padded"), _shard("ragged"))
 
-TARGETS = (Target("shard", _SEEDS, _WORDS, read_shard), Target("inspect", _SEEDS, _WORDS, show))
+TARGETS = (
+    Target("shard", _SEEDS, _WORDS, read_shard),
+    Target("inspect", _SEEDS, _WORDS, show),
+    Target("verify", _SEEDS, _WORDS, check),
+)

@@ -19,6 +19,7 @@ MODULES = {
     "vocabulary": "fuzz.vocabulary",
     "shard": "fuzz.shard",
     "inspect": "fuzz.shard",
+    "verify": "fuzz.shard",
     "run_config": "fuzz.run_folder",
     "checkpoint": "fuzz.run_folder",
 }

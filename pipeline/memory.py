@@ -10,6 +10,7 @@ import ctypes
 import resource
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
@@ -76,13 +77,18 @@ def check(memory: int, fixed: int) -> None:
         )
 
 
+@cache
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None)
+
+
 def keep_freed() -> None:
     """Let the allocator keep what is freed, for the next array, until `give_back`.
 
     Blocks are made of many arrays of some MB each. Where the system has to map them anew, page by
     page, that takes as long as the arithmetic. What it does map, it maps 2 MiB at a time.
     """
-    libc = ctypes.CDLL(None)
+    libc = _libc()
     if not hasattr(libc, "mallopt"):  # glibc has it, other systems' libraries do not
         return
     for parameter, value in _KEEPING:
@@ -131,6 +137,6 @@ def give_back(limit: int) -> None:
     if statm.exists() and int(statm.read_text().split()[1]) * PAGE < limit // 2:
         return
     pa.default_memory_pool().release_unused()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    trim = getattr(_libc(), "malloc_trim", None)
     if trim is not None:  # glibc has it, other systems' libraries do not
         trim(0)

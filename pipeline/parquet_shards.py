@@ -132,8 +132,7 @@ class ShardWriter:
     def close(self) -> None:
         """Write the footer, which completes the file; closing again does nothing."""
         if self._file is not None:
-            footer = thrift.footer(self._schema, self._groups, self.rows)
-            self._write(footer + len(footer).to_bytes(4, "little") + MAGIC)
+            self._write(ending(thrift.footer(self._schema, self._groups, self.rows)))
             self._release()
 
     def sha256(self) -> str:
@@ -157,7 +156,7 @@ class ShardWriter:
     ) -> tuple[thrift.Thrift, int]:
         """Write a column's pages; its ColumnChunk for the footer, and its bytes uncompressed."""
         start, total, plain = self.nbytes, 0, 0
-        for page in _pages(field, column, PAGE_BYTES // dtype.itemsize):
+        for page in _pages(field, column, dtype.itemsize):
             block = self._block(page, dtype)
             packed = self._codec.compress(block)
             header = thrift.page_header(page.total, len(block), len(packed))
@@ -178,8 +177,19 @@ class ShardWriter:
         return self._scratch[:high].data
 
 
-def _pages(field: pa.Field, column: pa.ChunkedArray, cells: int) -> Iterator[Page]:
-    """The column's rows as pages of at most `cells` values, but at least a row each."""
+def ending(footer: bytes) -> bytes:
+    """What follows the row groups: the footer, and how long it is."""
+    return footer + len(footer).to_bytes(4, "little") + MAGIC
+
+
+def rows_of_a_page(width: int, size: int = 1) -> int:
+    """How many rows fill a page, of `size` values each, of `width` bytes each; at least one."""
+    return max(1, PAGE_BYTES // width // size)
+
+
+def _pages(field: pa.Field, column: pa.ChunkedArray, width: int) -> Iterator[Page]:
+    """The column's rows as pages; a stored value takes `width` bytes."""
+    cells = rows_of_a_page(width)
     for chunk in column.chunks:
         if not thrift.is_list(field.type):
             values = _values(field, chunk)
@@ -193,10 +203,10 @@ def _pages(field: pa.Field, column: pa.ChunkedArray, cells: int) -> Iterator[Pag
             continue
         size = field.type.list_size
         values = _values(field, chunk.values.slice(chunk.offset * size, len(chunk) * size))
-        step = max(1, cells // size) * size
+        step = rows_of_a_page(width, size) * size
         for low in range(0, len(values), step):
             part = values[low : low + step]
-            yield Page(_fixed_levels(size, len(part) // size), len(part), part)
+            yield Page(fixed_levels(size, len(part) // size), len(part), part)
 
 
 def _list_pages(field: pa.Field, chunk: pa.ListArray, cells: int) -> Iterator[Page]:
@@ -230,8 +240,8 @@ def _refuse_nulls(field: pa.Field, array: pa.Array) -> None:
 
 
 @lru_cache(maxsize=32)
-def _fixed_levels(size: int, rows: int) -> bytes:
-    """The levels of `rows` lists of `size` cells each: blocks of equal size repeat them."""
+def fixed_levels(size: int, rows: int) -> bytes:
+    """The encoded levels of `rows` lists of `size` cells each: pages of equal size repeat them."""
     return _list_levels(np.full(rows, size))[0]
 
 

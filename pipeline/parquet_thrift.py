@@ -7,6 +7,7 @@ themselves. Columns are never null, and scalars or lists of scalars.
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -21,6 +22,12 @@ LIST = 3  # a converted type, and its place in the union of logical types
 INTEGER = 10  # a place in the union of logical types
 PLAIN, RLE = 0, 3
 LZ4_RAW = 7
+
+_NUMBER = rb"([\x80-\xff]{0,4}[\x00-\x7f])"
+# The bytes of `page_header`.
+_PAGE_HEADER = re.compile(
+    rb"\x15\x00\x15%b\x15%b\x2c\x15%b\x15\x00\x15\x06\x15\x06\x00\x00" % ((_NUMBER,) * 3)
+)
 
 
 class Physical(NamedTuple):
@@ -47,6 +54,22 @@ PHYSICAL: dict[pa.DataType, Physical] = {
 }
 
 
+class PageHeader(NamedTuple):
+    """What a data page says of itself.
+
+    Attributes:
+        levels: number of values and empty lists in the page.
+        plain: bytes of the page's block before compression.
+        packed: bytes of it after.
+        end: where the header ends.
+    """
+
+    levels: int
+    plain: int
+    packed: int
+    end: int
+
+
 class Thrift(NamedTuple):
     """A value in the compact protocol: its type's number and its bytes."""
 
@@ -68,7 +91,7 @@ def physical(field: pa.Field) -> Physical:
     kind, nullable = field.type, field.nullable
     if is_list(kind):
         nullable |= kind.value_field.nullable
-        empty = pa.types.is_fixed_size_list(kind) and kind.list_size == 0
+        empty = pa.types.is_fixed_size_list(kind) and kind.list_size < 1
         kind = pa.null() if empty else kind.value_type
     if nullable or kind not in PHYSICAL:
         raise ContractError(
@@ -90,6 +113,16 @@ def page_header(levels: int, plain: int, packed: int) -> bytes:
     """
     page = struct({1: i32(levels), 2: i32(PLAIN), 3: i32(RLE), 4: i32(RLE)})
     return struct({1: i32(0), 2: i32(plain), 3: i32(packed), 5: page}).data
+
+
+def read_page_header(data: bytes, at: int) -> PageHeader | None:
+    """The header at that place, if `page_header` wrote it."""
+    found = _PAGE_HEADER.match(data, at)
+    numbers = [] if found is None else [read_varint(number) for number in found.groups()]
+    if found is None or any(number & 1 for number in numbers):  # odd ones are negative
+        return None
+    plain, packed, levels = (number >> 1 for number in numbers)
+    return PageHeader(levels, plain, packed, found.end())
 
 
 def column_chunk(field: pa.Field, levels: int, plain: int, start: int, end: int) -> Thrift:
@@ -156,6 +189,11 @@ def varint(number: int) -> bytes:
         number >>= 7
     out.append(number)
     return bytes(out)
+
+
+def read_varint(data: bytes) -> int:
+    """The number that `varint` wrote as these bytes."""
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(data))
 
 
 def i8(number: int) -> Thrift:

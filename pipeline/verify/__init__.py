@@ -171,7 +171,7 @@ def _shard(
             findings.add("checksum", shard.path, f"sha256 {shard.sha256}", found)
         with pq.ParquetFile(path) as file:
             if _fits(file, shard, contract, findings):
-                rows = _rows(file, shard, contract, lookups, findings, seen)
+                rows = _rows(file, path, shard, contract, lookups, findings, seen)
                 seen.whole = rows == file.metadata.num_rows
     except UNREADABLE as error:
         findings.unreadable("unreadable shard", shard.path, error)
@@ -203,6 +203,7 @@ def _fits(file: pq.ParquetFile, shard: ShardFile, contract: Contract, findings: 
 
 def _rows(
     file: pq.ParquetFile,
+    path: Path,
     shard: ShardFile,
     contract: Contract,
     lookups: list[Lookup],
@@ -211,7 +212,7 @@ def _rows(
 ) -> int:
     """Check the shard's rows; how many could be cut into blocks."""
     rows = 0
-    for block in blocks(file, shard.path, contract, findings):
+    for block in blocks(file, path, shard.path, contract, findings):
         _check(block, contract, lookups, seen)
         rows += block.rows
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.parquet_pages import read_batches
 from pipeline.verify.blocks import Block, Bools, Int64s, Sessions, Values, joined, place
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import Findings
@@ -22,13 +24,21 @@ _USUAL_LENGTH = 512
 
 
 def blocks(
-    file: pq.ParquetFile, path: str, contract: Contract, findings: Findings
+    file: pq.ParquetFile, where: Path, path: str, contract: Contract, findings: Findings
 ) -> Iterator[Block]:
-    """The shard's rows in blocks, each of whole targets; a block that cannot be cut is left out."""
+    """The shard's rows in blocks, each of whole targets; a block that cannot be cut is left out.
+
+    Args:
+        file: the shard, opened.
+        where: it lies.
+        path: of it, as in the manifest.
+        contract: what it is held to.
+        findings: where breaches are noted.
+    """
     most = contract.made.max_len
     width = most if contract.made.layout == "padded" else min(most, _USUAL_LENGTH)
     gathered: list[Block] = []
-    for piece in _pieces(file, path, width, contract, findings):
+    for piece in _pieces(file, where, path, width, contract, findings):
         if piece is not None:
             gathered.append(piece)
         # Rows of a block follow each other: a piece that is left out ends it.
@@ -41,7 +51,12 @@ def blocks(
 
 
 def _pieces(
-    file: pq.ParquetFile, path: str, width: int, contract: Contract, findings: Findings
+    file: pq.ParquetFile,
+    where: Path,
+    path: str,
+    width: int,
+    contract: Contract,
+    findings: Findings,
 ) -> Iterator[Block | None]:
     """The shard's rows in small blocks, None for one that cannot be cut."""
     groups = np.cumsum(
@@ -50,7 +65,7 @@ def _pieces(
     step = max(1, _READ_CELLS // width // contract.each) * contract.each
     first = 0
     waiting: pa.Table | None = None
-    for batch in file.iter_batches(batch_size=step, use_threads=False):
+    for batch in read_batches(file, where, step):
         table = pa.Table.from_batches([batch])
         if waiting is not None:
             table = pa.concat_tables([waiting, table])

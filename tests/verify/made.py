@@ -7,6 +7,7 @@ import json
 import random
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.parquet_shards import ShardWriter
 from pipeline.verify import Report, verify
+from schemas.errors import ContractError
 from schemas.manifest import NAME, SPLITS
 from tests.alibaba_made import RawLog
 from tests.alibaba_raw import PROFILE
@@ -95,8 +98,14 @@ class Copy:
         return pq.ParquetFile(self.path(split)).read()
 
     def write(self, path: Path, table: pa.Table, **how: Any) -> None:
-        """Replace a shard, and all that the manifest says of it."""
+        """Replace a shard, and all that the manifest says of it.
+
+        It is written as the pipeline writes shards, where it can write such a table, else by Arrow.
+        """
         pq.write_table(table, path, **how)
+        if not how:
+            with suppress(ContractError), ShardWriter(path, table.schema) as writer:
+                writer.write_table(table)
         self.settle()
 
     def edit(self, change: Callable[[Columns], object], split: str = "train") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -19,6 +20,8 @@ from tests.verify.made import (
     ALL,
     DAY,
     MAY_3,
+    PADDED,
+    RAGGED,
     Copy,
     at,
     checked,
@@ -38,6 +41,14 @@ def test_sound_data_sets_are_sound(made: dict[str, Path]) -> None:
         assert report.rows == sum(manifest["rows"].values()) > 0
         assert report.shards == len(manifest["shards"])
         assert report.seconds > 0
+
+
+def test_padded_shards_are_read_page_by_page(made: dict[str, Path]) -> None:
+    with patch("pipeline.parquet_pages.pq.ParquetFile.iter_batches", side_effect=AssertionError):
+        for name in PADDED:
+            assert checked(made[name]).sound
+        with pytest.raises(AssertionError):
+            checked(made[RAGGED[0]])
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pyarrow.parquet as pq
 import pytest
@@ -43,6 +44,9 @@ def test_planted_damage_is_found(
     error = report.error(copy.out)
     assert isinstance(error, ContractError)
     assert what in str(error)
+    # The same, if Arrow alone reads the shards.
+    with patch("pipeline.verify.cut.read_batches", lambda file, _, rows: file.iter_batches(rows)):
+        assert checked(copy.out).counts == report.counts
     # The same, however the shard is cut.
     monkeypatch.setattr("pipeline.verify.cut._READ_CELLS", 24)
     monkeypatch.setattr("pipeline.verify.cut._BLOCK_CELLS", 96)
