@@ -16,6 +16,7 @@ from fuzz.manifest import GOOD
 from fuzz.target import Target, written
 from pipeline.inspection import inspect
 from pipeline.parquet_shards import ShardWriter
+from pipeline.parquet_thrift import PHYSICAL
 from pipeline.shards import write_table
 from pipeline.verify import verify
 from pipeline.verify.findings import UNREADABLE
@@ -33,10 +34,10 @@ def _shard(layout: str) -> bytes:
     arrays = []
     for field in schema:
         if pa.types.is_fixed_size_list(field.type):
-            cells = np.tile([2, 1, 0], _ROWS).astype(field.type.value_type.to_pandas_dtype())
+            cells = np.tile([2, 1, 0], _ROWS).astype(PHYSICAL[field.type.value_type].held)
             arrays.append(pa.FixedSizeListArray.from_arrays(pa.array(cells), type=field.type))
         elif pa.types.is_list(field.type):
-            cells = np.tile([2, 1], _ROWS).astype(field.type.value_type.to_pandas_dtype())
+            cells = np.tile([2, 1], _ROWS).astype(PHYSICAL[field.type.value_type].held)
             offsets = pa.array(np.arange(0, 2 * _ROWS + 1, 2, dtype=np.int32))
             arrays.append(pa.ListArray.from_arrays(offsets, pa.array(cells), type=field.type))
         else:

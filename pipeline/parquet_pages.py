@@ -148,9 +148,7 @@ class _Column:
     def __init__(self, field: pa.Field, pages: bytes, values: int) -> None:
         self._list = field.type if thrift.is_list(field.type) else None
         self._size = 1 if self._list is None else field.type.list_size
-        kind = field.type if self._list is None else field.type.value_type
-        self._dtype = np.dtype(kind.to_pandas_dtype())
-        self._stored = thrift.physical(field).dtype
+        self._stored, self._dtype = thrift.physical(field)[1:3]
         self._pages, self._at, self._left = pages, 0, values
         self._over: Values = np.empty(0, self._dtype)
 

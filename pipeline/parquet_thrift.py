@@ -36,21 +36,23 @@ class Physical(NamedTuple):
     Attributes:
         kind: the physical type.
         dtype: of the stored values.
+        held: of the values in memory.
         narrower: (converted type, bits, signed) of an integer that is narrower than `kind`.
     """
 
     kind: int
     dtype: np.dtype[Any]
+    held: np.dtype[Any]
     narrower: tuple[int, int, bool] | None = None
 
 
 PHYSICAL: dict[pa.DataType, Physical] = {
-    pa.int8(): Physical(INT32, np.dtype("<i4"), (15, 8, True)),
-    pa.int16(): Physical(INT32, np.dtype("<i4"), (16, 16, True)),
-    pa.int32(): Physical(INT32, np.dtype("<i4")),
-    pa.int64(): Physical(INT64, np.dtype("<i8")),
-    pa.uint8(): Physical(INT32, np.dtype("<i4"), (11, 8, False)),
-    pa.float32(): Physical(FLOAT, np.dtype("<f4")),
+    pa.int8(): Physical(INT32, np.dtype("<i4"), np.dtype(np.int8), (15, 8, True)),
+    pa.int16(): Physical(INT32, np.dtype("<i4"), np.dtype(np.int16), (16, 16, True)),
+    pa.int32(): Physical(INT32, np.dtype("<i4"), np.dtype(np.int32)),
+    pa.int64(): Physical(INT64, np.dtype("<i8"), np.dtype(np.int64)),
+    pa.uint8(): Physical(INT32, np.dtype("<i4"), np.dtype(np.uint8), (11, 8, False)),
+    pa.float32(): Physical(FLOAT, np.dtype("<f4"), np.dtype(np.float32)),
 }
 
 
@@ -168,7 +170,7 @@ def footer(schema: pa.Schema, groups: Sequence[Thrift], rows: int) -> bytes:
 
 def _nodes(field: pa.Field) -> list[Thrift]:
     """The column's SchemaElements, depth first."""
-    kind, _, narrower = physical(field)
+    kind, _, _, narrower = physical(field)
     leaf = {1: i32(kind), 3: i32(REQUIRED), 4: text(field.name)}
     if narrower is not None:
         converted, bits, signed = narrower

@@ -15,6 +15,7 @@ import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
 from pipeline.parquet_shards import ShardWriter
+from pipeline.parquet_thrift import PHYSICAL
 
 SCALARS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.float32())
 
@@ -29,7 +30,7 @@ def schema_of(kinds: Sequence[pa.DataType]) -> pa.Schema:
 
 def cells(rng: np.random.Generator, kind: pa.DataType, count: int) -> pa.Array:
     """Values over the type's whole range, its ends among them, and runs of zeros."""
-    dtype = np.dtype(kind.to_pandas_dtype())
+    dtype = PHYSICAL[kind].held
     if dtype.kind == "f":
         ends = np.array([-np.inf, np.inf, -0.0, np.finfo(dtype).max, np.finfo(dtype).tiny])
         values = rng.normal(size=count)

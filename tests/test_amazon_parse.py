@@ -88,7 +88,8 @@ def review_lines(draw: st.DrawFn) -> bytes:
     line = text.encode("utf-8", "surrogatepass")
     if draw(st.integers(0, 15)) == 0:
         at = draw(st.integers(0, len(line)))
-        line = line[:at] + draw(st.sampled_from([b"\xff", b"\xed\xa0\x80", b"\x00"])) + line[at:]
+        odd = [b"\xff", b"\xed\xa0\x80", *(bytes([k]) for k in (0, 1, 8, 11, 12, 27, 31, 127))]
+        line = line[:at] + draw(st.sampled_from(odd)) + line[at:]
     return line
 
 

@@ -113,9 +113,15 @@ def test_other_errors_of_a_query_stay_what_they_are() -> None:
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_query_runs_on_the_threads_it_is_given(threads: int) -> None:
     with vocabulary._database(threads).cursor() as con:
-        setting = "SELECT value FROM duckdb_settings() WHERE name = $name"
-        found = [
-            con.execute(setting, {"name": name}).fetchall()
-            for name in ("threads", "preserve_insertion_order")
-        ]
-    assert found == [[(str(threads),)], [("false",)]]
+        found = con.execute("SELECT current_setting('threads')").fetchall()
+    assert found == [(threads,)]
+
+
+@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("rows", [2_047, 2_049, 100_000])
+def test_a_query_keeps_its_order(threads: int, rows: int) -> None:
+    """Also one with parameters, whose result DuckDB may hand over in parts, side by side."""
+    counted = pa.table({"value": range(rows, 0, -1), "count": [1] * rows})
+    found = vocabulary.query("vocabulary", {"counted": counted}, threads, first_id=2)
+    assert found["value"].to_pylist() == list(range(1, rows + 1))
+    assert found["id"].to_pylist() == list(range(2, rows + 2))

@@ -49,7 +49,6 @@ def query(
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_mb}MB",
             "temp_directory": spill,
-            "preserve_insertion_order": False,
         }
         if threads is not None:
             config["threads"] = threads

@@ -1,9 +1,10 @@
 """Amazon's review lines, which are JSON objects: an exact reader, and a fast one that agrees.
 
 `read_review` is the truth: Python's json with the choices named there. `scan_reviews` lets Polars
-read many lines at once and says of which rows it is sure. Polars accepts only JSON, nested no
-deeper than `read_review` allows, and takes the first of equal keys, as we do; but it turns
-values of other types into text, which is what the checks on ids are about.
+read many lines at once and says of which rows it is sure. Polars accepts only JSON, and takes the
+first of equal keys, as we do; but it turns values of other types into text, which is what the
+checks on ids are about. Versions before 2.1 take whatever nesting there is, and end a number at a
+zero byte.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ TIME_TOO_LARGE = "unixReviewTime is too large"
 Review = tuple[str, str, int]
 
 _RAW = {"reviewerID": pl.String, "asin": pl.String, "unixReviewTime": pl.Int64}
-_DEEPEST = 2_000  # of nested lists and objects; Polars refuses beyond 1,024
+_DEEPEST = 2_000  # of nested lists and objects
 _SHALLOW = 200  # far from Python's own limit
 _LIMIT_RAISED = threading.Lock()
 _JSON_STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
@@ -120,12 +121,17 @@ def scan_reviews(data: bytes, offsets: npt.NDArray[np.int64]) -> pl.DataFrame | 
     if frame.height != len(offsets) - 1:
         return None
     frame = frame.rename({"reviewerID": "user", "asin": "item", "unixReviewTime": "time"})
-    sure = frame.select(_are(_SURE_ID)).to_series().to_numpy()
+    sure = frame.select(_are(_SURE_ID)).to_series().to_numpy(writable=True)
     if not sure.all():
         likely = frame.select(_are(_ID)).to_series().to_numpy()
-        sure = sure.copy()
         for line in np.flatnonzero(likely & ~sure).tolist():
             sure[line] = _USUAL_HEAD.match(data, offsets[line]) is not None
+    for line in np.flatnonzero(np.diff(offsets) > 2 * _DEEPEST).tolist():
+        begin, end = offsets[line : line + 2].tolist()
+        sure[line] &= data.count(b"[", begin, end) + data.count(b"{", begin, end) <= _DEEPEST
+    if b"\0" in data:
+        ends = np.flatnonzero(np.frombuffer(data, np.uint8) == 0)
+        sure[np.searchsorted(offsets, ends, side="right") - 1] = False
     return frame.with_columns(sure=pl.Series(sure))
 
 
