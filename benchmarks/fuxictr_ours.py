@@ -45,7 +45,7 @@ def main() -> None:
         return shards.grouped_batches(
             "train",
             batch_size=flags.batch_size,
-            cells=schedule.cells,
+            cells=schedule.cells("cpu"),
             shuffle_seed=0,
             epoch=next(epochs),
             columns=(*model.columns, "label"),

@@ -3,6 +3,9 @@
 python benchmarks/training.py                       synthetic shards, made for the occasion
 python benchmarks/training.py --data data/amazon    an existing data set
 python benchmarks/training.py --models all          every recipe
+python benchmarks/training.py --device cuda         on a GPU
+
+Waiting is the share of the time in which the training stood still for its next batch.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import os
 import platform
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import chain, count
@@ -24,6 +28,8 @@ import torch
 
 from schemas.manifest import Bins, Manifest, ShardFile
 from schemas.shards import shard_schema
+from trainer.ahead import on_device
+from trainer.compiling import compiled
 from trainer.config import preset
 from trainer.data import Shards
 from trainer.fit import gradients
@@ -32,7 +38,8 @@ from trainer.optimizer import optimizer_of
 from trainer.rows import Batch
 
 BATCH_SIZES = (32, 4096)
-
+# Steps between two looks at the loss on a GPU, for which its queue runs empty, as in training.
+LOOKS = 50
 
 # Distinct values of Alibaba's id columns beside its two fields.
 WIDE = {
@@ -144,21 +151,46 @@ def synthetic(
     return out
 
 
-def rate(batches: Iterator[list[Batch]], work: Callable[[list[Batch]], None], spend: float) -> int:
-    """Rows per second of `work`, in the best of three stretches of `spend` seconds each."""
-    best = 0.0
+def rate(
+    batches: Iterator[list[Batch]],
+    work: Callable[[list[Batch]], None],
+    spend: float,
+    device: torch.device,
+) -> str:
+    """Rows per second of `work` and its share of waiting, in the best of three stretches.
+
+    Args:
+        batches: endless.
+        work: what is done to each.
+        spend: seconds of a stretch.
+        device: where `work` computes.
+    """
+    best = (0.0, 0.0)
     for _ in range(3):
-        rows, began = 0, time.perf_counter()
+        rows, steps, waited, began = 0, 0, 0.0, time.perf_counter()
         while time.perf_counter() - began < spend:
+            asked = time.perf_counter()
             groups = next(batches)
+            waited += time.perf_counter() - asked
             work(groups)
             rows += sum(len(group["label"]) for group in groups)
-        best = max(best, rows / (time.perf_counter() - began))
-    return round(best)
+            steps += 1
+            if steps % LOOKS == 0:
+                settle(device)
+        settle(device)
+        seconds = time.perf_counter() - began
+        best = max(best, (rows / seconds, waited / seconds))
+    return f"{best[0]:,.0f} | {best[1]:.1%}"
+
+
+def settle(device: torch.device) -> None:
+    """Wait for a GPU to be done."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def epochs(
-    shards: Shards, size: int, columns: tuple[str, ...], cells: int | None
+    shards: Shards, size: int, columns: tuple[str, ...], cells: int | None, device: torch.device
 ) -> Iterator[list[Batch]]:
     """Shuffled batches of one epoch after another, the first one of them already read."""
     endless = chain.from_iterable(
@@ -167,38 +199,41 @@ def epochs(
         )
         for e in count()
     )
-    next(endless)
-    return endless
+    found = on_device(endless, device)
+    next(found)
+    return found
 
 
-def lines(
-    shards: Shards, name: str, spend: float, threads: int | None, models: tuple[str, ...]
-) -> Iterator[str]:
+def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -> Iterator[str]:
     """The table's lines of one data set."""
     torch.manual_seed(0)
+    device = torch.device(args.device)
     usual = preset(shards.manifest.dataset)
-    sizes = (usual.batch_size,) if usual.optimizer == "adagrad" else BATCH_SIZES
-    for size in sizes:
+    preferred = (usual.batch_size,) if usual.optimizer == "adagrad" else BATCH_SIZES
+    for size in args.batch_sizes or preferred:
         schedule = replace(usual, batch_size=size)
-        torch.set_num_threads(threads or schedule.threads)
+        torch.set_num_threads(args.threads or schedule.threads)
         inputs = inputs_of(shards)
         read = (*build("tin", None, inputs).columns, "label")
-        loaded = rate(epochs(shards, size, read, None), lambda groups: None, spend)
-        yield f"| loader, whole batches | {name} | {size:,} | {loaded:,} |"
+        batches = epochs(shards, size, read, None, device)
+        loaded = rate(batches, lambda groups: None, args.seconds, device)
+        yield f"| loader, whole batches | {name} | {size:,} | {loaded} |"
         for recipe in models:
-            model = build(recipe, None, inputs, hidden=schedule.hidden)
+            model = build(recipe, None, inputs, hidden=schedule.hidden).to(device)
+            forward = compiled(model) if args.compile else None
             optimizer = optimizer_of(schedule, model.parameters())
 
             def step(groups: list[Batch]) -> None:
                 rows = sum(len(group["label"]) for group in groups)
                 for group in groups:
-                    gradients(model, group, rows)  # noqa: B023
+                    gradients(model, group, rows, forward=forward, amp=args.amp)  # noqa: B023
                     optimizer.collect()  # noqa: B023
                 optimizer.step()  # noqa: B023
 
-            batches = epochs(shards, size, (*model.columns, "label"), schedule.cells)
-            trained = rate(batches, step, 3 * spend)
-            yield f"| training, {recipe} | {name} | {size:,} | {trained:,} |"
+            columns, cells = (*model.columns, "label"), schedule.cells(args.device)
+            batches = epochs(shards, size, columns, cells, device)
+            trained = rate(batches, step, 3 * args.seconds, device)
+            yield f"| training, {recipe} | {name} | {size:,} | {trained} |"
 
 
 def main() -> None:
@@ -211,15 +246,21 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement")
     parser.add_argument("--threads", type=int, help="CPU threads; the trainer's choice by default")
     parser.add_argument("--models", default="tin", help="recipes with commas between, or all")
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
+    parser.add_argument("--batch-sizes", type=int, nargs="+", help="the trainer's by default")
+    parser.add_argument("--amp", action="store_true", help="compute in bfloat16")
+    parser.add_argument("--compile", action="store_true", help="by torch.compile")
     args = parser.parse_args()
     models = tuple(RECIPES) if args.models == "all" else tuple(args.models.split(","))
     torch.set_flush_denormal(True)
     print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, ", end="")
+    if args.device == "cuda":
+        print(f"{torch.cuda.get_device_name()}, ", end="")
     print(f"PyTorch {torch.__version__}; best of 3\n")
-    print("| what | data | batch | rows/s |\n|---|---|---:|---:|")
+    print("| what | data | batch | rows/s | waiting |\n|---|---|---:|---:|---:|")
 
     def show(shards: Shards, name: str, models: tuple[str, ...]) -> None:
-        for line in lines(shards, name, args.seconds, args.threads, models):
+        for line in lines(shards, name, models, args):
             print(line, flush=True)
 
     if args.data:

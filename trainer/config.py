@@ -29,6 +29,8 @@ EITHER = (("epochs", "steps"), ("evaluations", "evaluate_every"))
 BALANCED = "balanced"
 # A.1's learning rate of each.
 OPTIMIZERS = {"adam": 1e-3, "adagrad": 1e-2}
+# History cells computed at a time on a GPU: some GB of activations at A.1's widths.
+GPU_CELLS = 1 << 18
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,18 @@ class Schedule:
     epochs: int
     hidden: tuple[int, ...]
 
-    @property
-    def cells(self) -> int:
+    def cells(self, device: str) -> int:
         """The most history cells to compute at a time: small steps and caches like small groups.
 
         Measured on 2 cores: 16 per row of a step, at least 512, at most 4,096. With Alibaba's wide
         features a group costs more whatever its size, so there 16,384 are faster; on Amazon's
-        they are slower by a fifth.
+        they are slower by a fifth. On a GPU each group costs the time to start its kernels.
+
+        Args:
+            device: `cpu` or `cuda`.
         """
+        if device == "cuda":
+            return GPU_CELLS
         most = 16_384 if self.optimizer == "adagrad" else 4_096
         return min(max(16 * self.batch_size, 512), max(4_096, min(4 * self.batch_size, most)))
 
@@ -104,7 +110,7 @@ class TrainConfig:
         attention_dim: the same in tables of the attention's own (A.2); None for `dim`.
         hidden: the head's hidden layers.
         cells: the most history cells (rows x longest) computed at a time; changes time and
-            memory, not the gradient. None for `Schedule.cells`.
+            memory, not the gradient. None for what `Schedule.cells` gives.
         memory_mb: a split that needs more is streamed from its shards.
         loss_weight: of a positive row in the cross-entropy, a negative row having 1; "balanced" for
             negatives by positives of the train split. With another weight than 1 the scores are

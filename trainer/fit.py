@@ -113,6 +113,7 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
     given = asdict(config)
     del given["resume"], given["force"]
     threads = max(1, schedule.threads // ranks.local_world)
+    device = _device(config.device, ranks).type
     by_step = config.evaluate_every is not None
     return (
         given
@@ -121,9 +122,9 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
             "data": str(config.data),
             "run": str(config.run),
             "encoding": encoding,
-            "device": _device(config.device, ranks).type,
+            "device": device,
             "threads": config.threads or threads,
-            "cells": config.cells or schedule.cells,
+            "cells": config.cells or schedule.cells(device),
             "hidden": list(schedule.hidden),
             "epochs": None if config.steps else schedule.epochs,
             "evaluations": None if by_step else config.evaluations or _EVALUATIONS,

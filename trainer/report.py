@@ -154,7 +154,7 @@ def result_table(result: Result) -> Table:
         caption=(
             f"weights of step {result.best_step:,} of {result.steps:,}; "
             f"{result.seconds:.1f} s, {result.rows_per_second:,.0f} rows/s in training "
-            f"on {result.device}; {result.run}"
+            f"on {result.device}, {result.waiting:.0%} of it waiting for batches; {result.run}"
         ),
     )
     table.add_column("split")

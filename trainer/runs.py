@@ -49,6 +49,7 @@ class Result:
         steps: steps done.
         seconds: of the whole training, evaluations included.
         rows_per_second: of training alone.
+        waiting: the share of that time in which batches were waited for, since the last resuming.
         device: `cpu` or `cuda`.
         threads: CPU threads.
     """
@@ -63,6 +64,7 @@ class Result:
     steps: int
     seconds: float
     rows_per_second: float
+    waiting: float
     device: str
     threads: int
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from trainer.config import GPU_CELLS
 from trainer.data import Shards
 from trainer.metrics import Floats, Integers, Metrics, evaluate
 from trainer.models import InterestModel
@@ -14,7 +15,8 @@ from trainer.ranks import ALONE, Ranks
 from trainer.rows import LENGTH, Batch, Index
 
 _BATCH_ROWS = 16_384
-_CELLS = 4096  # history cells (rows x longest) scored at a time
+# History cells (rows x longest) scored at a time.
+_CELLS = {"cpu": 4096, "cuda": GPU_CELLS}
 # Of history lengths: the paper's Table 3, and what has no history at all.
 LENGTHS = (0, 1, 5, 10, 15, 20)
 
@@ -54,7 +56,7 @@ def logits(
     turn = 0
     try:
         for groups in shards.grouped_batches(
-            split, batch_size=_BATCH_ROWS, cells=_CELLS, columns=columns
+            split, batch_size=_BATCH_ROWS, cells=_CELLS[device.type], columns=columns
         ):
             for batch in groups:
                 scored = torch.zeros(len(batch[LENGTH]))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from schemas.errors import UsageError
+from trainer.ahead import on_device
 from trainer.compiling import compiled
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -24,7 +25,7 @@ from trainer.ranks import ALONE, Ranks
 from trainer.reduction import GradientSum
 from trainer.rows import Batch
 from trainer.runs import Result, Run, load
-from trainer.scoring import score, to_device
+from trainer.scoring import score
 
 
 class Training:
@@ -71,6 +72,7 @@ class Training:
             self._restore()
         run.begin(self.at.step)
         self.began = self.saved = time.perf_counter()
+        self.waited, self.evaluated_before = 0.0, self.at.evaluating_seconds
         self.seconds_before = self.at.seconds
 
     def go(self) -> Result:
@@ -91,7 +93,7 @@ class Training:
         )
         while self.at.step < self.plan.steps and self.patient:
             self._epoch()
-        rate = self._rate()
+        rate, waiting = self._rate(), self._waiting()
         if not self.at.best_step:
             self.run.save(self.model, self.built)
         self.ranks.wait()  # until the weights are written
@@ -112,6 +114,7 @@ class Training:
             steps=self.at.step,
             seconds=self._seconds(),
             rows_per_second=rate,
+            waiting=waiting,
             device=self.device.type,
             threads=torch.get_num_threads(),
         )
@@ -169,7 +172,7 @@ class Training:
         for group in groups:
             part = gradients(
                 self.model,
-                to_device(group, self.device),
+                group,
                 rows,
                 forward=self.forward,
                 positive_weight=self.settled["loss_weight"],
@@ -186,7 +189,7 @@ class Training:
         return rows, total
 
     def _batches(self) -> Iterator[list[Batch]]:
-        """This rank's part of the epoch's batches that are not trained on yet."""
+        """This rank's part of the epoch's batches that are not trained on yet, on the device."""
         batches = self.shards.grouped_batches(
             "train",
             batch_size=self.plan.batch_size,
@@ -200,7 +203,14 @@ class Training:
         )
         for _ in range(self.at.in_epoch):
             next(batches)
-        return batches
+        following = on_device(batches, self.device)
+        while True:
+            asked = time.perf_counter()
+            groups = next(following, None)
+            self.waited += time.perf_counter() - asked
+            if groups is None:
+                return
+            yield groups
 
     def _checkpoint(self) -> None:
         """Write down all that it takes to go on from here."""
@@ -239,6 +249,12 @@ class Training:
 
     def _rate(self) -> float:
         return self.at.rows_seen / max(self._seconds() - self.at.evaluating_seconds, 1e-9)
+
+    def _waiting(self) -> float:
+        """The share of this process's training that it waited for batches."""
+        evaluating = self.at.evaluating_seconds - self.evaluated_before
+        training = time.perf_counter() - self.began - evaluating
+        return self.waited / max(training, 1e-9)
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):

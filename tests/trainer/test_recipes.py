@@ -108,11 +108,11 @@ def test_a_batch_without_any_history_trains(model):
         assert torch.isfinite(p).all(), name
 
 
-def first_losses(data: Path, model: str) -> list[float]:
-    """The losses of 20 steps of float32 on the CPU."""
+def first_losses(data: Path, model: str, device: str = "cpu") -> list[float]:
+    """The losses of 20 steps of float32."""
     shards = Shards(data)
     torch.manual_seed(1234)
-    built = build(model, None, inputs_of(shards), dim=8, hidden=(16, 8))
+    built = build(model, None, inputs_of(shards), dim=8, hidden=(16, 8)).to(device)
     optimizer = DenseAdam(built.parameters(), lr=0.01)
     found = []
     columns = (*built.columns, "label")
@@ -120,6 +120,7 @@ def first_losses(data: Path, model: str) -> list[float]:
         for batch in shards.batches(
             "train", batch_size=72, shuffle_seed=1234, epoch=epoch, columns=columns
         ):
+            batch = {name: values.to(device) for name, values in batch.items()}
             found.append(float(gradients(built, batch, 72)) / 72)
             optimizer.collect()
             optimizer.step()

@@ -100,6 +100,7 @@ def test_table_holds_every_metric_and_says_synthetic(synthetic):
         steps=9,
         seconds=1.5,
         rows_per_second=1234.0,
+        waiting=0.25,
         device="cpu",
         threads=1,
     )
@@ -107,5 +108,6 @@ def test_table_holds_every_metric_and_says_synthetic(synthetic):
     console.print(result_table(result))
     text = console.file.getvalue()
     assert ("synthetic data" in text) == synthetic
-    for part in ("tin (tte-t)", "0.7512", "0.8000", "0.5500", "1,234 rows/s", "step 7 of 9", "│ -"):
+    said = ("1,234 rows/s", "25% of it waiting", "step 7 of 9")
+    for part in ("tin (tte-t)", "0.7512", "0.8000", "0.5500", *said, "│ -"):
         assert part in text or part.replace("│ -", " - ") in text

@@ -34,7 +34,7 @@ def config(data, run, **options):
 def ends_with(run):
     """All that a run leaves but times and its own name."""
     summary = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
-    for name in ("run", "seconds", "rows_per_second", "config"):
+    for name in ("run", "seconds", "rows_per_second", "waiting", "config"):
         del summary[name]
     with (run / "log.csv").open(encoding="utf-8") as file:
         log = [{k: v for k, v in x.items() if k != "seconds"} for x in csv.DictReader(file)]
