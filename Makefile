@@ -5,6 +5,9 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+# Of the tests, those that hold what depends on Polars, DuckDB, Arrow and NumPy, and need no PyTorch.
+ON_LOWEST := golden amazon_beauty amazon_meta amazon_parse alibaba_parse alibaba_rows windows tables \
+	vocabulary sql parquet_pages
 PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 
 .PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz coverage audit clean
@@ -24,11 +27,11 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY) ## run every test, in WORKERS=8 processes, or one a core
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-lowest: ## the golden data sets, with the oldest libraries that pyproject.toml allows
+test-lowest: ## what reads, orders and writes rows, with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv $(LOWEST)
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt
 	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
-	$(LOWEST)/bin/python -m pytest tests/test_golden.py
+	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ON_LOWEST:%=tests/test_%.py)
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
