@@ -63,7 +63,10 @@ def by_turns(description: str) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=3, help="of each way")
     parser.add_argument("--work", type=Path, help="folder for what is made and removed")
     parser.add_argument("--flags", default="", help='more of tinprep, as --flags="--layout ragged"')
-    return parser.parse_args()
+    asked = parser.parse_args()
+    if asked.work is not None:
+        asked.work.mkdir(parents=True, exist_ok=True)
+    return asked
 
 
 def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
