@@ -25,6 +25,7 @@ from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run
 from schemas import manifest
 from schemas.errors import InputError
+from schemas.interrupts import FOR_EVER
 from schemas.shards import shard_schema
 
 
@@ -65,7 +66,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         reading = beside.submit(parse_meta, run, config, items)
         users = vocabulary.vocabulary(by_user)
         fitted = fit_intervals(run, config, users, items)
-        meta = reading.result()
+        meta = reading.result(FOR_EVER)
     words = {"user": users, "item": items, "category": meta.categories}
     edges = intervals.edges(fitted.totals, config.bins)
     parity = config.parity
@@ -83,7 +84,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         rows = _Rows(rules, state)
         results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
         for written in writing:
-            written.result()
+            written.result(FOR_EVER)
     rejected = _write_rejected(run, [x for r in results for x in r["left_out"]])
     if meta.repeated:
         rejected[amazon.REPEATED_ITEM] = meta.repeated

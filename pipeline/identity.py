@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipeline.config import Config
-from pipeline.engines.local import FOR_EVER
 from schemas import manifest
+from schemas.interrupts import FOR_EVER
 
 # Large, since a thread that has let go of Python's lock waits for it, and there are others.
 _CHUNK_BYTES = 16 << 20

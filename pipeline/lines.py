@@ -20,6 +20,7 @@ import numpy.typing as npt
 from isal import igzip
 
 from pipeline.gzipped import DAMAGE, damaged, is_gzip
+from schemas.interrupts import FOR_EVER
 
 BLOCK_BYTES = 8 << 20
 LINE_LIMIT = 16 << 20
@@ -182,7 +183,7 @@ def _pieces(part: Part, size: int) -> Iterator[Iterator[bytes]]:
 
         def pieces() -> Iterator[bytes]:
             while True:
-                yield ahead.popleft().result()
+                yield ahead.popleft().result(FOR_EVER)
                 ahead.append(reader.submit(read))
 
         try:

@@ -16,13 +16,13 @@ from pipeline import memory, refused, vocabulary
 from pipeline.buckets import BEHAVIOURS, Spill
 from pipeline.config import AmazonConfig
 from pipeline.engines.engine import Read
-from pipeline.engines.local import FOR_EVER
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.sources import amazon
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.errors import InputError
+from schemas.interrupts import FOR_EVER
 
 REFUSED = refused.kind("reviews")
 

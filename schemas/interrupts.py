@@ -1,14 +1,19 @@
-"""Ctrl-C as DuckDB reports it: it may meet one anywhere, and makes errors of its own of it."""
+"""Ctrl-C where libraries stand between: Polars' waits, DuckDB's errors."""
 
 from __future__ import annotations
 
 import re
+
+# Seconds to wait for a thread: where Polars is loaded, Ctrl-C does not end a wait without a limit.
+FOR_EVER = 1e8
 
 _SAID = re.compile("KeyboardInterrupt|Query interrupted")
 
 
 def is_ctrl_c(error: Exception) -> bool:
     """Whether an error that DuckDB raised is a Ctrl-C: its InterruptException, or one that says so.
+
+    It may meet a Ctrl-C anywhere, and makes errors of its own of it.
 
     Args:
         error: a `duckdb.Error`, or a `RuntimeError` of its.

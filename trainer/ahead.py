@@ -13,6 +13,7 @@ from typing import TypeVar
 
 import torch
 
+from schemas.interrupts import FOR_EVER
 from trainer.rows import Batch
 
 Made = TypeVar("Made")
@@ -59,7 +60,7 @@ def ahead(made: Iterator[Made], ready: Callable[[Made], Ready]) -> Iterator[Read
     thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
     try:
         waiting.extend(thread.submit(one) for _ in range(AHEAD))
-        while (found := waiting.popleft().result()) is not None:
+        while (found := waiting.popleft().result(FOR_EVER)) is not None:
             waiting.append(thread.submit(one))
             yield found[0]
     finally:

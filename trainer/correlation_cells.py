@@ -10,6 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from schemas.interrupts import FOR_EVER
 from trainer.counting import SCHEMA, count, fits, tables
 from trainer.data import Shards
 from trainer.shard_sql import query
@@ -62,7 +63,7 @@ class CtcCells:
                 while part is not None:
                     coming = beside.submit(next, parts, None)
                     writer.write_table(part)
-                    part = coming.result()
+                    part = coming.result(FOR_EVER)
 
     def _fit(self, targets: int) -> bool:
         return fits(self.shards, targets, self.column, self.places, self.memory_mb, self.threads)

@@ -17,15 +17,13 @@ import pyarrow as pa
 from pipeline.buckets import spilled_pieces
 from pipeline.engines.engine import Deal, Each, Read
 from pipeline.lines import Part
+from schemas.interrupts import FOR_EVER
 
 if TYPE_CHECKING:
     from pipeline.tally import Tally
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-# Seconds: where Polars is loaded, Ctrl-C does not end a wait without a limit.
-FOR_EVER = 1e8
 
 
 def map_buckets(

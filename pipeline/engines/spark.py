@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from pipeline.engines.engine import Deal, Each, Read, Result
-from pipeline.engines.local import FOR_EVER
 from pipeline.engines.spark_parts import cut
 from pipeline.engines.spark_session import spark_errors
 from pipeline.engines.spark_tasks import TABLE, deal_parts, versions, work_on_bucket
@@ -31,6 +30,7 @@ from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.tally import Tally
 from schemas.errors import TinprepError
+from schemas.interrupts import FOR_EVER
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

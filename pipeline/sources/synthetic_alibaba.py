@@ -34,6 +34,7 @@ from pipeline.sources.synthetic_folder import (
     writing,
 )
 from pipeline.sources.synthetic_law import Progress
+from schemas.interrupts import FOR_EVER
 
 __all__ = [
     "FILES",
@@ -221,9 +222,9 @@ def _blocks(recipe: AlibabaRecipe, market: Market, people: People, count: int) -
             for k in range(count):
                 waiting.append(pool.submit(draw_block, recipe, market, people, bounds, k))
                 if len(waiting) > _WORKERS:
-                    yield waiting.pop(0).result()
+                    yield waiting.pop(0).result(FOR_EVER)
             while waiting:
-                yield waiting.pop(0).result()
+                yield waiting.pop(0).result(FOR_EVER)
         finally:
             for future in waiting:
                 future.cancel()
