@@ -10,7 +10,7 @@ ON_LOWEST := golden amazon_beauty amazon_meta amazon_parse alibaba_parse alibaba
 	vocabulary sql parquet_pages
 PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 
-.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz coverage audit clean
+.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -66,6 +66,12 @@ fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
 	$(BIN)/python -m fuzz.run --runs $(or $(RUNS),10000)
 
+mutants: $(READY) ## change the pure steps in one place at a time, and list what no test notices
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	rm -rf mutants
+	$(BIN)/mutmut run
+	$(BIN)/mutmut results
+
 coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
 	$(BIN)/coverage erase
@@ -78,4 +84,4 @@ audit: $(READY) ## look the installed versions up among known vulnerabilities (n
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/
-	rm -rf $(VENV) $(LOWEST) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(LOWEST) mutants build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -128,6 +128,12 @@ def test_latest_sessions_where_there_are_many(
     assert {array.dtype for array in (bounds, *kept)} == {np.dtype(np.int64)}
 
 
+def test_histories_without_any_behaviour_have_no_session() -> None:
+    breaks = histories.session_breaks(np.array([5, 6, 500]), np.array([0, 3]), 50)
+    none = np.zeros(2, np.int64)
+    assert histories.sessions(histories.latest(none, none, 3), breaks).tolist() == []
+
+
 def test_a_user_without_behaviours_begins_no_session() -> None:
     breaks = histories.session_breaks(np.array([5, 6, 500]), np.array([0, 0, 3, 3]), 50)
     assert breaks.session.tolist() == [0, 0, 1]
