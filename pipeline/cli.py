@@ -7,6 +7,7 @@ import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import version
+from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
 import typer
@@ -20,6 +21,7 @@ from pipeline import (
     cli_synthesize,
     cli_train,
 )
+from schemas.errors import EnvironmentFault
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,7 +42,7 @@ for commands in (
 
 def _version(asked: bool) -> None:
     if asked:
-        Console().print(f"tinprep {version('tinprep')}", highlight=False)
+        Console(markup=False).print(f"tinprep {version('tinprep')}", highlight=False)
         raise typer.Exit
 
 
@@ -65,17 +67,34 @@ def main(argv: list[str] | None = None) -> int:
         app(args=argv, prog_name="tinprep")
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else int(bool(end.code))
+    except OSError as error:  # of what is printed by no command: the help
+        return _unprinted(error)
     finally:
         signal.signal(signal.SIGTERM, before)
     return os.EX_OK
 
 
+def _unprinted(error: OSError) -> int:
+    """The exit code where the terminal, or the file in its place, takes no more."""
+    if isinstance(error, BrokenPipeError):  # as `| head` leaves it
+        return os.EX_OK
+    with suppress(OSError, AttributeError):
+        print(f"error: What is printed cannot be written: {error}", file=sys.stderr)  # noqa: T201
+    return EnvironmentFault.exit_code
+
+
 def run() -> NoReturn:
     """Run the command line as a process of its own, and end the process."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # not where it was closed before the start
+            stream.reconfigure(errors="backslashreplace")
     code = main()
-    with suppress(BrokenPipeError):
-        sys.stdout.flush()
-        sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError as error:
+            code = code or _unprinted(error)
     # All that must be kept is on disk. To take down every library in order only takes time, and
     # threads of torch's communication may abort it (seen with 2.13), after a run that is finished.
     os._exit(code)

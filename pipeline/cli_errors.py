@@ -9,25 +9,55 @@ from contextlib import contextmanager
 
 import typer
 
-from schemas.errors import EnvironmentFault, Interrupted, TinprepError
+from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
+
+# What to do after a command was stopped.
+AGAIN = "run the same command again"
+GOES_ON = f"{AGAIN}: it goes on from here"
+WITH_RESUME = "add --resume to the command: it goes on from its last checkpoint"
+
+# What Linux calls a file where a folder should be, and the other way round.
+_OF_ANOTHER_KIND = (NotADirectoryError, IsADirectoryError)
 
 
 @contextmanager
-def told_errors() -> Iterator[None]:
-    """Turn what can go wrong into one message and its exit code."""
+def told_errors(then: str = AGAIN) -> Iterator[None]:
+    """Turn what can go wrong into one message and its exit code.
+
+    Args:
+        then: what to do after the command was stopped.
+    """
     try:
         yield
-    except (TinprepError, OSError, MemoryError, KeyboardInterrupt) as error:
-        shown = _as_ours(error)
+    except (TinprepError, OSError, MemoryError, KeyboardInterrupt, UnicodeEncodeError) as error:
+        shown = _as_ours(error, then)
         print(f"error: {shown}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(shown.exit_code) from None
 
 
-def _as_ours(error: BaseException) -> TinprepError:
+def _as_ours(error: BaseException, then: str) -> TinprepError:
     if isinstance(error, TinprepError):
         return error
     if isinstance(error, KeyboardInterrupt):
-        return Interrupted("Interrupted.", do="run the same command again: it goes on from here")
+        return Interrupted("Interrupted.", do=then)
+    if isinstance(error, UnicodeEncodeError):
+        return UsageError(
+            "A name cannot be written as text.",
+            where=ascii(error.object)[:200],
+            expected=f"what {error.encoding} can hold",
+            got=ascii(error.object[error.start : error.end])[:40],
+            do="rename the file or folder",
+        )
+    if isinstance(error, _OF_ANOTHER_KIND):
+        kinds = ("a folder", "a file")
+        expected, got = kinds if isinstance(error, NotADirectoryError) else reversed(kinds)
+        return UsageError(
+            f"There is {got} where {expected} should be.",
+            where=error.filename,
+            expected=expected,
+            got=got,
+            do="check the path",
+        )
     if isinstance(error, MemoryError):
         return EnvironmentFault("Memory ran out.", do="more --buckets, a smaller --memory")
     assert isinstance(error, OSError)
@@ -42,7 +72,5 @@ def _as_ours(error: BaseException) -> TinprepError:
         "The disk is full." if full else "The system refused a file operation.",
         where=error.filename,
         got=error.strerror or str(error),
-        do="free some space, then run the same command again: it goes on from here"
-        if full
-        else None,
+        do=f"free some space, then {then}" if full else "check the path and its permissions",
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli_errors import told_errors
+from pipeline.cli_errors import WITH_RESUME, told_errors
 from schemas.errors import UsageError
 
 
@@ -116,7 +116,7 @@ def train(
 
     Each takes its part of every batch and holds --memory-mb of rows; the result is that of one.
     """
-    with told_errors():
+    with told_errors(WITH_RESUME):
         from trainer.config import TrainConfig
         from trainer.fit import train as fit
         from trainer.ranks import joined
@@ -141,7 +141,7 @@ def train(
                 return
             with LiveReport() as report:
                 result = fit(chosen, report)
-            Console().print(result_table(result))
+            Console(markup=False).print(result_table(result))
 
 
 def _given(context: typer.Context) -> dict[str, Any]:

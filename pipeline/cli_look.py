@@ -29,7 +29,7 @@ def inspect(
     with told_errors():
         from pipeline import inspection
 
-        Console().print(inspection.inspect(out, rows))
+        Console(markup=False).print(inspection.inspect(out, rows))
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
 
         with progress() as told:
             report = check(out, told, threads)
-        console = Console(soft_wrap=True)
+        console = Console(soft_wrap=True, markup=False)
         if not report.sound:
             for finding in report.findings:
                 console.print(str(finding), markup=False, highlight=False)
@@ -65,4 +65,4 @@ def doctor() -> None:
             table.add_column(name, overflow="fold")
         for line in examine():
             table.add_row(line.name, line.found, "ok" if line.ok else "warning", line.do or "")
-        Console().print(table)
+        Console(markup=False).print(table)

@@ -9,7 +9,7 @@ import typer
 from rich.console import Console
 
 from pipeline import demo as demos
-from pipeline.cli_errors import told_errors
+from pipeline.cli_errors import GOES_ON, told_errors
 from pipeline.cli_progress import progress
 from pipeline.cli_synthesize import make_alibaba, make_amazon
 from schemas.errors import UsageError
@@ -142,7 +142,7 @@ def amazon(
     demo: _Demo = False,
 ) -> None:
     """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
-    with told_errors():
+    with told_errors(GOES_ON):
         from pipeline.config import AmazonConfig
         from pipeline.remote import located
 
@@ -239,7 +239,7 @@ def alibaba(
     demo: _Demo = False,
 ) -> None:
     """Taobao's ad log to shards: impressions, what came before each, sessions, ads, profiles."""
-    with told_errors():
+    with told_errors(GOES_ON):
         from pipeline.config import AlibabaConfig
         from pipeline.remote import located
 
@@ -291,10 +291,12 @@ def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
     from pipeline import flow
 
     if dry_run:
-        Console().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
+        Console(markup=False).print(
+            flow.plan(config), highlight=False, markup=False, soft_wrap=True
+        )
         return
     with progress() as told:
         made = flow.prepare(config, told)
     from pipeline import inspection
 
-    Console().print(inspection.summary(made, config.out))
+    Console(markup=False).print(inspection.summary(made, config.out))

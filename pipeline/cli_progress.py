@@ -14,7 +14,7 @@ def progress() -> Iterator[Any]:
     """Shows the steps: a live bar on a terminal, a line a step elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True)
+    console = Console(stderr=True, markup=False)
     if not console.is_terminal:
         begun: set[str] = set()
 

@@ -36,4 +36,6 @@ def report(
 
         write_report(data, runs or [], out, category, memory_mb=memory_mb)
         size = out.stat().st_size / 1000
-        Console().print(f"report: {out} ({size:,.0f} kB)", highlight=False, soft_wrap=True)
+        Console(markup=False).print(
+            f"report: {out} ({size:,.0f} kB)", highlight=False, soft_wrap=True
+        )

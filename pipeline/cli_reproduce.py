@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from pipeline.cli_errors import told_errors
+from pipeline.cli_errors import GOES_ON, told_errors
 from pipeline.cli_progress import progress
 from pipeline.demo import demo_data
 from schemas.errors import ContractError, UsageError
@@ -57,7 +57,7 @@ def correlate(
         _require_by(by)
         shown = Shown(category, top, positions, by, released)
         fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
-        console = Console(soft_wrap=True)
+        console = Console(soft_wrap=True, markup=False)
         console.print((out / "fig1.md").read_text(encoding="utf-8"), markup=False, highlight=False)
         console.print(f"figure and tables: {out}", highlight=False)
 
@@ -119,7 +119,7 @@ def reproduce(
     ] = None,
 ) -> None:
     """A table or figure of the paper on your data: trains what is missing, goes on where it was."""
-    with told_errors():
+    with told_errors(GOES_ON):
         from trainer.config import TrainConfig
         from trainer.figures import Shown
         from trainer.jobs import jobs_for
@@ -174,7 +174,7 @@ def reproduce(
             about = describe(
                 made, trials, setting=setting, command=command, date=date, machine=_machine()
             )
-            Console().print(str(write(about, out)), highlight=False, soft_wrap=True)
+            Console(markup=False).print(str(write(about, out)), highlight=False, soft_wrap=True)
 
 
 def results(
@@ -191,7 +191,7 @@ def results(
         from trainer.results import put_excerpt, render, stale
 
         if not check:
-            Console().print(str(render(docs)), highlight=False, soft_wrap=True)
+            Console(markup=False).print(str(render(docs)), highlight=False, soft_wrap=True)
             if readme is not None:
                 put_excerpt(docs, readme)
             return
@@ -205,11 +205,11 @@ def results(
                 do="`tinprep results` writes the texts anew; where the code or a table differs, "
                 "`tinprep reproduce all` measures again",
             )
-        Console().print("the results are as the tables and the code give them")
+        Console(markup=False).print("the results are as the tables and the code give them")
 
 
 def _print(made: list[Made], to: Path) -> None:
-    console = Console(soft_wrap=True)
+    console = Console(soft_wrap=True, markup=False)
     for one in made:
         if one.table is not None:
             console.print(one.table.markdown(), markup=False, highlight=False)

@@ -47,7 +47,7 @@ def synthesize_amazon_files(
     """Raw files like Amazon's, with a planted correlation that SYNTHETIC.json states."""
     with told_errors():
         make_amazon(out, scale, seed, category)
-        Console().print(f"synthetic raw files: {out}", highlight=False)
+        Console(markup=False).print(f"synthetic raw files: {out}", highlight=False)
 
 
 @synthesize.command("alibaba")
@@ -59,4 +59,4 @@ def synthesize_alibaba_files(
     """Raw files like tianchi 56's, with a planted effect on clicks that SYNTHETIC.json states."""
     with told_errors():
         make_alibaba(out, scale, seed)
-        Console().print(f"synthetic raw files: {out}", highlight=False)
+        Console(markup=False).print(f"synthetic raw files: {out}", highlight=False)

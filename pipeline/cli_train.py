@@ -34,7 +34,7 @@ def models(
     with told_errors():
         from trainer.report import models_table
 
-        Console().print(models_table(data))
+        Console(markup=False).print(models_table(data))
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
                 "The rows cannot be told apart by that.", where="--by", expected="length", got=by
             )
         found = measure(run, split, by == "length", data=data, device=device)
-        Console().print(evaluation_table(found))
+        Console(markup=False).print(evaluation_table(found))
 
 
 def predict(
@@ -73,4 +73,4 @@ def predict(
         from trainer.evaluation import predict as score
 
         rows = score(run, data, out, splits=tuple(split) if split else None, device=device)
-        Console().print(f"{rows:,} scores: {out}", highlight=False)
+        Console(markup=False).print(f"{rows:,} scores: {out}", highlight=False)

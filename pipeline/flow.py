@@ -20,8 +20,9 @@ from pipeline.engines.local import Local
 from pipeline.identity import identifying
 from pipeline.publish import publish
 from pipeline.remote import RemotePath
-from pipeline.workspace import Run, Told, alone, begin, check_out, clear
+from pipeline.workspace import Run, Told, begin, check_out, clear
 from schemas import manifest
+from schemas.alone import alone
 from schemas.errors import UsageError
 
 # How long a thread that wants Python's lock lets another one keep it; Python's own 5 ms are as long

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from pipeline.config import AlibabaConfig, AmazonConfig
 from pipeline.remote import RemotePath
-from pipeline.workspace import LOCK, check_names
+from pipeline.workspace import check_names
 from schemas import manifest
+from schemas.alone import LOCK
 from schemas.errors import UsageError
 
 

@@ -6,7 +6,6 @@ all, so the same command run again goes on from the last finished step, or bucke
 
 from __future__ import annotations
 
-import fcntl
 import json
 import resource
 import shutil
@@ -26,13 +25,13 @@ from pipeline.identity import Identity
 from pipeline.line_count import estimate_lines
 from pipeline.remote import RemotePath
 from schemas import manifest
+from schemas.alone import LOCK
 from schemas.errors import EnvironmentFault, UsageError
 
 if TYPE_CHECKING:
     from pipeline.tally import Tally
 
 WORK = ".work"
-LOCK = ".lock"
 _KEY = "key.json"
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
 OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
@@ -106,8 +105,8 @@ class Run:
             raise EnvironmentFault(
                 "There is too little free space on the disk.",
                 where=self.config.out,
-                expected=f"about {needed / 1e9:,.1f} GB",
-                got=f"{free / 1e9:,.1f} GB free",
+                expected=f"about {needed / 1e6:,.0f} MB",
+                got=f"{free / 1e6:,.0f} MB free",
                 do="free some, give --out on another disk, or --layout ragged, which is smaller",
             )
 
@@ -189,20 +188,6 @@ def check_names(out: Path, there: list[str]) -> None:
             got=", ".join(strange[:5]),
             do="give another --out",
         )
-
-
-@contextmanager
-def alone(out: Path) -> Iterator[None]:
-    """Hold the folder's lock; a second run is told."""
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / LOCK).open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise EnvironmentFault(
-                "Another run is at work in this folder.", where=out, do="wait for it to end"
-            ) from None
-        yield
 
 
 def begin(run: Run) -> None:

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from schemas import vocabulary
 from schemas.errors import UsageError
 from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
+from trainer.atomic import atomically
 from trainer.correlation_cells import CtcCells
 from trainer.data import Shards
 from trainer.rows import HISTORY
-from trainer.runs import atomically
 from trainer.shard_sql import query
 
 PLACES = {"position": f"{HISTORY}position", "interval": f"{HISTORY}interval_bin"}

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.errors import UsageError
+from trainer.atomic import atomically
 from trainer.correlation import CorrelationMap
-from trainer.runs import atomically
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -12,10 +12,11 @@ import torch
 
 from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import NAME
+from trainer.atomic import atomically
 from trainer.data import Shards
 from trainer.metrics import Metrics
 from trainer.models import InterestModel, inputs_of
-from trainer.runs import CONFIG, atomically, load, read_json
+from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
 
 _ROW_GROUP = 131_072

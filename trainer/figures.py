@@ -14,11 +14,11 @@ from pathlib import Path
 
 from schemas.errors import ContractError, UsageError
 from schemas.manifest import NAME
+from trainer.atomic import atomically
 from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
 from trainer.drawing import cell, draw_intervals, draw_maps, duration, require_matplotlib, scale_of
 from trainer.provenance import title_of
-from trainer.runs import atomically
 from trainer.shard_sql import query
 
 

@@ -17,6 +17,7 @@ import polars as pl
 import torch
 
 from schemas.errors import ContractError, UsageError
+from trainer.atomic import atomically
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
@@ -24,7 +25,7 @@ from trainer.fit import resolve, train
 from trainer.metrics import Metrics
 from trainer.models import inputs_of
 from trainer.rows import LENGTH
-from trainer.runs import CONFIG, METRICS, atomically, load, read_json
+from trainer.runs import CONFIG, METRICS, load, read_json
 from trainer.scoring import by_length, logits
 from trainer.significance import auc_by_user, gauc_of
 

@@ -19,7 +19,7 @@ from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
 from trainer.ranks import ALONE, Ranks, joined
-from trainer.runs import Result, Run
+from trainer.runs import Result, Run, at_work
 from trainer.training import Training
 
 __all__ = ["Result", "TrainConfig", "gradients", "resolve", "train"]
@@ -80,9 +80,10 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
     }
     if "valid" in shards.splits:
         _require_gauc(shards, config)
-    run = Run(config.run, resolved, force=config.force, resume=config.resume, writes=ranks.first)
-    ranks.wait()
-    with _settings(config.seed, threads):
+    with at_work(config.run, ranks.first), _settings(config.seed, threads):
+        how = {"force": config.force, "resume": config.resume, "writes": ranks.first}
+        run = Run(config.run, resolved, **how)
+        ranks.wait()
         model = build(
             config.model,
             encoding,

@@ -18,6 +18,7 @@ from schemas.errors import InputError, UsageError
 from schemas.manifest import FIRST_ID, Manifest
 from trainer import page_figures as drawn
 from trainer import page_html as html
+from trainer.atomic import atomically
 from trainer.correlation import correlate
 from trainer.data import Shards
 from trainer.drawing import duration, require_matplotlib
@@ -25,7 +26,6 @@ from trainer.page_correlation import correlation_section
 from trainer.page_results import results_section
 from trainer.page_runs import by_seed, read_runs
 from trainer.rows import Index
-from trainer.runs import atomically
 from trainer.shard_sql import query
 
 _TOP_CATEGORIES = 12

@@ -34,11 +34,11 @@ class LiveReport:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True)
+        self.console = console or Console(stderr=True, markup=False)
         self.bar: Progress | None = None
         if self.console.is_terminal:
             self.bar = Progress(
-                TextColumn("{task.description}epoch {task.fields[epoch]}"),
+                TextColumn("{task.description}epoch {task.fields[epoch]}", markup=False),
                 BarColumn(),
                 TextColumn("{task.percentage:>3.0f}%"),
                 TextColumn("{task.fields[rate]}"),

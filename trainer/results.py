@@ -19,10 +19,11 @@ from typing import Any
 from schemas.errors import InputError
 from schemas.manifest import FORMAT
 from trainer import experiments, learned_table, widths
+from trainer.atomic import atomically
 from trainer.provenance import name_of, title_of
 from trainer.recipes import RECIPES, Recipe
 from trainer.reproduce import Made
-from trainer.runs import METRICS, atomically
+from trainer.runs import METRICS
 from trainer.sizes import SETTINGS
 from trainer.tables import Table, read_rows
 from trainer.trials import Trials

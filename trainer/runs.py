@@ -7,6 +7,7 @@ RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
 RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
 RUN/metrics.json   the result, written last: a folder with one is a finished run
+RUN/.lock          held by the training that is at work
 ```
 """
 
@@ -14,7 +15,9 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Callable
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -22,8 +25,11 @@ from typing import Any
 
 import torch
 
+from schemas import manifest
+from schemas.alone import LOCK, alone
 from schemas.errors import InputError, UsageError
 from schemas.shape import decode
+from trainer.atomic import atomically
 from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable
 from trainer.logs import Log
 from trainer.metrics import Metrics
@@ -72,10 +78,12 @@ class Result:
 class Run:
     """A run folder while it is written.
 
+    Nobody else must be at work in the folder: see `schemas.alone`.
+
     Args:
         folder: where; made if absent.
         config: the resolved config, plain values only.
-        force: replace the files of a finished run.
+        force: replace the files of an earlier run, finished or not.
         resume: go on with an unfinished run, where there is one.
         writes: whether to write at all: of several processes that train together, one does.
 
@@ -83,8 +91,8 @@ class Run:
         log: its log.
 
     Raises:
-        UsageError: the folder holds a finished run, or cannot be one, or the run to resume had
-            other settings.
+        UsageError: the folder holds a finished run, an unfinished one that was not to be resumed,
+            or a data set; it cannot be a folder; or the run to resume had other settings.
         InputError: the config of the run to resume cannot be read.
     """
 
@@ -102,24 +110,24 @@ class Run:
             return
         if (folder / METRICS).exists() and not force:
             raise UsageError(
-                "This folder holds the results of an earlier run.",
+                "This folder holds the results of an earlier run, which is finished.",
                 where=folder,
                 expected="a new folder",
                 got=f"a folder with {METRICS}",
                 do="choose another `--run`, or replace it with `--force`",
             )
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                "The run's folder cannot be made.",
-                where=folder,
-                expected="a folder, or nothing yet",
-                got=str(error),
-            ) from None
-        if resume and (folder / CONFIG).exists():
+        begun = any((folder / name).exists() for name in (LAST, BEST))
+        if resume and (begun or (folder / CONFIG).exists()):
             self._require_same_config()
             return
+        if begun and not force:
+            raise UsageError(
+                "This folder holds a run that was interrupted.",
+                where=folder,
+                expected="a new folder, or `--resume`",
+                got=f"a folder with a checkpoint, and no {METRICS}",
+                do="go on with it by `--resume`, or begin anew with `--force`",
+            )
         for name in (METRICS, BEST, LAST):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
@@ -141,7 +149,7 @@ class Run:
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
         if self.writes:
-            atomically(self.folder / LAST, lambda path: torch.save(state, path))
+            atomically(self.folder / LAST, lambda path: _save(state, path))
 
     def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What was kept by `checkpoint`; None where nothing was yet.
@@ -169,7 +177,7 @@ class Run:
         """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
         content = {"built": built, "weights": model.state_dict()}
         if self.writes:
-            atomically(self.folder / BEST, lambda path: torch.save(content, path))
+            atomically(self.folder / BEST, lambda path: _save(content, path))
 
     def finish(self, result: Result) -> None:
         """Write the result for machines to read."""
@@ -249,16 +257,52 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
     return content
 
 
+def _save(content: dict[str, Any], path: Path) -> None:
+    """`torch.save` by Python's file, which says that a disk is full: PyTorch's own does not."""
+    with path.open("wb") as file:
+        torch.save(content, file)
+
+
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
-def atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a file beside `path` and put it in place in one step."""
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
-        write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
+@contextmanager
+def at_work(folder: Path, writes: bool) -> Iterator[None]:
+    """Be the only training in a run's folder, which is made if absent.
+
+    Args:
+        folder: where.
+        writes: whether to be; of several processes that train together, one is.
+
+    Raises:
+        UsageError: it is a data set, or cannot be a folder.
+        EnvironmentFault: another one is at work there.
+    """
+    if not writes:
+        yield
+        return
+    if (folder / manifest.NAME).exists():
+        raise UsageError(
+            "The run's folder is a data set.",
+            where=folder,
+            expected="a new folder, or one of a run",
+            got=f"a folder with {manifest.NAME}",
+            do="choose another `--run`",
+        )
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(folder))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                "The run's folder cannot be made.",
+                where=folder,
+                expected="a folder, or nothing yet",
+                got=str(error),
+            ) from None
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
+                shutil.rmtree(folder)

@@ -9,7 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from schemas.errors import InputError, UsageError
-from trainer.runs import atomically
+from trainer.atomic import atomically
 
 Cell = str | int | float | bool | None
 

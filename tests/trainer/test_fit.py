@@ -87,6 +87,7 @@ def test_log_has_a_line_per_evaluation(finished):
     assert [float(x["gauc"]) for x in lines] == [e.metrics.gauc for e in evaluated]
     assert len(lines) == 12 * 4
     assert sorted(p.name for p in cfg.run.iterdir()) == [
+        ".lock",
         "best.pt",
         "config.json",
         "log.csv",
@@ -171,7 +172,10 @@ def test_an_interrupted_run_leaves_no_metrics_and_can_be_repeated(planted, tmp_p
         train(replace(cfg, threads=2), interrupt)
     assert torch.get_num_threads() == threads
     assert not (cfg.run / "metrics.json").exists()
-    assert train(cfg).steps == 12
+    with pytest.raises(UsageError, match="was interrupted"):
+        train(cfg)
+    assert (cfg.run / "best.pt").exists()
+    assert train(replace(cfg, force=True)).steps == 12
 
 
 def test_a_loss_that_is_no_number_is_an_error(make_dataset, tmp_path):

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas.errors import InputError, UsageError
+from schemas.errors import EnvironmentFault, InputError, UsageError
 from trainer import training
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -179,11 +179,45 @@ def test_resuming_nothing_begins_and_says_so(planted, tmp_path):
     assert [e for e in events if isinstance(e, Started)][1].resumed is None
 
 
-def test_without_resume_an_unfinished_run_is_begun_again(planted, tmp_path, monkeypatch):
+def test_an_unfinished_run_is_begun_again_by_force_alone(planted, tmp_path, monkeypatch):
     cfg = config(planted, tmp_path / "run")
     interrupted(cfg, monkeypatch, 20)
+    left = (cfg.run / "last.pt").read_bytes()
+    with pytest.raises(UsageError, match="was interrupted") as refused:
+        train(cfg)
+    assert "--resume" in str(refused.value)
+    assert (cfg.run / "last.pt").read_bytes() == left
     events = []
-    train(cfg, events.append)
+    train(replace(cfg, force=True), events.append)
     assert events[0].resumed is None
     train(replace(cfg, run=tmp_path / "other"))
     assert ends_with(tmp_path / "run") == ends_with(tmp_path / "other")
+
+
+def test_one_training_at_a_time_in_a_folder(planted, tmp_path):
+    cfg = config(planted, tmp_path / "run", epochs=1)
+
+    def begin_another(event):
+        if isinstance(event, Started):
+            for more in ({}, {"force": True}, {"resume": True}):
+                with pytest.raises(EnvironmentFault, match="Another run is at work"):
+                    train(replace(cfg, lr=0.5, **more))
+
+    train(cfg, begin_another)
+    train(replace(cfg, run=tmp_path / "other"))
+    assert ends_with(tmp_path / "run") == ends_with(tmp_path / "other")
+
+
+def test_a_data_set_is_no_run(planted):
+    before = sorted(planted.rglob("*"))
+    with pytest.raises(UsageError, match="is a data set"):
+        train(config(planted, planted, force=True))
+    assert sorted(planted.rglob("*")) == before
+
+
+def test_a_run_without_its_config_is_not_resumed(planted, tmp_path, monkeypatch):
+    cfg = config(planted, tmp_path / "run")
+    interrupted(cfg, monkeypatch, 20)
+    (cfg.run / "config.json").unlink()
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        train(replace(cfg, resume=True, lr=0.5))

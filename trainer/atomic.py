@@ -1,0 +1,34 @@
+"""Files that are whole, or not there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from schemas.errors import UsageError
+
+
+def atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` fill a file beside `path` and put it in place in one step.
+
+    A link stays, and what it leads to is replaced.
+
+    Raises:
+        UsageError: something that is no file stands there.
+        OSError: the disk is full, or refuses it.
+    """
+    path = path.resolve()
+    if path.exists() and not path.is_file():
+        raise UsageError(
+            "The file cannot be written.",
+            where=path,
+            expected="the name of a file",
+            got="a folder" if path.is_dir() else "a device or the like",
+            do="give another name",
+        )
+    unfinished = path.with_name(f".{path.name}.unfinished")
+    try:
+        write(unfinished)
+        unfinished.replace(path)
+    finally:
+        unfinished.unlink(missing_ok=True)
