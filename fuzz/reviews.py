@@ -42,7 +42,7 @@ def _exact(line: bytes) -> tuple[str, str, int] | None:
     for key in (user, item):
         if not isinstance(key, str) or not key or (not key.isascii() and not _storable(key)):
             return None
-    return (user, item, time) if type(time) is int and 0 <= time < 1 << 63 else None
+    return (user, item, time) if type(time) is int and 0 <= time < 10**11 else None
 
 
 def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -28,7 +28,9 @@ def report(
         str | None,
         typer.Option(help="The target's in the heat maps. Default: that with most positives."),
     ] = None,
-    memory_mb: Annotated[int, typer.Option(help="What counting over the shards may take.")] = 1024,
+    memory_mb: Annotated[
+        int, typer.Option(min=1, help="What counting over the shards may take.")
+    ] = 1024,
 ) -> None:
     """One HTML file on a data set and its runs: figures, results, settings; needs no network."""
     with told_errors():

@@ -47,7 +47,7 @@ def correlate(
         bool,
         typer.Option("--released", help="As the released script: all splits, 1e-5 for 0, min-max."),
     ] = False,
-    memory_mb: Annotated[int, typer.Option(help="What the counting may take.")] = 1024,
+    memory_mb: Annotated[int, typer.Option(min=1, help="What the counting may take.")] = 1024,
     threads: Annotated[int | None, typer.Option(help="Default: all cores.")] = None,
 ) -> None:
     """Category-wise target-aware correlation (Eq. 1): bits that a behaviour tells of the label."""

@@ -72,5 +72,7 @@ def predict(
     with told_errors():
         from trainer.evaluation import predict as score
 
-        rows = score(run, data, out, splits=tuple(split) if split else None, device=device)
+        rows = score(
+            run, data, out, splits=tuple(dict.fromkeys(split)) if split else None, device=device
+        )
         Console(markup=False).print(f"{rows:,} scores: {out}", highlight=False)

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from schemas.errors import UsageError
 from schemas.machine import usable_cores
+from schemas.manifest import SPLITS
 from schemas.shards import LAYOUTS
 
 SPLIT_RULES = ("tin", "din")
@@ -23,6 +24,8 @@ _HOW = (
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
+
+WITHOUT_VALID = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,11 @@ class Config:
         """Buckets worked on at once."""
         return self.threads or usable_cores()
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the settings make."""
+        return SPLITS
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
         values = {k: v for k, v in asdict(self).items() if k not in _UNSAID}
@@ -137,6 +145,11 @@ class AmazonConfig(Config):
                 expected="--negatives 1 --split tin --ties file",
                 got=f"--negatives {self.negatives} --split {self.split} --ties {self.ties}",
             )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the settings make."""
+        return SPLITS if self.split == "tin" else WITHOUT_VALID
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest; parity's layout is ragged."""
@@ -199,6 +212,11 @@ class AlibabaConfig(Config):
         most, length = self.sessions.split("x")
         return int(most), int(length)
 
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that the settings make."""
+        return SPLITS if self.split_at is None else WITHOUT_VALID
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
         return {**super().resolved(), "behaviors": sorted(set(self.behaviors))}
@@ -217,4 +235,6 @@ def _among(config: Config, name: str, choices: tuple[str, ...]) -> None:
 
 def _refuse(name: str, expected: str, got: object) -> None:
     option = "--" + name.replace("_", "-")
-    raise UsageError(f"{option} is out of range.", where=option, expected=expected, got=str(got))
+    raise UsageError(
+        f"{option} cannot have this value.", where=option, expected=expected, got=str(got)
+    )

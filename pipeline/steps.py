@@ -23,7 +23,7 @@ from pipeline.remote import RemotePath
 from pipeline.rows import Stored
 from pipeline.workspace import Run
 from schemas import manifest, tables
-from schemas.errors import EnvironmentFault
+from schemas.errors import EnvironmentFault, InputError
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
 Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
@@ -184,6 +184,15 @@ def finish(
     rows = dict.fromkeys(manifest.SPLITS, 0)
     for shard in written:
         rows[shard.path.split("/")[0]] += shard.rows
+    if not written:
+        raise InputError(
+            "No row can be made of these files.",
+            where=run.paths[0],
+            expected="targets",
+            got="none",
+            do="look into the files: a row wants a user with a second behaviour (Amazon), or an "
+            "impression of a known ad (Alibaba)",
+        )
     edges, config = content.stored.edges, run.config
     inputs, key = run.identity()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
@@ -205,7 +214,7 @@ def finish(
             for name in manifest.SPLITS
         },
         rejected=content.rejected,
-        notes=[*_notes(content.synthetic, counts), *content.notes],
+        notes=[*_notes(run, content, rows, counts), *content.notes],
         shards=written,
         steps=run.steps,
         counts=content.counts,
@@ -216,11 +225,22 @@ def finish(
     return made
 
 
-def _notes(synthetic: bool, counts: list[int]) -> list[str]:
+def _notes(run: Run, content: Content, rows: dict[str, int], counts: list[int]) -> list[str]:
     """What a person should know of any data set."""
     notes = []
-    if synthetic:
+    if content.synthetic:
         notes.append("The raw files are synthetic: no figure from them is one of real users.")
+    notes += [f"There are no {name} rows." for name in run.config.splits if not rows[name]]
+    notes += [
+        f"No {name} is known: each is the unknown one."
+        for name, words in content.words.items()
+        if not len(words)
+    ]
+    if not any(counts):
+        return [
+            *notes,
+            "No train row has a behaviour, so the edges of the interval bins are all 0.",
+        ]
     empty = [str(k + 1) for k, n in enumerate(counts) if n == 0]
     if empty:
         notes.append(

@@ -36,7 +36,15 @@ ID_TEXTS = [
 ]
 TIMES = [
     *("1370131200", "0", "-0", "-1", "5.0", "1e3", "null", "true", '"5"', "[5]", "007", "+5"),
-    *(str(2**63 - 1), str(2**63), "9" * 25, "9" * 5_000, "-" + "9" * 25),
+    *(
+        "99999999999",
+        "100000000000",
+        str(2**63 - 1),
+        str(2**63),
+        "9" * 25,
+        "9" * 5_000,
+        "-" + "9" * 25,
+    ),
 ]
 OTHERS = [
     *("5.0", "NaN", "-Infinity", "1e999", "1.", "9" * 5_000, '"\\ud800"', '"a\tb"', '"\\u00zz"'),
@@ -146,6 +154,10 @@ def test_each_odd_value_in_each_field(folder: Path) -> None:
         (GOOD.replace("1370131200", "false"), review_json.TIME_NOT_WHOLE),
         (GOOD.replace("1370131200", "-1"), review_json.TIME_NEGATIVE),
         (GOOD.replace("1370131200", str(2**63)), review_json.TIME_TOO_LARGE),
+        (GOOD.replace("1370131200", str(2**63 - 1)), review_json.MILLISECONDS),
+        (GOOD.replace("1370131200", "1370131200000"), review_json.MILLISECONDS),
+        (GOOD.replace("1370131200", "100000000000"), review_json.MILLISECONDS),
+        (GOOD.replace("1370131200", "99999999999"), ("A1", "0528881469", 99999999999)),
     ],
 )
 def test_one_review(text: str, expected: Any) -> None:

@@ -54,6 +54,32 @@ def test_lines_that_are_not_json(tmp_path: Path, limit: str, fails: bool) -> Non
     assert load(out).rejected["not JSON"] == 4
 
 
+def test_times_in_milliseconds(tmp_path: Path) -> None:
+    late = [Review(r.user, r.item, 1_370_000_000_000 + r.time) for r in GOOD if r]
+    raw = write_raw(tmp_path / "raw", late, META)
+    refused(amazon(raw, tmp_path / "out"), INPUT, f"{reviews_file(raw)}:1", "like milliseconds")
+
+
+def test_files_of_which_no_row_can_be_made(tmp_path: Path) -> None:
+    alone = [Review(f"A{u}", f"B{u % 9}", 86_400 * u) for u in range(40)]
+    raw, out = write_raw(tmp_path / "raw", alone, META), tmp_path / "out"
+    refused(amazon(raw, out), INPUT, "No row can be made", reviews_file(raw))
+    assert not (out / NAME).exists()
+
+
+def test_what_is_strange_but_no_fault_is_noted(tmp_path: Path) -> None:
+    twice = [Review(f"A{u}", f"B{(u + n) % 9}", 86_400 * n) for u in range(40) for n in range(2)]
+    raw, out = write_raw(tmp_path / "raw", twice, [("other", "Red")]), tmp_path / "out"
+    finished(amazon(raw, out))
+    assert load(out).notes == [
+        "There are no train rows.",
+        "There are no valid rows.",
+        "No category is known: each is the unknown one.",
+        "No train row has a behaviour, so the edges of the interval bins are all 0.",
+    ]
+    assert load(out).bins.edges_s == [0] * 9
+
+
 def test_nothing_refused_leaves_no_rejected_folder(tmp_path: Path) -> None:
     finished(amazon(write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"))
     assert not (tmp_path / "out" / "rejected").exists()

@@ -10,7 +10,6 @@ Legend: P places, N behaviours drawn, D width of an embedded behaviour or target
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +33,7 @@ from trainer.evaluation import alike, data_of
 from trainer.models import TARGET, InterestModel
 from trainer.recurrent import GRUStates
 from trainer.rows import HISTORY, LENGTH
-from trainer.runs import CONFIG, load
+from trainer.runs import CONFIG, load, read_json
 
 MEASURED = (
     "avg_concat, avg_product, din_prime, din, din_dot, din_apart, sasrec, bert4rec, bst, sim, tin, "
@@ -111,7 +110,7 @@ def learned_like(
     """
     folder = Path(run)
     model = load(folder)
-    config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG, ("model",), do="train it again")
     _require_measure(model, str(config["model"]), folder, released)
     shards = alike(model, Path(data) if data is not None else data_of(folder))
     behaviours = _behaviours(shards, model, truth, seed)

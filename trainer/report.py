@@ -18,7 +18,7 @@ from trainer.evaluation import Evaluation
 from trainer.inputs import Inputs, inputs_of
 from trainer.metrics import Metrics
 from trainer.models import describe
-from trainer.runs import Result
+from trainer.runs import METRICS, Result
 
 _LINE_EVERY_SECONDS = 10.0
 
@@ -168,7 +168,8 @@ def result_table(result: Result) -> Table:
 
 def evaluation_table(found: Evaluation) -> Table:
     """What a run's weights reach on a split, and on its ranges of history length."""
-    table = Table(title=f"{found.run} on {found.split} of {found.data}")
+    unfinished = "" if (found.run / METRICS).exists() else " (unfinished: its best weights so far)"
+    table = Table(title=f"{found.run}{unfinished} on {found.split} of {found.data}")
     table.add_column("history length")
     for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
         table.add_column(name, justify="right")

@@ -11,10 +11,11 @@ import re
 from dataclasses import dataclass
 from enum import Enum
 
+from pipeline.sources.parsed import MILLISECONDS_FROM
+
 BTAGS = ("buy", "cart", "fav", "pv")
 MISSING = ("", "NULL")
 WHOLE_LIMIT = 1 << 63
-MILLISECONDS_FROM = 100_000_000_000
 
 WRONG_COLUMNS = "wrong number of columns"
 NO_VALUE = "missing value"

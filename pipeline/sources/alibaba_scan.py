@@ -20,12 +20,12 @@ import pyarrow as pa
 
 from pipeline.sources.alibaba_columns import (
     BTAGS,
-    MILLISECONDS_FROM,
     MISSING,
     WHOLE_LIMIT,
     Column,
     Kind,
 )
+from pipeline.sources.parsed import MILLISECONDS_FROM
 
 LEAD = 24
 

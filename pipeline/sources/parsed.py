@@ -10,6 +10,8 @@ REJECTED = {"file": pl.String, "line": pl.Int64, "reason": pl.String, "text": pl
 
 TOO_LONG = "line too long"
 NOT_UTF8 = "not UTF-8"
+# Of unix time: as seconds it is the year 5138, as milliseconds 1973.
+MILLISECONDS_FROM = 100_000_000_000
 
 SHOWN = 200  # characters of a line
 

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from pipeline.sources.parsed import MILLISECONDS_FROM
 from pipeline.sources.python_literal import is_text
 
 NOT_JSON = "not JSON"
@@ -33,6 +34,7 @@ NO_TIME = "no unixReviewTime"
 TIME_NOT_WHOLE = "unixReviewTime is not a whole number"
 TIME_NEGATIVE = "negative unixReviewTime"
 TIME_TOO_LARGE = "unixReviewTime is too large"
+MILLISECONDS = "unixReviewTime looks like milliseconds"
 
 Review = tuple[str, str, int]
 
@@ -71,9 +73,10 @@ _REVIEW_LIKE = rf"^{_json_object(_VALUE)}[ \t\r]*\n$"
 def read_review(text: str) -> Review | str:
     """Read one review line exactly: `(user, item, time)`, or the reason why it cannot be read.
 
-    Ids are non-empty strings, or integers (taken as their text); time is an integer from 0 to
-    2^63 - 1, in unix seconds. Null is the same as no value. Of equal keys the first counts. NaN
-    and Infinity are no JSON, nor is what nests deeper than 2,000.
+    Ids are non-empty strings, or integers (taken as their text); time is an integer from 0, in unix
+    seconds, and before the year 5138: what is later is in milliseconds. Null is the same as no
+    value. Of equal keys the first counts. NaN and Infinity are no JSON, nor is what nests deeper
+    than 2,000.
     """
     try:
         fields = _decode(text)
@@ -95,6 +98,8 @@ def read_review(text: str) -> Review | str:
         return TIME_NEGATIVE
     if time >= 1 << 63:
         return TIME_TOO_LARGE
+    if time >= MILLISECONDS_FROM:
+        return MILLISECONDS
     return user, item, time
 
 
@@ -138,7 +143,9 @@ def scan_reviews(data: bytes, offsets: npt.NDArray[np.int64]) -> pl.DataFrame | 
 def _are(pattern: str) -> pl.Expr:
     """Whether both ids match `pattern` and the time is one."""
     ids = [pl.col(name).str.contains(pattern) for name in ("user", "item")]
-    return pl.all_horizontal(*ids, pl.col("time") >= 0).fill_null(value=False)
+    return pl.all_horizontal(*ids, pl.col("time").is_between(0, MILLISECONDS_FROM - 1)).fill_null(
+        value=False
+    )
 
 
 def looks_good(lines: pl.Series) -> pl.Series:

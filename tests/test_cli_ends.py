@@ -1,0 +1,105 @@
+"""How commands end: what they print where it can hardly be printed, and where it cannot be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import amazon, finished, refused, tinprep, write_raw
+from tests.test_bad_input import GOOD, META, USAGE
+
+TINPREP = [sys.executable, "-c", "from pipeline.start import run; run()"]
+FAULT, INTERRUPTED = 5, 130
+ODD = "a[/b] [red]c"
+
+
+def ended(*args: str, close: int | None = None, **more: object) -> subprocess.CompletedProcess[str]:
+    """Run the command as a process of its own, with a descriptor closed."""
+    return subprocess.run(
+        [*TINPREP, *args],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=None if close is None else (lambda: os.close(close)),
+        **more,
+    )
+
+
+def test_names_in_brackets_are_no_markup(tmp_path: Path) -> None:
+    raw, out = write_raw(tmp_path / ODD, GOOD, META), tmp_path / f"{ODD} out"
+    finished(amazon(raw, out))
+    finished(tinprep("inspect", out))
+    sound = tinprep("verify", out)
+    finished(sound)
+    assert ODD in sound.said
+
+
+@pytest.mark.parametrize("stream", [1, 2])
+def test_a_closed_stream_is_no_fault(stream: int) -> None:
+    done = ended("models", close=stream)
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+@pytest.mark.parametrize("command", [["--help"], ["models"]])
+def test_a_full_disk_under_the_output_is_said(command: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*TINPREP, *command], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == FAULT
+    assert done.stderr.startswith("error: ")
+    assert "Traceback" not in done.stderr
+
+
+def test_a_terminal_of_few_letters_gets_all_the_text() -> None:
+    plain = dict(os.environ, LC_ALL="C", PYTHONUTF8="0", PYTHONCOERCECLOCALE="0")
+    done = ended("inspect", "n\u00f6", env=plain)
+    assert done.returncode == 3
+    assert "Traceback" not in done.stderr
+    assert "\\udcc3" in done.stderr
+
+
+def test_ctrl_c_while_libraries_are_loaded_is_said() -> None:
+    begin = """
+import sys
+class Stop:
+    def find_spec(self, name, *more):
+        if name == "pipeline.cli_look":
+            raise KeyboardInterrupt
+sys.meta_path.insert(0, Stop())
+from pipeline.start import run
+run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", begin], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (INTERRUPTED, "error: Interrupted.\n")
+
+
+def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), out))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    refused(tinprep("report", out, "--out", pipe), USAGE, pipe, "a device or the like")
+    assert pipe.is_fifo()
+    refused(tinprep("report", out, "--out", tmp_path), USAGE, tmp_path, "a folder")
+
+
+def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
+    file = tmp_path / "file"
+    file.write_text("")
+    for command in ("inspect", "verify", "train"):
+        refused(tinprep(command, file), USAGE, file, "a folder")
+    refused(amazon(write_raw(tmp_path / "raw", GOOD, META), file / "x"), USAGE, file, "a folder")
+
+
+def test_a_path_that_is_no_text(tmp_path: Path) -> None:
+    out = os.fsdecode(bytes(tmp_path / "out") + b"\xff")
+    refused(amazon(write_raw(tmp_path / "raw", GOOD, META), Path(out)), USAGE, "\\udcff")
