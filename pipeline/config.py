@@ -138,12 +138,18 @@ class AmazonConfig(Config):
         _among(self, "ties", TIES)
         if not self.category or any(c in self.category for c in "/\\\0"):
             _refuse("category", "a name as in reviews_<Category>_5.json.gz", self.category)
-        if self.parity and (self.negatives, self.split, self.ties) != (1, "tin", "file"):
+        fixed = {"negatives": 1, "split": "tin", "ties": "file", "max_len": AmazonConfig.max_len}
+        given = {name: getattr(self, name) for name in fixed}
+        if self.parity and given != fixed:
+            expected, got = (
+                " ".join(f"--{name.replace('_', '-')} {value}" for name, value in what.items())
+                for what in ({n: fixed[n] for n in fixed if n != "max_len"}, given)
+            )
             raise UsageError(
                 "--parity is what the released code makes, so it fixes other options.",
                 where="--parity",
-                expected="--negatives 1 --split tin --ties file",
-                got=f"--negatives {self.negatives} --split {self.split} --ties {self.ties}",
+                expected=f"{expected}, and whole histories, so no --max-len",
+                got=got,
             )
 
     @property

@@ -62,6 +62,11 @@ def test_a_missing_file_names_the_four(raw: Path, out: Path, name: str) -> None:
     assert not (out / NAME).exists()
 
 
+def test_a_file_that_is_there_twice(raw: Path, out: Path) -> None:
+    (raw / f"{LOG}.gz").write_bytes(b"")
+    refused(alibaba(raw, out), INPUT, raw, "there twice", f"{LOG} or {LOG}.gz")
+
+
 def test_a_missing_folder(tmp_path: Path, out: Path) -> None:
     refused(alibaba(tmp_path / "absent", out), INPUT, tmp_path / "absent", *FILES)
     assert not (out / NAME).exists()

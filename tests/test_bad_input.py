@@ -60,6 +60,20 @@ def test_times_in_milliseconds(tmp_path: Path) -> None:
     refused(amazon(raw, tmp_path / "out"), INPUT, f"{reviews_file(raw)}:1", "like milliseconds")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    finished(amazon(raw, tmp_path / "plain"))
+    for path in (reviews_file(raw), meta_file(raw)):
+        path.write_bytes(gzip.compress(b"\xef\xbb\xbf" + gzip.decompress(path.read_bytes())))
+    finished(amazon(raw, tmp_path / "marked"))
+    assert load(tmp_path / "marked").rejected == {}
+    for name in ("train", "valid", "test"):
+        plain, marked = (
+            pl.read_parquet(tmp_path / out / name / "*.parquet") for out in ("plain", "marked")
+        )
+        assert marked.equals(plain)
+
+
 def test_files_of_which_no_row_can_be_made(tmp_path: Path) -> None:
     alone = [Review(f"A{u}", f"B{u % 9}", 86_400 * u) for u in range(40)]
     raw, out = write_raw(tmp_path / "raw", alone, META), tmp_path / "out"

@@ -24,7 +24,7 @@ def obtain(config: AlibabaConfig) -> list[Path]:
     where that is installed: the data set's home wants an account.
 
     Raises:
-        InputError: files are missing, and cannot be had.
+        InputError: files are missing, and cannot be had; or one is there plain and gzipped.
         EnvironmentFault: a download failed.
     """
     at = folder(config)
@@ -47,8 +47,19 @@ def obtain(config: AlibabaConfig) -> list[Path]:
 
 
 def _found(at: Path) -> list[Path | None]:
-    both = ([at / name, at / f"{name}.gz"] for name in NAMES)
-    return [next((path for path in paths if path.is_file()), None) for paths in both]
+    found: list[Path | None] = []
+    for name in NAMES:
+        there = [path for path in (at / name, at / f"{name}.gz") if path.is_file()]
+        if len(there) > 1:
+            raise InputError(
+                "A raw file is there twice.",
+                where=at,
+                expected=f"{name} or {name}.gz",
+                got="both",
+                do="move away the one that is not meant",
+            )
+        found += there or [None]
+    return found
 
 
 def _kaggle() -> Path | None:

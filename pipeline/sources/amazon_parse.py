@@ -7,6 +7,7 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -48,7 +49,7 @@ def read_reviews(part: Part | Path, block_bytes: int = BLOCK_BYTES) -> Generator
 
     def parse(block: Block) -> Parsed:
         refused = Refused(name)
-        return Parsed(_reviews(block, refused), refused.frame(), block.lines)
+        return Parsed(_reviews(_unmarked(block), refused), refused.frame(), block.lines)
 
     name = (part.path if isinstance(part, Part) else part).name
     yield from map_stream(parse, blocks(part, block_bytes), _PARSERS)
@@ -76,9 +77,16 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
 
     def parse(block: Block) -> Parsed:
         refused = Refused(path.name)
-        return Parsed(_items(block, kept, refused), refused.frame(), block.lines)
+        return Parsed(_items(_unmarked(block), kept, refused), refused.frame(), block.lines)
 
     yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
+
+
+def _unmarked(block: Block) -> Block:
+    """A block without the byte order mark that some editors put before a file's text."""
+    if block.first_line or not block.data.startswith(BOM_UTF8):
+        return block
+    return Block(0, block.data[len(BOM_UTF8) :], block.lines)
 
 
 def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
