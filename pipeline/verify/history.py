@@ -17,8 +17,7 @@ _SHORTEST_SESSION = 3
 
 def check_scalars(block: Block, contract: Contract) -> None:
     """Ids, labels and numbers of each row."""
-    for name, size in contract.ids().items():
-        low = 2 if name == "user" else 1
+    for name, (low, size) in contract.ids().items():
         ids = block.scalars[name]
         good = (ids >= low) & (ids < size)
         block.rows_are(good, "id outside its vocabulary", name, f"{low} to {size - 1}")
@@ -44,6 +43,10 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     _check_ids(block, contract)
     time = block.history["time"]
     if len(time) == 0:
+        if block.sessions is not None:
+            held = np.diff(block.sessions.rows)
+            what, column = "sessions", "session_length"
+            block.rows_are(held == 0, what, column, "none", lambda row: f"{held[row]} sessions")
         return
     least, rule = (0, "not after") if contract.leave_one_out else (1, "before")
     if intervals.min() < least:

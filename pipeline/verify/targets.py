@@ -127,7 +127,7 @@ class Targets:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """(targets,) values."""
-        return np.concatenate([s.column(name) for s in self.seen])
+        return np.concatenate([np.zeros(0, _COLUMNS[name]), *(s.column(name) for s in self.seen)])
 
     def where(self, target: int) -> str:
         """A target, for people."""
