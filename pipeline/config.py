@@ -25,6 +25,11 @@ _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
 
 
+def without_how(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of settings by name, those that change which rows there are, or their shape."""
+    return {name: value for name, value in settings.items() if name not in _HOW}
+
+
 @dataclass(frozen=True)
 class Config:
     """What every preparation has to be told.
@@ -96,7 +101,7 @@ class Config:
 
     def rows_depend_on(self) -> dict[str, Any]:
         """The settings that change which rows there are, or their shape."""
-        return {k: v for k, v in self.resolved().items() if k not in _HOW}
+        return without_how(self.resolved())
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
 from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, Manifest, ShardFile
 from schemas.shape import is_finite
@@ -216,6 +217,17 @@ def _is_timezone(name: Any) -> bool:
 
 
 def _check_values(made: Manifest, findings: Findings) -> None:
+    key = key_of(made)
+    if made.config.get("key") != key:
+        expected = f"the key of its config, inputs and version, {key}"
+        findings.add("manifest", f"{NAME}: config.key", expected, made.config.get("key"))
+    held = {"bins": made.bins.count, "max_len": made.max_len, "layout": made.layout}
+    if made.config.get("parity"):
+        held |= {"max_len": made.config.get("max_len"), "layout": "ragged"}  # L is the longest
+    for name, value in held.items():
+        if made.config.get(name) != value:
+            where = f"{NAME}: config.{name}"
+            findings.add("manifest", where, f"{value}, as the shards", made.config.get(name))
     edges = made.bins.edges_s
     if edges != sorted(edges):
         findings.add("manifest", f"{NAME}: bins.edges_s", "edges that do not decrease", edges)
