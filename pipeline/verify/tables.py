@@ -80,8 +80,8 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int
         kinds = table.schema.types
         fine = table.column_names == ["value", "id", "count"]
         if not fine or kinds[0] not in VALUES or kinds[1:] != _ID_AND_COUNT:
-            wanted = "value (int64 or text), id (int32), count (int64)"
-            findings.add("vocabulary", where, wanted, _columns(table.schema))
+            shape = "value (int64 or text), id (int32), count (int64)"
+            findings.add("vocabulary", where, shape, _columns(table.schema))
             continue
         if any(column.null_count for column in table.columns):
             findings.add("vocabulary", where, "no nulls", "nulls")

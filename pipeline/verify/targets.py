@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.verify.blocks import Block, place
+from pipeline.verify.chain import links
 from pipeline.verify.contract import Contract
 from schemas.manifest import SPLITS
 
@@ -23,7 +24,7 @@ _COLUMNS = {
     "item": np.int32,
     "length": np.int16,
     "newest_item": np.int32,
-    "newest_time": np.int64,
+    "link": np.uint64,
     "negative": np.int32,
 }
 # Of an impression; the others are of reviews, where targets are behaviours too.
@@ -96,7 +97,7 @@ class Seen:
                 "item": items[every],
                 "length": block.lengths[every],
                 "newest_item": np.where(some, _at(block.history["item"], newest), 0),
-                "newest_time": np.where(some, _at(block.history["time"], newest), 0),
+                "link": links(block, contract, self.split == "test"),
                 "negative": items.reshape(-1, self.each)[:, 1:].ravel(),
             }
         for name, values in found.items():

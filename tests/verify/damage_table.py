@@ -11,6 +11,7 @@ from tests.verify.damage_files import (
     cut_table,
     set_words,
 )
+from tests.verify.damage_histories import HISTORY_DAMAGE
 from tests.verify.damage_kinds import KIND_DAMAGE
 from tests.verify.damage_rows import (
     cell,
@@ -176,7 +177,8 @@ DAMAGE: list[Planted] = [
         RAGGED,
         lambda c: c.edit(lambda cols: cols["history_time"][0].append(5)),
     ),
-    ("histories exchanged", "newest behaviours of a user", REVIEWS, swap_histories),
+    *HISTORY_DAMAGE,
+    ("histories exchanged", "histories of a user", REVIEWS, swap_histories),
     # negatives
     ("a negative in its history", "negative", REVIEWS, negative_from("history")),
     ("a negative that is the positive", "negative", REVIEWS, negative_from("positive")),
