@@ -33,6 +33,7 @@ from pipeline.verify.tables import (
     read_lookups,
 )
 from pipeline.verify.targets import Seen, Targets, check_negatives
+from pipeline.verify.timeline import check_timeline
 from pipeline.verify.whole import (
     check_days,
     check_leave_one_out,
@@ -227,6 +228,8 @@ def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) 
     check_lookups(block, contract, lookups)
     if contract.leave_one_out:
         check_negatives(block, contract)
+    else:
+        seen.last = check_timeline(block, contract, seen.last)
     seen.groups = block.groups
     seen.add(block, contract, intervals)
 

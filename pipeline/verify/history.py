@@ -60,6 +60,8 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     gaps = np.diff(time)
     inside = _inside(block)
     ordered = (gaps >= 0) | ~inside
+    if not contract.leave_one_out:
+        _order_ties(block, contract, np.flatnonzero(inside & (gaps == 0)), ordered)
     block.cells_are(_from_second(ordered), "time order", "time", "not before the one it follows")
     newest = block.offsets[1:][block.lengths > 0] - 1
     position = block.history["position"]
@@ -91,6 +93,22 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     )
     if block.sessions is not None:
         _check_sessions(block, contract, block.sessions, breaks & inside)
+
+
+def _order_ties(block: Block, contract: Contract, tied: Int64s, ordered: Bools) -> None:
+    """Impressions' behaviours of one second follow each other by their ids, field by field.
+
+    Args:
+        block: the rows.
+        contract: what they are held to.
+        tied: behaviours of the next one's second.
+        ordered: (cells - 1,) whether a behaviour and the next are in order; where not is set here.
+    """
+    for name in contract.made.fields:
+        ids = block.history[name]
+        one, other = ids[tied], ids[tied + 1]
+        ordered[tied[one > other]] = False
+        tied = tied[one == other]
 
 
 def _check_ids(block: Block, contract: Contract) -> None:

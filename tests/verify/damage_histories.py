@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from tests.verify.damage_files import Planted
-from tests.verify.made import REVIEWS, Columns, Copy, at
+from tests.verify.made import IMPRESSIONS, REVIEWS, Columns, Copy, at
 
 
 def alike(change: Callable[[Columns, int], object], least: int = 4) -> Any:
@@ -70,5 +70,49 @@ HISTORY_DAMAGE: list[Planted] = [
         "histories of a user",
         REVIEWS,
         alike(swap_oldest, least=8),
+    ),
+]
+
+
+def later_of_a_user(change: Callable[[Columns, int], object]) -> Any:
+    """Change a row whose user has one before it, by columns and row."""
+
+    def damage(copy: Copy) -> None:
+        def later(columns: Columns) -> None:
+            user, length = columns["user"], columns["history_length"]
+            change(
+                columns,
+                next(r for r in range(1, len(user)) if user[r] == user[r - 1] and length[r] > 3),
+            )
+
+        copy.edit(later)
+
+    return damage
+
+
+def other_brand(columns: Columns, row: int) -> None:
+    cells = columns["history_brand"][row]
+    cells[1] = 2 if cells[1] != 2 else 3
+
+
+def swap_tied(columns: Columns) -> None:
+    """Exchange two behaviours of one second, wherever there are some."""
+    for row, times in enumerate(columns["history_time"]):
+        for k in range(columns["history_length"][row] - 1):
+            ids = [columns[f"history_{name}"][row] for name in ("category", "brand")]
+            if times[k] == times[k + 1] and any(x[k] != x[k + 1] for x in ids):
+                for cells in ids:
+                    cells[k], cells[k + 1] = cells[k + 1], cells[k]
+                return
+    raise AssertionError("no such row")
+
+
+PAST_DAMAGE: list[Planted] = [
+    ("another past", "histories of a user", IMPRESSIONS, later_of_a_user(other_brand)),
+    (
+        "behaviours of a second exchanged",
+        "time order",
+        IMPRESSIONS,
+        lambda copy: copy.edit(swap_tied),
     ),
 ]

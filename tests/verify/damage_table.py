@@ -11,7 +11,7 @@ from tests.verify.damage_files import (
     cut_table,
     set_words,
 )
-from tests.verify.damage_histories import HISTORY_DAMAGE
+from tests.verify.damage_histories import HISTORY_DAMAGE, PAST_DAMAGE
 from tests.verify.damage_kinds import KIND_DAMAGE
 from tests.verify.damage_rows import (
     cell,
@@ -178,6 +178,7 @@ DAMAGE: list[Planted] = [
         lambda c: c.edit(lambda cols: cols["history_time"][0].append(5)),
     ),
     *HISTORY_DAMAGE,
+    *PAST_DAMAGE,
     ("histories exchanged", "histories of a user", REVIEWS, swap_histories),
     # negatives
     ("a negative in its history", "negative", REVIEWS, negative_from("history")),
