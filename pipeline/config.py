@@ -28,6 +28,11 @@ ENGINES = ("local", "spark")
 WITHOUT_VALID = ("train", "test")
 
 
+def without_how(settings: dict[str, Any]) -> dict[str, Any]:
+    """Of settings by name, those that change which rows there are, or their shape."""
+    return {name: value for name, value in settings.items() if name not in _HOW}
+
+
 @dataclass(frozen=True)
 class Config:
     """What every preparation has to be told.
@@ -104,7 +109,7 @@ class Config:
 
     def rows_depend_on(self) -> dict[str, Any]:
         """The settings that change which rows there are, or their shape."""
-        return {k: v for k, v in self.resolved().items() if k not in _HOW}
+        return without_how(self.resolved())
 
 
 @dataclass(frozen=True)

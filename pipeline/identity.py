@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pipeline.config import Config
+from pipeline.config import Config, without_how
 from schemas import manifest
 from schemas.interrupts import FOR_EVER
 
@@ -35,6 +35,24 @@ class Identity(NamedTuple):
 
     inputs: list[manifest.InputFile]
     key: str
+
+
+def key(settings: dict[str, Any], inputs: list[manifest.InputFile], by: str) -> str:
+    """What rows are known by.
+
+    Args:
+        settings: those that the rows depend on.
+        inputs: the raw files, with their checksums.
+        by: the version that makes them.
+    """
+    depends = [settings, [asdict(i) for i in inputs], manifest.FORMAT, by]
+    return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
+
+
+def key_of(made: manifest.Manifest) -> str:
+    """The key that a manifest's settings, raw files and version make."""
+    settings = {name: value for name, value in without_how(made.config).items() if name != "key"}
+    return key(settings, made.inputs, made.version)
 
 
 @contextmanager
@@ -55,9 +73,7 @@ def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Iden
 
     def identity() -> Identity:
         inputs = [_summed(path, stopped) for path in paths]
-        depends = [config.rows_depend_on(), [asdict(i) for i in inputs]]
-        text = json.dumps([*depends, manifest.FORMAT, version("tinprep")], sort_keys=True)
-        return Identity(inputs, hashlib.sha256(text.encode()).hexdigest())
+        return Identity(inputs, key(config.rows_depend_on(), inputs, version("tinprep")))
 
     with ThreadPoolExecutor(1, "checksum") as beside:
         found = beside.submit(identity)

@@ -113,7 +113,7 @@ def load(out: Path) -> Manifest:
     """Read the manifest of the data set in the folder `out`.
 
     Raises:
-        InputError: there is no finished data set.
+        InputError: there is no finished data set, or its manifest is no readable file.
         ContractError: the manifest is not one, or is of another format.
     """
     path = out / NAME
@@ -130,6 +130,14 @@ def load(out: Path) -> Manifest:
             do=f"give {above}, and perhaps `--split {out.name}`"
             if within
             else "make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
+        ) from None
+    except OSError as error:
+        raise InputError(
+            "The manifest cannot be read.",
+            where=path,
+            expected="a file",
+            got=str(error.strerror),
+            do="give the folder of a finished data set",
         ) from None
     except ValueError as error:  # of JSON, or of UTF-8
         raise ContractError(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from dataclasses import is_dataclass
 from functools import cache
-from math import isfinite
 from types import NoneType, UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -94,8 +94,13 @@ def _is(value: Any, kind: type) -> bool:
     if kind is int:
         return type(value) is int and -_LIMIT <= value < _LIMIT
     if kind is float:
-        return type(value) in (int, float) and isfinite(value)
+        return is_finite(value)
     return isinstance(value, kind)
+
+
+def is_finite(value: Any) -> bool:
+    """Whether it is a number that a float can hold."""
+    return type(value) in (int, float) and abs(value) <= sys.float_info.max
 
 
 def _told(value: Any) -> str:

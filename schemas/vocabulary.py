@@ -12,7 +12,8 @@ import pyarrow.parquet as pq
 from schemas.errors import ContractError, InputError
 from schemas.manifest import FIRST_ID
 
-_VALUES = (pa.int64(), pa.string(), pa.large_string())
+VALUES = (pa.int64(), pa.string(), pa.large_string())
+"""Types of a value."""
 
 
 def read(path: Path) -> pa.Table:
@@ -63,7 +64,7 @@ def _breach(table: pa.Table) -> str | None:
     types = table.schema.types
     if table.column_names != ["value", "id", "count"]:
         return f"the columns {', '.join(table.column_names)!a}"[:200]
-    if types[0] not in _VALUES or types[1:] != [pa.int32(), pa.int64()]:
+    if types[0] not in VALUES or types[1:] != [pa.int32(), pa.int64()]:
         return f"the types {', '.join(map(str, types))}"[:200]
     if any(column.null_count for column in table.columns):
         return "nulls"

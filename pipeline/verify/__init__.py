@@ -33,6 +33,7 @@ from pipeline.verify.tables import (
     read_lookups,
 )
 from pipeline.verify.targets import Seen, Targets, check_negatives
+from pipeline.verify.timeline import check_timeline
 from pipeline.verify.whole import (
     check_days,
     check_leave_one_out,
@@ -186,13 +187,14 @@ def _fits(file: pq.ParquetFile, shard: ShardFile, contract: Contract, findings: 
     found, want = file.schema_arrow, contract.schema
     if found.equals(want, check_metadata=False):
         return True
-    names = [n for n in want.names if n not in found.names]
-    names += [n for n in found.names if n not in want.names]
-    names += [n for n in want.names if n in found.names and found.field(n) != want.field(n)]
+    # By name there may be several columns, or none.
+    fields = {field.name: field for field in found}
+    names = [n for n in want.names if n not in fields]
+    names += [n for n in fields if n not in want.names]
+    names += [n for n in want.names if n in fields and fields[n] != want.field(n)]
 
     def text(schema: pa.Schema) -> str:
-        fields = [schema.field(n) for n in names if n in schema.names]
-        return "; ".join(str(f) for f in fields) or "no such column"
+        return "; ".join(str(f) for f in schema if f.name in names) or "no such column"
 
     if names:
         findings.add("schema", shard.path, text(want), text(found))
@@ -226,6 +228,8 @@ def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) 
     check_lookups(block, contract, lookups)
     if contract.leave_one_out:
         check_negatives(block, contract)
+    else:
+        seen.last = check_timeline(block, contract, seen.last)
     seen.groups = block.groups
     seen.add(block, contract, intervals)
 

@@ -14,8 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
-from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest, ShardFile
+from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, Manifest, ShardFile
+from schemas.shape import is_finite
 from schemas.shards import LAYOUTS, shard_schema
 
 Int64s = npt.NDArray[np.int64]
@@ -78,11 +80,23 @@ class Contract:
         """The bin that an interval belongs to."""
         return 1 + sum(edge < interval for edge in self.made.bins.edges_s)
 
-    def ids(self) -> dict[str, int]:
-        """Column of ids -> size of its vocabulary; of the scalars."""
-        sizes = self.made.vocabulary
-        targets = {f"target_{name}": sizes[name] for name in self.made.fields}
-        return {"user": sizes["user"], **targets, **{name: sizes[name] for name in self.features}}
+    def ids(self) -> dict[str, tuple[int, int]]:
+        """Column of ids -> its least and its vocabulary's size; of the scalars."""
+        made = self.made
+        columns = {"user": "user", **{f"target_{name}": name for name in made.fields}}
+        columns |= {name: name for name in self.features}
+        return {
+            column: (FIRST_ID if column in self._known else UNKNOWN_ID, made.vocabulary[name])
+            for column, name in columns.items()
+        }
+
+    @property
+    def _known(self) -> set[str]:
+        """The columns of a row whose values all have ids."""
+        if self.leave_one_out:
+            return {"user", "target_item"}
+        # A rarer ad than the settings ask for has none.
+        return {"user", "ad"} if self.made.config.get("min_count") == 1 else {"user"}
 
 
 def read(made: Manifest, findings: Findings) -> Contract | None:
@@ -103,6 +117,10 @@ def read(made: Manifest, findings: Findings) -> Contract | None:
         numbers=tuple(made.numbers),
         sessions=pair,
     )
+    twice = [name for name, times in Counter(schema.names).items() if times > 1]
+    if twice:
+        findings.add("manifest", NAME, "fields and numbers that share no column", ", ".join(twice))
+        return None
     return Contract(made, schema, pair)
 
 
@@ -157,8 +175,8 @@ def _check_types(made: Manifest, findings: Findings) -> None:
         want(good, key, "numbers by name", found)
     good = isinstance(made.numbers, dict) and all(
         isinstance(how, dict)
-        and isinstance(how.get("mean"), int | float)
-        and isinstance(how.get("std"), int | float)
+        and is_finite(how.get("mean"))
+        and is_finite(how.get("std"))
         and how["std"] > 0
         for how in made.numbers.values()
     )
@@ -199,6 +217,17 @@ def _is_timezone(name: Any) -> bool:
 
 
 def _check_values(made: Manifest, findings: Findings) -> None:
+    key = key_of(made)
+    if made.config.get("key") != key:
+        expected = f"the key of its config, inputs and version, {key}"
+        findings.add("manifest", f"{NAME}: config.key", expected, made.config.get("key"))
+    held = {"bins": made.bins.count, "max_len": made.max_len, "layout": made.layout}
+    if made.config.get("parity"):
+        held |= {"max_len": made.config.get("max_len"), "layout": "ragged"}  # L is the longest
+    for name, value in held.items():
+        if made.config.get(name) != value:
+            where = f"{NAME}: config.{name}"
+            findings.add("manifest", where, f"{value}, as the shards", made.config.get(name))
     edges = made.bins.edges_s
     if edges != sorted(edges):
         findings.add("manifest", f"{NAME}: bins.edges_s", "edges that do not decrease", edges)

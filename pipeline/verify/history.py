@@ -17,8 +17,7 @@ _SHORTEST_SESSION = 3
 
 def check_scalars(block: Block, contract: Contract) -> None:
     """Ids, labels and numbers of each row."""
-    for name, size in contract.ids().items():
-        low = 2 if name == "user" else 1
+    for name, (low, size) in contract.ids().items():
         ids = block.scalars[name]
         good = (ids >= low) & (ids < size)
         block.rows_are(good, "id outside its vocabulary", name, f"{low} to {size - 1}")
@@ -44,6 +43,10 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     _check_ids(block, contract)
     time = block.history["time"]
     if len(time) == 0:
+        if block.sessions is not None:
+            held = np.diff(block.sessions.rows)
+            what, column = "sessions", "session_length"
+            block.rows_are(held == 0, what, column, "none", lambda row: f"{held[row]} sessions")
         return
     least, rule = (0, "not after") if contract.leave_one_out else (1, "before")
     if intervals.min() < least:
@@ -57,6 +60,8 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     gaps = np.diff(time)
     inside = _inside(block)
     ordered = (gaps >= 0) | ~inside
+    if not contract.leave_one_out:
+        _order_ties(block, contract, np.flatnonzero(inside & (gaps == 0)), ordered)
     block.cells_are(_from_second(ordered), "time order", "time", "not before the one it follows")
     newest = block.offsets[1:][block.lengths > 0] - 1
     position = block.history["position"]
@@ -88,6 +93,22 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
     )
     if block.sessions is not None:
         _check_sessions(block, contract, block.sessions, breaks & inside)
+
+
+def _order_ties(block: Block, contract: Contract, tied: Int64s, ordered: Bools) -> None:
+    """Impressions' behaviours of one second follow each other by their ids, field by field.
+
+    Args:
+        block: the rows.
+        contract: what they are held to.
+        tied: behaviours of the next one's second.
+        ordered: (cells - 1,) whether a behaviour and the next are in order; where not is set here.
+    """
+    for name in contract.made.fields:
+        ids = block.history[name]
+        one, other = ids[tied], ids[tied + 1]
+        ordered[tied[one > other]] = False
+        tied = tied[one == other]
 
 
 def _check_ids(block: Block, contract: Contract) -> None:

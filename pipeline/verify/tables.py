@@ -16,10 +16,12 @@ from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import UNREADABLE, Findings
 from schemas.manifest import FIRST_ID, NAME, UNKNOWN_ID
+from schemas.vocabulary import VALUES
 
 Int64s = npt.NDArray[np.int64]
 
 _ABSENT = -1
+_ID_AND_COUNT = [pa.int32(), pa.int64()]
 # A stored price is a float32: 24 bits.
 _CLOSE = 1e-5
 _REFUSED_AT_ONCE = 65_536
@@ -75,12 +77,11 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int
         table = read_parquet(out / where, where, findings)
         if table is None:
             continue
-        kinds = dict(zip(table.column_names, table.schema.types, strict=True))
-        if list(kinds) != ["value", "id", "count"] or (kinds["id"], kinds["count"]) != (
-            pa.int32(),
-            pa.int64(),
-        ):
-            findings.add("vocabulary", where, "value, id (int32), count (int64)", kinds)
+        kinds = table.schema.types
+        fine = table.column_names == ["value", "id", "count"]
+        if not fine or kinds[0] not in VALUES or kinds[1:] != _ID_AND_COUNT:
+            shape = "value (int64 or text), id (int32), count (int64)"
+            findings.add("vocabulary", where, shape, _columns(table.schema))
             continue
         if any(column.null_count for column in table.columns):
             findings.add("vocabulary", where, "no nulls", "nulls")
@@ -127,11 +128,11 @@ def _lookup(
         **dict.fromkeys(contract.made.numbers, pa.float64()),
     }
     kinds = dict(zip(table.column_names, table.schema.types, strict=True))
-    fine = set(least) <= kinds.keys() and all(kinds[n] == known.get(n) for n in kinds)
-    nulls = [n for n in kinds if n in sizes and table[n].null_count]
-    if not fine or nulls or key not in kinds:
+    fine = len(kinds) == table.num_columns and set(least) <= kinds.keys()
+    fine = fine and all(kinds[n] == known.get(n) for n in kinds)
+    if not fine or any(table[n].null_count for n in kinds if n in sizes):
         wanted = f"{', '.join(least)} and other fields: int32 ids, float64 numbers, ids never null"
-        findings.add("table", file, wanted, {n: str(kind) for n, kind in kinds.items()})
+        findings.add("table", file, wanted, _columns(table.schema))
         return None
     columns = {n: table[n].to_numpy() for n in kinds}
     good = True
@@ -165,7 +166,8 @@ def _standard(raw: npt.NDArray[np.float64], how: dict[str, Any]) -> npt.NDArray[
     """The standardised logarithm; 0 where there is nothing above 0."""
     usable = raw > 0
     logs = np.log(raw, out=np.zeros(len(raw)), where=usable)
-    return np.where(usable, (logs - how["mean"]) / how["std"], 0.0).astype(np.float32)
+    with np.errstate(over="ignore"):  # statistics out of all proportion: no row will agree
+        return np.where(usable, (logs - how["mean"]) / how["std"], 0.0).astype(np.float32)
 
 
 def check_lookups(block: Block, contract: Contract, lookups: list[Lookup]) -> None:
@@ -227,9 +229,11 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
         name = f"rejected/{path.name}"
         try:
             with pq.ParquetFile(path) as file:
-                lines = file.metadata.num_rows
-                if "reason" not in file.schema_arrow.names or not lines:
-                    findings.add("rejected", name, "lines with a reason", file.schema_arrow)
+                lines, schema = file.metadata.num_rows, file.schema_arrow
+                kinds = [field.type for field in schema if field.name == "reason"]
+                if not lines or kinds not in ([pa.string()], [pa.large_string()]):
+                    got = f"{lines} lines of {_columns(schema)}"
+                    findings.add("rejected", name, "lines with a reason in text", got)
                     continue
                 for batch in file.iter_batches(_REFUSED_AT_ONCE, use_threads=False):
                     reasons.update(batch.column("reason").to_pylist())
@@ -243,6 +247,11 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
         if told != count:
             findings.add("rejected", f"{NAME}: rejected", f"{reason}: {count}", told)
     return targets
+
+
+def _columns(schema: pa.Schema) -> str:
+    """The columns of a table, for people."""
+    return "; ".join(map(str, schema)) or "no columns"
 
 
 def _first(

@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.verify.blocks import Block, place
+from pipeline.verify.chain import links
 from pipeline.verify.contract import Contract
+from pipeline.verify.timeline import Last
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -23,7 +25,7 @@ _COLUMNS = {
     "item": np.int32,
     "length": np.int16,
     "newest_item": np.int32,
-    "newest_time": np.int64,
+    "link": np.uint64,
     "negative": np.int32,
 }
 # Of an impression; the others are of reviews, where targets are behaviours too.
@@ -44,6 +46,7 @@ class Seen:
         bins: (256,) behaviours by interval bin.
         at_edges: (256,) those of them whose interval is their bin's upper edge.
         groups: (row groups,) one after the last row of each.
+        last: the row that was read last, of impressions.
         parts: column -> its values by target, a part a block.
     """
 
@@ -56,6 +59,7 @@ class Seen:
     groups: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: int = 0
     whole: bool = True
+    last: Last | None = None
     parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -96,7 +100,7 @@ class Seen:
                 "item": items[every],
                 "length": block.lengths[every],
                 "newest_item": np.where(some, _at(block.history["item"], newest), 0),
-                "newest_time": np.where(some, _at(block.history["time"], newest), 0),
+                "link": links(block, contract, self.split == "test"),
                 "negative": items.reshape(-1, self.each)[:, 1:].ravel(),
             }
         for name, values in found.items():
@@ -127,7 +131,7 @@ class Targets:
 
     def column(self, name: str) -> npt.NDArray[Any]:
         """(targets,) values."""
-        return np.concatenate([s.column(name) for s in self.seen])
+        return np.concatenate([np.zeros(0, _COLUMNS[name]), *(s.column(name) for s in self.seen)])
 
     def where(self, target: int) -> str:
         """A target, for people."""

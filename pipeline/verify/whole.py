@@ -18,9 +18,6 @@ from schemas.manifest import NAME, SPLITS
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_GOLDEN = np.uint64(0x9E3779B97F4A7C15)
-_ODD = np.uint64(0xD6E8FEB86659FD93)
-
 
 def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
     """Rows, history lengths and interval bins, as the manifest says them."""
@@ -173,18 +170,11 @@ def check_leave_one_out(
         lambda k: f"not after {last[user[k]]}, the user's target of a later split",
         lambda k: time[k],
     )
-    # The newest behaviours of all but the first target are the targets of all but the last one,
-    # whatever the order of the rows: so their sums agree, of numbers that hash each behaviour.
     chain = np.zeros(users, np.uint64)
-    later = length > 1
-    newest = _hash(targets.column("newest_item"), targets.column("newest_time"))
-    np.add.at(chain, user[later], newest[later])
-    target = _hash(targets.column("item"), time)
-    np.subtract.at(chain, user[~test], target[~test])
-    if most > 1:
-        zeros = np.zeros(users, np.int64)
-        what = "newest behaviours of a user"
-        _by_user(findings, chain == 0, what, zeros, chain, "the targets before")
+    np.add.at(chain, user, targets.column("link"))
+    zeros = np.zeros(users, np.int64)
+    what = "histories of a user"
+    _by_user(findings, chain == 0, what, zeros, chain, "each the one before it, and its target")
 
 
 def check_touched(targets: Targets, contract: Contract, users: int, findings: Findings) -> None:
@@ -245,15 +235,6 @@ def _users(targets: Targets, size: int) -> npt.NDArray[np.int32]:
     """(targets,) user ids; those outside the vocabulary, which are found elsewhere, as 0."""
     user = targets.column("user")
     return np.where((user >= 0) & (user < size), user, 0)
-
-
-def _hash(item: npt.NDArray[np.int32], time: Int64s) -> npt.NDArray[np.uint64]:
-    """A number for each behaviour, which sums of others do not make."""
-    with np.errstate(over="ignore"):
-        mixed = (item.astype(np.uint64) * _GOLDEN) ^ (time.astype(np.uint64) * _ODD)
-        mixed = (mixed ^ (mixed >> np.uint64(31))) * _GOLDEN
-        hashed: npt.NDArray[np.uint64] = mixed ^ (mixed >> np.uint64(29))
-        return hashed
 
 
 def _by_user(

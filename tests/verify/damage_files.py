@@ -10,8 +10,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.manifest import NAME
-from tests.verify.made import BOTH, DAY, IMPRESSIONS, REVIEWS, Columns, Copy
+from pipeline.identity import key_of
+from schemas.manifest import NAME, load
+from tests.verify.made import BOTH, DAY, IMPRESSIONS, REVIEWS, Columns, Copy, checked
 
 # What is done, what must be found, in which data sets, how.
 Planted = tuple[str, str, tuple[str, ...], Callable[[Copy], Any]]
@@ -42,6 +43,18 @@ def stray(copy: Copy) -> None:
 
 def of_manifest(change: Callable[[dict[str, Any]], object]) -> Any:
     return lambda copy: copy.manifest(change)
+
+
+def resettle(**settings: Any) -> Any:
+    """Other settings, with the key that they make."""
+
+    def damage(copy: Copy) -> None:
+        copy.manifest(lambda m: m["config"].update(settings))
+        key = key_of(load(copy.out))
+        copy.manifest(lambda m: m["config"].update(key=key))
+        assert set(checked(copy.out).counts) == {"manifest"}
+
+    return damage
 
 
 def move_edge(copy: Copy) -> None:
@@ -143,6 +156,13 @@ FILE_DAMAGE: list[Planted] = [
         of_manifest(lambda m: m["config"].update(timezone="Nowhere")),
     ),
     ("a field too few", "schema", BOTH, of_manifest(lambda m: m["fields"].pop())),
+    ("another seed", "manifest", BOTH, of_manifest(lambda m: m["config"].update(seed=9))),
+    ("another version", "manifest", BOTH, of_manifest(lambda m: m.update(version="9.9"))),
+    ("another raw file", "manifest", BOTH, of_manifest(lambda m: m["inputs"][0].update(bytes=9))),
+    ("no key", "manifest", BOTH, of_manifest(lambda m: m["config"].pop("key"))),
+    ("another length in the settings", "manifest", BOTH, resettle(max_len=77)),
+    ("another layout in the settings", "manifest", BOTH, resettle(layout="any")),
+    ("other bins in the settings", "manifest", BOTH, resettle(bins=99)),
     ("no item", "manifest", REVIEWS, of_manifest(lambda m: m["fields"].remove("item"))),
     ("rows of a split", "manifest", BOTH, of_manifest(lambda m: m["rows"].update(test=1))),
     (

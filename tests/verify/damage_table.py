@@ -11,6 +11,8 @@ from tests.verify.damage_files import (
     cut_table,
     set_words,
 )
+from tests.verify.damage_histories import HISTORY_DAMAGE, PAST_DAMAGE
+from tests.verify.damage_kinds import KIND_DAMAGE
 from tests.verify.damage_rows import (
     cell,
     drop,
@@ -42,6 +44,7 @@ from tests.verify.made import ALL, BOTH, DAY, IMPRESSIONS, PADDED, RAGGED, REVIE
 
 DAMAGE: list[Planted] = [
     *FILE_DAMAGE,
+    *KIND_DAMAGE,
     # the schema
     ("a column of another type", "schema", ALL, retype("target_time", pa.float64())),
     ("a wider column", "schema", ALL, retype("label", pa.int64())),
@@ -145,6 +148,8 @@ DAMAGE: list[Planted] = [
         cell("history_category", 10**6),
     ),
     ("an unknown item", "id outside its vocabulary", REVIEWS, cell("history_item", 1)),
+    ("an unknown target", "id outside its vocabulary", REVIEWS, cell("target_item", 1)),
+    ("an unknown ad", "id outside its vocabulary", IMPRESSIONS, cell("ad", 1)),
     ("a future behaviour", "future behaviour", ALL, cell("history_time", 1 << 40, place=3)),
     (
         "a behaviour of the target's second",
@@ -172,7 +177,9 @@ DAMAGE: list[Planted] = [
         RAGGED,
         lambda c: c.edit(lambda cols: cols["history_time"][0].append(5)),
     ),
-    ("histories exchanged", "newest behaviours of a user", REVIEWS, swap_histories),
+    *HISTORY_DAMAGE,
+    *PAST_DAMAGE,
+    ("histories exchanged", "histories of a user", REVIEWS, swap_histories),
     # negatives
     ("a negative in its history", "negative", REVIEWS, negative_from("history")),
     ("a negative that is the positive", "negative", REVIEWS, negative_from("positive")),

@@ -188,3 +188,9 @@ def test_nothing_is_written(made: dict[str, Path]) -> None:
     before = {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(out.rglob("*"))}
     checked(out)
     assert {p: (p.stat().st_mtime_ns, p.stat().st_size) for p in sorted(out.rglob("*"))} == before
+
+
+def test_a_folder_in_place_of_the_manifest(tmp_path: Path) -> None:
+    (tmp_path / "manifest.json").mkdir()
+    with pytest.raises(InputError):
+        verify(tmp_path)

@@ -71,7 +71,7 @@ def test_the_table_has_at_least_twenty_kinds() -> None:
 def test_any_changed_value_of_reviews_is_found(
     made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
 ) -> None:
-    """Whatever value changes in whatever row, but a negative's item for another untouched one."""
+    """Whatever value changes in a row, or in a whole target; but a negative's item for another."""
     name = data.draw(st.sampled_from(REVIEWS))
     copy = copied(made, name, tmp_path_factory.mktemp("any") / "out")
     split = data.draw(st.sampled_from(SPLITS))
@@ -84,7 +84,11 @@ def test_any_changed_value_of_reviews_is_found(
         value = data.draw(st.integers(0, 127))
         if isinstance(columns[column][row], list):
             place = data.draw(st.integers(0, len(columns[column][row]) - 1))
-            columns[column][row][place] = value
+            # A first history follows from no other: there just its rows are held to each other.
+            alike = columns["history_length"][row] > 1 and data.draw(st.booleans())
+            of = [r for r, one in enumerate(columns["row"]) if one == columns["row"][row]]
+            for changed in of if alike else [row]:
+                columns[column][changed][place] = value
         else:
             columns[column][row] = value
 
