@@ -22,6 +22,9 @@ from schemas.shards import LAYOUTS, shard_schema
 
 Int64s = npt.NDArray[np.int64]
 
+OWN = frozenset({"pid"})
+"""Columns of an impression that neither its ad nor its user tells."""
+
 LAST_SECOND = 253_402_300_799 - 86_400
 """The end of the year 9999 in any timezone: no second of a log is later, and no calendar has it."""
 
@@ -52,6 +55,11 @@ class Contract:
     def each(self) -> int:
         """Rows of a target: its own and its negatives'."""
         return 1 + int(self.made.config["negatives"]) if self.leave_one_out else 1
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The id columns that are of an impression itself: no table beside the shards has them."""
+        return frozenset() if self.leave_one_out else OWN & set(self.features)
 
     @property
     def session_gap(self) -> int:
