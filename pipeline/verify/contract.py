@@ -30,6 +30,7 @@ LAST_SECOND = 253_402_300_799 - 86_400
 
 _LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _BINS = 256
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})/part-[0-9]{{5}}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -207,8 +208,8 @@ def _check_types(made: Manifest, findings: Findings) -> None:
     want(good, "history_lengths", f"{made.max_len} + 1 numbers for each split", lengths)
     for shard in made.shards:
         good = isinstance(shard.sha256, str) and _whole(shard.rows)
-        good = good and len(PurePosixPath(shard.path).parts) == 2 and split_of(shard) in SPLITS
-        want(good, "shards", "train, valid or test / file, rows, sha256", shard)
+        good = good and bool(_SHARD.fullmatch(shard.path))
+        want(good, "shards", "train, valid or test / part-00000.parquet, rows, sha256", shard)
 
 
 def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import UNREADABLE, Findings
-from schemas.manifest import FIRST_ID, NAME, UNKNOWN_ID
+from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID
 from schemas.vocabulary import VALUES
 
 Int64s = npt.NDArray[np.int64]
@@ -255,10 +255,11 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
             continue
         if path.stem == "targets":
             targets = lines
-    for reason, count in reasons.items():
-        told = contract.made.rejected.get(reason, 0)
-        if told != count:
-            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {count}", told)
+    told = contract.made.rejected
+    for reason in sorted({*reasons, *told} - REPEATED):
+        held, listed = reasons[reason], told.get(reason, 0)
+        if listed != held:
+            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {held}", listed)
     return targets
 
 

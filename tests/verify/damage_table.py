@@ -160,6 +160,7 @@ DAMAGE: list[Planted] = [
         IMPRESSIONS,
         same_second,
     ),
+    ("a behaviour before all times", "time", ALL, cell("history_time", -1)),
     ("behaviours out of order", "time order", ALL, swap_times),
     ("a position", "history position", ALL, cell("history_position", to_day(1))),
     ("positions from the oldest on", "history position", ALL, from_the_oldest),

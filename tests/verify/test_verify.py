@@ -88,7 +88,7 @@ def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
     finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
     assert checked(tmp_path / "out").findings == ()
     (tmp_path / "out/rejected/targets.parquet").unlink()
-    assert checked(tmp_path / "out").counts == {"targets of a user": 1}
+    assert checked(tmp_path / "out").counts == {"rejected": 1, "targets of a user": 1}
 
 
 def test_users_with_one_review(tmp_path: Path) -> None:
@@ -222,3 +222,10 @@ def test_a_folder_in_place_of_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(InputError):
         verify(tmp_path)
+
+
+def test_what_is_told_can_be_shown_in_a_terminal(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    (copy.out / "train" / "a\x1b[31m\nsound").touch()
+    [finding] = checked(copy.out).findings
+    assert finding.where == "train/a\\x1b[31m\\nsound"
