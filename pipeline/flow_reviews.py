@@ -87,7 +87,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
             written.result(FOR_EVER)
     rejected = _write_rejected(run, [x for r in results for x in r["left_out"]])
     if meta.repeated:
-        rejected[amazon.REPEATED_ITEM] = meta.repeated
+        rejected[manifest.REPEATED_ITEM] = meta.repeated
     synthetic = (run.paths[0].parent / MARKER).exists()
     content = steps.Content(
         dataset=f"amazon-{config.category}",

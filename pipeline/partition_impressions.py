@@ -29,6 +29,7 @@ from pipeline.sources.alibaba_parse import (
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.errors import InputError
+from schemas.manifest import REPEATED_AD, REPEATED_PROFILE
 
 REFUSED = refused.kind("raw_sample")
 
@@ -60,8 +61,8 @@ class Catalogue:
     def repeated(self) -> dict[str, int]:
         """Reason -> lines that repeat an ad, or a user."""
         found = {
-            alibaba.REPEATED_AD: self.ads.height - self.ads["ad"].n_unique(),
-            alibaba.REPEATED_PROFILE: self.profiles.height - self.profiles["user"].n_unique(),
+            REPEATED_AD: self.ads.height - self.ads["ad"].n_unique(),
+            REPEATED_PROFILE: self.profiles.height - self.profiles["user"].n_unique(),
         }
         return {reason: n for reason, n in found.items() if n}
 

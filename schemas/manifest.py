@@ -20,6 +20,11 @@ SPLITS = ("train", "valid", "test")
 PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
+REPEATED_ITEM = "meta line of an item that had one"
+REPEATED_AD = "ad_feature line of an ad that had one"
+REPEATED_PROFILE = "user_profile line of a user that had one"
+REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
+"""Lines that are counted as rejected and are in no table: what they say is known."""
 _OPTIONAL = ("counts", "numbers")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 

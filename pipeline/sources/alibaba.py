@@ -21,8 +21,6 @@ AD_FEATURES = ("ad", "campaign", "customer")
 FEATURES = (*AD_FEATURES, "pid", *PROFILE_FIELDS)
 
 NO_AD = "ad is not in ad_feature"
-REPEATED_AD = "ad_feature line of an ad that had one"
-REPEATED_PROFILE = "user_profile line of a user that had one"
 
 # DSIN's sample of users: the seed in its released preprocessing.
 _SAMPLE_SEED = 1024

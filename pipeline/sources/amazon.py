@@ -20,7 +20,6 @@ from schemas import tables
 from schemas.expected import AMAZON_COUNTS
 
 FIELDS = ("item", "category")
-REPEATED_ITEM = "meta line of an item that had one"
 
 
 def reviews(part: Part, config: AmazonConfig) -> Generator[Parsed]:

@@ -22,6 +22,7 @@ from pipeline.memory import keeping_freed
 from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
+from pipeline.verify.counts import check_impression_counts, check_item_counts
 from pipeline.verify.cut import blocks
 from pipeline.verify.findings import UNREADABLE, Finding, Findings
 from pipeline.verify.history import check_history, check_scalars
@@ -153,7 +154,7 @@ def _contents(out: Path, contract: Contract, told: Told, workers: int, findings:
     for _, own in results:
         findings.merge(own)
     seen = [s for s, _ in results]
-    _whole(out, seen, contract, refused, workers, findings)
+    _whole(out, seen, contract, lookups, refused, workers, findings)
     return sum(s.rows for s in seen)
 
 
@@ -238,6 +239,7 @@ def _whole(
     out: Path,
     seen: list[Seen],
     contract: Contract,
+    lookups: list[Lookup],
     refused: int,
     workers: int,
     findings: Findings,
@@ -249,8 +251,12 @@ def _whole(
 
     def vocabularies(own: Findings) -> None:
         counts = check_vocabularies(out, contract, own)
-        if whole and counts is not None:
-            check_users(targets, contract, counts, refused, own)
+        if whole and "user" in counts:
+            check_users(targets, contract, counts["user"], refused, own)
+        if whole and contract.leave_one_out:
+            check_item_counts(targets, contract, counts, lookups, own)
+        elif whole:
+            check_impression_counts(seen, targets, contract, counts, lookups, own)
 
     checks: list[Callable[[Findings], None]] = [vocabularies]
     if whole:

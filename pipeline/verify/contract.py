@@ -22,11 +22,15 @@ from schemas.shards import LAYOUTS, shard_schema
 
 Int64s = npt.NDArray[np.int64]
 
+OWN = frozenset({"pid"})
+"""Columns of an impression that neither its ad nor its user tells."""
+
 LAST_SECOND = 253_402_300_799 - 86_400
 """The end of the year 9999 in any timezone: no second of a log is later, and no calendar has it."""
 
 _LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _BINS = 256
+_SHARD = re.compile(rf"({'|'.join(SPLITS)})/part-[0-9]{{5}}\.parquet")
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,11 @@ class Contract:
     def each(self) -> int:
         """Rows of a target: its own and its negatives'."""
         return 1 + int(self.made.config["negatives"]) if self.leave_one_out else 1
+
+    @property
+    def own(self) -> frozenset[str]:
+        """The id columns that are of an impression itself: no table beside the shards has them."""
+        return frozenset() if self.leave_one_out else OWN & set(self.features)
 
     @property
     def session_gap(self) -> int:
@@ -199,8 +208,8 @@ def _check_types(made: Manifest, findings: Findings) -> None:
     want(good, "history_lengths", f"{made.max_len} + 1 numbers for each split", lengths)
     for shard in made.shards:
         good = isinstance(shard.sha256, str) and _whole(shard.rows)
-        good = good and len(PurePosixPath(shard.path).parts) == 2 and split_of(shard) in SPLITS
-        want(good, "shards", "train, valid or test / file, rows, sha256", shard)
+        good = good and bool(_SHARD.fullmatch(shard.path))
+        want(good, "shards", "train, valid or test / part-00000.parquet, rows, sha256", shard)
 
 
 def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:

@@ -51,7 +51,7 @@ class Findings:
     def add(self, what: str, where: str, expected: object, got: object, times: int = 1) -> None:
         """Note a breach that was found `times` times, of which this is one."""
         self.counts[what] += times
-        self._keep(Finding(what, where, str(expected), str(got)))
+        self._keep(Finding(what, *map(_printable, (where, expected, got))))
 
     def unreadable(self, what: str, where: str, error: Exception) -> None:
         """Note a file whose reading ended in one of `UNREADABLE`."""
@@ -68,3 +68,11 @@ class Findings:
         if self._shown[finding.what] < self.limit:
             self._shown[finding.what] += 1
             self.kept.append(finding)
+
+
+def _printable(value: object) -> str:
+    """A text that no terminal takes for anything else, whatever names and values it quotes."""
+    text = str(value)
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

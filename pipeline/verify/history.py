@@ -57,6 +57,9 @@ def check_history(block: Block, contract: Contract, intervals: Int64s) -> None:
             "time",
             lambda cell: f"{rule} the target's {target[_row(block, cell)]}",
         )
+    earliest = 0 if contract.leave_one_out else 1
+    if time.min() < earliest:
+        block.cells_are(time >= earliest, "time", "time", f"{earliest} or later")
     gaps = np.diff(time)
     inside = _inside(block)
     ordered = (gaps >= 0) | ~inside

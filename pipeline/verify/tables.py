@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import UNREADABLE, Findings
-from schemas.manifest import FIRST_ID, NAME, UNKNOWN_ID
+from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID
 from schemas.vocabulary import VALUES
 
 Int64s = npt.NDArray[np.int64]
@@ -36,12 +36,14 @@ class Lookup:
         key: the id column that it is read by.
         ids: other column -> (vocabulary of the key,) its id by the key's.
         numbers: float column -> (vocabulary of the key,) its value by the key's id.
+        known: (vocabulary of the key,) which have a row.
     """
 
     file: str
     key: str
     ids: dict[str, npt.NDArray[np.int32]]
     numbers: dict[str, npt.NDArray[np.float32]]
+    known: npt.NDArray[np.bool_]
 
 
 def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
@@ -62,8 +64,12 @@ def _note(error: Exception, name: str, findings: Findings) -> None:
         findings.unreadable("unreadable file", name, error)
 
 
-def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int64s | None:
-    """Hold each vocabulary to its contract; (vocabulary,) how often each user id occurs."""
+def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dict[str, Int64s]:
+    """Hold each vocabulary to its contract.
+
+    Returns:
+        field -> (vocabulary,) how often each id occurs; of the vocabularies of the right size.
+    """
     import pyarrow.compute as pc  # takes a while, which other threads need not wait for
 
     folder = out / "vocabulary"
@@ -71,7 +77,7 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int
     for path in sorted(folder.iterdir()) if folder.is_dir() else ():
         if path.name not in wanted:
             findings.add("stray file", f"vocabulary/{path.name}", "no such file", "a file")
-    users = None
+    occurs = {}
     for name, size in contract.made.vocabulary.items():
         where = f"vocabulary/{name}.parquet"
         table = read_parquet(out / where, where, findings)
@@ -95,9 +101,9 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> Int
         if len(values) > 1:
             rises = pc.greater(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
             _first(findings, where, "value above the one before it", rises, values[1:])
-        if name == "user" and len(table) == size - FIRST_ID:
-            users = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
-    return users
+        if len(table) == size - FIRST_ID:
+            occurs[name] = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
+    return occurs
 
 
 def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Lookup]:
@@ -113,6 +119,11 @@ def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Look
         table = read_parquet(out / name, name, findings)
         if table is not None and (found := _lookup(name, key, least, table, contract, findings)):
             lookups.append(found)
+    if len(lookups) == len(tables) and not contract.leave_one_out:
+        held = {column for table in lookups for column in (*table.ids, *table.numbers)}
+        wanted = {*contract.features, *contract.made.numbers, *fields} - {"ad", *contract.own}
+        for column in sorted(wanted - held):
+            findings.add("table", "ads.parquet, profiles.parquet", f"{column} in one", "neither")
     for file in {"items", "ads", "profiles"} - tables.keys():
         if (out / f"{file}.parquet").exists():
             findings.add("stray file", f"{file}.parquet", "no such file", "a file")
@@ -159,7 +170,9 @@ def _lookup(
     for name, column in columns.items():
         by_id[name] = np.full(sizes[key], default, np.int32)
         by_id[name][ids] = column
-    return Lookup(file, key, by_id, numbers)
+    known_ids = np.zeros(sizes[key], np.bool_)
+    known_ids[ids] = True
+    return Lookup(file, key, by_id, numbers, known_ids)
 
 
 def _standard(raw: npt.NDArray[np.float64], how: dict[str, Any]) -> npt.NDArray[np.float32]:
@@ -242,10 +255,11 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
             continue
         if path.stem == "targets":
             targets = lines
-    for reason, count in reasons.items():
-        told = contract.made.rejected.get(reason, 0)
-        if told != count:
-            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {count}", told)
+    told = contract.made.rejected
+    for reason in sorted({*reasons, *told} - REPEATED):
+        held, listed = reasons[reason], told.get(reason, 0)
+        if listed != held:
+            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {held}", listed)
     return targets
 
 

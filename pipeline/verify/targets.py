@@ -47,6 +47,7 @@ class Seen:
         at_edges: (256,) those of them whose interval is their bin's upper edge.
         groups: (row groups,) one after the last row of each.
         last: the row that was read last, of impressions.
+        own: column of impressions themselves -> (vocabulary,) how often each id occurs.
         parts: column -> its values by target, a part a block.
     """
 
@@ -60,6 +61,7 @@ class Seen:
     rows: int = 0
     whole: bool = True
     last: Last | None = None
+    own: dict[str, Int64s] = field(default_factory=dict)
     parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -74,6 +76,7 @@ class Seen:
             lengths,
             np.zeros(256, np.int64),
             np.zeros(256, np.int64),
+            own={n: np.zeros(contract.made.vocabulary[n], np.int64) for n in contract.own},
             parts={name: [] for name in names},
         )
 
@@ -86,6 +89,10 @@ class Seen:
             self.bins += np.bincount(bins, minlength=256)
             at_edge = intervals == contract.bounds[1][bins]
             self.at_edges += np.bincount(bins[at_edge], minlength=256)
+        for name, occurs in self.own.items():
+            ids = block.scalars[name]
+            within = ids[(ids >= 0) & (ids < len(occurs))]
+            occurs += np.bincount(within, minlength=len(occurs))
         every = slice(None, None, self.each)
         found = {
             "row": block.scalars["row"][every],

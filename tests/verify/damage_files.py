@@ -110,6 +110,16 @@ def cut_table(name: str) -> Any:
     return damage
 
 
+def narrow(name: str, column: str) -> Any:
+    """A table beside the shards without one of its columns."""
+
+    def damage(copy: Copy) -> None:
+        table = pq.ParquetFile(copy.out / name).read()
+        pq.write_table(table.drop_columns([column]), copy.out / name)
+
+    return damage
+
+
 FILE_DAMAGE: list[Planted] = [
     # files
     ("a flipped byte", "checksum", BOTH, flip),

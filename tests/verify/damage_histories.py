@@ -74,6 +74,23 @@ HISTORY_DAMAGE: list[Planted] = [
 ]
 
 
+def other_first(copy: Copy) -> None:
+    """The first behaviour of users with one target is of another item, of the same category."""
+    items = pq.ParquetFile(copy.out / "items.parquet").read().to_pydict()
+    category = dict(zip(items["item"], items["category"], strict=True))
+
+    def change(columns: Columns) -> None:
+        users = columns["user"]
+        rows = [r for r, n in enumerate(columns["history_length"]) if n == 1]
+        for row in rows:
+            of = {columns["target_item"][r] for r in rows if users[r] == users[row]}
+            old = columns["history_item"][row][0]
+            others = set(items["item"]) - of - {old}
+            columns["history_item"][row][0] = min(x for x in others if category[x] == category[old])
+
+    copy.edit(change, "test")
+
+
 def later_of_a_user(change: Callable[[Columns, int], object]) -> Any:
     """Change a row whose user has one before it, by columns and row."""
 

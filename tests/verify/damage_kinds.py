@@ -95,6 +95,18 @@ KIND_DAMAGE: list[Planted] = [
     ("refused for a number", "rejected", REVIEWS, refused(pa.array([1]))),
     ("refused for a list", "rejected", REVIEWS, refused(pa.array([["odd"]]))),
     ("two reasons", "rejected", REVIEWS, refused(pa.array(["odd"]), pa.array(["odd"]))),
+    (
+        "lines refused that are nowhere",
+        "rejected",
+        BOTH,
+        of_manifest(lambda m: m["rejected"].update(odd=5)),
+    ),
+    (
+        "a shard of another name",
+        "manifest",
+        BOTH,
+        of_manifest(lambda m: m["shards"][0].update(path="train/part-0.parquet")),
+    ),
     ("no shards at all", "targets of a user", BOTH, no_shards),
     ("a mean beyond all floats", "manifest", IMPRESSIONS, price(mean=10**400)),
     ("a deviation that is no number", "manifest", IMPRESSIONS, price(std=True)),

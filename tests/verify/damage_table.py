@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from pipeline.verify.counts import WITHOUT_PROFILE
 from tests.verify.damage_files import (
     FILE_DAMAGE,
     Planted,
     bump,
     cut_table,
+    narrow,
+    of_manifest,
     set_words,
 )
-from tests.verify.damage_histories import HISTORY_DAMAGE, PAST_DAMAGE
+from tests.verify.damage_histories import HISTORY_DAMAGE, PAST_DAMAGE, other_first
 from tests.verify.damage_kinds import KIND_DAMAGE
 from tests.verify.damage_rows import (
     cell,
@@ -157,6 +160,7 @@ DAMAGE: list[Planted] = [
         IMPRESSIONS,
         same_second,
     ),
+    ("a behaviour before all times", "time", ALL, cell("history_time", -1)),
     ("behaviours out of order", "time order", ALL, swap_times),
     ("a position", "history position", ALL, cell("history_position", to_day(1))),
     ("positions from the oldest on", "history position", ALL, from_the_oldest),
@@ -232,6 +236,18 @@ DAMAGE: list[Planted] = [
     ("a value twice", "vocabulary", REVIEWS, set_words("item", "value", 3, "I02")),
     ("a count of 0", "vocabulary", BOTH, set_words("category", "count", 0, 0)),
     ("a count of a user", "targets of a user", BOTH, set_words("user", "count", 5, 77)),
+    ("a count of an item", "vocabulary counts", REVIEWS, set_words("item", "count", 5, 77)),
+    ("a count of a category", "vocabulary counts", REVIEWS, set_words("category", "count", 1, 77)),
+    ("a count of a pid", "vocabulary counts", IMPRESSIONS, set_words("pid", "count", 1, 77)),
+    ("a user's only behaviour before", "vocabulary counts", REVIEWS, other_first),
+    (
+        "a count of users without a profile",
+        "counts",
+        IMPRESSIONS,
+        of_manifest(lambda m: m["counts"].update({WITHOUT_PROFILE: 999})),
+    ),
+    ("ads without prices", "table", IMPRESSIONS, narrow("ads.parquet", "price")),
+    ("profiles without ages", "table", IMPRESSIONS, narrow("profiles.parquet", "age_level")),
     ("a value too few", "vocabulary", BOTH, cut_table("vocabulary/category.parquet")),
     ("an item's category", "items.parquet disagrees", REVIEWS, bump("items.category")),
     ("an ad's campaign", "ads.parquet disagrees", IMPRESSIONS, bump("ads.campaign")),

@@ -11,7 +11,8 @@ import pytest
 
 from pipeline.verify import LIMIT, verify
 from schemas.errors import InputError, UsageError
-from tests.alibaba_made import alibaba
+from tests.alibaba_made import RawLog, alibaba
+from tests.alibaba_raw import PROFILE
 from tests.conftest import SHARED, amazon, finished, write_raw
 from tests.oracle import Review
 from tests.verify.damage_files import flip, stray, without
@@ -87,7 +88,29 @@ def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
     finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
     assert checked(tmp_path / "out").findings == ()
     (tmp_path / "out/rejected/targets.parquet").unlink()
-    assert checked(tmp_path / "out").counts == {"targets of a user": 1}
+    assert checked(tmp_path / "out").counts == {"rejected": 1, "targets of a user": 1}
+
+
+def test_users_with_one_review(tmp_path: Path) -> None:
+    """They give no rows, but their items count."""
+    reviews: list[Review | None] = [Review(f"U{k % 7}", f"I{k % 5}", k * DAY) for k in range(20)]
+    reviews += [Review(f"one{k}", f"I{k}", k * DAY) for k in range(7)]
+    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
+    assert checked(tmp_path / "out").findings == ()
+
+
+def test_impressions_of_unknown_ads(tmp_path: Path) -> None:
+    """They are refused, and nothing of them counts."""
+    log = RawLog(
+        [(u, MAY_3 + k * DAY, k + u, f"p{k}", u % 2) for u in range(4) for k in range(5)],
+        [(ad, ad, ad, ad, None, 1.5 + ad) for ad in range(6)],
+        [(1, *range(len(PROFILE)))],
+        [],
+    )
+    flags = ("--max-rejected", "50%")
+    finished(alibaba(log.write(tmp_path / "raw"), tmp_path / "out", *flags))
+    assert (tmp_path / "out/rejected").is_dir()
+    assert checked(tmp_path / "out").findings == ()
 
 
 def test_real_reviews(beauty_out: Path) -> None:
@@ -140,8 +163,13 @@ def test_all_are_counted_and_some_are_shown(made: dict[str, Path], tmp_path: Pat
     rows = len(copy.table())
     copy.edit(lambda columns: columns.update(label=[2] * rows, pid=[99] * rows))
     report = checked(copy.out)
-    assert report.counts == {"label": rows, "id outside its vocabulary": rows}
-    assert len(report.findings) == 2 * LIMIT
+    # None of the two pids occurs any more.
+    assert report.counts == {
+        "label": rows,
+        "id outside its vocabulary": rows,
+        "vocabulary counts": 2,
+    }
+    assert len(report.findings) == 2 * LIMIT + 2
     assert not report.sound
 
 
@@ -194,3 +222,10 @@ def test_a_folder_in_place_of_the_manifest(tmp_path: Path) -> None:
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(InputError):
         verify(tmp_path)
+
+
+def test_what_is_told_can_be_shown_in_a_terminal(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    (copy.out / "train" / "a\x1b[31m\nsound").touch()
+    [finding] = checked(copy.out).findings
+    assert finding.where == "train/a\\x1b[31m\\nsound"

@@ -1,0 +1,107 @@
+"""The vocabularies' counts against what the rows hold, where all shards could be read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.verify.contract import Contract
+from pipeline.verify.findings import Findings
+from pipeline.verify.tables import Lookup
+from pipeline.verify.targets import Seen, Targets
+from schemas.manifest import FIRST_ID, NAME
+
+Int64s = npt.NDArray[np.int64]
+
+WITHOUT_PROFILE = "impressions of users without a profile"
+
+
+def check_item_counts(
+    targets: Targets,
+    contract: Contract,
+    counts: dict[str, Int64s],
+    lookups: Sequence[Lookup],
+    findings: Findings,
+) -> None:
+    """Hold the counts of items to the behaviours seen, and other fields' to their items'.
+
+    A user's first behaviour is no target, but alone in the history of the second. Users without
+    rows leave some of an item's unseen.
+
+    Args:
+        targets: of all shards.
+        contract: what they are held to.
+        counts: field -> (vocabulary,) how often each id occurs, of the vocabularies that are whole.
+        lookups: the tables beside the shards that are whole.
+        findings: where breaches are noted.
+    """
+    if "item" not in counts:
+        return
+    of_items = counts["item"]
+    seen = _occurrences(targets.column("item"), len(of_items))
+    if contract.made.max_len > 1:
+        first = targets.column("length") == 1
+        seen += _occurrences(targets.column("newest_item")[first], len(of_items))
+    _by_id(findings, "item", of_items >= seen, of_items, seen, "at least ")
+    if "user" in counts and of_items.sum() != (total := int(counts["user"].sum())):
+        where = "vocabulary/item.parquet"
+        findings.add("vocabulary counts", where, f"{total} in all, as of users", of_items.sum())
+    for table in lookups:
+        for name in table.ids.keys() & counts.keys():
+            of_item = np.maximum(table.ids[name], 0)
+            sums = np.bincount(of_item, of_items, len(counts[name])).astype(np.int64)
+            _by_id(findings, name, counts[name] == sums, counts[name], sums)
+
+
+def check_impression_counts(
+    seen: Sequence[Seen],
+    targets: Targets,
+    contract: Contract,
+    counts: dict[str, Int64s],
+    lookups: Sequence[Lookup],
+    findings: Findings,
+) -> None:
+    """Hold the counts of an impression's own fields, and of users without a profile, to the rows.
+
+    Args:
+        seen: what each shard holds.
+        targets: of all shards.
+        contract: what they are held to.
+        counts: as in `check_item_counts`.
+        lookups: the same.
+        findings: where breaches are noted.
+    """
+    for name in contract.own.intersection(counts):
+        size = len(counts[name])
+        held = sum((s.own[name] for s in seen), np.zeros(size, np.int64))
+        _by_id(findings, name, counts[name] == held, counts[name], held)
+    told = contract.made.counts.get(WITHOUT_PROFILE)
+    for table in lookups:
+        if table.key == "user" and told is not None:
+            user = targets.column("user")
+            real = (user >= 0) & (user < len(table.known))
+            without = int(np.count_nonzero(~table.known[user[real]]))
+            if without != told:
+                findings.add("counts", f"{NAME}: counts, {WITHOUT_PROFILE}", without, told)
+
+
+def _occurrences(ids: npt.NDArray[np.int32], size: int) -> Int64s:
+    """(size,) how often each id occurs; those outside the vocabulary are found elsewhere."""
+    return np.bincount(ids[(ids >= 0) & (ids < size)], minlength=size)
+
+
+def _by_id(
+    findings: Findings,
+    name: str,
+    good: npt.NDArray[np.bool_],
+    told: Int64s,
+    held: Int64s,
+    bound: str = "",
+) -> None:
+    bad = np.flatnonzero(~good[FIRST_ID:]) + FIRST_ID
+    for n, one in enumerate(bad[: findings.limit].tolist()):
+        times = 1 if n else len(bad) - min(len(bad), findings.limit) + 1
+        where = f"vocabulary/{name}.parquet: id {one}"
+        findings.add("vocabulary counts", where, f"{bound}{held[one]}", told[one], times)
