@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
-from tests.test_bad_input import GOOD, META, USAGE
+from tests.test_bad_input import GOOD, INPUT, META, USAGE
 
 TINPREP = [sys.executable, "-c", "from pipeline.start import run; run()"]
 FAULT, INTERRUPTED = 5, 130
@@ -96,7 +96,7 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     file = tmp_path / "file"
     file.write_text("")
     for command in ("inspect", "verify", "train"):
-        refused(tinprep(command, file), USAGE, file, "a folder")
+        refused(tinprep(command, file), INPUT, file, "the folder of a finished data set")
     refused(amazon(write_raw(tmp_path / "raw", GOOD, META), file / "x"), USAGE, file, "a folder")
 
 
