@@ -14,7 +14,7 @@ import pytest
 
 from pipeline import workspace
 from schemas.manifest import NAME, load
-from tests.conftest import amazon, finished
+from tests.conftest import amazon, finished, refused, tinprep
 
 MIB = 1 << 20
 
@@ -86,3 +86,14 @@ def test_too_little_room_is_said_before_the_work(beauty: Path, small_disk: Path)
     ended = amazon(beauty, small_disk / "out")
     assert ended.code == 5
     assert "too little free space" in ended.said
+
+
+def test_the_disk_is_full_at_a_checkpoint(beauty_out: Path, small_disk: Path) -> None:
+    run = small_disk / "run"
+    command = ("train", beauty_out, "--run", run, "--steps", 40, "--evaluate-every", 20)
+    hog = fill(small_disk, MIB)
+    refused(tinprep(*command), 5, "disk is full", "--resume")
+    assert sorted(path.name for path in run.iterdir()) == [".lock", "config.json", "log.csv"]
+    hog.unlink()
+    finished(tinprep(*command, "--resume"))
+    assert (run / "metrics.json").exists()

@@ -91,8 +91,8 @@ class Run:
         log: its log.
 
     Raises:
-        UsageError: the folder holds a finished run, an unfinished one that was not to be resumed,
-            or a data set; it cannot be a folder; or the run to resume had other settings.
+        UsageError: the folder holds a finished run, or an unfinished one that was not to be
+            resumed; or the run to resume had other settings.
         InputError: the config of the run to resume cannot be read.
     """
 
@@ -258,9 +258,15 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
 
 
 def _save(content: dict[str, Any], path: Path) -> None:
-    """`torch.save` by Python's file, which says that a disk is full: PyTorch's own does not."""
+    """`torch.save`, with the system's own word where the disk is full."""
     with path.open("wb") as file:
-        torch.save(content, file)
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch cannot end its file either, and tells that alone.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
