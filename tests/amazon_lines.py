@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from typing import Any
 
 from pipeline.sources.parsed import Parsed
@@ -17,10 +18,10 @@ def gather(parsed: list[Parsed]) -> tuple[Rows, list[tuple[int, str]]]:
 
 
 def one_by_one(lines: list[bytes], read: Any) -> tuple[Rows, list[tuple[int, str]]]:
-    """What the exact reader says of each line by itself."""
+    """What the exact reader says of each line by itself; a byte order mark is no part of a file."""
     rows: Rows = []
     refused = []
-    for number, line in enumerate(lines):
+    for number, line in enumerate([lines[0].removeprefix(BOM_UTF8), *lines[1:]]):
         if not line.strip(b" \t\r"):
             continue
         try:
