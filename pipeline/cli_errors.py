@@ -10,12 +10,14 @@ from contextlib import contextmanager
 import typer
 
 from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
+from schemas.interrupts import is_panic
 
 # What to do after a command was stopped.
 AGAIN = "run the same command again"
 GOES_ON = f"{AGAIN}: it goes on from here"
 WITH_RESUME = "add --resume to the command: it goes on from its last checkpoint"
 
+_TOLD = (TinprepError, OSError, MemoryError, KeyboardInterrupt, UnicodeEncodeError)
 # What Linux calls a file where a folder should be, and the other way round.
 _OF_ANOTHER_KIND = (NotADirectoryError, IsADirectoryError)
 
@@ -29,7 +31,9 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
     """
     try:
         yield
-    except (TinprepError, OSError, MemoryError, KeyboardInterrupt, UnicodeEncodeError) as error:
+    except BaseException as error:
+        if not isinstance(error, _TOLD) and not is_panic(error):
+            raise
         shown = _as_ours(error, then)
         print(f"error: {shown}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(shown.exit_code) from None
@@ -38,7 +42,7 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
 def _as_ours(error: BaseException, then: str) -> TinprepError:
     if isinstance(error, TinprepError):
         return error
-    if isinstance(error, KeyboardInterrupt):
+    if isinstance(error, KeyboardInterrupt) or is_panic(error):
         return Interrupted("Interrupted.", do=then)
     if isinstance(error, UnicodeEncodeError):
         return UsageError(

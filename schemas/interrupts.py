@@ -10,6 +10,11 @@ FOR_EVER = 1e8
 _SAID = re.compile("KeyboardInterrupt|Query interrupted")
 
 
+def is_panic(error: BaseException) -> bool:
+    """Whether an error is a Ctrl-C that Polars met in the middle of its own Python: a panic."""
+    return type(error).__name__ == "PanicException" and "KeyboardInterrupt" in str(error)
+
+
 def is_ctrl_c(error: Exception) -> bool:
     """Whether an error that DuckDB raised is a Ctrl-C: its InterruptException, or one that says so.
 

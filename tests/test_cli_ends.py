@@ -103,3 +103,20 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
 def test_a_path_that_is_no_text(tmp_path: Path) -> None:
     out = os.fsdecode(bytes(tmp_path / "out") + b"\xff")
     refused(amazon(write_raw(tmp_path / "raw", GOOD, META), Path(out)), USAGE, "\\udcff")
+
+
+def test_a_ctrl_c_that_polars_panics_of_is_one(capsys: pytest.CaptureFixture[str]) -> None:
+    import polars as pl
+    import typer
+
+    from pipeline.cli_errors import told_errors
+
+    for text, kind in (
+        ("PyErr { type: KeyboardInterrupt }", typer.Exit),
+        ("a fault", BaseException),
+    ):
+        panic = pl.exceptions.PanicException(text)
+        with pytest.raises(kind) as left, told_errors():
+            raise panic
+        assert (left.value is panic) == (kind is BaseException)
+    assert capsys.readouterr().err.count("error: Interrupted.") == 1
