@@ -112,7 +112,7 @@ def test_a_ctrl_c_that_polars_panics_of_is_one(capsys: pytest.CaptureFixture[str
     from pipeline.cli_errors import told_errors
 
     for text, kind in (
-        ("PyErr { type: KeyboardInterrupt }", typer.Exit),
+        ("type: KeyboardInterrupt", typer.Exit),
         ("a fault", BaseException),
     ):
         panic = pl.exceptions.PanicException(text)
