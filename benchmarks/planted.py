@@ -33,7 +33,7 @@ from pipeline.flow import prepare
 from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
 from schemas import manifest
 from schemas.machine import usable_cores
-from schemas.manifest import ShardFile
+from schemas.manifest import DataFile
 from trainer.baselines import BASELINES
 from trainer.experiments import MODELS, table4
 from trainer.models import RECIPES, choose
@@ -105,13 +105,12 @@ def without_features(full: Path, data: Path) -> None:
         to.parent.mkdir(parents=True, exist_ok=True)
         table = file.read(columns=["row", "user", "label", *names])
         pq.write_table(table, to, row_group_size=65_536, compression="zstd")
-        shards.append(
-            ShardFile(shard.path, shard.rows, hashlib.sha256(to.read_bytes()).hexdigest())
-        )
+        shards.append(DataFile(shard.path, shard.rows, hashlib.sha256(to.read_bytes()).hexdigest()))
     shutil.copytree(full / "vocabulary", data / "vocabulary", dirs_exist_ok=True)
     slim = replace(
         made,
         shards=shards,
+        tables=[t for t in made.tables if t.path.startswith("vocabulary/")],
         fields=["category"],
         vocabulary={name: made.vocabulary[name] for name in ("user", "category")},
         numbers={},

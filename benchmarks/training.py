@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.manifest import Bins, Manifest, ShardFile
+from schemas.manifest import Bins, DataFile, Manifest
 from schemas.shards import shard_schema
 from trainer.ahead import on_device
 from trainer.compiling import compiled
@@ -145,7 +145,7 @@ def synthetic(
         history_lengths={},
         rejected={},
         notes=[],
-        shards=[ShardFile("train/part-00000.parquet", rows, "0" * 64)],
+        shards=[DataFile("train/part-00000.parquet", rows, "0" * 64)],
     )
     (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
     return out

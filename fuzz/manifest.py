@@ -9,9 +9,9 @@ from pipeline.inspection import summary
 from schemas.manifest import (
     SPLITS,
     Bins,
+    DataFile,
     InputFile,
     Manifest,
-    ShardFile,
     Step,
     load,
 )
@@ -32,10 +32,11 @@ GOOD = Manifest(
     history_lengths={name: [0, 2, 2, 0] for name in SPLITS},
     rejected={"not JSON": 1},
     notes=["a note"],
-    shards=[ShardFile(f"{name}/part-00000.parquet", 2, "0" * 64) for name in SPLITS],
+    shards=[DataFile(f"{name}/part-00000.parquet", 2, "0" * 64) for name in SPLITS],
     steps=[Step("fetch", 0.5, 2, 2, 100)],
     counts={"impressions": 3},
     numbers={"price": {"mean": 0.5, "std": 2.0}},
+    tables=[DataFile("items.parquet", 7, "0" * 64)],
 )
 
 

@@ -20,7 +20,7 @@ from pipeline.parquet_thrift import PHYSICAL
 from pipeline.shards import write_table
 from pipeline.verify import verify
 from pipeline.verify.findings import UNREADABLE
-from schemas.manifest import NAME, ShardFile
+from schemas.manifest import NAME, DataFile
 from schemas.shards import shard_schema
 from trainer.data import Shards
 
@@ -54,7 +54,7 @@ def _data_set(data: bytes, layout: str = "padded") -> Path:
     """A data set of the one shard, whose checksum is right, so that nothing stops at that."""
     shard = written("shards/train/part-00000.parquet", data)
     out = shard.parents[1]
-    listed = ShardFile("train/part-00000.parquet", _ROWS, hashlib.sha256(data).hexdigest())
+    listed = DataFile("train/part-00000.parquet", _ROWS, hashlib.sha256(data).hexdigest())
     made = replace(
         GOOD,
         rows={"train": _ROWS, "valid": 0, "test": 0},

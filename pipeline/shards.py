@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.parquet_shards import ShardWriter
-from schemas.manifest import ShardFile
+from schemas.manifest import DataFile
 
 TEMPORARY = ".tmp-"
 
@@ -46,13 +46,13 @@ def write_table(path: Path, table: pa.Table) -> None:
         pq.write_table(table, temporary, compression="zstd")
 
 
-def write_shard(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table], out: Path) -> ShardFile:
+def write_shard(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table], out: Path) -> DataFile:
     """Write blocks of rows as one shard, a row group each, atomically."""
     with atomic(path) as temporary:
         with ShardWriter(temporary, schema) as writer:
             for block in blocks:
                 writer.write_table(block)
-        return ShardFile(path.relative_to(out).as_posix(), writer.rows, writer.sha256())
+        return DataFile(path.relative_to(out).as_posix(), writer.rows, writer.sha256())
 
 
 def sha256(path: Path) -> str:

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline import intervals, shards
 from pipeline.remote import RemotePath
 from pipeline.rows import Stored
-from pipeline.workspace import Run
+from pipeline.workspace import TABLES, Run
 from schemas import manifest, tables
 from schemas.errors import EnvironmentFault, InputError
 
@@ -179,7 +179,7 @@ def finish(
         results: of `write_shards`.
         content: the rest.
     """
-    written = [manifest.ShardFile(**s) for r in results for s in r["shards"]]
+    written = [manifest.DataFile(**s) for r in results for s in r["shards"]]
     written.sort(key=lambda s: (manifest.SPLITS.index(s.path.split("/")[0]), s.path))
     rows = dict.fromkeys(manifest.SPLITS, 0)
     for shard in written:
@@ -219,10 +219,26 @@ def finish(
         steps=run.steps,
         counts=content.counts,
         numbers=content.numbers,
+        tables=_tables(config.out, content.words),
     )
     with shards.atomic(config.out / manifest.NAME) as temporary:
         temporary.write_text(made.to_json(), encoding="utf-8")
     return made
+
+
+def _tables(out: Path, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
+    """The files beside the shards, as they lie in `out`."""
+    paths = [out / name for name in TABLES if (out / name).exists()]
+    paths += [out / "vocabulary" / f"{name}.parquet" for name in sorted(words)]
+    paths += sorted((out / "rejected").glob("*.parquet"))
+    return [
+        manifest.DataFile(
+            path.relative_to(out).as_posix(),
+            pq.read_metadata(path).num_rows,
+            shards.sha256(path),
+        )
+        for path in paths
+    ]
 
 
 def _notes(run: Run, content: Content, rows: dict[str, int], counts: list[int]) -> list[str]:

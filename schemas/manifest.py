@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -25,7 +26,8 @@ REPEATED_AD = "ad_feature line of an ad that had one"
 REPEATED_PROFILE = "user_profile line of a user that had one"
 REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
-_OPTIONAL = ("counts", "numbers")
+_OPTIONAL: dict[str, Callable[[], Any]] = {"counts": dict, "numbers": dict, "tables": list}
+"""Keys that a manifest may lack, and what makes their empty value."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
 
@@ -53,7 +55,7 @@ class Bins:
 
 
 @dataclass(frozen=True)
-class ShardFile:
+class DataFile:
     """One Parquet file of the data set; `path` is relative to the manifest, with '/'."""
 
     path: str
@@ -77,7 +79,9 @@ class Manifest:
     """The contents of `manifest.json`; see the module's text.
 
     `counts` holds what else is worth knowing, e.g. rows of users without a profile; `numbers` says
-    of each float column how it was standardised. Both are empty where there is nothing to say.
+    of each float column how it was standardised; `tables` lists the files beside the shards:
+    vocabularies, items or ads and profiles, what was refused. They are empty where there is nothing
+    to say, `tables` in a data set from before there was a list.
     """
 
     format: int
@@ -95,10 +99,11 @@ class Manifest:
     history_lengths: dict[str, list[int]]
     rejected: dict[str, int]
     notes: list[str]
-    shards: list[ShardFile]
+    shards: list[DataFile]
     steps: list[Step] = field(default_factory=list)
     counts: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
+    tables: list[DataFile] = field(default_factory=list)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
@@ -180,7 +185,7 @@ def parse(raw: object, path: Path) -> Manifest:
         raise ContractError(
             "The manifest lacks keys.", where=path, expected=", ".join(missing), got="absent"
         )
-    held = {name: raw.get(name, {}) for name in wanted}
+    held = {name: raw[name] if name in raw else _OPTIONAL[name]() for name in wanted}
     if found := misfit(held, Manifest):
         at, expected, got = found
         raise ContractError(
@@ -192,10 +197,11 @@ def parse(raw: object, path: Path) -> Manifest:
     manifest = Manifest(
         **{
             **held,
-            "inputs": [InputFile(**x) for x in raw["inputs"]],
-            "bins": Bins(**raw["bins"]),
-            "shards": [ShardFile(**x) for x in raw["shards"]],
-            "steps": [Step(**x) for x in raw["steps"]],
+            "inputs": [InputFile(**x) for x in held["inputs"]],
+            "bins": Bins(**held["bins"]),
+            "shards": [DataFile(**x) for x in held["shards"]],
+            "steps": [Step(**x) for x in held["steps"]],
+            "tables": [DataFile(**x) for x in held["tables"]],
         }
     )
     bins = manifest.bins
@@ -225,29 +231,29 @@ def _check_names(manifest: Manifest, path: Path) -> None:
                 got=f"{name!a}"[:100],
             )
     folder = path.parent.resolve()
-    for shard in manifest.shards:
-        pure = PurePosixPath(shard.path)
+    for file in (*manifest.shards, *manifest.tables):
+        pure = PurePosixPath(file.path)
         stays = bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
-        stays = stays and shard.path.isprintable() and "\\" not in shard.path
+        stays = stays and file.path.isprintable() and "\\" not in file.path
         # Links count as what they lead to.
         if not (stays and _resolved(folder / pure, path).is_relative_to(folder)):
             raise ContractError(
-                "A shard's path leaves the data set.",
+                "A file's path leaves the data set.",
                 where=path,
                 expected="a path below the manifest's folder, also where links lead",
-                got=f"{shard.path!a}"[:200],
+                got=f"{file.path!a}"[:200],
             )
 
 
-def _resolved(shard: Path, path: Path) -> Path:
-    """Where `shard` lies once its links are followed.
+def _resolved(file: Path, path: Path) -> Path:
+    """Where `file` lies once its links are followed.
 
     Raises:
         ContractError: it cannot be told.
     """
     try:
-        return shard.resolve()
+        return file.resolve()
     except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle
         raise ContractError(
-            "A shard's path leads nowhere.", where=path, expected="a file", got=str(error)[:200]
+            "A file's path leads nowhere.", where=path, expected="a file", got=str(error)[:200]
         ) from None

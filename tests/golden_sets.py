@@ -32,7 +32,7 @@ DAY = 86_400
 # What rows are ordered by, as far as a table has it, before they are compared.
 ORDER = ("row", "label", "target_item", "line", "id", "item", "ad", "user")
 # Of the manifest: what may differ between two runs that make the same rows.
-HOW = ("version", "config", "inputs", "shards", "steps", "numbers")
+HOW = ("version", "config", "inputs", "shards", "tables", "steps", "numbers")
 
 # Table -> column -> its type and a checksum of its values.
 Told = dict[str, dict[str, str]]

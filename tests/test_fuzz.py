@@ -113,6 +113,8 @@ def test_what_once_broke_a_reader(name: str, data: bytes) -> None:
         ("train/part-00000.parquet", "/etc/passwd", "leaves the data set"),
         ("train/part-00000.parquet", "train\\\\..\\\\x", "leaves the data set"),
         ("train/part-00000.parquet", "train/\\u0007", "leaves the data set"),
+        ("items.parquet", "../items.parquet", "leaves the data set"),
+        ('"rows": 7', '"rows": "7"', r"tables\[0\].rows"),
         ("train/part-00000.parquet", "train/\\ud800", "cannot be read"),
         ("train/part-00000.parquet", "train/" + "x" * 300, "leads nowhere|leaves"),
     ],

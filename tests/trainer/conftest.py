@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from schemas.manifest import Bins, Manifest, ShardFile
+from schemas.manifest import Bins, DataFile, Manifest
 from schemas.shards import history_type, shard_schema
 
 MakeDataset = Callable[..., Path]
@@ -32,7 +32,7 @@ def _column(values: list[np.ndarray], kind: pa.DataType) -> pa.Array:
 
 def _write_split(
     out: Path, split: str, schema: pa.Schema, columns: dict[str, list]
-) -> list[ShardFile]:
+) -> list[DataFile]:
     """Write the rows as two shards of small row groups."""
     arrays = []
     for field in schema:
@@ -45,7 +45,7 @@ def _write_split(
     for i, part in enumerate((table[:half], table[half:])):
         path = f"{split}/part-{i:05d}.parquet"
         pq.write_table(part, out / path, row_group_size=25)
-        shards.append(ShardFile(path, len(part), "0" * 64))
+        shards.append(DataFile(path, len(part), "0" * 64))
     return shards
 
 
