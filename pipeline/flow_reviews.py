@@ -58,7 +58,7 @@ def plan(config: AmazonConfig) -> str:
 
 def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
-    partition(run, config)
+    read = partition(run, config)
     by_user, by_item = count_values(run)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
@@ -99,6 +99,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         each=1 + config.negatives,
         rejected=rejected,
         notes=[] if synthetic else amazon.notes(config, words),
+        counts={"reviews read": read},
     )
     return steps.finish(run, results, content)
 

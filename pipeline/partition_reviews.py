@@ -82,8 +82,12 @@ class _Dealt(NamedTuple):
     refused: refused.Summary
 
 
-def partition(run: Run, config: AmazonConfig) -> None:
-    """Parse the reviews into buckets of users, and the lines refused into a file of theirs."""
+def partition(run: Run, config: AmazonConfig) -> int:
+    """Parse the reviews into buckets of users, and the lines refused into a file of theirs.
+
+    Returns:
+        How many lines were read, the refused ones too.
+    """
     path = run.paths[0]
 
     def parse() -> list[int]:
@@ -106,6 +110,7 @@ def partition(run: Run, config: AmazonConfig) -> None:
 
     with run.step("partition") as rows:
         run.count, rows[0], rows[1] = run.once("partitioned", parse)
+        return rows[0]
 
 
 def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read) -> _Dealt:

@@ -8,6 +8,7 @@ where targets are behaviours: for the checks that no single shard can answer.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,14 +23,16 @@ from pipeline.memory import keeping_freed
 from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
-from pipeline.verify.counts import check_impression_counts, check_item_counts
+from pipeline.verify.counts import check_impression_counts, check_item_counts, check_read
 from pipeline.verify.cut import blocks
+from pipeline.verify.files import check_files
 from pipeline.verify.findings import UNREADABLE, Finding, Findings
 from pipeline.verify.history import check_history, check_scalars
 from pipeline.verify.tables import (
     Lookup,
     check_lookups,
     check_rejected,
+    check_sizes,
     check_vocabularies,
     read_lookups,
 )
@@ -44,7 +47,7 @@ from pipeline.verify.whole import (
     check_users,
 )
 from schemas.errors import ContractError
-from schemas.manifest import NAME, SPLITS, Manifest, ShardFile, load
+from schemas.manifest import NAME, DataFile, load
 
 LIMIT = 20
 """Findings of a kind that are told in full; all are counted."""
@@ -79,8 +82,9 @@ class Report:
         """The findings of the data set in `out` as one error: how many of each kind, the first."""
         kinds = ", ".join(f"{what} ({times:,})" for what, times in self.counts.items())
         first = self.findings[0]
+        places = sum(self.counts.values())
         return ContractError(
-            f"The data set breaks its contract in {sum(self.counts.values()):,} places.",
+            f"The data set breaks its contract in {places:,} place{'s' * (places > 1)}.",
             where=out,
             expected=f"{first.where}: {first.expected}",
             got=f"{first.got}; found in all: {kinds}",
@@ -115,7 +119,6 @@ def verify(
         findings.add("manifest", NAME, error.expected or "a manifest", got)
     else:
         shards = len(made.shards)
-        _stray(out, made, findings)
         contract = read(made, findings)
         if contract is not None:
             with keeping_freed():
@@ -124,19 +127,12 @@ def verify(
     return Report(tuple(findings.kept), dict(findings.counts), shards, rows, seconds)
 
 
-def _stray(out: Path, made: Manifest, findings: Findings) -> None:
-    """Files among the shards that the manifest does not list: readers that glob take them in."""
-    listed = {shard.path for shard in made.shards}
-    for name in SPLITS:
-        folder = out / name
-        for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-            if (found := path.relative_to(out).as_posix()) not in listed:
-                findings.add("stray file", found, "a shard of the manifest", "a file")
-
-
 def _contents(out: Path, contract: Contract, told: Told, workers: int, findings: Findings) -> int:
     """Check tables and shards; the rows that could be read."""
     made = contract.made
+    check_files(out, contract, findings)
+    if not check_sizes(out, contract, findings):
+        return 0
     lookups = read_lookups(out, contract, findings)
     refused = check_rejected(out, contract, findings)
     done = 0
@@ -159,7 +155,7 @@ def _contents(out: Path, contract: Contract, told: Told, workers: int, findings:
 
 
 def _shard(
-    out: Path, shard: ShardFile, contract: Contract, lookups: list[Lookup], findings: Findings
+    out: Path, shard: DataFile, contract: Contract, lookups: list[Lookup], findings: Findings
 ) -> Seen:
     """Check one shard."""
     seen = Seen.nothing(shard.path, split_of(shard), contract)
@@ -180,7 +176,7 @@ def _shard(
     return seen
 
 
-def _fits(file: pq.ParquetFile, shard: ShardFile, contract: Contract, findings: Findings) -> bool:
+def _fits(file: pq.ParquetFile, shard: DataFile, contract: Contract, findings: Findings) -> bool:
     """Whether the shard has the schema of its manifest, and its rows."""
     rows = file.metadata.num_rows
     if rows != shard.rows:
@@ -207,7 +203,7 @@ def _fits(file: pq.ParquetFile, shard: ShardFile, contract: Contract, findings: 
 def _rows(
     file: pq.ParquetFile,
     path: Path,
-    shard: ShardFile,
+    shard: DataFile,
     contract: Contract,
     lookups: list[Lookup],
     findings: Findings,
@@ -240,7 +236,7 @@ def _whole(
     seen: list[Seen],
     contract: Contract,
     lookups: list[Lookup],
-    refused: int,
+    refused: Counter[str],
     workers: int,
     findings: Findings,
 ) -> None:
@@ -251,8 +247,10 @@ def _whole(
 
     def vocabularies(own: Findings) -> None:
         counts = check_vocabularies(out, contract, own)
+        if "user" in counts:
+            check_read(contract, counts["user"], refused, own)
         if whole and "user" in counts:
-            check_users(targets, contract, counts["user"], refused, own)
+            check_users(targets, contract, counts["user"], refused["targets"], own)
         if whole and contract.leave_one_out:
             check_item_counts(targets, contract, counts, lookups, own)
         elif whole:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
-from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, Manifest, ShardFile
+from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, DataFile, Manifest
 from schemas.shape import is_finite
 from schemas.shards import LAYOUTS, shard_schema
 
@@ -51,6 +51,11 @@ class Contract:
     def leave_one_out(self) -> bool:
         """Whether targets are a user's own behaviours with negatives, else impressions."""
         return "negatives" in self.made.config
+
+    @property
+    def tables(self) -> dict[str, str]:
+        """The tables beside the shards -> the id column that each is read by."""
+        return {"items": "item"} if self.leave_one_out else {"ads": "ad", "profiles": "user"}
 
     @property
     def each(self) -> int:
@@ -133,7 +138,7 @@ def read(made: Manifest, findings: Findings) -> Contract | None:
     return Contract(made, schema, pair)
 
 
-def split_of(shard: ShardFile) -> str:
+def split_of(shard: DataFile) -> str:
     """The split that a shard belongs to, by its folder."""
     return PurePosixPath(shard.path).parts[0]
 
@@ -187,9 +192,10 @@ def _check_types(made: Manifest, findings: Findings) -> None:
         and is_finite(how.get("mean"))
         and is_finite(how.get("std"))
         and how["std"] > 0
+        and _whole(how.get("train_rows", 0))
         for how in made.numbers.values()
     )
-    want(good, "numbers", "mean and std of each float column", made.numbers)
+    want(good, "numbers", "mean, std and train_rows of each float column", made.numbers)
     bins = made.bins
     good = _whole(bins.count, 1, 255) and isinstance(bins.edges_s, list)
     good = good and len(bins.edges_s) == bins.count - 1
@@ -243,6 +249,6 @@ def _check_values(made: Manifest, findings: Findings) -> None:
     held = {name: sum(s.rows for s in made.shards if split_of(s) == name) for name in SPLITS}
     if held != made.rows:
         findings.add("manifest", f"{NAME}: rows", f"the sums over its shards, {held}", made.rows)
-    paths = Counter(shard.path for shard in made.shards)
+    paths = Counter(file.path for file in (*made.shards, *made.tables))
     for path in sorted(path for path, times in paths.items() if times > 1):
-        findings.add("manifest", f"{NAME}: shards", "each shard once", path)
+        findings.add("manifest", f"{NAME}: shards, tables", "each file once", path)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,27 @@ from schemas.manifest import FIRST_ID, NAME
 Int64s = npt.NDArray[np.int64]
 
 WITHOUT_PROFILE = "impressions of users without a profile"
+OUTSIDE_SAMPLE = "impressions of users outside the sample"
+_IMPRESSIONS = "impressions read", "raw_sample"
+
+
+def check_read(
+    contract: Contract, users: Int64s, refused: Mapping[str, int], findings: Findings
+) -> None:
+    """Each line that was read is a user's, is refused, or is outside the sample of users.
+
+    Args:
+        contract: what the data set is held to.
+        users: (vocabulary,) how often each user occurs.
+        refused: raw file -> lines of it that were refused.
+        findings: where breaches are noted.
+    """
+    counts = contract.made.counts
+    name, file = ("reviews read", "reviews") if contract.leave_one_out else _IMPRESSIONS
+    told = counts.get(name)
+    read = int(users.sum()) + refused[file] + counts.get(OUTSIDE_SAMPLE, 0)
+    if told not in (None, read):
+        findings.add("counts", f"{NAME}: counts, {name}", read, told)
 
 
 def check_item_counts(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -46,22 +47,32 @@ class Lookup:
     known: npt.NDArray[np.bool_]
 
 
+def check_sizes(out: Path, contract: Contract, findings: Findings) -> bool:
+    """Whether the vocabularies hold as many values as they should, if they can be read.
+
+    Of a larger size than that, nothing else could be checked within memory.
+    """
+    good = True
+    for name, size in contract.made.vocabulary.items():
+        where = f"vocabulary/{name}.parquet"
+        with suppress(*UNREADABLE):  # of which their own check tells
+            held = pq.read_metadata(out / where).num_rows if (out / where).is_file() else size
+            if held < size - FIRST_ID:
+                findings.add("vocabulary", where, f"{size - FIRST_ID} values", held)
+                good = False
+    return good
+
+
 def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
-    """A small table, None where it cannot be read."""
+    """A small table, None where there is none, or it cannot be read."""
+    if not path.is_file():  # of which `check_files` tells; reading a pipe would not end
+        return None
     try:
         with pq.ParquetFile(path) as file:
             return file.read(use_threads=False)
     except UNREADABLE as error:
-        _note(error, name, findings)
-    return None
-
-
-def _note(error: Exception, name: str, findings: Findings) -> None:
-    """Note a file that is missing, or that is no Parquet file."""
-    if isinstance(error, FileNotFoundError):
-        findings.add("missing file", name, "a file", "no such file")
-    else:
         findings.unreadable("unreadable file", name, error)
+    return None
 
 
 def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dict[str, Int64s]:
@@ -72,11 +83,6 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
     """
     import pyarrow.compute as pc  # takes a while, which other threads need not wait for
 
-    folder = out / "vocabulary"
-    wanted = {f"{name}.parquet" for name in contract.made.vocabulary}
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
-        if path.name not in wanted:
-            findings.add("stray file", f"vocabulary/{path.name}", "no such file", "a file")
     occurs = {}
     for name, size in contract.made.vocabulary.items():
         where = f"vocabulary/{name}.parquet"
@@ -109,24 +115,18 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
 def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Lookup]:
     """The tables of the data set, held to their contract."""
     fields = list(contract.made.fields)
-    if contract.leave_one_out:
-        tables = {"items": ("item", fields)}
-    else:
-        tables = {"ads": ("ad", ["ad", *fields]), "profiles": ("user", ["user"])}
     lookups = []
-    for file, (key, least) in tables.items():
+    for file, key in contract.tables.items():
         name = f"{file}.parquet"
+        least = [key] if file == "profiles" else list(dict.fromkeys([key, *fields]))
         table = read_parquet(out / name, name, findings)
         if table is not None and (found := _lookup(name, key, least, table, contract, findings)):
             lookups.append(found)
-    if len(lookups) == len(tables) and not contract.leave_one_out:
+    if len(lookups) == len(contract.tables) and not contract.leave_one_out:
         held = {column for table in lookups for column in (*table.ids, *table.numbers)}
         wanted = {*contract.features, *contract.made.numbers, *fields} - {"ad", *contract.own}
         for column in sorted(wanted - held):
             findings.add("table", "ads.parquet, profiles.parquet", f"{column} in one", "neither")
-    for file in {"items", "ads", "profiles"} - tables.keys():
-        if (out / f"{file}.parquet").exists():
-            findings.add("stray file", f"{file}.parquet", "no such file", "a file")
     return lookups
 
 
@@ -233,13 +233,14 @@ def check_lookups(block: Block, contract: Contract, lookups: list[Lookup]) -> No
             )
 
 
-def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
-    """Hold the tables of refused lines to the manifest's counts; how many targets were refused."""
+def check_rejected(out: Path, contract: Contract, findings: Findings) -> Counter[str]:
+    """Hold the tables of refused lines to the manifest's counts; how many lines each has."""
     reasons: Counter[str] = Counter()
-    targets = 0
-    folder = out / "rejected"
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    refused: Counter[str] = Counter()
+    for path in sorted((out / "rejected").glob("*.parquet")):
         name = f"rejected/{path.name}"
+        if not path.is_file():
+            continue
         try:
             with pq.ParquetFile(path) as file:
                 lines, schema = file.metadata.num_rows, file.schema_arrow
@@ -251,16 +252,15 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> int:
                 for batch in file.iter_batches(_REFUSED_AT_ONCE, use_threads=False):
                     reasons.update(batch.column("reason").to_pylist())
         except UNREADABLE as error:
-            _note(error, name, findings)
+            findings.unreadable("unreadable file", name, error)
             continue
-        if path.stem == "targets":
-            targets = lines
+        refused[path.stem] = lines
     told = contract.made.rejected
     for reason in sorted({*reasons, *told} - REPEATED):
         held, listed = reasons[reason], told.get(reason, 0)
         if listed != held:
             findings.add("rejected", f"{NAME}: rejected", f"{reason}: {held}", listed)
-    return targets
+    return refused
 
 
 def _columns(schema: pa.Schema) -> str:

@@ -48,6 +48,7 @@ class Seen:
         groups: (row groups,) one after the last row of each.
         last: the row that was read last, of impressions.
         own: column of impressions themselves -> (vocabulary,) how often each id occurs.
+        sums: float column of train -> values other than 0, their sum and that of their squares.
         parts: column -> its values by target, a part a block.
     """
 
@@ -62,6 +63,7 @@ class Seen:
     whole: bool = True
     last: Last | None = None
     own: dict[str, Int64s] = field(default_factory=dict)
+    sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
 
     @classmethod
@@ -77,6 +79,7 @@ class Seen:
             np.zeros(256, np.int64),
             np.zeros(256, np.int64),
             own={n: np.zeros(contract.made.vocabulary[n], np.int64) for n in contract.own},
+            sums={name: np.zeros(3) for name in contract.made.numbers},
             parts={name: [] for name in names},
         )
 
@@ -89,6 +92,10 @@ class Seen:
             self.bins += np.bincount(bins, minlength=256)
             at_edge = intervals == contract.bounds[1][bins]
             self.at_edges += np.bincount(bins[at_edge], minlength=256)
+        if self.split == "train":
+            for name, sums in self.sums.items():
+                numbers = block.scalars[name].astype(np.float64)
+                sums += np.count_nonzero(numbers), numbers.sum(), numbers @ numbers
         for name, occurs in self.own.items():
             ids = block.scalars[name]
             within = ids[(ids >= 0) & (ids < len(occurs))]

@@ -18,6 +18,9 @@ from schemas.manifest import NAME, SPLITS
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+# Of the mean of rounded numbers: they have 24 bits.
+_CLOSE = 1e-4
+
 
 def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
     """Rows, history lengths and interval bins, as the manifest says them."""
@@ -40,6 +43,26 @@ def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -
         if made.counts.get(name, count) != count:
             findings.add("counts", f"{NAME}: counts, {name}", count, made.counts[name])
     _check_bins(seen, contract, findings)
+    _check_numbers(seen, contract, findings)
+
+
+def _check_numbers(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
+    """Of the train rows whose number is known, the mean is 0 and the deviation 1.
+
+    Others hold 0, and so does one that is the mean itself.
+    """
+    for name, how in contract.made.numbers.items():
+        known, train = how.get("train_rows"), contract.made.rows["train"]
+        if known is None:
+            continue
+        some, total, squares = sum((s.sums[name] for s in seen), np.zeros(3)).tolist()
+        # Of numbers that are all one and the same, the deviation is taken to be 1.
+        alike = squares <= _CLOSE and how["std"] == 1
+        fine = some <= known <= train and abs(total) <= _CLOSE * train
+        if not (fine and (alike or abs(squares - known) <= _CLOSE * known)):
+            expected = f"{known} of {train} numbers with the mean 0 and the deviation 1"
+            got = f"{some:.0f} numbers, their sum {total:g}, that of their squares {squares:g}"
+            findings.add("statistics", f"train, {name}", expected, got)
 
 
 def _check_bins(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:

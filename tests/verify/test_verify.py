@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from unittest.mock import patch
 
@@ -88,7 +89,8 @@ def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
     finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
     assert checked(tmp_path / "out").findings == ()
     (tmp_path / "out/rejected/targets.parquet").unlink()
-    assert checked(tmp_path / "out").counts == {"rejected": 1, "targets of a user": 1}
+    found = {"missing file": 1, "rejected": 1, "targets of a user": 1}
+    assert checked(tmp_path / "out").counts == found
 
 
 def test_users_with_one_review(tmp_path: Path) -> None:
@@ -136,6 +138,29 @@ def test_row_groups_may_be_of_any_size(made: dict[str, Path], tmp_path: Path, na
         pq.write_table(pq.ParquetFile(path).read(), path, row_group_size=3)
     copy.settle()
     assert checked(copy.out).findings == ()
+
+
+def test_a_data_set_from_before_tables_were_listed(made: dict[str, Path], tmp_path: Path) -> None:
+    """What its manifest does not say is not checked; all else is."""
+    copy = copied(made, "padded ads", tmp_path / "out")
+    copy.manifest(lambda m: (m.pop("tables"), m["counts"].pop("impressions read")))
+    assert checked(copy.out).findings == ()
+    (copy.out / "vocabulary/pid.parquet").rename(copy.out / "items.parquet")
+    assert checked(copy.out).counts == {"missing file": 1, "stray file": 1}
+
+
+def test_one_price(tmp_path: Path) -> None:
+    """Of which rounding must make no deviation; and none at all."""
+    for n, price in enumerate(("3.3", None)):
+        log = RawLog(
+            [(u, MAY_3 + k * DAY, k, f"p{k}", u % 2) for u in range(3) for k in range(5)],
+            [(ad, ad, ad, ad, None, price) for ad in range(6)],
+            [(1, *range(len(PROFILE)))],
+            [],
+        )
+        out = tmp_path / f"out{n}"
+        finished(alibaba(log.write(tmp_path / f"raw{n}"), out))
+        assert checked(out).findings == ()
 
 
 # ---- what is told
@@ -229,3 +254,18 @@ def test_what_is_told_can_be_shown_in_a_terminal(made: dict[str, Path], tmp_path
     (copy.out / "train" / "a\x1b[31m\nsound").touch()
     [finding] = checked(copy.out).findings
     assert finding.where == "train/a\\x1b[31m\\nsound"
+
+
+def test_one_place_is_one_place(made: dict[str, Path], tmp_path: Path) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    copy.path("test").unlink()
+    assert "contract in 1 place." in str(checked(copy.out).error(copy.out))
+
+
+@pytest.mark.parametrize("name", ["ads.parquet", "vocabulary/user.parquet", "rejected/x.parquet"])
+def test_a_pipe_in_place_of_a_table(made: dict[str, Path], tmp_path: Path, name: str) -> None:
+    copy = copied(made, "padded ads", tmp_path / "out")
+    (copy.out / "rejected").mkdir()
+    (copy.out / name).unlink(missing_ok=True)
+    os.mkfifo(copy.out / name)
+    assert checked(copy.out).counts.keys() & {"missing file", "stray file"}
