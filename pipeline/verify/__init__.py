@@ -2,7 +2,8 @@
 
 Only what lies in the folder is read, a block of rows at a time; nothing is written. What is kept
 of each target until the end takes 20 bytes for impressions, and 38 and 4 more for each negative
-where targets are behaviours: for the checks that no single shard can answer.
+where targets are behaviours: for the checks that no single shard can answer. Of impressions, each
+user's latest history is kept until the user's bucket is checked.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -37,7 +38,7 @@ from pipeline.verify.tables import (
     read_lookups,
 )
 from pipeline.verify.targets import Seen, Targets, check_negatives
-from pipeline.verify.timeline import check_timeline
+from pipeline.verify.timeline import Timeline
 from pipeline.verify.whole import (
     check_days,
     check_leave_one_out,
@@ -47,7 +48,7 @@ from pipeline.verify.whole import (
     check_users,
 )
 from schemas.errors import ContractError
-from schemas.manifest import NAME, DataFile, load
+from schemas.manifest import NAME, SPLITS, DataFile, load
 
 LIMIT = 20
 """Findings of a kind that are told in full; all are counted."""
@@ -101,8 +102,8 @@ def verify(
 
     Args:
         out: folder of the data set.
-        told: progress: step, shards done, shards.
-        threads: shards checked at once; None for the usable cores.
+        told: progress: step, done, of how many.
+        threads: shards, or buckets of them, checked at once; None for the usable cores.
 
     Raises:
         InputError: there is no finished data set in `out`.
@@ -129,24 +130,25 @@ def verify(
 
 def _contents(out: Path, contract: Contract, told: Told, workers: int, findings: Findings) -> int:
     """Check tables and shards; the rows that could be read."""
-    made = contract.made
     check_files(out, contract, findings)
     if not check_sizes(out, contract, findings):
         return 0
     lookups = read_lookups(out, contract, findings)
     refused = check_rejected(out, contract, findings)
+    buckets = _buckets(contract)
     done = 0
 
     def one_more() -> None:
         nonlocal done
         done += 1
-        told("verify", done, len(made.shards))
+        told("verify", done, len(buckets))
 
-    def check(shard: int) -> tuple[Seen, Findings]:
-        own = Findings(LIMIT)
-        return _shard(out, made.shards[shard], contract, lookups, own), own
+    def check(number: int) -> list[tuple[Seen, Findings]]:
+        timeline = None if contract.leave_one_out else Timeline(contract)
+        return [_shard(out, shard, contract, lookups, timeline) for shard in buckets[number]]
 
-    results = map_buckets(check, range(len(made.shards)), workers, one_more)
+    of_buckets = map_buckets(check, range(len(buckets)), workers, one_more)
+    results = [result for of_bucket in of_buckets for result in of_bucket]
     for _, own in results:
         findings.merge(own)
     seen = [s for s, _ in results]
@@ -154,26 +156,45 @@ def _contents(out: Path, contract: Contract, told: Told, workers: int, findings:
     return sum(s.rows for s in seen)
 
 
+def _buckets(contract: Contract) -> list[list[DataFile]]:
+    """The shards that are checked one after the other: those of the same impressions' users."""
+    buckets: dict[str, list[DataFile]] = {}
+    for shard in sorted(contract.made.shards, key=lambda one: SPLITS.index(split_of(one))):
+        name = shard.path if contract.leave_one_out else PurePosixPath(shard.path).name
+        buckets.setdefault(name, []).append(shard)
+    return list(buckets.values())
+
+
 def _shard(
-    out: Path, shard: DataFile, contract: Contract, lookups: list[Lookup], findings: Findings
-) -> Seen:
-    """Check one shard."""
+    out: Path,
+    shard: DataFile,
+    contract: Contract,
+    lookups: list[Lookup],
+    timeline: Timeline | None,
+) -> tuple[Seen, Findings]:
+    """Check one shard; `timeline` as in `_check`."""
+    findings = Findings(LIMIT)
     seen = Seen.nothing(shard.path, split_of(shard), contract)
     path = out / shard.path
     seen.whole = False
     if not path.is_file():
         findings.add("missing shard", shard.path, "a file", "no such file")
-        return seen
+        return seen, findings
     try:
         if (found := sha256(path)) != shard.sha256:
             findings.add("checksum", shard.path, f"sha256 {shard.sha256}", found)
         with pq.ParquetFile(path) as file:
             if _fits(file, shard, contract, findings):
-                rows = _rows(file, path, shard, contract, lookups, findings, seen)
+                if timeline is not None:
+                    timeline.begin_split()
+                rows = 0
+                for block in blocks(file, path, shard.path, contract, findings):
+                    _check(block, contract, lookups, timeline, seen)
+                    rows += block.rows
                 seen.whole = rows == file.metadata.num_rows
     except UNREADABLE as error:
         findings.unreadable("unreadable shard", shard.path, error)
-    return seen
+    return seen, findings
 
 
 def _fits(file: pq.ParquetFile, shard: DataFile, contract: Contract, findings: Findings) -> bool:
@@ -200,24 +221,14 @@ def _fits(file: pq.ParquetFile, shard: DataFile, contract: Contract, findings: F
     return False
 
 
-def _rows(
-    file: pq.ParquetFile,
-    path: Path,
-    shard: DataFile,
+def _check(
+    block: Block,
     contract: Contract,
     lookups: list[Lookup],
-    findings: Findings,
+    timeline: Timeline | None,
     seen: Seen,
-) -> int:
-    """Check the shard's rows; how many could be cut into blocks."""
-    rows = 0
-    for block in blocks(file, path, shard.path, contract, findings):
-        _check(block, contract, lookups, seen)
-        rows += block.rows
-    return rows
-
-
-def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) -> None:
+) -> None:
+    """Check some rows; `timeline` has those before them, of impressions."""
     targets = np.repeat(block.scalars["target_time"], block.lengths)
     intervals = targets - block.history["time"]
     check_scalars(block, contract)
@@ -225,8 +236,8 @@ def _check(block: Block, contract: Contract, lookups: list[Lookup], seen: Seen) 
     check_lookups(block, contract, lookups)
     if contract.leave_one_out:
         check_negatives(block, contract)
-    else:
-        seen.last = check_timeline(block, contract, seen.last)
+    if timeline is not None:
+        timeline.check(block)
     seen.groups = block.groups
     seen.add(block, contract, intervals)
 

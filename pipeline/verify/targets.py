@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pipeline.verify.blocks import Block, place
 from pipeline.verify.chain import links
 from pipeline.verify.contract import Contract
-from pipeline.verify.timeline import Last
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -46,7 +45,6 @@ class Seen:
         bins: (256,) behaviours by interval bin.
         at_edges: (256,) those of them whose interval is their bin's upper edge.
         groups: (row groups,) one after the last row of each.
-        last: the row that was read last, of impressions.
         own: column of impressions themselves -> (vocabulary,) how often each id occurs.
         sums: float column of train -> values other than 0, their sum and that of their squares.
         parts: column -> its values by target, a part a block.
@@ -61,7 +59,6 @@ class Seen:
     groups: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: int = 0
     whole: bool = True
-    last: Last | None = None
     own: dict[str, Int64s] = field(default_factory=dict)
     sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -10,88 +11,130 @@ import numpy.typing as npt
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
 
-_EVER = np.iinfo(np.int64).min
+Int64s = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Last:
-    """The last row of a block, to which the next block's first one is held.
+class Rows:
+    """Some rows, as far as they tell of a past.
 
     Attributes:
-        user: id.
-        time: of the target.
-        cells: (columns, behaviours) times, and ids of each field.
+        user: (rows,) ids.
+        time: (rows,) of the target.
+        offsets: (rows + 1,) where each row's history begins.
+        cells: (cells,) each: times, then the ids of each field.
     """
 
-    user: int
-    time: int
-    cells: npt.NDArray[np.int64]
+    user: npt.NDArray[np.int32]
+    time: Int64s
+    offsets: Int64s
+    cells: list[npt.NDArray[Any]]
+
+    @classmethod
+    def of(cls, block: Block, contract: Contract) -> Rows:
+        """Those of a block."""
+        columns = [block.history[name] for name in ("time", *contract.made.fields)]
+        return cls(block.scalars["user"], block.scalars["target_time"], block.offsets, columns)
+
+    def take(self, rows: Int64s) -> Rows:
+        """Some of the rows."""
+        begin, lengths = self.offsets[rows], np.diff(self.offsets)[rows]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        at = np.repeat(begin - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return Rows(self.user[rows], self.time[rows], offsets, [c[at] for c in self.cells])
+
+    @classmethod
+    def joined(cls, parts: list[Rows]) -> Rows:
+        """The last row of each user in parts that follow each other, by user."""
+        lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+        every = cls(
+            np.concatenate([part.user for part in parts]),
+            np.concatenate([part.time for part in parts]),
+            np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)]),
+            [np.concatenate(column) for column in zip(*(p.cells for p in parts), strict=True)],
+        )
+        order = np.argsort(every.user, kind="stable")
+        users = every.user[order]
+        return every.take(order[np.append(users[1:] != users[:-1], True)])
 
 
-def check_timeline(block: Block, contract: Contract, before: Last | None) -> Last | None:
-    """Hold each impression's history to that of the row before, of the same user.
+class Timeline:
+    """Holds each impression's history to that of the impression before, of the same user.
 
     What a later history has from before the earlier impression is the earlier history's newest
-    part, and all of it where the later one is not cut to max_len. Rows are held to each other
-    within a shard, where they lie by user and time.
+    part, and all of it where the later one is not cut to max_len. A shard's rows lie by user and
+    time; the shards of a bucket hold the same users, one split after the other. So each user's
+    latest row is kept until the bucket's end.
 
     Args:
-        block: some rows.
-        contract: what they are held to.
-        before: the last row of the block before; None for none.
-
-    Returns:
-        This block's last row.
+        contract: what the rows are held to.
     """
-    if not block.rows:
-        return before
-    most, offsets, lengths = contract.made.max_len, block.offsets, block.lengths
-    user, time = block.scalars["user"], block.scalars["target_time"]
-    columns = [block.history[name] for name in ("time", *contract.made.fields)]
-    pairs = np.zeros(block.rows, np.bool_)
-    pairs[1:] = (user[1:] == user[:-1]) & (time[1:] >= time[:-1])
-    since = np.where(pairs, np.roll(time, 1), _EVER)
-    shared = columns[0] < np.repeat(since, lengths)
+
+    def __init__(self, contract: Contract) -> None:
+        self.contract = contract
+        self.of_splits: Rows | None = None
+        self.of_blocks: list[Rows] = []
+
+    def begin_split(self) -> None:
+        """Go on with the bucket's shard of the next split."""
+        parts = [*([] if self.of_splits is None else [self.of_splits]), *self.of_blocks]
+        self.of_splits, self.of_blocks = Rows.joined(parts) if parts else None, []
+
+    def check(self, block: Block) -> None:
+        """Hold some rows to each other, and to those before them."""
+        if not block.rows:
+            return
+        most = self.contract.made.max_len
+        rows = Rows.of(block, self.contract)
+        good, since = np.ones(block.rows, np.bool_), np.roll(rows.time, 1)
+        changes = rows.user[1:] != rows.user[:-1]
+        first = np.flatnonzero(np.append(True, changes))
+        later = np.flatnonzero(np.append(False, ~changes))
+        good[later] = _agree(rows, later - 1, rows, later, most)
+        if self.of_blocks and self.of_blocks[-1].user[-1] == rows.user[0]:
+            before, at = self.of_blocks[-1], np.array([len(self.of_blocks[-1].user) - 1])
+            good[first[:1]] = _agree(before, at, rows, first[:1], most)
+            since[0], first = before.time[-1], first[1:]
+        if self.of_splits is not None:
+            before = self.of_splits
+            at = np.searchsorted(before.user, rows.user[first])
+            at = np.minimum(at, len(before.user) - 1)
+            known = before.user[at] == rows.user[first]
+            at, first = at[known], first[known]
+            good[first] = _agree(before, at, rows, first, most)
+            since[first] = before.time[at]
+        block.rows_are(
+            good,
+            "histories of a user",
+            "history_time",
+            lambda row: f"the past of the user's impression before, of second {since[row]}",
+            lambda row: "another past",
+        )
+        self.of_blocks.append(rows.take(np.flatnonzero(np.append(changes, True))))
+
+
+def _agree(one: Rows, earlier: Int64s, other: Rows, later: Int64s, most: int) -> Bools:
+    """(pairs,) whether rows `later` of one are of the past that rows `earlier` of another are of.
+
+    Those that are not later after all are.
+    """
+    ends, has = one.offsets[1:][earlier], np.diff(one.offsets)[earlier]
+    begins, lengths = other.offsets[later], np.diff(other.offsets)[later]
+    steps = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    cells = np.repeat(begins - steps[:-1], lengths) + np.arange(steps[-1])
+    shared = other.cells[0][cells] < np.repeat(one.time[earlier], lengths)
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(shared)])
-    count = running[offsets[1:]] - running[offsets[:-1]]
-    has = np.roll(lengths, 1)
-    good = ~pairs | np.where(lengths < most, count == has, count <= has)
-    if not good.all():
-        shared &= np.repeat(good, lengths)
-        count[~good] = 0
-    # The earlier history ends where the later one begins.
-    later = np.flatnonzero(shared)
-    earlier = later - np.repeat(count, count)
-    differs = np.zeros(len(later), np.bool_)
-    for values in columns:
-        differs |= values[later] != values[earlier]
+    count = running[steps[1:]] - running[steps[:-1]]
+    good = np.where(lengths < most, count == has, count <= has)
+    shared &= np.repeat(good, lengths)
+    # The shared part ends the earlier history, and begins the later one.
+    to_earlier = np.repeat(ends - count - begins, lengths)[shared]
+    at = cells[shared]
+    differs = np.zeros(len(at), np.bool_)
+    for column, values in zip(one.cells, other.cells, strict=True):
+        differs |= values[at] != column[np.minimum(at + to_earlier, len(column) - 1)]
     if differs.any():
-        good[np.searchsorted(offsets, later[differs], side="right") - 1] = False
-    if before is not None:
-        good[0] = _agree(before, _row(block, columns, 0), most)
-    block.rows_are(
-        good,
-        "histories of a user",
-        "history_time",
-        lambda row: f"up to its target, the past of {block.where(row - 1)}",
-        lambda row: "another past",
-    )
-    return _row(block, columns, block.rows - 1)
-
-
-def _row(block: Block, columns: list[npt.NDArray[np.int64]], row: int) -> Last:
-    part = slice(block.offsets[row], block.offsets[row + 1])
-    cells = np.stack([values[part].astype(np.int64) for values in columns])
-    scalars = block.scalars
-    return Last(int(scalars["user"][row]), int(scalars["target_time"][row]), cells)
-
-
-def _agree(one: Last, other: Last, most: int) -> bool:
-    """Whether two rows are of one past, the later one second; those of two users are."""
-    if one.user != other.user or one.time > other.time:
-        return True
-    cells = other.cells[:, other.cells[0] < one.time]
-    count, has = cells.shape[1], one.cells.shape[1]
-    if count > has or (count < has and other.cells.shape[1] < most):
-        return False
-    return np.array_equal(cells, one.cells[:, has - count :])
+        good[np.searchsorted(steps, np.flatnonzero(shared)[differs], side="right") - 1] = False
+    agree: Bools = good | (other.time[later] < one.time[earlier])
+    return agree

@@ -107,6 +107,28 @@ def later_of_a_user(change: Callable[[Columns, int], object]) -> Any:
     return damage
 
 
+def first_of_a_split(split: str) -> Any:
+    """Change all rows of a user in a split alike, whose past a split before tells, too."""
+
+    def damage(copy: Copy) -> None:
+        earlier = {
+            user
+            for user, length in zip(
+                *copy.table().select(["user", "history_length"]).to_pydict().values(), strict=True
+            )
+            if length > 3
+        }
+
+        def change(columns: Columns) -> None:
+            user = next(u for u in columns["user"] if u in earlier)
+            for row in [r for r, of in enumerate(columns["user"]) if of == user]:
+                other_brand(columns, row)
+
+        copy.edit(change, split)
+
+    return damage
+
+
 def other_brand(columns: Columns, row: int) -> None:
     cells = columns["history_brand"][row]
     cells[1] = 2 if cells[1] != 2 else 3
@@ -126,6 +148,8 @@ def swap_tied(columns: Columns) -> None:
 
 PAST_DAMAGE: list[Planted] = [
     ("another past", "histories of a user", IMPRESSIONS, later_of_a_user(other_brand)),
+    ("another past in valid", "histories of a user", IMPRESSIONS, first_of_a_split("valid")),
+    ("another past in test", "histories of a user", IMPRESSIONS, first_of_a_split("test")),
     (
         "behaviours of a second exchanged",
         "time order",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -16,7 +17,7 @@ from pipeline.verify import LIMIT
 from schemas.errors import ContractError
 from schemas.manifest import SPLITS
 from tests.verify.damage_table import DAMAGE
-from tests.verify.made import ALL, REVIEWS, Columns, Copy, checked, copied
+from tests.verify.made import ALL, IMPRESSIONS, REVIEWS, Columns, Copy, checked, copied
 
 CASES = [
     pytest.param(name, what, damage, id=f"{said} ({name})")
@@ -95,6 +96,44 @@ def test_any_changed_value_of_reviews_is_found(
     copy.edit(change, split)
     same = pq.ParquetFile(path).read().equals(before)
     assert checked(copy.out).sound == same
+
+
+@settings(
+    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(data=st.data())
+def test_any_changed_behaviour_of_two_impressions_is_found(
+    made: dict[str, Path], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    """Of one that two impressions of a user share, in one of them, or in all of its split alike."""
+    copy = copied(
+        made, data.draw(st.sampled_from(IMPRESSIONS)), tmp_path_factory.mktemp("past") / "out"
+    )
+    most = copy.read()["max_len"]
+    seen: dict[int, list[tuple[int, str, int, int]]] = {}
+    for split in SPLITS:
+        columns = copy.table(split).to_pydict()
+        for row, length in enumerate(columns["history_length"]):
+            if 0 < length < most:
+                of = seen.setdefault(columns["user"][row], [])
+                of.append((columns["target_time"][row], split, row, length))
+    impressions = data.draw(st.sampled_from([sorted(x) for x in seen.values() if len(x) > 1]))
+    earlier, later = sorted(data.draw(st.sampled_from(list(combinations(impressions, 2)))))
+    _, split, row, _ = data.draw(st.sampled_from([earlier, later]))
+    everywhere = earlier[1] != later[1] and data.draw(st.booleans())
+    cell = data.draw(st.integers(0, earlier[3] - 1))
+    name = data.draw(st.sampled_from(["history_time", "history_category", "history_brand"]))
+    more = data.draw(st.sampled_from([-1, 1, 2]))
+
+    def change(columns: Columns) -> None:
+        user = columns["user"][row]
+        of = [r for r, one in enumerate(columns["user"]) if one == user]
+        for changed in of if everywhere else [row]:
+            if columns["history_length"][changed] > cell:
+                columns[name][changed][cell] += more
+
+    copy.edit(change, split)
+    assert not checked(copy.out).sound
 
 
 @settings(
