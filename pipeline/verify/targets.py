@@ -92,7 +92,8 @@ class Seen:
         if self.split == "train":
             for name, sums in self.sums.items():
                 numbers = block.scalars[name].astype(np.float64)
-                sums += np.count_nonzero(numbers), numbers.sum(), numbers @ numbers
+                squares = np.square(numbers)  # and no dot product: BLAS would start threads
+                sums += np.count_nonzero(numbers), numbers.sum(), squares.sum()
         for name, occurs in self.own.items():
             ids = block.scalars[name]
             within = ids[(ids >= 0) & (ids < len(occurs))]

@@ -14,6 +14,8 @@ from pipeline.verify.contract import Contract
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+_NEVER = np.iinfo(np.int64).min
+
 
 @dataclass(frozen=True)
 class Rows:
@@ -87,23 +89,18 @@ class Timeline:
             return
         most = self.contract.made.max_len
         rows = Rows.of(block, self.contract)
-        good, since = np.ones(block.rows, np.bool_), np.roll(rows.time, 1)
         changes = rows.user[1:] != rows.user[:-1]
+        since = np.where(np.append(False, ~changes), np.roll(rows.time, 1), _NEVER)
+        good = _agree(rows, np.arange(-1, block.rows - 1), since, rows, most)
         first = np.flatnonzero(np.append(True, changes))
-        later = np.flatnonzero(np.append(False, ~changes))
-        good[later] = _agree(rows, later - 1, rows, later, most)
-        if self.of_blocks and self.of_blocks[-1].user[-1] == rows.user[0]:
-            before, at = self.of_blocks[-1], np.array([len(self.of_blocks[-1].user) - 1])
-            good[first[:1]] = _agree(before, at, rows, first[:1], most)
-            since[0], first = before.time[-1], first[1:]
-        if self.of_splits is not None:
-            before = self.of_splits
-            at = np.searchsorted(before.user, rows.user[first])
-            at = np.minimum(at, len(before.user) - 1)
-            known = before.user[at] == rows.user[first]
-            at, first = at[known], first[known]
-            good[first] = _agree(before, at, rows, first, most)
-            since[first] = before.time[at]
+        for before in (self.of_splits, *self.of_blocks[-1:]):
+            if before is not None:
+                at = np.searchsorted(before.user, rows.user[first])
+                at = np.minimum(at, len(before.user) - 1)
+                known = before.user[at] == rows.user[first]
+                at, of = at[known], first[known]
+                since[of] = before.time[at]
+                good[of] &= _agree(before, at, since[of], rows.take(of), most)
         block.rows_are(
             good,
             "histories of a user",
@@ -114,27 +111,32 @@ class Timeline:
         self.of_blocks.append(rows.take(np.flatnonzero(np.append(changes, True))))
 
 
-def _agree(one: Rows, earlier: Int64s, other: Rows, later: Int64s, most: int) -> Bools:
-    """(pairs,) whether rows `later` of one are of the past that rows `earlier` of another are of.
+def _agree(one: Rows, at: Int64s, since: Int64s, rows: Rows, most: int) -> Bools:
+    """(rows,) whether each is of the past that another one is of.
 
-    Those that are not later after all are.
+    Args:
+        one: has the others.
+        at: (rows,) which of them.
+        since: (rows,) their times; `_NEVER` where there is no other.
+        rows: the rows.
+        most: behaviours kept of a history.
     """
-    ends, has = one.offsets[1:][earlier], np.diff(one.offsets)[earlier]
-    begins, lengths = other.offsets[later], np.diff(other.offsets)[later]
-    steps = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    cells = np.repeat(begins - steps[:-1], lengths) + np.arange(steps[-1])
-    shared = other.cells[0][cells] < np.repeat(one.time[earlier], lengths)
+    lengths, ends, has = np.diff(rows.offsets), one.offsets[1:][at], np.diff(one.offsets)[at]
+    # A row that is not later after all has nothing to agree with.
+    since = np.where(rows.time < since, _NEVER, since)
+    shared = rows.cells[0] < np.repeat(since, lengths)
     running = np.concatenate([np.zeros(1, np.int64), np.cumsum(shared)])
-    count = running[steps[1:]] - running[steps[:-1]]
-    good = np.where(lengths < most, count == has, count <= has)
-    shared &= np.repeat(good, lengths)
-    # The shared part ends the earlier history, and begins the later one.
-    to_earlier = np.repeat(ends - count - begins, lengths)[shared]
-    at = cells[shared]
-    differs = np.zeros(len(at), np.bool_)
-    for column, values in zip(one.cells, other.cells, strict=True):
-        differs |= values[at] != column[np.minimum(at + to_earlier, len(column) - 1)]
+    count = running[rows.offsets[1:]] - running[rows.offsets[:-1]]
+    good: Bools = np.where(lengths < most, count == has, count <= has) | (since == _NEVER)
+    if not good.all():
+        shared &= np.repeat(good, lengths)
+        count[~good] = 0
+    # The shared part begins this history, and ends the other one.
+    cells = np.flatnonzero(shared)
+    others = cells + np.repeat(ends - count - rows.offsets[:-1], count)
+    differs = np.zeros(len(cells), np.bool_)
+    for values, column in zip(rows.cells, one.cells, strict=True):
+        differs |= values[cells] != column.take(others, mode="clip")
     if differs.any():
-        good[np.searchsorted(steps, np.flatnonzero(shared)[differs], side="right") - 1] = False
-    agree: Bools = good | (other.time[later] < one.time[earlier])
-    return agree
+        good[np.searchsorted(rows.offsets, cells[differs], side="right") - 1] = False
+    return good
