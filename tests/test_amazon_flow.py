@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from pipeline.sources.synthetic import synthesize_amazon
 from pipeline.sources.synthetic_recipe import AmazonRecipe
+from pipeline.verify import verify
 from schemas.manifest import Manifest, load
 from tests.amazon_made import (
     TOUCHED,
@@ -178,6 +179,7 @@ def test_made_up_logs_equal_the_oracle(
         finished(amazon(raw_folder, out, *flags, "--max-rejected", "100%"))
         agree(out, expected, full, negatives)
         assert load(out).rejected.get("not JSON", 0) == reviews.count(None)
+        assert verify(out).findings == ()
 
 
 def test_who_has_touched_every_item_gives_no_rows(tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 from unittest.mock import patch
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipeline.config import AlibabaConfig
+from pipeline.flow import prepare
 from pipeline.verify import LIMIT, verify
 from schemas.errors import InputError, UsageError
 from tests.alibaba_made import RawLog, alibaba
@@ -80,6 +85,68 @@ def test_sound_reviews(tmp_path: Path, flags: str) -> None:
 def test_sound_impressions(tmp_path: Path, flags: str) -> None:
     finished(alibaba(impression_files(tmp_path / "raw"), tmp_path / "out", *flags.split()))
     assert checked(tmp_path / "out").findings == ()
+
+
+# Few of each, so that seconds, days, ads and users meet.
+SECOND = st.integers(0, 9 * DAY).map(lambda s: MAY_3 + s - s % 900)
+FEW = st.integers(0, 3)
+
+
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True
+)
+@given(
+    impressions=st.lists(
+        st.tuples(FEW, SECOND, FEW, st.sampled_from(["p", None]), st.integers(0, 1)),
+        min_size=2,
+        max_size=40,
+    ),
+    behaviours=st.lists(
+        st.tuples(FEW, SECOND, st.sampled_from(["pv", "pv", "buy"]), FEW, st.none() | FEW),
+        max_size=60,
+    ),
+    prices=st.lists(st.sampled_from([None, "-1", "0.01", "7", "7.5", "100000000"]), min_size=4),
+    profiles=st.integers(0, 4),
+    max_len=st.integers(1, 6),
+    bins=st.integers(1, 5),
+    gap=st.sampled_from([0, 900, 1800]),
+    sessions=st.sampled_from(["none", "1x1", "2x3"]),
+    min_count=st.integers(1, 3),
+    layout=st.sampled_from(["padded", "ragged"]),
+    buckets=st.integers(1, 3),
+)
+def test_whatever_the_log_what_is_made_of_it_is_sound(
+    impressions: list[tuple[object, ...]],
+    behaviours: list[tuple[object, ...]],
+    prices: list[str | None],
+    profiles: int,
+    max_len: int,
+    bins: int,
+    gap: int,
+    sessions: str,
+    min_count: int,
+    layout: str,
+    buckets: int,
+) -> None:
+    ads = [(ad, ad % 2, ad, ad % 3, ad or None, prices[ad]) for ad in range(4)]
+    users = [(user, *(user for _ in PROFILE)) for user in range(profiles)]
+    with tempfile.TemporaryDirectory() as folder:
+        raw, out = Path(folder) / "raw", Path(folder) / "out"
+        RawLog(impressions, ads, users, behaviours).write(raw)
+        prepare(
+            AlibabaConfig(
+                out,
+                raw=raw,
+                max_len=max_len,
+                bins=bins,
+                session_gap=gap,
+                sessions=sessions,
+                min_count=min_count,
+                layout=layout,
+                buckets=buckets,
+            )
+        )
+        assert checked(out).findings == ()
 
 
 def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
