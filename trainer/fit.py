@@ -19,8 +19,9 @@ from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
 from trainer.ranks import ALONE, Ranks, joined
-from trainer.runs import Result, Run, at_work
+from trainer.runs import Result, Run
 from trainer.training import Training
+from trainer.workplace import at_work
 
 __all__ = ["Result", "TrainConfig", "gradients", "resolve", "train"]
 

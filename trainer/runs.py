@@ -7,7 +7,7 @@ RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
 RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
 RUN/metrics.json   the result, written last: a folder with one is a finished run
-RUN/.lock          held by the training that is at work
+RUN/.lock          held by the training that is at work; see `trainer.workplace`
 ```
 """
 
@@ -15,9 +15,6 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -25,12 +22,10 @@ from typing import Any
 
 import torch
 
-from schemas import manifest
-from schemas.alone import LOCK, alone
 from schemas.errors import InputError, UsageError
 from schemas.shape import decode
 from trainer.atomic import atomically
-from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable
+from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable, write_checkpoint
 from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
@@ -149,7 +144,7 @@ class Run:
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
         if self.writes:
-            atomically(self.folder / LAST, lambda path: _save(state, path))
+            atomically(self.folder / LAST, lambda path: write_checkpoint(state, path))
 
     def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What was kept by `checkpoint`; None where nothing was yet.
@@ -177,7 +172,7 @@ class Run:
         """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
         content = {"built": built, "weights": model.state_dict()}
         if self.writes:
-            atomically(self.folder / BEST, lambda path: _save(content, path))
+            atomically(self.folder / BEST, lambda path: write_checkpoint(content, path))
 
     def finish(self, result: Result) -> None:
         """Write the result for machines to read."""
@@ -257,58 +252,6 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
     return content
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
-    """`torch.save`, with the system's own word where the disk is full."""
-    with path.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            # PyTorch cannot end its file either, and tells that alone.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
-@contextmanager
-def at_work(folder: Path, writes: bool) -> Iterator[None]:
-    """Be the only training in a run's folder, which is made if absent.
-
-    Args:
-        folder: where.
-        writes: whether to be; of several processes that train together, one is.
-
-    Raises:
-        UsageError: it is a data set, or cannot be a folder.
-        EnvironmentFault: another one is at work there.
-    """
-    if not writes:
-        yield
-        return
-    if (folder / manifest.NAME).exists():
-        raise UsageError(
-            "The run's folder is a data set.",
-            where=folder,
-            expected="a new folder, or one of a run",
-            got=f"a folder with {manifest.NAME}",
-            do="choose another `--run`",
-        )
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(alone(folder))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                "The run's folder cannot be made.",
-                where=folder,
-                expected="a folder, or nothing yet",
-                got=str(error),
-            ) from None
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
-                shutil.rmtree(folder)
