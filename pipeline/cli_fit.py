@@ -102,7 +102,11 @@ def train(
         float, typer.Option(help="Between checkpoints to resume from; also at evaluations.")
     ] = 300.0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --run, to the same numbers.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --run, to the same numbers; show its result if it is done.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier run in --run.")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -156,7 +157,7 @@ def _scores(
 def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
     path = run / CONFIG
-    data = read_json(path, ("data",), do="name the data set")["data"]
+    data = read_json(path, {"data": Any}, do="name the data set")["data"]
     if not isinstance(data, str) or not data.isprintable():
         raise InputError(
             "A run's config names no data set.",

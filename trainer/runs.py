@@ -15,15 +15,16 @@ from __future__ import annotations
 
 import json
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
 from schemas.errors import InputError, UsageError
-from schemas.shape import decode
+from schemas.shape import decode, misfit
 from trainer.atomic import atomically
 from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable, write_checkpoint
 from trainer.logs import Log
@@ -33,6 +34,7 @@ from trainer.models import Inputs, InterestModel, build
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
 # Settings that a run may be resumed without: they change no number.
 _FREE = ("run", "checkpoint_seconds", "tensorboard")
+_ANEW = "start again with `--force`"
 
 
 @dataclass(frozen=True)
@@ -109,11 +111,11 @@ class Run:
                 where=folder,
                 expected="a new folder",
                 got=f"a folder with {METRICS}",
-                do="choose another `--run`, or replace it with `--force`",
+                do="see it with `--resume`, choose another `--run`, or replace it with `--force`",
             )
         begun = any((folder / name).exists() for name in (LAST, BEST))
         if resume and (begun or (folder / CONFIG).exists()):
-            self._require_same_config()
+            _require_same_config(folder, config)
             return
         if begun and not force:
             raise UsageError(
@@ -126,20 +128,6 @@ class Run:
         for name in (METRICS, BEST, LAST):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
-
-    def _require_same_config(self) -> None:
-        path = self.folder / CONFIG
-        before = read_json(path, do="start again with `--force`")
-        now = json.loads(json.dumps(self.config))
-        names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
-        if names:
-            raise UsageError(
-                "The run to resume had other settings.",
-                where=path,
-                expected=", ".join(f"{name} {before.get(name)}" for name in names),
-                got=", ".join(f"{name} {now.get(name)}" for name in names),
-                do="resume with the settings it began with, or start again with `--force`",
-            )
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
@@ -191,6 +179,40 @@ class Run:
         (self.folder / LAST).unlink(missing_ok=True)
 
 
+def result_of(folder: Path, config: dict[str, Any]) -> Result | None:
+    """What a finished run came to; None where it is not finished.
+
+    Args:
+        folder: where.
+        config: the resolved config of who asks.
+
+    Raises:
+        UsageError: the run had other settings.
+        InputError: it cannot be read.
+    """
+    if not (folder / METRICS).exists():
+        return None
+    _require_same_config(folder, config)
+    kinds = get_type_hints(Result) | {"run": str}
+    found = read_json(folder / METRICS, kinds, do=_ANEW)
+    metrics = {split: Metrics(**measured) for split, measured in found["metrics"].items()}
+    return Result(**{name: found[name] for name in kinds} | {"run": folder, "metrics": metrics})
+
+
+def _require_same_config(folder: Path, config: dict[str, Any]) -> None:
+    path = folder / CONFIG
+    before, now = read_json(path, {}, do=_ANEW), json.loads(json.dumps(config))
+    names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
+    if names:
+        raise UsageError(
+            "The run to resume had other settings.",
+            where=path,
+            expected=", ".join(f"{name} {before.get(name)}" for name in names),
+            got=", ".join(f"{name} {now.get(name)}" for name in names),
+            do=f"resume with the settings it began with, or {_ANEW}",
+        )
+
+
 def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     """Rebuild the model of a run with the weights it kept, in evaluation mode.
 
@@ -224,23 +246,26 @@ def _rebuilt(built: dict[str, Any]) -> InterestModel:
     )
 
 
-def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, Any]:
+def read_json(path: Path, kinds: Mapping[str, Any], *, do: str) -> dict[str, Any]:
     """Read a run's `config.json` or `metrics.json`.
 
     Args:
         path: the file.
-        keys: what it must hold.
+        kinds: what it must hold, and of which type; see `schemas.shape.misfit`.
         do: what to do where it cannot be read.
 
     Raises:
-        InputError: it cannot be read, is no JSON object, or lacks a key.
+        InputError: it cannot be read, is no JSON object, or lacks a key or has another type there.
     """
     try:
         content = decode(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
-        if missing := [key for key in keys if key not in content]:
+        if missing := [key for key in kinds if key not in content]:
             raise ValueError(f"no {', '.join(missing)}")
+        for key, kind in kinds.items():
+            if wrong := misfit(content[key], kind, key):
+                raise ValueError("{}: expected {}, got {}".format(*wrong))
     except (OSError, ValueError) as error:
         raise InputError(
             f"A run's {path.name} cannot be read.",
