@@ -148,7 +148,6 @@ def amazon(
 
         if demo:
             raw, out = _demo("amazon", raw, out)
-            make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         config = AmazonConfig(
             out=located(out or Path("data/amazon")),
             raw=raw and located(raw),
@@ -173,6 +172,8 @@ def amazon(
             spark_conf=tuple(spark_conf or ()),
             mirrors=tuple(mirror or ()),
         )
+        if demo and raw:  # not before the settings are checked
+            make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         _prepare(config, dry_run)
 
 
@@ -251,7 +252,6 @@ def alibaba(
             )
         if demo:
             raw, out = _demo("alibaba", raw, out)
-            make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         config = AlibabaConfig(
             out=located(out or Path("data/alibaba")),
             raw=raw and located(raw),
@@ -276,6 +276,8 @@ def alibaba(
             min_count=min_count,
             user_fraction=user_fraction,
         )
+        if demo and raw:
+            make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         _prepare(config, dry_run)
 
 
