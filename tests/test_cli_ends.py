@@ -105,7 +105,7 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     [
         ("correlate missing", INPUT),
         *((f"reproduce {name} missing", INPUT) for name in ("fig1", "fig3", "fig4", "fig5", "all")),
-        ("predict missing missing", INPUT),
+        ("predict missing missing", USAGE),
         ("train missing", INPUT),
         ("amazon --raw missing", INPUT),
         ("alibaba --raw missing", INPUT),
