@@ -153,7 +153,7 @@ def _given(context: typer.Context) -> dict[str, Any]:
     given = {
         name: value
         for name, value in context.params.items()
-        if name != "config" and _on_command_line(context, name)
+        if name != "config" and on_command_line(context, name)
     }
     if "hidden" in given:
         given["hidden"] = _widths(given["hidden"])
@@ -181,6 +181,7 @@ def _widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _on_command_line(context: typer.Context, name: str) -> bool:
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, be it with its default's value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"
