@@ -181,6 +181,17 @@ def test_no_behaviours_give_empty_histories_and_say_so(raw: Path, out: Path) -> 
     assert not any(row["history_length"] or row["session_length"] for row in rows)
 
 
+def test_no_prices_are_said(raw: Path, out: Path, tmp_path: Path) -> None:
+    finished(alibaba(raw, tmp_path / "other"))
+    assert not any("price" in note for note in load(tmp_path / "other").notes)
+    unknown = ("NULL", "", "0", "-1")
+    ads = [line.rpartition(",")[0] for line in lines_of(raw / ADS)[1:]]
+    write_csv(raw / ADS, [f"{ad},{unknown[i % 4]}" for i, ad in enumerate(ads)])
+    finished(alibaba(raw, out))
+    assert sum("No price of a train row is known" in note for note in load(out).notes) == 1
+    assert {row["price"] for row in read_made(out).values()} == {0.0}
+
+
 def test_no_profiles_is_a_log_of_unknown_users(raw: Path, out: Path) -> None:
     write_csv(raw / PROFILES, [])
     finished(alibaba(raw, out))
