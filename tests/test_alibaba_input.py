@@ -62,6 +62,14 @@ def test_a_missing_file_names_the_four(raw: Path, out: Path, name: str) -> None:
     assert not (out / NAME).exists()
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_whose_name_has_another_case(raw: Path, out: Path, ending: str) -> None:
+    (raw / SAMPLE).rename(raw / f"RAW_SAMPLE.csv{ending}")
+    said = f"no {SAMPLE}, but RAW_SAMPLE.csv{ending} (case counts)"
+    for folder in (raw, Path(f"file://{raw}")):
+        refused(alibaba(folder, out), INPUT, said)
+
+
 def test_a_file_that_is_there_twice(raw: Path, out: Path) -> None:
     (raw / f"{LOG}.gz").write_bytes(b"")
     refused(alibaba(raw, out), INPUT, raw, "there twice", f"{LOG} or {LOG}.gz")

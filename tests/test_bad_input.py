@@ -116,6 +116,8 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", GOOD, None)
     refused(amazon(raw, out), INPUT, meta_file(raw).name, "--no-meta")
     refused(amazon(raw, out, category="Books"), INPUT, "reviews_Books_5.json.gz")
+    other = amazon(raw, out, "--no-meta", category="beauty")
+    refused(other, INPUT, "reviews_beauty_5.json.gz", "file, but reviews_Beauty_5.json.gz")
     assert not out.exists()
 
 
