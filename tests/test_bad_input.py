@@ -121,6 +121,16 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     assert not out.exists()
 
 
+def test_without_meta_there_is_no_step_that_reads_it(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    for out, flags in ((tmp_path / "out", []), (tmp_path / "without", ["--no-meta"])):
+        ended = amazon(raw, out, *flags)
+        finished(ended)
+        steps = [step.name for step in load(out).steps]
+        assert ("parse meta" in steps) == ("parse meta" in ended.err) == (not flags)
+        assert load(out).vocabulary["category"] == (2 if flags else 3)
+
+
 def test_musical_instruments_without_meta(music: Path, tmp_path: Path) -> None:
     out, name = tmp_path / "out", "Musical_Instruments"
     refused(amazon(music, out, category=name), INPUT, meta_file(music, name).name)
