@@ -102,7 +102,11 @@ def train(
         float, typer.Option(help="Between checkpoints to resume from; also at evaluations.")
     ] = 300.0,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with the run in --run, to the same numbers.")
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in --run, to the same numbers; show its result if it is done.",
+        ),
     ] = False,
     force: Annotated[
         bool, typer.Option("--force", help="Replace an earlier run in --run.")
@@ -149,7 +153,7 @@ def _given(context: typer.Context) -> dict[str, Any]:
     given = {
         name: value
         for name, value in context.params.items()
-        if name != "config" and _on_command_line(context, name)
+        if name != "config" and on_command_line(context, name)
     }
     if "hidden" in given:
         given["hidden"] = _widths(given["hidden"])
@@ -177,6 +181,7 @@ def _widths(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _on_command_line(context: typer.Context, name: str) -> bool:
+def on_command_line(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, be it with its default's value."""
     source = context.get_parameter_source(name)
     return source is not None and source.name == "COMMANDLINE"

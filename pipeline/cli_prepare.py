@@ -9,6 +9,7 @@ import typer
 from rich.console import Console
 
 from pipeline import demo as demos
+from pipeline.cli_amounts import as_bytes, as_share
 from pipeline.cli_errors import GOES_ON, told_errors
 from pipeline.cli_progress import progress
 from pipeline.cli_synthesize import make_alibaba, make_amazon
@@ -22,35 +23,6 @@ def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     for command in (amazon, alibaba):
         app.command()(command)
-
-
-def _bytes(text: str) -> int:
-    """'2GB', '1500MB' or '1.5g' as bytes."""
-    units = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
-    trimmed = text.strip().lower().removesuffix("b").removesuffix("i")
-    number, unit = (trimmed[:-1], trimmed[-1]) if trimmed[-1:] in "kmgt" else (trimmed, "")
-    try:
-        value = int(float(number) * units[unit])
-    except (KeyError, ValueError):
-        value = 0
-    if value < 1:
-        raise UsageError(
-            "--memory is no amount of memory.",
-            where="--memory",
-            expected="e.g. 2GB or 1500MB",
-            got=text,
-        )
-    return value
-
-
-def _share(text: str) -> float:
-    """'0.1%' or '0.001' as a share."""
-    try:
-        return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
-    except ValueError:
-        raise UsageError(
-            "--max-rejected is no share.", where="--max-rejected", expected="e.g. 0.1%", got=text
-        ) from None
 
 
 # What every preparation can be asked; the defaults are in the commands.
@@ -148,7 +120,6 @@ def amazon(
 
         if demo:
             raw, out = _demo("amazon", raw, out)
-            make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         config = AmazonConfig(
             out=located(out or Path("data/amazon")),
             raw=raw and located(raw),
@@ -163,8 +134,8 @@ def amazon(
             seed=seed,
             buckets=buckets,
             threads=threads,
-            memory=_bytes(memory),
-            max_rejected=_share(max_rejected),
+            memory=as_bytes(memory),
+            max_rejected=as_share(max_rejected),
             meta=meta,
             parity=parity,
             force=force,
@@ -173,6 +144,8 @@ def amazon(
             spark_conf=tuple(spark_conf or ()),
             mirrors=tuple(mirror or ()),
         )
+        if demo and raw:  # not before the settings are checked
+            make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         _prepare(config, dry_run)
 
 
@@ -251,7 +224,6 @@ def alibaba(
             )
         if demo:
             raw, out = _demo("alibaba", raw, out)
-            make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         config = AlibabaConfig(
             out=located(out or Path("data/alibaba")),
             raw=raw and located(raw),
@@ -262,8 +234,8 @@ def alibaba(
             seed=seed,
             buckets=buckets,
             threads=threads,
-            memory=_bytes(memory),
-            max_rejected=_share(max_rejected),
+            memory=as_bytes(memory),
+            max_rejected=as_share(max_rejected),
             force=force,
             engine=engine,
             master=master,
@@ -276,6 +248,8 @@ def alibaba(
             min_count=min_count,
             user_fraction=user_fraction,
         )
+        if demo and raw:
+            make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         _prepare(config, dry_run)
 
 

@@ -13,6 +13,7 @@ import typer
 from rich.console import Console
 
 from pipeline.cli_errors import GOES_ON, told_errors
+from pipeline.cli_fit import on_command_line
 from pipeline.cli_progress import progress
 from pipeline.demo import demo_data
 from schemas.errors import ContractError, UsageError
@@ -26,6 +27,13 @@ _Category = Annotated[
 _Top = Annotated[int, typer.Option(help="Behaviour categories shown; the paper's Figure 1: 5.")]
 _Positions = Annotated[int, typer.Option(help="Target-relative positions shown.")]
 _By = Annotated[str, typer.Option(help="position, or interval: by interval bin instead.")]
+# What some tables and figures alone are made with.
+_USED_BY = {
+    "models": ("table1", "table2", "fig3"),
+    "encoding": ("table1",),
+    "widths": ("fig5",),
+    **dict.fromkeys(("category", "top", "positions", "by", "released"), ("fig1", "table2", "fig3")),
+}
 
 
 def add_to(app: typer.Typer) -> None:
@@ -35,6 +43,7 @@ def add_to(app: typer.Typer) -> None:
 
 
 def correlate(
+    context: typer.Context,
     data: Annotated[Path, typer.Argument(help="Folder of a data set.")],
     out: Annotated[
         Path, typer.Option(help="Folder for fig1 (.csv, .md, .png, .svg), ctc.parquet.")
@@ -54,7 +63,7 @@ def correlate(
     with told_errors():
         from trainer.figures import Shown, fig1
 
-        _require_by(by)
+        _require_by(context, by)
         shown = Shown(category, top, positions, by, released)
         fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
         console = Console(soft_wrap=True, markup=False)
@@ -132,7 +141,8 @@ def reproduce(
 
         _require("NAME", name, (*NAMES, "all"))
         _require("--setting", setting, tuple(SETTINGS))
-        _require_by(by)
+        _require_by(context, by)
+        _require_used(context, name)
         chosen = SETTINGS[setting]
         given = {
             "dim": dim,
@@ -223,7 +233,7 @@ def _command(context: typer.Context) -> str:
     from_line = [
         (p, context.params[str(p.name)])
         for p in context.command.params
-        if str(context.get_parameter_source(str(p.name))).endswith("COMMANDLINE")
+        if on_command_line(context, str(p.name))
     ]
     words: list[str] = ["tinprep", "reproduce"]
     for parameter, value in from_line:
@@ -254,8 +264,29 @@ def _numbers(text: str) -> tuple[int, ...]:
         ) from None
 
 
-def _require_by(by: str) -> None:
+def _require_by(context: typer.Context, by: str) -> None:
     _require("--by", by, ("position", "interval"))
+    if by == "interval" and on_command_line(context, "positions"):
+        raise UsageError(
+            "Interval bins are shown all.",
+            where="--positions",
+            expected="--by position",
+            got="--by interval",
+            do="leave out one of them",
+        )
+
+
+def _require_used(context: typer.Context, name: str) -> None:
+    """Refuse what would be passed over."""
+    for option, names in _USED_BY.items():
+        if on_command_line(context, option) and name not in (*names, "all"):
+            raise UsageError(
+                f"{name} is not made with --{option}.",
+                where=f"--{option}",
+                expected=f"one of {', '.join(names)}, or all",
+                got=name,
+                do="leave it out",
+            )
 
 
 def _require(where: str, got: Any, known: tuple[str, ...]) -> None:

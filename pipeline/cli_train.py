@@ -62,7 +62,9 @@ def evaluate(
 def predict(
     run: _Run,
     data: Annotated[Path, typer.Argument(help="Folder of the data set to score.")],
-    out: Annotated[Path, typer.Option(help="Parquet file: row, user, label, score.")],
+    out: Annotated[
+        Path, typer.Option(help="File for row, user, label, score: *.parquet or *.csv.")
+    ],
     split: Annotated[
         list[str] | None, typer.Option(help="A split; may be given again. Default: all.")
     ] = None,

@@ -46,7 +46,7 @@ class Config:
         session_gap: seconds without a behaviour that end a session.
         seed: of whatever is drawn.
         buckets: of users; None to choose by size and memory.
-        threads: buckets worked on at once; None for the usable cores.
+        threads: buckets worked on at once; None for the usable cores. Not of Spark's.
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
         force: replace an earlier data set.
@@ -86,6 +86,10 @@ class Config:
         if self.engine == "local" and (self.master or self.spark_conf):
             option = "master" if self.master else "spark_conf"
             _refuse(option, "not without --engine spark", getattr(self, option))
+        if self.engine == "spark" and (self.threads or 1) > 1:
+            _refuse(
+                "threads", "not with --engine spark: each of its tasks has one core", self.threads
+            )
         for setting in self.spark_conf:
             if "=" not in setting:
                 _refuse("spark_conf", "NAME=VALUE", setting)
@@ -125,7 +129,7 @@ class AmazonConfig(Config):
         ties: order of behaviours of one second: the `file`'s, or a seeded `hash`.
         meta: whether there is a meta file; without it every category is unknown.
         parity: the released preprocessing's negatives and whole histories.
-        mirrors: addresses tried before the published ones.
+        mirrors: addresses tried before the published ones; none with `raw`.
     """
 
     category: str = "Electronics"
@@ -143,7 +147,21 @@ class AmazonConfig(Config):
         _among(self, "ties", TIES)
         if not self.category or any(c in self.category for c in "/\\\0"):
             _refuse("category", "a name as in reviews_<Category>_5.json.gz", self.category)
-        fixed = {"negatives": 1, "split": "tin", "ties": "file", "max_len": AmazonConfig.max_len}
+        if self.raw is not None and self.mirrors:
+            raise UsageError(
+                "--raw and --mirror are two ways to have the raw files.",
+                where="--mirror",
+                expected="nothing to be downloaded with --raw",
+                got=f"--raw {self.raw}",
+                do="give one of them (--demo brings a --raw of its own)",
+            )
+        fixed = {
+            "negatives": 1,
+            "split": "tin",
+            "ties": "file",
+            "seed": AmazonConfig.seed,
+            "max_len": AmazonConfig.max_len,
+        }
         given = {name: getattr(self, name) for name in fixed}
         if self.parity and given != fixed:
             expected, got = (

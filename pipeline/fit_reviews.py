@@ -89,11 +89,13 @@ def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.Data
 
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
     """The category of each item; lines refused go to a file of theirs."""
-    path = run.paths[1] if config.meta else None
+    if not config.meta:
+        return _items(*amazon.categories(None, items), items)
+    path = run.paths[1]
     with run.step("parse meta") as rows:
-        about = None if path is None else estimate_lines(path)
+        about = estimate_lines(path)
 
-        with RefusedLines(run.work / REFUSED, Part(path or run.paths[0])) as refused:
+        with RefusedLines(run.work / REFUSED, Part(path)) as refused:
 
             def done(parsed: Parsed) -> None:
                 refused.append(parsed.rejected)
@@ -101,11 +103,14 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
                 run.told("parse meta", rows[0], about)
 
             by_item, repeated = amazon.categories(path, items, done)
-        if path is not None:
-            refused.summary.check(path, rows[0], config.max_rejected)
+        refused.summary.check(path, rows[0], config.max_rejected)
         rows[1] = by_item.height
-        categories = amazon.category_vocabulary(by_item, items)
-        return Items(categories, _category_ids(by_item, categories), repeated)
+        return _items(by_item, repeated, items)
+
+
+def _items(by_item: pl.DataFrame, repeated: int, items: pa.Table) -> Items:
+    categories = amazon.category_vocabulary(by_item, items)
+    return Items(categories, _category_ids(by_item, categories), repeated)
 
 
 def write_items(path: Path, items: Items) -> None:

@@ -124,6 +124,10 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     notes = alibaba.bounds(config, days, since)
     if not behaviours["kept"]:
         notes.append("No behaviour counts, so every history is empty.")
+    if not how["train_rows"]:
+        notes.append(
+            "No price of a train row is known: each is 0 there, a plain logarithm in other splits."
+        )
     content = steps.Content(
         dataset="alibaba",
         synthetic=synthetic,

@@ -85,7 +85,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         results = steps.write_shards(run, schema, fitted.behaviours, rows, [SEQUENCES])
         for written in writing:
             written.result(FOR_EVER)
-    rejected = _write_rejected(run, [x for r in results for x in r["left_out"]])
+    rejected = _write_rejected(run, config.meta, [x for r in results for x in r["left_out"]])
     if meta.repeated:
         rejected[manifest.REPEATED_ITEM] = meta.repeated
     synthetic = (run.paths[0].parent / MARKER).exists()
@@ -154,13 +154,13 @@ class _Rows:
         }
 
 
-def _write_rejected(run: Run, rows: list[int]) -> dict[str, int]:
+def _write_rejected(run: Run, meta: bool, rows: list[int]) -> dict[str, int]:
     """Write what was refused, a table each; returns how often each reason occurs."""
     reason = [transform.TOUCHED_EVERY_ITEM] * len(rows)
     targets = pa.table({"row": pa.array(sorted(rows), pa.int64()), "reason": reason})
     refused = {
         "reviews": run.engine.gather(partition_reviews.REFUSED, "line"),
-        "meta": spilled_pieces(bucket_path(run.work / fit_reviews.REFUSED, 0)),
+        "meta": spilled_pieces(bucket_path(run.work / fit_reviews.REFUSED, 0)) if meta else [],
         "targets": [targets],
     }
     return steps.write_rejected(run.config.out, refused)

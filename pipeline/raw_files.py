@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,3 +44,12 @@ def missing(files: Sequence[RawFile], folder: Path) -> list[str]:
                 do="move it away",
             )
     return [file.name for file in files if not (folder / file.name).is_file()]
+
+
+def in_other_case(names: Collection[str], folder: Path) -> str:
+    """What to add of files in `folder` whose names are `names` but for their letters' case."""
+    if not folder.is_dir():
+        return ""
+    small = {name.lower() for name in names}
+    held = {path.name for path in folder.iterdir() if path.name.lower() in small} - {*names}
+    return f", but {', '.join(sorted(held))} (case counts)" if held else ""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path, PosixPath
 from typing import Any, BinaryIO, cast
@@ -77,6 +78,10 @@ class RemotePath(PosixPath):
         store, path = self._place()
         found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
         return sorted(info.base_name for info in found)
+
+    def iterdir(self) -> Generator[RemotePath]:
+        """The same as paths."""
+        return (self / name for name in self.names())
 
     def put(self, local: Path) -> None:
         """Copy a local file to here; whole or absent."""

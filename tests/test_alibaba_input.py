@@ -62,6 +62,14 @@ def test_a_missing_file_names_the_four(raw: Path, out: Path, name: str) -> None:
     assert not (out / NAME).exists()
 
 
+@pytest.mark.parametrize("ending", ["", ".gz"])
+def test_a_file_whose_name_has_another_case(raw: Path, out: Path, ending: str) -> None:
+    (raw / SAMPLE).rename(raw / f"RAW_SAMPLE.csv{ending}")
+    said = f"no {SAMPLE}, but RAW_SAMPLE.csv{ending} (case counts)"
+    for folder in (raw, Path(f"file://{raw}")):
+        refused(alibaba(folder, out), INPUT, said)
+
+
 def test_a_file_that_is_there_twice(raw: Path, out: Path) -> None:
     (raw / f"{LOG}.gz").write_bytes(b"")
     refused(alibaba(raw, out), INPUT, raw, "there twice", f"{LOG} or {LOG}.gz")
@@ -179,6 +187,17 @@ def test_no_behaviours_give_empty_histories_and_say_so(raw: Path, out: Path) -> 
     rows = read_made(out).values()
     assert len(rows) == len(GOOD.impressions)
     assert not any(row["history_length"] or row["session_length"] for row in rows)
+
+
+def test_no_prices_are_said(raw: Path, out: Path, tmp_path: Path) -> None:
+    finished(alibaba(raw, tmp_path / "other"))
+    assert not any("price" in note for note in load(tmp_path / "other").notes)
+    unknown = ("NULL", "", "0", "-1")
+    ads = [line.rpartition(",")[0] for line in lines_of(raw / ADS)[1:]]
+    write_csv(raw / ADS, [f"{ad},{unknown[i % 4]}" for i, ad in enumerate(ads)])
+    finished(alibaba(raw, out))
+    assert sum("No price of a train row is known" in note for note in load(out).notes) == 1
+    assert {row["price"] for row in read_made(out).values()} == {0.0}
 
 
 def test_no_profiles_is_a_log_of_unknown_users(raw: Path, out: Path) -> None:

@@ -116,7 +116,19 @@ def test_missing_files_and_folders_are_named(tmp_path: Path) -> None:
     raw = write_raw(tmp_path / "raw", GOOD, None)
     refused(amazon(raw, out), INPUT, meta_file(raw).name, "--no-meta")
     refused(amazon(raw, out, category="Books"), INPUT, "reviews_Books_5.json.gz")
+    other = amazon(raw, out, "--no-meta", category="beauty")
+    refused(other, INPUT, "reviews_beauty_5.json.gz", "file, but reviews_Beauty_5.json.gz")
     assert not out.exists()
+
+
+def test_without_meta_there_is_no_step_that_reads_it(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    for out, flags in ((tmp_path / "out", []), (tmp_path / "without", ["--no-meta"])):
+        ended = amazon(raw, out, *flags)
+        finished(ended)
+        steps = [step.name for step in load(out).steps]
+        assert ("parse meta" in steps) == ("parse meta" in ended.err) == (not flags)
+        assert load(out).vocabulary["category"] == (2 if flags else 3)
 
 
 def test_musical_instruments_without_meta(music: Path, tmp_path: Path) -> None:
@@ -164,6 +176,9 @@ def test_a_finished_folder_is_left_as_it_is_or_replaced_by_force(tmp_path: Path)
             ["--max-rejected", "much"],
             ["--memory", "1"],
             ["--parity", "--negatives", 2],
+            ["--parity", "--seed", 7],
+            ["--mirror", "http://127.0.0.1:9/"],  # beside --raw
+            ["--threads", 2, "--engine", "spark"],
             ["--nope"],
         ),
     ],

@@ -100,6 +100,43 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     refused(amazon(write_raw(tmp_path / "raw", GOOD, META), file / "x"), USAGE, file, "a folder")
 
 
+@pytest.mark.parametrize(
+    ("command", "code"),
+    [
+        ("correlate missing", INPUT),
+        *((f"reproduce {name} missing", INPUT) for name in ("fig1", "fig3", "fig4", "fig5", "all")),
+        ("predict missing missing", USAGE),
+        ("train missing", INPUT),
+        ("amazon --raw missing", INPUT),
+        ("alibaba --raw missing", INPUT),
+        ("amazon --demo --bins 0", USAGE),
+        ("alibaba --demo --bins 0", USAGE),
+        ("synthesize amazon --scale -1", USAGE),
+        ("synthesize amazon --category a/b", USAGE),
+        ("synthesize alibaba --seed -1", USAGE),
+    ],
+)
+def test_what_cannot_begin_leaves_nothing(
+    command: str, code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    to = "--run" if command.startswith("train") else "--out"
+    refused(tinprep(*command.split(), to, "some/where.parquet"), code)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_damaged_shard_leaves_no_folder(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), out))
+    shard = next((out / "train").iterdir())
+    content = shard.read_bytes()
+    third = len(content) // 3
+    shard.write_bytes(content[:third] + bytes(third) + content[2 * third :])
+    for command in (("correlate",), ("reproduce", "fig4")):
+        refused(tinprep(*command, out, "--out", tmp_path / "a/b"), INPUT, "shard cannot be read")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
+
+
 def test_a_path_that_is_no_text(tmp_path: Path) -> None:
     out = os.fsdecode(bytes(tmp_path / "out") + b"\xff")
     refused(amazon(write_raw(tmp_path / "raw", GOOD, META), Path(out)), USAGE, "\\udcff")

@@ -130,7 +130,8 @@ def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> N
     assert "tin_released" in models.said
     run, scores = tmp_path / "run", tmp_path / "scores.parquet"
     flags = ("--epochs", 1, "--dim", 4, "--hidden", "4", "--threads", 1)
-    finished(tinprep("train", made, "--run", run, *flags))
+    first = tinprep("train", made, "--run", run, *flags)
+    finished(first)
     measured = tinprep("evaluate", run, "--split", "test", "--by", "length")
     finished(measured)
     assert "GAUC" in measured.said or "gauc" in measured.said
@@ -143,3 +144,9 @@ def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> N
     again = tinprep("train", made, "--run", run, *flags)
     assert again.code == 2
     assert "--force" in again.said
+    again = tinprep("train", made, "--run", run, *flags, "--resume")
+    finished(again)
+    assert "finished already" in again.err
+    for table in (first, again):
+        assert "tin (tte-p) on amazon-Beauty" in table.out
+    assert again.out == first.out

@@ -88,6 +88,21 @@ def test_too_little_room_is_said_before_the_work(beauty: Path, small_disk: Path)
     assert "too little free space" in ended.said
 
 
+def test_figures_on_a_full_disk_are_whole_or_not_there(
+    beauty_out: Path, small_disk: Path, tmp_path: Path
+) -> None:
+    figures, whole = small_disk / "figures", tmp_path / "whole"
+    finished(tinprep("correlate", beauty_out, "--out", whole))
+    first = (whole / "ctc.parquet").stat().st_size
+    for left in (0, first // 2, first + 40_000):
+        hog = fill(small_disk, left)
+        refused(tinprep("correlate", beauty_out, "--out", figures), 5, "disk is full")
+        assert figures.exists() == (left > first)
+        hog.unlink()
+    for path in figures.iterdir():
+        assert path.read_bytes() == (whole / path.name).read_bytes()
+
+
 def test_the_disk_is_full_at_a_checkpoint(beauty_out: Path, small_disk: Path) -> None:
     run = small_disk / "run"
     command = ("train", beauty_out, "--run", run, "--steps", 40, "--evaluate-every", 20)

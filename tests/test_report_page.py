@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import amazon, finished, tinprep, write_raw
+from tests.conftest import amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
 
 EVIL = '<script>document.title = "broken in"</script>'
@@ -190,6 +190,14 @@ def test_runs_that_do_not_belong_are_refused_and_the_file_stays(
     ):
         ended = tinprep("report", out, *wanted, "--out", page)
         assert (ended.code, said in ended.said) == (code, True), ended.said
+    head, *lines = (runs[0] / "log.csv").read_text().splitlines()
+    for left in ([], lines[:-1], lines[1:] + lines[:1]):
+        (damaged / "log.csv").write_text("\n".join([head, *left]) + "\n")
+        refused(tinprep("report", out, damaged, "--out", page), 3, "A file of this run cannot")
+    best = json.loads((runs[0] / "metrics.json").read_text())["best_step"]
+    left = [line for line in lines if not line.startswith(f"{best},")]
+    (damaged / "log.csv").write_text("\n".join([head, *left]) + "\n")
+    refused(tinprep("report", out, damaged, "--out", page), 3, f"no line of step {best}")
     assert tinprep("report", out, "--out", tmp_path / "no" / "r.html").code == 2
     assert tinprep("report", tmp_path / "no", "--out", page).code == 3
     assert page.read_text() == "before"

@@ -1,8 +1,9 @@
-"""Files that are whole, or not there."""
+"""Files that are whole, or not there; folders that hold some, or are not there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import UsageError
@@ -32,3 +33,28 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         unfinished.replace(path)
     finally:
         unfinished.unlink(missing_ok=True)
+
+
+@contextmanager
+def filling(folder: Path) -> Iterator[None]:
+    """Make a folder, if absent, for files; where none came of it, it is gone in the end.
+
+    Raises:
+        UsageError: it cannot be made.
+    """
+    absent = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        raise UsageError(
+            "The folder cannot be made.",
+            where=folder,
+            expected="a folder, or nothing yet",
+            got=str(error),
+        ) from None
+    try:
+        yield
+    finally:
+        for path in absent:
+            with suppress(OSError):  # it holds something
+                path.rmdir()

@@ -1,4 +1,4 @@
-"""Checkpoints as they are read: tensors and plain values only, whatever the file holds."""
+"""Checkpoints: written, and read as tensors and plain values only, whatever the file holds."""
 
 from __future__ import annotations
 
@@ -16,6 +16,18 @@ UNREADABLE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, LookupError, TypeError),
     *(ValueError, AttributeError, AssertionError, ArithmeticError, struct.error, ImportError),
 )
+
+
+def write_checkpoint(content: dict[str, Any], path: Path) -> None:
+    """`torch.save`, with the system's own word where the disk is full."""
+    with path.open("wb") as file:
+        try:
+            torch.save(content, file)
+        except RuntimeError as error:
+            # PyTorch cannot end its file either, and tells that alone.
+            if isinstance(error.__context__, OSError):
+                raise error.__context__ from None
+            raise
 
 
 def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:

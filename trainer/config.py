@@ -122,7 +122,8 @@ class TrainConfig:
         clip: the gradient's largest Euclidean norm; None for any, as in the paper.
         checkpoint_seconds: how long to train between checkpoints to resume from; they are also
             made at every evaluation.
-        resume: go on with the run in the folder, whose settings must be these.
+        resume: go on with the run in the folder, whose settings must be these; where it is
+            finished, nothing is left to do.
         force: replace an earlier run in the same folder.
     """
 

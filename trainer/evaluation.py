@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from pyarrow.csv import CSVWriter
 
 from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import NAME
@@ -28,6 +31,8 @@ SCORES = pa.schema(
         pa.field("score", pa.float32(), nullable=False),
     ]
 )
+# What writes the scores, by how the file's name ends.
+_WRITERS = {".parquet": partial(pq.ParquetWriter, compression="zstd"), ".csv": CSVWriter}
 
 
 @dataclass(frozen=True)
@@ -88,7 +93,7 @@ def predict(
     splits: tuple[str, ...] | None = None,
     device: str = "cpu",
 ) -> int:
-    """Write a score for every row of a data set to one Parquet file, put in place when complete.
+    """Write a score for every row of a data set to one file, put in place when complete.
 
     Its columns are `row`, `user`, `label` and `score`, the probability of a positive label. Rows
     come split by split, otherwise in no particular order.
@@ -96,7 +101,7 @@ def predict(
     Args:
         run: folder of the run.
         out_shards: folder of the data set.
-        to: the file.
+        to: the file, called *.parquet, or *.csv for text with a line of names first.
         splits: which splits; all by default.
         device: `cpu` or `cuda`.
 
@@ -105,12 +110,19 @@ def predict(
 
     Raises:
         InputError: there is no such run or data set, or it is damaged.
-        UsageError: the data set has no such split, or the file's folder does not exist.
+        UsageError: the data set has no such split, the file's folder does not exist, or its name
+            ends otherwise.
         ContractError: the data set is not like the one that the run was trained on.
     """
     where, to = torch.device(device), Path(to)
-    model = load(run, where)
-    shards = alike(model, Path(out_shards))
+    writer = _WRITERS.get(to.suffix)
+    if writer is None:
+        raise UsageError(
+            "Scores are written as Parquet or as CSV.",
+            where=to,
+            expected="a file called *.parquet or *.csv",
+            got=to.suffix or "no suffix",
+        )
     if not to.parent.is_dir():
         raise UsageError(
             "The scores cannot be written.",
@@ -118,11 +130,13 @@ def predict(
             expected="a file in a folder that exists",
             got=f"no folder {to.parent}",
         )
+    model = load(run, where)
+    shards = alike(model, Path(out_shards))
     written = 0
 
     def write(path: Path) -> None:
         nonlocal written
-        with pq.ParquetWriter(path, SCORES, compression="zstd") as file:
+        with writer(path, SCORES) as file:
             for table in _scores(model, shards, splits or shards.splits, where):
                 file.write_table(table)
                 written += len(table)
@@ -156,7 +170,7 @@ def _scores(
 def data_of(run: Path) -> Path:
     """The data set that a run was trained on."""
     path = run / CONFIG
-    data = read_json(path, ("data",), do="name the data set")["data"]
+    data = read_json(path, {"data": Any}, do="name the data set")["data"]
     if not isinstance(data, str) or not data.isprintable():
         raise InputError(
             "A run's config names no data set.",

@@ -55,5 +55,10 @@ class Ended:
     seconds: float
 
 
-Event = Started | Progress | Evaluated | Ended
+@dataclass(frozen=True)
+class Found:
+    """In place of all these: the run was finished before, and nothing is trained."""
+
+
+Event = Started | Progress | Evaluated | Ended | Found
 OnEvent = Callable[[Event], None]

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from schemas.errors import ContractError, UsageError
+from schemas.errors import ContractError
 from schemas.manifest import NAME
-from trainer.atomic import atomically
+from trainer.atomic import atomically, filling
 from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
 from trainer.drawing import cell, draw_intervals, draw_maps, duration, require_matplotlib, scale_of
@@ -88,15 +88,16 @@ def fig1(
         TinprepError: as `correlate`; UsageError where matplotlib is not installed.
     """
     require_matplotlib()
-    folder = folder_of(to)
-    found = truth_of(
-        out,
-        shown or Shown(),
-        everything=folder / "ctc.parquet" if everything else None,
-        memory_mb=memory_mb,
-        threads=threads,
-    )
-    write_maps([found], folder / name, [_title(found)])
+    folder = Path(to)
+    with filling(folder):
+        found = truth_of(
+            out,
+            shown or Shown(),
+            everything=folder / "ctc.parquet" if everything else None,
+            memory_mb=memory_mb,
+            threads=threads,
+        )
+        write_maps([found], folder / name, [_title(found)])
     return found
 
 
@@ -126,7 +127,7 @@ def fig4(
         UsageError: matplotlib is not installed.
     """
     require_matplotlib()
-    folder, shards = folder_of(to), Shards(out)
+    folder, shards = Path(to), Shards(out)
     columns = "target_time, history_length, history_time"
     table = query(
         "correlation/intervals", shards, ("train",), columns, memory_mb=memory_mb, threads=threads
@@ -146,15 +147,16 @@ def fig4(
     rows = [
         (a, b, n, f"{n / total:.6f}") for (a, b), n in zip(bounds, counts.values(), strict=True)
     ]
-    _write_csv(folder / f"{name}.csv", ("from_s", "to_s", "behaviours", "share"), rows)
     edges = ["-", *(duration(e) for e in bins.edges_s), "-"]
     lines = [
         (k + 1, edges[k], edges[k + 1], f"{n:,}", f"{n / total:.1%}")
         for k, n in enumerate(bins.train_counts)
     ]
     head = ("bin", "more than", "up to", "behaviours", "share")
-    _write_text(folder / f"{name}.md", markdown(head, lines))
-    draw_intervals(counts, bins.edges_s, title_of(shards), folder / name)
+    with filling(folder):
+        _write_csv(folder / f"{name}.csv", ("from_s", "to_s", "behaviours", "share"), rows)
+        _write_text(folder / f"{name}.md", markdown(head, lines))
+        draw_intervals(counts, bins.edges_s, title_of(shards), folder / name)
     return counts
 
 
@@ -221,25 +223,6 @@ def _title(m: CorrelationMap) -> str:
 
 def _exact(value: float) -> str:
     return f"{value:.9g}" if math.isfinite(value) else ""
-
-
-def folder_of(to: Path | str) -> Path:
-    """The folder for figures, made if absent.
-
-    Raises:
-        UsageError: it cannot be made.
-    """
-    folder = Path(to)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(
-            "The folder for the figures cannot be made.",
-            where=folder,
-            expected="a folder, or nothing yet",
-            got=str(error),
-        ) from None
-    return folder
 
 
 def _write_text(path: Path, text: str) -> None:

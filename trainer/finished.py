@@ -153,7 +153,8 @@ def _columns(kept: pl.DataFrame) -> list[np.ndarray]:
 
 
 def _summary(run: Path) -> dict[str, Any]:
-    return read_json(run / METRICS, ("config", "metrics"), do=_REMOVE)
+    kinds = {"config": dict[str, Any], "metrics": dict[str, Metrics]}
+    return read_json(run / METRICS, kinds, do=_REMOVE)
 
 
 def _read(path: Path) -> pl.DataFrame | None:

@@ -14,13 +14,14 @@ import torch
 from schemas.errors import UsageError
 from trainer.config import TrainConfig
 from trainer.data import Shards
-from trainer.events import OnEvent
+from trainer.events import Found, OnEvent
 from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
 from trainer.ranks import ALONE, Ranks, joined
-from trainer.runs import Result, Run, at_work
+from trainer.runs import Result, Run, result_of
 from trainer.training import Training
+from trainer.workplace import at_work
 
 __all__ = ["Result", "TrainConfig", "gradients", "resolve", "train"]
 
@@ -33,7 +34,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
     Best means the highest GAUC on valid. A data set without valid is trained for the epochs
     given and its last weights are kept: nothing is ever chosen on test. On the CPU the same
     config and number of threads give the same result, whether the training was interrupted and
-    resumed or not.
+    resumed or not. To resume a finished run trains nothing: its result is returned once more.
 
     Under `torchrun` its processes train one model together (see `trainer.ranks`): a batch is
     shared out among them, each row is read once an epoch, and the result is that of one process
@@ -42,12 +43,13 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
 
     Args:
         config: what to train on what.
-        on_event: is told of the start, of progress about once a second, and of evaluations.
+        on_event: is told of the start, of progress about once a second, and of evaluations; or
+            that the run was finished before.
 
     Raises:
         UsageError: settings that cannot be run, an existing run, one to resume that had other
             settings, or a loss that is not a number.
-        InputError: the data set is missing or damaged.
+        InputError: the data set, or the run to resume, is missing or damaged.
         ContractError: the data set breaks its contract.
         EnvironmentFault: another process of the training has ended.
     """
@@ -67,6 +69,12 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
             got=f"the splits {', '.join(shards.splits) or '(none)'}",
         )
     resolved = resolve(config, shards, ranks)
+    if config.resume:
+        # The first rank's word: no other need see the run's folder.
+        done = ranks.share(result_of(config.run, resolved) if ranks.first else None)
+        if done is not None:
+            on_event(Found())
+            return done
     schedule = config.schedule(shards.manifest.dataset)
     encoding, threads = resolved["encoding"], resolved["threads"]
     inputs = inputs_of(shards)

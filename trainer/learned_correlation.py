@@ -110,7 +110,7 @@ def learned_like(
     """
     folder = Path(run)
     model = load(folder)
-    config = read_json(folder / CONFIG, ("model",), do="train it again")
+    config = read_json(folder / CONFIG, {"model": str}, do="train it again")
     _require_measure(model, str(config["model"]), folder, released)
     shards = alike(model, Path(data) if data is not None else data_of(folder))
     behaviours = _behaviours(shards, model, truth, seed)

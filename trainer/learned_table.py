@@ -8,9 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from trainer.atomic import filling
 from trainer.correlation import CorrelationMap, pearson
 from trainer.drawing import require_matplotlib
-from trainer.figures import Shown, folder_of, truth_of, write_maps
+from trainer.figures import Shown, truth_of, write_maps
 from trainer.learned_correlation import learned_like
 from trainer.models import RECIPES
 from trainer.provenance import DATA, SD, name_of, named, settings_of
@@ -119,28 +120,28 @@ def table2(
     """
     require_matplotlib()
     shown = shown or Shown()
-    folder = folder_of(to)
-    truths = {data: truth_of(data, shown) for data in trials.data_sets}
-    found = trials.run(
-        Case(data, model, RECIPES[model].encodings[0])
-        for data in trials.data_sets
-        for model in models
-        if model in RECIPES
-    )
-    rows: list[dict[str, Cell]] = []
-    notes = []
-    for data, truth in truths.items():
-        shards = trials.open(data)
-        lines = []
-        for trial in (t for t in found if t.case.data == data):
-            trials.told(f"what {trial.case.name} learned")
-            lines.append(learned_over_seeds(truth, trial, released=shown.released))
-        rows += [{**named(shards), **line.row()} for line in lines]
-        titles = [truth.name, *(f"{line.map.name}: {_pearson(line)}" for line in lines)]
-        maps = [truth, *(line.map for line in lines)]
-        stem = folder / f"fig3-{name_of(data)}"
-        write_maps([m.normalised() for m in maps], stem, titles, raw=maps)
-        notes.append(f"{settings_of(trials, shards)} Targets of {truth.category!r}.")
+    with filling(to):
+        truths = {data: truth_of(data, shown) for data in trials.data_sets}
+        found = trials.run(
+            Case(data, model, RECIPES[model].encodings[0])
+            for data in trials.data_sets
+            for model in models
+            if model in RECIPES
+        )
+        rows: list[dict[str, Cell]] = []
+        notes = []
+        for data, truth in truths.items():
+            shards = trials.open(data)
+            lines = []
+            for trial in (t for t in found if t.case.data == data):
+                trials.told(f"what {trial.case.name} learned")
+                lines.append(learned_over_seeds(truth, trial, released=shown.released))
+            rows += [{**named(shards), **line.row()} for line in lines]
+            titles = [truth.name, *(f"{line.map.name}: {_pearson(line)}" for line in lines)]
+            maps = [truth, *(line.map for line in lines)]
+            stem = to / f"fig3-{name_of(data)}"
+            write_maps([m.normalised() for m in maps], stem, titles, raw=maps)
+            notes.append(f"{settings_of(trials, shards)} Targets of {truth.category!r}.")
     notes.append(
         "Pearson: correlation of what was learned (Eq. 4) with the CTC (Eq. 1) on the row of the "
         "targets' own category, for each seed; `-`: what was learned is the same at all places. "

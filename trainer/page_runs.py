@@ -124,7 +124,8 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
         about = (result["dataset"], result["synthetic"])
         rows = {split: m["rows"] for split, m in result["metrics"].items()}
         data = Path(result["config"]["data"])
-        curve = _curve(folder / LOG, result["config"]["batch_size"], made.rows["train"])
+        log = _log(folder / LOG, result)
+        curve = _curve(log, result["config"]["batch_size"], made.rows["train"])
         run = FinishedRun(folder, result, curve)
         _ = run.name, run.seed
     except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
@@ -168,9 +169,22 @@ def _is_another(data: Path, shards: Shards) -> bool:
     return manifest.load(data).shards != shards.manifest.shards
 
 
-def _curve(path: Path, batch: int, rows: int) -> Curve:
+def _log(path: Path, result: dict[str, Any]) -> list[dict[str, str]]:
+    """The lines of a run's log; a ValueError where it has lost some."""
     with path.open(newline="", encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
+    steps = [int(line["step"]) for line in lines]
+    if steps != sorted({*steps}):
+        raise ValueError(f"the steps in {path.name} do not rise")
+    if "valid" in result["metrics"]:
+        # The best evaluation and the last one, which is at the last step, have a line each.
+        for name in ("best_step", "steps"):
+            if result[name] not in steps:
+                raise ValueError(f"{path.name} has no line of step {result[name]}, its {name}")
+    return lines
+
+
+def _curve(lines: list[dict[str, str]], batch: int, rows: int) -> Curve:
     return Curve(
         [int(line["step"]) * batch / rows for line in lines],
         [float(line["train_loss"]) for line in lines],

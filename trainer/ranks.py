@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 import torch.distributed as dist
@@ -23,6 +24,8 @@ from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
 from schemas.errors import EnvironmentFault
+
+T = TypeVar("T")
 
 # How long a process waits to be ended by torchrun after another one has failed.
 _GRACE_SECONDS = 10.0
@@ -71,6 +74,18 @@ class Ranks:
         with _together():
             dist.all_gather(found, values)
         return torch.stack(found)
+
+    def share(self, value: T) -> T:
+        """What the first rank gives, on every rank.
+
+        Raises:
+            EnvironmentFault: another process has ended.
+        """
+        held = [value]
+        if self.world > 1:
+            with _together():
+                dist.broadcast_object_list(held)
+        return held[0]
 
     def wait(self) -> None:
         """Go on when every rank has come here.

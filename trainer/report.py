@@ -97,6 +97,8 @@ class _Shown:
                 self._line(f"step {event.step:,}: valid GAUC {self.gauc}")
             elif self.task is not None:
                 self.bar.update(self.task, gauc=self.gauc)
+        elif isinstance(event, events.Found):
+            self._line("the run was finished already: nothing is trained")
         elif self.name:  # an only training's table follows
             self._line(f"test GAUC {_figure(event.gauc)}, {event.seconds:.0f} s")
             if self.bar is not None and self.task is not None:

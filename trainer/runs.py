@@ -7,7 +7,7 @@ RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
 RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
 RUN/metrics.json   the result, written last: a folder with one is a finished run
-RUN/.lock          held by the training that is at work
+RUN/.lock          held by the training that is at work; see `trainer.workplace`
 ```
 """
 
@@ -15,22 +15,18 @@ from __future__ import annotations
 
 import json
 import platform
-import shutil
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 
-from schemas import manifest
-from schemas.alone import LOCK, alone
 from schemas.errors import InputError, UsageError
-from schemas.shape import decode
+from schemas.shape import decode, misfit
 from trainer.atomic import atomically
-from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable
+from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable, write_checkpoint
 from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
@@ -38,6 +34,7 @@ from trainer.models import Inputs, InterestModel, build
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
 # Settings that a run may be resumed without: they change no number.
 _FREE = ("run", "checkpoint_seconds", "tensorboard")
+_ANEW = "start again with `--force`"
 
 
 @dataclass(frozen=True)
@@ -114,11 +111,11 @@ class Run:
                 where=folder,
                 expected="a new folder",
                 got=f"a folder with {METRICS}",
-                do="choose another `--run`, or replace it with `--force`",
+                do="see it with `--resume`, choose another `--run`, or replace it with `--force`",
             )
         begun = any((folder / name).exists() for name in (LAST, BEST))
         if resume and (begun or (folder / CONFIG).exists()):
-            self._require_same_config()
+            _require_same_config(folder, config)
             return
         if begun and not force:
             raise UsageError(
@@ -132,24 +129,10 @@ class Run:
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
 
-    def _require_same_config(self) -> None:
-        path = self.folder / CONFIG
-        before = read_json(path, do="start again with `--force`")
-        now = json.loads(json.dumps(self.config))
-        names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
-        if names:
-            raise UsageError(
-                "The run to resume had other settings.",
-                where=path,
-                expected=", ".join(f"{name} {before.get(name)}" for name in names),
-                got=", ".join(f"{name} {now.get(name)}" for name in names),
-                do="resume with the settings it began with, or start again with `--force`",
-            )
-
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
         if self.writes:
-            atomically(self.folder / LAST, lambda path: _save(state, path))
+            atomically(self.folder / LAST, lambda path: write_checkpoint(state, path))
 
     def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What was kept by `checkpoint`; None where nothing was yet.
@@ -177,7 +160,7 @@ class Run:
         """Keep the model's weights in place of those kept so far; `built` as `load` needs it."""
         content = {"built": built, "weights": model.state_dict()}
         if self.writes:
-            atomically(self.folder / BEST, lambda path: _save(content, path))
+            atomically(self.folder / BEST, lambda path: write_checkpoint(content, path))
 
     def finish(self, result: Result) -> None:
         """Write the result for machines to read."""
@@ -194,6 +177,40 @@ class Run:
         }
         _write_json(self.folder / METRICS, summary)
         (self.folder / LAST).unlink(missing_ok=True)
+
+
+def result_of(folder: Path, config: dict[str, Any]) -> Result | None:
+    """What a finished run came to; None where it is not finished.
+
+    Args:
+        folder: where.
+        config: the resolved config of who asks.
+
+    Raises:
+        UsageError: the run had other settings.
+        InputError: it cannot be read.
+    """
+    if not (folder / METRICS).exists():
+        return None
+    _require_same_config(folder, config)
+    kinds = get_type_hints(Result) | {"run": str}
+    found = read_json(folder / METRICS, kinds, do=_ANEW)
+    metrics = {split: Metrics(**measured) for split, measured in found["metrics"].items()}
+    return Result(**{name: found[name] for name in kinds} | {"run": folder, "metrics": metrics})
+
+
+def _require_same_config(folder: Path, config: dict[str, Any]) -> None:
+    path = folder / CONFIG
+    before, now = read_json(path, {}, do=_ANEW), json.loads(json.dumps(config))
+    names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
+    if names:
+        raise UsageError(
+            "The run to resume had other settings.",
+            where=path,
+            expected=", ".join(f"{name} {before.get(name)}" for name in names),
+            got=", ".join(f"{name} {now.get(name)}" for name in names),
+            do=f"resume with the settings it began with, or {_ANEW}",
+        )
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
@@ -229,23 +246,26 @@ def _rebuilt(built: dict[str, Any]) -> InterestModel:
     )
 
 
-def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, Any]:
+def read_json(path: Path, kinds: Mapping[str, Any], *, do: str) -> dict[str, Any]:
     """Read a run's `config.json` or `metrics.json`.
 
     Args:
         path: the file.
-        keys: what it must hold.
+        kinds: what it must hold, and of which type; see `schemas.shape.misfit`.
         do: what to do where it cannot be read.
 
     Raises:
-        InputError: it cannot be read, is no JSON object, or lacks a key.
+        InputError: it cannot be read, is no JSON object, or lacks a key or has another type there.
     """
     try:
         content = decode(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError("no JSON object")
-        if missing := [key for key in keys if key not in content]:
+        if missing := [key for key in kinds if key not in content]:
             raise ValueError(f"no {', '.join(missing)}")
+        for key, kind in kinds.items():
+            if wrong := misfit(content[key], kind, key):
+                raise ValueError("{}: expected {}, got {}".format(*wrong))
     except (OSError, ValueError) as error:
         raise InputError(
             f"A run's {path.name} cannot be read.",
@@ -257,58 +277,6 @@ def read_json(path: Path, keys: tuple[str, ...] = (), *, do: str) -> dict[str, A
     return content
 
 
-def _save(content: dict[str, Any], path: Path) -> None:
-    """`torch.save`, with the system's own word where the disk is full."""
-    with path.open("wb") as file:
-        try:
-            torch.save(content, file)
-        except RuntimeError as error:
-            # PyTorch cannot end its file either, and tells that alone.
-            if isinstance(error.__context__, OSError):
-                raise error.__context__ from None
-            raise
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     text = json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
     atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
-
-
-@contextmanager
-def at_work(folder: Path, writes: bool) -> Iterator[None]:
-    """Be the only training in a run's folder, which is made if absent.
-
-    Args:
-        folder: where.
-        writes: whether to be; of several processes that train together, one is.
-
-    Raises:
-        UsageError: it is a data set, or cannot be a folder.
-        EnvironmentFault: another one is at work there.
-    """
-    if not writes:
-        yield
-        return
-    if (folder / manifest.NAME).exists():
-        raise UsageError(
-            "The run's folder is a data set.",
-            where=folder,
-            expected="a new folder, or one of a run",
-            got=f"a folder with {manifest.NAME}",
-            do="choose another `--run`",
-        )
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(alone(folder))
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                "The run's folder cannot be made.",
-                where=folder,
-                expected="a folder, or nothing yet",
-                got=str(error),
-            ) from None
-        try:
-            yield
-        finally:
-            if [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
-                shutil.rmtree(folder)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 
-from schemas.errors import InputError, UsageError
-from trainer.atomic import atomically
+from schemas.errors import InputError
+from trainer.atomic import atomically, filling
 
 Cell = str | int | float | bool | None
 
@@ -88,22 +88,14 @@ class Table:
         Raises:
             UsageError: the folder cannot be made.
         """
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                "The table's folder cannot be made.",
-                where=folder,
-                expected="a folder, or nothing yet",
-                got=str(error),
-            ) from None
         paths = (folder / f"{self.name}.csv", folder / f"{self.name}.md")
         writers: tuple[Callable[[Path], object], ...] = (
             self._write_csv,
             lambda path: path.write_text(self.markdown(), encoding="utf-8"),
         )
-        for path, write in zip(paths, writers, strict=True):
-            atomically(path, write)
+        with filling(folder):
+            for path, write in zip(paths, writers, strict=True):
+                atomically(path, write)
         return paths
 
     def _write_csv(self, path: Path) -> None:

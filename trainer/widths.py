@@ -7,8 +7,8 @@ from pathlib import Path
 
 from schemas.errors import UsageError
 from trainer import paper
+from trainer.atomic import filling
 from trainer.drawing import Line, draw_lines
-from trainer.figures import folder_of
 from trainer.provenance import DATA, SD, named, published, settings_of
 from trainer.tables import Cell, Table
 from trainer.trials import Case, Trials
@@ -110,7 +110,7 @@ def draw_fig5(table: Table, to: Path) -> list[Path]:
     Raises:
         UsageError: matplotlib is not installed, or the folder cannot be made.
     """
-    folder, stems = folder_of(to), []
+    stems = []
     for data in dict.fromkeys(str(row["data"]) for row in table.rows):
         rows = [row for row in table.rows if row["data"] == data]
         widths = sorted({int(row[str(row["varied"])] or 0) for row in rows})
@@ -125,14 +125,14 @@ def draw_fig5(table: Table, to: Path) -> list[Path]:
         ]
         none = [row for row in rows if row["attention"] == 0]
         lines.append(_line("no attention", ATTENTION, none, widths, "*"))
-        draw_lines(
-            lines,
-            ticks,
-            ("width of the embeddings, all fields together", "GAUC on test (bar: sd over seeds)"),
-            f"{rows[0]['dataset']}{said}: DIN with two embedding spaces (Eq. 6)",
-            folder / f"fig5-{data}",
+        labels = (
+            "width of the embeddings, all fields together",
+            "GAUC on test (bar: sd over seeds)",
         )
-        stems.append(folder / f"fig5-{data}")
+        title = f"{rows[0]['dataset']}{said}: DIN with two embedding spaces (Eq. 6)"
+        stems.append(to / f"fig5-{data}")
+        with filling(to):
+            draw_lines(lines, ticks, labels, title, stems[-1])
     return stems
 
 

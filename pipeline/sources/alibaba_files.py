@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import AlibabaConfig
+from pipeline.raw_files import in_other_case
 from schemas.errors import EnvironmentFault, InputError
 
 NAMES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")
@@ -34,12 +35,13 @@ def obtain(config: AlibabaConfig) -> list[Path]:
     absent = [name for name, path in zip(NAMES, found, strict=True) if path is None]
     if not absent:
         return [path for path in found if path is not None]
+    names = [*absent, *(f"{name}.gz" for name in absent)]
     given = "" if config.raw is None else f" --raw {config.raw}"
     raise InputError(
         "Raw files are missing." if at.is_dir() else "The folder of raw files does not exist.",
         where=at,
         expected=", ".join(NAMES) + " (each may be gzipped: .csv.gz)",
-        got=f"no {', '.join(absent)}",
+        got=f"no {', '.join(absent)}{in_other_case(names, at)}",
         do=f"download data set 56 from {HOME} (it wants a free account), unpack the four files "
         f"into {at}, and run `tinprep alibaba{given} --out {config.out}`; or, with an account "
         "at Kaggle, `pip install 'tinprep[kaggle]'` and run it again without --raw",

@@ -34,7 +34,7 @@ def reviews(part: Part, config: AmazonConfig) -> Generator[Parsed]:
 
 
 def categories(
-    path: Path | None, items: pa.Table, done: Callable[[Parsed], None]
+    path: Path | None, items: pa.Table, done: Callable[[Parsed], None] = lambda parsed: None
 ) -> tuple[pl.DataFrame, int]:
     """Every reviewed item with its category, by id; how many meta lines repeat an item.
 

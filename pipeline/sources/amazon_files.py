@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pipeline.config import AmazonConfig
-from pipeline.raw_files import RawFile, missing
+from pipeline.raw_files import RawFile, in_other_case, missing
 from schemas.errors import InputError
 from schemas.expected import AMAZON_FILES
 
@@ -53,7 +53,7 @@ def obtain(config: AmazonConfig) -> list[Path]:
             "A raw file is missing.",
             where=folder,
             expected=", ".join(absent),
-            got="no such file",
+            got="no such file" + in_other_case(absent, folder),
             do=do + (", or give --no-meta for unknown categories" if only_meta else ""),
         )
     return [folder / f.name for f in wanted]

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from pyarrow.csv import ConvertOptions, read_csv
 
 from schemas.errors import ContractError, InputError, UsageError
 from trainer import evaluation
@@ -70,10 +71,27 @@ def test_predictions_are_the_scores_of_the_rows(trained, planted, tmp_path):
     assert score[place] == pytest.approx(alone, rel=1e-5)
 
 
+def test_predictions_as_csv(trained, planted, tmp_path, monkeypatch):
+    monkeypatch.setattr(evaluation, "_ROW_GROUP", 100)  # several, one header
+    for name in ("scores.parquet", "scores.csv"):
+        assert predict(trained.run, planted, tmp_path / name) == 600
+    text = read_csv(tmp_path / "scores.csv", convert_options=ConvertOptions(column_types=SCORES))
+    assert text.to_pydict() == pq.read_table(tmp_path / "scores.parquet").to_pydict()
+
+
+@pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
+def test_predictions_of_another_kind_are_refused_before_the_work(tmp_path, name):
+    with pytest.raises(UsageError, match="Parquet or as CSV") as caught:
+        predict(tmp_path / "absent", tmp_path, tmp_path / name)
+    assert "*.parquet or *.csv" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["scores.parquet", "scores.csv"])
 def test_an_interrupted_prediction_leaves_the_file_as_it_was(
-    trained, planted, tmp_path, monkeypatch
+    trained, planted, tmp_path, monkeypatch, name
 ):
-    to = tmp_path / "scores.parquet"
+    to = tmp_path / name
     to.write_bytes(b"before")
 
     def fails(*args, **options):

@@ -117,7 +117,7 @@ def test_without_matplotlib_one_clear_error_and_no_work(data, tmp_path, monkeypa
 
 def test_a_folder_that_cannot_be(data, tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="folder for the figures"):
+    with pytest.raises(UsageError, match="folder cannot be made"):
         fig4(data, tmp_path / "file")
 
 

@@ -24,11 +24,11 @@ SMALL = {"dim": 8, "hidden": (8,), "lr": 0.02, "threads": 1, "device": "cpu"}
 FLAGS = ["--dim", "8", "--hidden", "8", "--lr", "0.02", "--threads", "1", "--device", "cpu"]
 
 
-def started(data, run, *words, processes=2):
+def started(data, run, *words, processes=2, within=()):
     """`torchrun` as a user starts it, on a port of its own: tests may run side by side."""
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    torchrun += ["--nproc-per-node", str(processes)]
-    command = [*torchrun, "--no-python", "--", sys.executable, "-m", "pipeline.cli", "train"]
+    torchrun += ["--nproc-per-node", str(processes), "--no-python", "--", *within]
+    command = [*torchrun, sys.executable, "-m", "pipeline.cli", "train"]
     return subprocess.Popen(
         [*command, str(data), "--run", str(run), *FLAGS, *map(str, words)],
         cwd=ROOT,
@@ -107,6 +107,17 @@ def test_killed_and_resumed_ends_as_uninterrupted(make_dataset, tmp_path):
     assert log_of(tmp_path / "broken") == log_of(tmp_path / "whole")
     for name, weight in weights_of(tmp_path / "whole").items():
         assert torch.equal(weights_of(tmp_path / "broken")[name], weight)
+    # Who repeats the command finds it done, also where one rank alone sees the run.
+    before = metrics_of(tmp_path / "broken")
+    for rank in ("0", "1"):
+        (tmp_path / rank).mkdir()
+    (tmp_path / "broken").rename(tmp_path / "0/broken")
+    apart = ["sh", "-c", f'cd "{tmp_path}/$RANK" && exec "$@"', "sh"]
+    code, output = finished(data, "broken", *words, "--resume", within=apart)
+    assert code == 0, output
+    assert output.count("finished already") == output.count("rows/s in training") == 1
+    assert metrics_of(tmp_path / "0/broken") == before
+    assert not (tmp_path / "1/broken").exists()
     # Another number of processes would not come to the same.
     code, output = finished(data, tmp_path / "whole", *words, "--resume", processes=1)
     assert code != 0

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from schemas.errors import InputError, UsageError
-from tests.conftest import finished, tinprep
+from tests.conftest import finished, refused, tinprep
 from tests.trainer.conftest import write_alibaba, write_dataset
 from tests.trainer.ctc_by_hand import named
 from tests.trainer.test_figures import drawn
@@ -234,6 +234,16 @@ def test_mistakes_are_said(docs, tmp_path):
         assert ended.code == 2
         assert "There is no such choice" in ended.err
     assert tinprep("reproduce", "fig5", tmp_path, "--widths", "2;4").code == 2
+    for name, option, value in (
+        ("table1", "--widths", "2"),
+        ("table3", "--models", "tin"),
+        ("table2", "--encoding", "coe"),
+        ("fig4", "--category", "Red"),
+    ):
+        refused(tinprep("reproduce", name, tmp_path, option, value), 2, f"{name} is not made with")
+    for command in (("correlate", tmp_path), ("reproduce", "fig1", tmp_path)):
+        both = ("--by", "interval", "--positions", "10", "--out", tmp_path / "out")
+        refused(tinprep(*command, *both), 2, "--positions", "--by interval")
     assert tinprep("results", tmp_path / "nothing").code == 3
     docs[1].write_text("no marks", encoding="utf-8")
     with pytest.raises(InputError, match="no place for the results"):

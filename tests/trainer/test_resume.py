@@ -18,7 +18,7 @@ from schemas.errors import EnvironmentFault, InputError, UsageError
 from trainer import training
 from trainer.config import TrainConfig
 from trainer.data import Shards
-from trainer.events import Started
+from trainer.events import Found, Started
 from trainer.fit import train
 
 
@@ -166,8 +166,51 @@ def test_what_cannot_be_resumed(planted, tmp_path, monkeypatch):
         train(replace(cfg, resume=True))
     last.write_bytes(content)
     train(replace(cfg, resume=True))
-    with pytest.raises(UsageError, match="earlier run"):
+    with pytest.raises(UsageError, match="earlier run") as caught:
+        train(cfg)
+    assert "--resume" in str(caught.value)
+
+
+def test_a_finished_run_is_found_done_and_left_as_it_is(planted, tmp_path):
+    cfg = config(planted, tmp_path / "run", epochs=1)
+    result = train(cfg)
+    before = state_of(cfg.run)
+    events = []
+    assert train(replace(cfg, resume=True), events.append) == result
+    assert events == [Found()]
+    with pytest.raises(UsageError, match="other settings") as caught:
+        train(replace(cfg, lr=0.5, resume=True))
+    assert "lr 0.02" in str(caught.value)
+    assert state_of(cfg.run) == before
+    # It is the folder's result, wherever the folder is now.
+    moved = cfg.run.rename(tmp_path / "moved")
+    assert train(replace(cfg, run=moved, resume=True)) == replace(result, run=moved)
+
+
+def state_of(run):
+    return {
+        path: (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else None)
+        for path in (run, *run.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize(
+    ("damage", "said"),
+    [
+        (lambda found: "{", "metrics.json cannot be read"),
+        (lambda found: json.dumps(found | {"steps": None}), "steps: expected a whole number"),
+        (lambda found: json.dumps(found | {"metrics": {"test": {}}}), "metrics.test: expected"),
+        (lambda found: json.dumps({"run": "", "steps": 1}), "no dataset"),
+    ],
+)
+def test_a_finished_run_that_is_damaged(planted, tmp_path, damage, said):
+    cfg = config(planted, tmp_path / "run", epochs=1)
+    train(cfg)
+    path = cfg.run / "metrics.json"
+    path.write_text(damage(json.loads(path.read_text(encoding="utf-8"))), encoding="utf-8")
+    with pytest.raises(InputError, match="cannot be read") as caught:
         train(replace(cfg, resume=True))
+    assert said in str(caught.value)
 
 
 def test_resuming_nothing_begins_and_says_so(planted, tmp_path):

@@ -1,0 +1,52 @@
+"""A run's folder as a place of work: of one training at a time."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from schemas import manifest
+from schemas.alone import LOCK, alone
+from schemas.errors import UsageError
+
+
+@contextmanager
+def at_work(folder: Path, writes: bool) -> Iterator[None]:
+    """Be the only training in a run's folder, which is made if absent.
+
+    Args:
+        folder: where.
+        writes: whether to be; of several processes that train together, one is.
+
+    Raises:
+        UsageError: it is a data set, or cannot be a folder.
+        EnvironmentFault: another one is at work there.
+    """
+    if not writes:
+        yield
+        return
+    if (folder / manifest.NAME).exists():
+        raise UsageError(
+            "The run's folder is a data set.",
+            where=folder,
+            expected="a new folder, or one of a run",
+            got=f"a folder with {manifest.NAME}",
+            do="choose another `--run`",
+        )
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(alone(folder))
+        except (FileExistsError, NotADirectoryError) as error:
+            raise UsageError(
+                "The run's folder cannot be made.",
+                where=folder,
+                expected="a folder, or nothing yet",
+                got=str(error),
+            ) from None
+        try:
+            yield
+        finally:
+            if [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
+                shutil.rmtree(folder)
