@@ -38,7 +38,8 @@ _Buckets = Annotated[
     typer.Option(help="Of users; changes no row. Default: by size, --threads, --memory."),
 ]
 _Threads = Annotated[
-    int | None, typer.Option(help="Buckets worked on at once. Default: the usable cores.")
+    int | None,
+    typer.Option(help="Buckets worked on at once; of no use to Spark. Default: the usable cores."),
 ]
 _Memory = Annotated[
     str,

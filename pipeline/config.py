@@ -46,7 +46,8 @@ class Config:
         session_gap: seconds without a behaviour that end a session.
         seed: of whatever is drawn.
         buckets: of users; None to choose by size and memory.
-        threads: buckets worked on at once; None for the usable cores. Not of Spark's.
+        threads: buckets worked on at once; None for the usable cores. On Spark a task has one
+            core, and Spark decides how many run at once.
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
         force: replace an earlier data set.
@@ -86,10 +87,6 @@ class Config:
         if self.engine == "local" and (self.master or self.spark_conf):
             option = "master" if self.master else "spark_conf"
             _refuse(option, "not without --engine spark", getattr(self, option))
-        if self.engine == "spark" and (self.threads or 1) > 1:
-            _refuse(
-                "threads", "not with --engine spark: each of its tasks has one core", self.threads
-            )
         for setting in self.spark_conf:
             if "=" not in setting:
                 _refuse("spark_conf", "NAME=VALUE", setting)

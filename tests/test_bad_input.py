@@ -178,7 +178,6 @@ def test_a_finished_folder_is_left_as_it_is_or_replaced_by_force(tmp_path: Path)
             ["--parity", "--negatives", 2],
             ["--parity", "--seed", 7],
             ["--mirror", "http://127.0.0.1:9/"],  # beside --raw
-            ["--threads", 2, "--engine", "spark"],
             ["--nope"],
         ),
     ],
