@@ -35,10 +35,10 @@ def inspect(
 def verify(
     out: _Out,
     threads: Annotated[
-        int | None, typer.Option(help="Shards checked at once. Default: the usable cores.")
+        int | None, typer.Option(help="Shards, or buckets, at once. Default: the usable cores.")
     ] = None,
 ) -> None:
-    """Check every shard against the manifest, and every promise that a data set makes."""
+    """Check every shard and table against the manifest, and every promise that a data set makes."""
     with told_errors():
         from pipeline.verify import verify as check
 

@@ -25,6 +25,8 @@ NO_AD = "ad is not in ad_feature"
 # DSIN's sample of users: the seed in its released preprocessing.
 _SAMPLE_SEED = 1024
 _DAYS_BEFORE = 3
+# Logarithms this close are of one price: a deviation made of them would be their rounding.
+_ONE_PRICE = 1e-9
 
 
 def sampled_users(profiles: pl.Series, fraction: float) -> npt.NDArray[np.int64] | None:
@@ -110,8 +112,8 @@ def price_numbers(
     total = int(weight.sum())
     mean = fsum((log * weight).tolist()) / total if total else 0.0
     variance = fsum(((log - mean) ** 2 * weight).tolist()) / total if total else 0.0
-    # Of a single price, only rounding errors could make a deviation.
-    differ = len(np.unique(log[weight > 0])) > 1
+    shown_logs = log[weight > 0]
+    differ = len(shown_logs) > 0 and np.ptp(shown_logs) > _ONE_PRICE
     std = sqrt(variance) if differ else 1.0
     standard = np.where(usable, (log - mean) / std, 0.0).astype(np.float32)
     how = {"of": "natural logarithm", "mean": mean, "std": std, "train_rows": total}

@@ -26,7 +26,7 @@ from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
 from pipeline.verify.counts import check_impression_counts, check_item_counts, check_read
 from pipeline.verify.cut import blocks
-from pipeline.verify.files import check_files
+from pipeline.verify.files import check_files, is_there
 from pipeline.verify.findings import UNREADABLE, Finding, Findings
 from pipeline.verify.history import check_history, check_scalars
 from pipeline.verify.tables import (
@@ -177,7 +177,7 @@ def _shard(
     seen = Seen.nothing(shard.path, split_of(shard), contract)
     path = out / shard.path
     seen.whole = False
-    if not path.is_file():
+    if not is_there(path):
         findings.add("missing shard", shard.path, "a file", "no such file")
         return seen, findings
     try:
@@ -259,7 +259,7 @@ def _whole(
     def vocabularies(own: Findings) -> None:
         counts = check_vocabularies(out, contract, own)
         if "user" in counts:
-            check_read(contract, counts["user"], refused, own)
+            check_read(contract, int(counts["user"].sum()), refused, own)
         if whole and "user" in counts:
             check_users(targets, contract, counts["user"], refused["targets"], own)
         if whole and contract.leave_one_out:

@@ -31,6 +31,7 @@ LAST_SECOND = 253_402_300_799 - 86_400
 _LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
 _BINS = 256
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})/part-[0-9]{{5}}\.parquet")
+_TABLE = re.compile(r"(items|ads|profiles|(vocabulary|rejected)/[A-Za-z0-9_]{1,100})\.parquet")
 
 
 @dataclass(frozen=True)
@@ -216,6 +217,9 @@ def _check_types(made: Manifest, findings: Findings) -> None:
         good = isinstance(shard.sha256, str) and _whole(shard.rows)
         good = good and bool(_SHARD.fullmatch(shard.path))
         want(good, "shards", "train, valid or test / part-00000.parquet, rows, sha256", shard)
+    for table in made.tables:
+        good = _whole(table.rows) and bool(_TABLE.fullmatch(table.path))
+        want(good, "tables", "items, ads, profiles, or below vocabulary or rejected", table)
 
 
 def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:

@@ -16,27 +16,36 @@ from schemas.manifest import FIRST_ID, NAME
 Int64s = npt.NDArray[np.int64]
 
 WITHOUT_PROFILE = "impressions of users without a profile"
-OUTSIDE_SAMPLE = "impressions of users outside the sample"
-_IMPRESSIONS = "impressions read", "raw_sample"
+_OUTSIDE_SAMPLE = "impressions of users outside the sample"
+_BEHAVIOURS = (
+    "behaviours kept",
+    "behaviours of other kinds or times",
+    "behaviours of users without impressions",
+)
 
 
 def check_read(
-    contract: Contract, users: Int64s, refused: Mapping[str, int], findings: Findings
+    contract: Contract, targets: int, refused: Mapping[str, int], findings: Findings
 ) -> None:
-    """Each line that was read is a user's, is refused, or is outside the sample of users.
+    """Each line that was read was kept, is refused, or was left out.
 
     Args:
         contract: what the data set is held to.
-        users: (vocabulary,) how often each user occurs.
+        targets: lines of the targets' raw file that were kept.
         refused: raw file -> lines of it that were refused.
         findings: where breaches are noted.
     """
-    counts = contract.made.counts
-    name, file = ("reviews read", "reviews") if contract.leave_one_out else _IMPRESSIONS
-    told = counts.get(name)
-    read = int(users.sum()) + refused[file] + counts.get(OUTSIDE_SAMPLE, 0)
-    if told not in (None, read):
-        findings.add("counts", f"{NAME}: counts, {name}", read, told)
+    told = contract.made.counts
+    read = {"reviews read": targets + refused["reviews"]}
+    if not contract.leave_one_out:
+        behaviours = [told.get(name, 0) for name in _BEHAVIOURS]
+        read = {
+            "impressions read": targets + refused["raw_sample"] + told.get(_OUTSIDE_SAMPLE, 0),
+            "behaviours read": sum(behaviours) + refused["behavior_log"],
+        }
+    for name, want in read.items():
+        if told.get(name, want) != want:
+            findings.add("counts", f"{NAME}: counts, {name}", want, told[name])
 
 
 def check_item_counts(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections import Counter
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import pyarrow.parquet as pq
 
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
+from pipeline.verify.files import is_there
 from pipeline.verify.findings import UNREADABLE, Findings
 from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID
 from schemas.vocabulary import VALUES
@@ -48,28 +48,35 @@ class Lookup:
 
 
 def check_sizes(out: Path, contract: Contract, findings: Findings) -> bool:
-    """Whether the vocabularies hold as many values as they should, if they can be read.
+    """Whether each vocabulary holds as many values as it should.
 
-    Of a larger size than that, nothing else could be checked within memory.
+    Where one does not, nothing else is checked: sizes that no file bears out may be beyond memory.
     """
     good = True
     for name, size in contract.made.vocabulary.items():
         where = f"vocabulary/{name}.parquet"
-        with suppress(*UNREADABLE):  # of which their own check tells
-            held = pq.read_metadata(out / where).num_rows if (out / where).is_file() else size
-            if held < size - FIRST_ID:
-                findings.add("vocabulary", where, f"{size - FIRST_ID} values", held)
-                good = False
+        held = None
+        if is_there(out / where):
+            try:
+                held = pq.read_metadata(out / where).num_rows
+            except UNREADABLE as error:
+                findings.unreadable("unreadable file", where, error)
+            else:
+                if held != size - FIRST_ID:
+                    findings.add("vocabulary", where, f"{size - FIRST_ID} values", held)
+        good &= held == size - FIRST_ID
     return good
 
 
-def read_parquet(path: Path, name: str, findings: Findings) -> pa.Table | None:
-    """A small table, None where there is none, or it cannot be read."""
-    if not path.is_file():  # of which `check_files` tells; reading a pipe would not end
+def read_parquet(path: Path, name: str, most: int, findings: Findings) -> pa.Table | None:
+    """A table of at most so many rows, None where there is none, or it cannot be read."""
+    if not is_there(path):  # of which `check_files` tells
         return None
     try:
         with pq.ParquetFile(path) as file:
-            return file.read(use_threads=False)
+            if (rows := file.metadata.num_rows) <= most:
+                return file.read(use_threads=False)
+            findings.add("table", name, f"at most {most} rows", rows)
     except UNREADABLE as error:
         findings.unreadable("unreadable file", name, error)
     return None
@@ -79,14 +86,14 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
     """Hold each vocabulary to its contract.
 
     Returns:
-        field -> (vocabulary,) how often each id occurs; of the vocabularies of the right size.
+        field -> (vocabulary,) how often each id occurs; of the vocabularies of the right types.
     """
     import pyarrow.compute as pc  # takes a while, which other threads need not wait for
 
     occurs = {}
     for name, size in contract.made.vocabulary.items():
         where = f"vocabulary/{name}.parquet"
-        table = read_parquet(out / where, where, findings)
+        table = read_parquet(out / where, where, size - FIRST_ID, findings)
         if table is None:
             continue
         kinds = table.schema.types
@@ -98,8 +105,6 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
         if any(column.null_count for column in table.columns):
             findings.add("vocabulary", where, "no nulls", "nulls")
             continue
-        if len(table) != size - FIRST_ID:
-            findings.add("vocabulary", where, f"{size - FIRST_ID} values", f"{len(table)}")
         ids, counts = table["id"].to_numpy(), table["count"].to_numpy()
         _first(findings, where, "id", ids == np.arange(FIRST_ID, len(ids) + FIRST_ID), ids)
         _first(findings, where, "count above 0", counts > 0, counts)
@@ -107,8 +112,7 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
         if len(values) > 1:
             rises = pc.greater(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
             _first(findings, where, "value above the one before it", rises, values[1:])
-        if len(table) == size - FIRST_ID:
-            occurs[name] = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
+        occurs[name] = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
     return occurs
 
 
@@ -119,7 +123,8 @@ def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Look
     for file, key in contract.tables.items():
         name = f"{file}.parquet"
         least = [key] if file == "profiles" else list(dict.fromkeys([key, *fields]))
-        table = read_parquet(out / name, name, findings)
+        most = contract.made.vocabulary[key] - FIRST_ID
+        table = read_parquet(out / name, name, most, findings)
         if table is not None and (found := _lookup(name, key, least, table, contract, findings)):
             lookups.append(found)
     if len(lookups) == len(contract.tables) and not contract.leave_one_out:
@@ -239,7 +244,7 @@ def check_rejected(out: Path, contract: Contract, findings: Findings) -> Counter
     refused: Counter[str] = Counter()
     for path in sorted((out / "rejected").glob("*.parquet")):
         name = f"rejected/{path.name}"
-        if not path.is_file():
+        if not is_there(path):
             continue
         try:
             with pq.ParquetFile(path) as file:

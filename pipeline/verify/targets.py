@@ -93,7 +93,8 @@ class Seen:
             for name, sums in self.sums.items():
                 numbers = block.scalars[name].astype(np.float64)
                 squares = np.square(numbers)  # and no dot product: BLAS would start threads
-                sums += np.count_nonzero(numbers), numbers.sum(), squares.sum()
+                with np.errstate(invalid="ignore"):  # infinities are found elsewhere
+                    sums += np.count_nonzero(numbers), numbers.sum(), squares.sum()
         for name, occurs in self.own.items():
             ids = block.scalars[name]
             within = ids[(ids >= 0) & (ids < len(occurs))]

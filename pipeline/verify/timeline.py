@@ -66,8 +66,8 @@ class Timeline:
 
     What a later history has from before the earlier impression is the earlier history's newest
     part, and all of it where the later one is not cut to max_len. A shard's rows lie by user and
-    time; the shards of a bucket hold the same users, one split after the other. So each user's
-    latest row is kept until the bucket's end.
+    time, which is checked, too; the shards of a bucket hold the same users, one split after the
+    other. So each user's latest row is kept until the bucket's end.
 
     Args:
         contract: what the rows are held to.
@@ -89,6 +89,7 @@ class Timeline:
             return
         most = self.contract.made.max_len
         rows = Rows.of(block, self.contract)
+        self._check_order(block, rows)
         changes = rows.user[1:] != rows.user[:-1]
         since = np.where(np.append(False, ~changes), np.roll(rows.time, 1), _NEVER)
         good = _agree(rows, np.arange(-1, block.rows - 1), since, rows, most)
@@ -109,6 +110,20 @@ class Timeline:
             lambda row: "another past",
         )
         self.of_blocks.append(rows.take(np.flatnonzero(np.append(changes, True))))
+
+    def _check_order(self, block: Block, rows: Rows) -> None:
+        """The block's rows follow each other, and those of the block before, by user and time."""
+        before = self.of_blocks[-1] if self.of_blocks else rows.take(np.zeros(1, np.int64))
+        user = np.append(before.user[-1], rows.user)
+        time = np.append(before.time[-1], rows.time)
+        good = (user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & (time[1:] >= time[:-1]))
+        block.rows_are(
+            good,
+            "order of rows",
+            "user",
+            lambda row: f"user {user[row]} from second {time[row]} on, or a later user",
+            lambda row: f"user {rows.user[row]} at second {rows.time[row]}",
+        )
 
 
 def _agree(one: Rows, at: Int64s, since: Int64s, rows: Rows, most: int) -> Bools:

@@ -24,37 +24,6 @@ def flip(copy: Copy) -> None:
     copy.path().write_bytes(data)
 
 
-def flip_table(name: str) -> Any:
-    """Another byte where no value lies: in the name of the program that wrote the file."""
-
-    def damage(copy: Copy) -> None:
-        path = copy.out / name
-        data = path.read_bytes()
-        assert data.count(b"parquet-cpp-arrow") == 1
-        path.write_bytes(data.replace(b"parquet-cpp-arrow", b"parquet-cpp-Arrow"))
-
-    return damage
-
-
-def read_more(what: str) -> Any:
-    """One line more that was read."""
-    name = f"{what} read"
-    return of_manifest(lambda m: m["counts"].update({name: m["counts"][name] + 1}))
-
-
-def other_mean(copy: Copy) -> None:
-    """Another mean of the prices, with every price as it says."""
-    how = copy.read()["numbers"]["price"]
-    copy.manifest(lambda m: m["numbers"]["price"].update(mean=how["mean"] + how["std"]))
-    for path in copy.paths():
-        table = pq.ParquetFile(path).read()
-        columns = table.to_pydict()
-        columns["price"] = [p - 1 if p else p for p in columns["price"]]
-        pq.write_table(pa.Table.from_pydict(columns, schema=table.schema), path)
-    copy.settle()
-    assert checked(copy.out).counts == {"statistics": 1}
-
-
 def cut_file(copy: Copy) -> None:
     path = copy.path()
     path.write_bytes(path.read_bytes()[:-100])
@@ -174,44 +143,7 @@ FILE_DAMAGE: list[Planted] = [
         IMPRESSIONS,
         lambda c: (c.out / "ads.parquet").write_bytes(b"no"),
     ),
-    ("a flipped byte of the items", "checksum", REVIEWS, flip_table("items.parquet")),
-    ("a flipped byte of the ads", "checksum", IMPRESSIONS, flip_table("ads.parquet")),
-    ("a flipped byte of the users", "checksum", BOTH, flip_table("vocabulary/user.parquet")),
-    (
-        "a stray table",
-        "stray file",
-        BOTH,
-        lambda c: shutil.copy(c.path(), c.out / "all.parquet"),
-    ),
     # the manifest
-    (
-        "a wrong checksum of a table",
-        "checksum",
-        BOTH,
-        of_manifest(lambda m: m["tables"][0].update(sha256="0" * 64)),
-    ),
-    (
-        "rows of a table",
-        "rows of a table",
-        BOTH,
-        of_manifest(lambda m: m["tables"][0].update(rows=1)),
-    ),
-    ("a table twice", "manifest", BOTH, of_manifest(lambda m: m["tables"].append(m["tables"][0]))),
-    (
-        "a table that is not there",
-        "missing file",
-        BOTH,
-        of_manifest(lambda m: m["tables"].append({**m["tables"][0], "path": "rejected/x.parquet"})),
-    ),
-    ("lines that were never read", "counts", REVIEWS, read_more("reviews")),
-    ("impressions that were never read", "counts", IMPRESSIONS, read_more("impressions")),
-    ("another mean, followed by all prices", "statistics", IMPRESSIONS, other_mean),
-    (
-        "a vocabulary beyond memory",
-        "vocabulary",
-        BOTH,
-        of_manifest(lambda m: m["vocabulary"].update(user=(1 << 31) - 1)),
-    ),
     ("no JSON", "manifest", BOTH, lambda c: (c.out / NAME).write_text("{")),
     ("another format", "manifest", BOTH, of_manifest(lambda m: m.update(format=2))),
     ("a lacking key", "manifest", BOTH, of_manifest(lambda m: m.pop("bins"))),

@@ -146,7 +146,13 @@ def swap_tied(columns: Columns) -> None:
     raise AssertionError("no such row")
 
 
+def backwards(copy: Copy) -> None:
+    """The rows of a shard in the other order."""
+    copy.edit(lambda columns: [column.reverse() for column in columns.values()])
+
+
 PAST_DAMAGE: list[Planted] = [
+    ("rows in another order", "order of rows", IMPRESSIONS, backwards),
     ("another past", "histories of a user", IMPRESSIONS, later_of_a_user(other_brand)),
     ("another past in valid", "histories of a user", IMPRESSIONS, first_of_a_split("valid")),
     ("another past in test", "histories of a user", IMPRESSIONS, first_of_a_split("test")),

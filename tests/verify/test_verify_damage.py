@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pipeline.verify import LIMIT
 from schemas.errors import ContractError
 from schemas.manifest import SPLITS
-from tests.verify.damage_table import DAMAGE
+from tests.verify.damage_all import DAMAGE
 from tests.verify.made import ALL, IMPRESSIONS, REVIEWS, Columns, Copy, checked, copied
 
 CASES = [

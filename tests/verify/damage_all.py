@@ -43,11 +43,13 @@ from tests.verify.damage_rows import (
     target,
     to_day,
 )
+from tests.verify.damage_tables import TABLE_DAMAGE
 from tests.verify.made import ALL, BOTH, DAY, IMPRESSIONS, PADDED, RAGGED, REVIEWS
 
 DAMAGE: list[Planted] = [
     *FILE_DAMAGE,
     *KIND_DAMAGE,
+    *TABLE_DAMAGE,
     # the schema
     ("a column of another type", "schema", ALL, retype("target_time", pa.float64())),
     ("a wider column", "schema", ALL, retype("label", pa.int64())),
