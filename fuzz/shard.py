@@ -51,7 +51,7 @@ def _shard(layout: str) -> bytes:
 
 
 def _data_set(data: bytes, layout: str = "padded") -> Path:
-    """A data set of the one shard, whose checksum is right, so that nothing stops at that."""
+    """A data set of the one shard, in which nothing stops a reader before the shard."""
     shard = written("shards/train/part-00000.parquet", data)
     out = shard.parents[1]
     listed = DataFile("train/part-00000.parquet", _ROWS, hashlib.sha256(data).hexdigest())
@@ -63,7 +63,15 @@ def _data_set(data: bytes, layout: str = "padded") -> Path:
         max_len=_LEN,
         numbers={},
         shards=[listed],
+        tables=[],
     )
+    for name, size in _VOCABULARY.items():
+        path = out / "vocabulary" / f"{name}.parquet"
+        if not path.exists():
+            ids = np.arange(2, size, dtype=np.int32)
+            write_table(
+                path, pa.table({"value": ids.astype(str), "id": ids, "count": ids.astype(np.int64)})
+            )
     (out / NAME).write_text(made.to_json(), encoding="utf-8")
     return out
 
@@ -83,15 +91,7 @@ def read_shard(data: bytes) -> int:
 
 def show(data: bytes) -> int:
     """Show the rows of a data set."""
-    out = _data_set(data)
-    for name, size in _VOCABULARY.items():
-        path = out / "vocabulary" / f"{name}.parquet"
-        if not path.exists():
-            ids = np.arange(2, size, dtype=np.int32)
-            write_table(
-                path, pa.table({"value": ids.astype(str), "id": ids, "count": ids.astype(np.int64)})
-            )
-    inspect(out, 2)
+    inspect(_data_set(data), 2)
     return 1
 
 

@@ -71,6 +71,15 @@ def test_seeds_are_read_without_an_error(name: str) -> None:
 # The footer names a list whose elements have no column: it is in the schema, and cannot be read.
 LIST = b"history_time\x15\x02\x15\x06L<\x00\x00\x005\x04\x18\x04list\x15\x02\x00"
 LEAFLESS = target("inspect").seeds[1].replace(LIST + b"\x15", LIST + b"\x1a")
+# The same of a list whose own name is no UTF-8, with no Arrow schema beside it to say otherwise.
+NAMELESS = (
+    target("shard")
+    .seeds[0]
+    .replace(
+        LIST.replace(b"time", b"category") + b"\x15", LIST.replace(b"time", b"\x9b" * 8) + b"\x1a"
+    )
+    .replace(b"ARROW:", b"arrow:")
+)
 # Each of these once ended in something else than one of our errors.
 BROKE = [
     ("manifest", b"[" * 100_000),
@@ -78,6 +87,7 @@ BROKE = [
     ("manifest", b'{"format": true}'),
     ("manifest", target("manifest").seeds[0].replace(b"a note", b"\\ud800")),
     ("inspect", LEAFLESS),
+    ("shard", NAMELESS),
     ("run_config", b"[" * 100_000),
     ("run_config", b'{"data": "a\\u0000b"}'),
     ("run_config", b'{"data": "a", "seed": ' + b"9" * 5_000 + b"}"),

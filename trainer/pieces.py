@@ -62,7 +62,9 @@ def open_shard(path: Path) -> pq.ParquetFile:
         InputError: it is missing or damaged.
     """
     try:
-        return pq.ParquetFile(path, memory_map=True)
+        file = pq.ParquetFile(path, memory_map=True)
+        _ = file.schema_arrow.names  # decoded here, where what comes of it is told
+        return file
     except FileNotFoundError:
         raise InputError(
             "A shard that the manifest lists is missing.",
