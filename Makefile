@@ -47,7 +47,7 @@ check: $(READY) ## lint, types, import layers, SQL
 
 train: $(READY) ## make the synthetic demo data, train TIN on it, print its table
 	$(BIN)/tinprep amazon --demo --bins 10 --out data/amazon-demo
-	$(BIN)/tinprep train data/amazon-demo --model tin --run runs/tin-demo
+	$(BIN)/tinprep train data/amazon-demo --model tin --run runs/tin-demo --resume
 
 bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

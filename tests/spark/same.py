@@ -6,13 +6,14 @@ from pathlib import Path
 
 import polars as pl
 
+from pipeline.verify import verify
 from schemas import manifest
 
 SHOWN = ("rows", "vocabulary", "bins", "history_lengths", "rejected", "counts", "numbers", "inputs")
 
 
 def same(one: Path, other: Path) -> None:
-    """Assert that two data sets hold the same, whatever the order and the files of their rows."""
+    """Assert that two sound data sets hold the same, whatever the order and files of their rows."""
     a, b = manifest.load(one), manifest.load(other)
     for name in SHOWN:
         assert getattr(a, name) == getattr(b, name), name
@@ -27,6 +28,7 @@ def same(one: Path, other: Path) -> None:
         files = {p.relative_to(out).as_posix() for s in manifest.SPLITS for p in out.glob(f"{s}/*")}
         assert files == {shard.path for shard in made.shards}
         assert not (out / ".work").exists()
+        assert verify(out).findings == ()
 
 
 def tables(out: Path) -> set[Path]:
