@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -47,17 +48,15 @@ def read_batches(file: pq.ParquetFile, path: Path, rows: int) -> Iterator[pa.Rec
     """
     group = given = 0
     if _is_padded(file.schema_arrow):
-        with path.open("rb") as data:
-            try:
-                _check_footer(file, data)
-                for group in range(file.num_row_groups):
-                    given = 0
-                    for batch in _row_group(file, group, data, rows):
-                        yield batch
-                        given += len(batch)
-                return
-            except (_OtherwiseError, OSError):
-                pass  # Arrow reads on, or says what is wrong
+        # Where it cannot go on, Arrow reads on, or says what is wrong.
+        with path.open("rb") as data, suppress(_OtherwiseError, OSError):
+            _check_footer(file, data)
+            for group in range(file.num_row_groups):
+                given = 0
+                for batch in _row_group(file, group, data, rows):
+                    yield batch
+                    given += len(batch)
+            return
     left = range(group, file.num_row_groups)
     for batch in file.iter_batches(rows, row_groups=list(left), use_threads=False):
         again = min(given, len(batch))

@@ -46,15 +46,20 @@ def filling(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise UsageError(
-            "The folder cannot be made.",
-            where=folder,
-            expected="a folder, or nothing yet",
-            got=str(error),
-        ) from None
+        raise no_folder("The folder", folder, error) from None
     try:
         yield
     finally:
         for path in absent:
             with suppress(OSError):  # it holds something
                 path.rmdir()
+
+
+def no_folder(what: str, folder: Path, error: OSError) -> UsageError:
+    """What to say of a folder that cannot be made, since something else stands there."""
+    return UsageError(
+        f"{what} cannot be made.",
+        where=folder,
+        expected="a folder, or nothing yet",
+        got=str(error),
+    )

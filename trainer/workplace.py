@@ -10,6 +10,7 @@ from pathlib import Path
 from schemas import manifest
 from schemas.alone import LOCK, alone
 from schemas.errors import UsageError
+from trainer.atomic import no_folder
 
 
 @contextmanager
@@ -39,12 +40,7 @@ def at_work(folder: Path, writes: bool) -> Iterator[None]:
         try:
             stack.enter_context(alone(folder))
         except (FileExistsError, NotADirectoryError) as error:
-            raise UsageError(
-                "The run's folder cannot be made.",
-                where=folder,
-                expected="a folder, or nothing yet",
-                got=str(error),
-            ) from None
+            raise no_folder("The run's folder", folder, error) from None
         try:
             yield
         finally:
