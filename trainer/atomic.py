@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.replacing import replacing
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,12 +28,8 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
             got="a folder" if path.is_dir() else "a device or the like",
             do="give another name",
         )
-    unfinished = path.with_name(f".{path.name}.unfinished")
-    try:
+    with replacing(path) as unfinished:
         write(unfinished)
-        unfinished.replace(path)
-    finally:
-        unfinished.unlink(missing_ok=True)
 
 
 @contextmanager
