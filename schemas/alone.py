@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from schemas.errors import EnvironmentFault
+from schemas.errors import EnvironmentFault, UsageError
 
 LOCK = ".lock"
 
@@ -16,17 +18,35 @@ LOCK = ".lock"
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is made if absent; a second process is told.
 
-    The lock ends with its process, however that ends; its file stays.
+    The lock ends with its process, however that ends; its file stays. A file of that name that
+    is there already is locked and left as it is.
 
     Raises:
+        UsageError: what stands in the place of the lock's file is no file.
         EnvironmentFault: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("w") as file:
+    handle = _opened(folder / LOCK)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise EnvironmentFault(
                 "Another run is at work in this folder.", where=folder, do="wait for it to end"
             ) from None
         yield
+    finally:
+        os.close(handle)
+
+
+def _opened(path: Path) -> int:
+    """A descriptor of a lock's file, made if absent; nothing is cut short, no link followed."""
+    if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.lstat().st_mode)):
+        raise UsageError(
+            "The lock of this folder cannot be made.",
+            where=path,
+            expected="a file, or nothing yet",
+            got="a link" if path.is_symlink() else "a folder or a device",
+            do="choose another folder, or remove it",
+        )
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
