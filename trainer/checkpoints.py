@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from schemas.errors import InputError
+from schemas.errors import ContractError, InputError
+from trainer.bounds import not_finite
 
 # What loading a file that is no checkpoint of ours, or a damaged one, ends in.
 UNREADABLE = (
@@ -40,10 +41,12 @@ def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> 
 
     Raises:
         InputError: the file is missing, or cannot be read.
+        ContractError: it holds weights that are not finite.
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        return {key: content[key] for key in keys}
+        found = {key: content[key] for key in keys}
+        diverged = not_finite(found)
     except FileNotFoundError:
         raise InputError(
             "There is no checkpoint here.",
@@ -54,6 +57,15 @@ def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> 
         ) from None
     except UNREADABLE as error:
         raise unreadable(path, error) from error
+    if diverged is not None:
+        raise ContractError(
+            "The checkpoint is of a training that has diverged.",
+            where=path,
+            expected="finite numbers",
+            got=f"NaN or infinity in {diverged!a}"[:200],
+            do="train again, with a lower `--lr`",
+        )
+    return found
 
 
 def unreadable(path: Path, error: Exception) -> InputError:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,21 @@ from typing import Any
 from schemas.errors import UsageError
 from schemas.machine import usable_cores
 
-_POSITIVE = ("patience", "dim", "memory_mb")
-_POSITIVE_OR_NONE = (
-    "epochs",
-    "steps",
-    "evaluations",
-    "evaluate_every",
-    "batch_size",
-    "lr",
-    "threads",
-    "cells",
-    "clip",
-    "attention_dim",
-)
+_WHOLE = (1, 2**31 - 1)
+_WIDTHS = (1, 1 << 20)
+_FLOATS = (1e-38, 3.4e38)  # of 32 bits
+# The least and the most that a setting can be, where it is no None.
+_RANGES: dict[str, tuple[float, float]] = {
+    **dict.fromkeys(("epochs", "steps", "evaluations", "evaluate_every", "patience"), _WHOLE),
+    **dict.fromkeys(("batch_size", "cells"), _WHOLE),
+    **dict.fromkeys(("dim", "attention_dim"), _WIDTHS),
+    **dict.fromkeys(("lr", "clip"), _FLOATS),
+    "threads": (1, 1024),
+    "memory_mb": (1, 1 << 30),
+    "checkpoint_seconds": (0, 1e9),
+    "seed": (0, 2**63 - 1),
+}
+_LAYERS = 100
 # Two ways to say one thing: of each pair, one at most.
 EITHER = (("epochs", "steps"), ("evaluations", "evaluate_every"))
 # The loss weight that makes positives and negatives count alike.
@@ -157,21 +158,20 @@ class TrainConfig:
     force: bool = False
 
     def __post_init__(self) -> None:
-        for name in _POSITIVE:
-            self._require(name, getattr(self, name) > 0, "more than 0")
-        for name in _POSITIVE_OR_NONE:
+        for name, (low, high) in _RANGES.items():
             value = getattr(self, name)
-            self._require(name, value is None or value > 0, "more than 0")
-        self._require("hidden", all(width > 0 for width in self.hidden or ()), "widths above 0")
-        self._require("checkpoint_seconds", self.checkpoint_seconds >= 0, "0 or more")
+            within = value is None or low <= value <= high
+            self._require(name, within, f"{low} to {high}")
+        hidden, (low, high) = self.hidden or (), _WIDTHS
+        within = len(hidden) <= _LAYERS and all(low <= width <= high for width in hidden)
+        self._require("hidden", within, f"at most {_LAYERS} widths of {low} to {high}")
         self._require("resume", not (self.resume and self.force), "not together with --force")
-        self._require("seed", self.seed >= 0, "0 or more")
         for one, other in EITHER:
             both = getattr(self, one) is not None and getattr(self, other) is not None
             self._require(other, not both, f"not together with --{one}")
-        weight = self.loss_weight
-        fine = weight == BALANCED if isinstance(weight, str) else 0 < weight < math.inf
-        self._require("loss_weight", fine, "balanced, or a number above 0")
+        weight, (low, high) = self.loss_weight, _FLOATS
+        fine = weight == BALANCED if isinstance(weight, str) else low <= weight <= high
+        self._require("loss_weight", fine, f"balanced, or {low} to {high}")
         known = self.optimizer is None or self.optimizer in OPTIMIZERS
         self._require("optimizer", known, f"one of {', '.join(OPTIMIZERS)}")
 
@@ -194,5 +194,5 @@ class TrainConfig:
                 "A setting of the training is out of range.",
                 where=f"--{name.replace('_', '-')}",
                 expected=expected,
-                got=str(getattr(self, name)),
+                got=str(getattr(self, name))[:100],
             )

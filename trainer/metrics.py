@@ -1,7 +1,7 @@
 """What a trained model is judged by.
 
 Shape legend: N scored rows. Scores may be logits or probabilities except where said: only their
-order matters.
+order matters. They are finite: `trainer.scoring` sees to it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import log_loss, roc_auc_score
+from sklearn.metrics import roc_auc_score
 
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
@@ -63,11 +63,12 @@ def auc(label: Integers, score: Floats) -> float:
     return float(roc_auc_score(label, score))
 
 
-def logloss(label: Integers, probability: Floats) -> float:
-    """Mean cross-entropy in nats of probabilities; NaN where there is no row."""
+def logloss(label: Integers, logit: Floats) -> float:
+    """Mean cross-entropy in nats of logits, whatever their size; NaN where there is no row."""
     if len(label) == 0:
         return math.nan
-    return float(log_loss(label, probability.astype(np.float64), labels=[0, 1]))
+    wrong = np.where(label > 0, -1.0, 1.0) * logit.astype(np.float64)
+    return float(np.logaddexp(0.0, wrong).mean())
 
 
 def pair_accuracy(user: Integers, label: Integers, score: Floats) -> float | None:
@@ -107,15 +108,14 @@ class Metrics:
 
 
 def evaluate(user: Integers, label: Integers, logit: Floats) -> Metrics:
-    """Compute every metric of scored rows, each array of N."""
-    probability = 1.0 / (1.0 + np.exp(-logit.astype(np.float64).clip(-500, 500)))
+    """Compute every metric of scored rows, each array of N; logits are finite."""
     return Metrics(
         rows=len(user),
         users=len(np.unique(user)),
         gauc=_number(gauc(user, label, logit)),
         pair_accuracy=pair_accuracy(user, label, logit),
         auc=_number(auc(label, logit)),
-        logloss=_number(logloss(label, probability)),
+        logloss=_number(logloss(label, logit)),
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
+from schemas.errors import ContractError
 from trainer.config import GPU_CELLS
 from trainer.data import Shards
 from trainer.metrics import Floats, Integers, Metrics, evaluate
@@ -19,6 +20,10 @@ _BATCH_ROWS = 16_384
 _CELLS = {"cpu": 4096, "cuda": GPU_CELLS}
 # Of history lengths: the paper's Table 3, and what has no history at all.
 LENGTHS = (0, 1, 5, 10, 15, 20)
+
+
+class NoScores(ContractError):
+    """A model's scores are no numbers."""
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
@@ -47,7 +52,10 @@ def logits(
             does not depend on it, so that the sum over ranks is what one alone would give.
 
     Yields:
-        Some rows, B of them in no particular order, and their logits on the CPU, B.
+        Some rows, B of them in no particular order, and their logits on the CPU, B: finite.
+
+    Raises:
+        NoScores: some are not finite.
     """
     device = device or torch.device("cpu")
     was_training = model.training
@@ -63,6 +71,15 @@ def logits(
                 if turn % ranks.world == ranks.rank:
                     with torch.no_grad():
                         scored = model(to_device(batch, device)).float().cpu()
+                    if not bool(scored.isfinite().all()):
+                        raise NoScores(
+                            "The model's scores are no numbers.",
+                            where=f"{shards.out}, split {split}",
+                            expected="finite scores",
+                            got="NaN or infinity",
+                            do="train again, with a lower `--lr`, and look for extreme values in "
+                            "the data set's float columns",
+                        )
                 turn += 1
                 yield batch, scored
     finally:
@@ -77,7 +94,7 @@ def score(
     device: torch.device | None = None,
     ranks: Ranks = ALONE,
 ) -> Metrics:
-    """Score every row of a split and measure it."""
+    """Score every row of a split and measure it; see `logits` for errors."""
     return score_by_length(model, shards, split, device=device, ranks=ranks)[0]
 
 

@@ -12,6 +12,7 @@ import torch
 
 from schemas.errors import UsageError
 from trainer.ahead import on_device
+from trainer.bounds import logloss_limit, loss_limit, not_finite
 from trainer.compiling import compiled
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -24,8 +25,8 @@ from trainer.plan import Plan, Progressed
 from trainer.ranks import ALONE, Ranks
 from trainer.reduction import GradientSum
 from trainer.rows import Batch
-from trainer.runs import Result, Run, load
-from trainer.scoring import score
+from trainer.runs import BEST, Result, Run, load
+from trainer.scoring import NoScores, score
 
 
 class Training:
@@ -94,15 +95,15 @@ class Training:
         while self.at.step < self.plan.steps and self.patient:
             self._epoch()
         rate, waiting = self._rate(), self._waiting()
-        if not self.at.best_step:
-            self.run.save(self.model, self.built)
         self.ranks.wait()  # until the weights are written
-        kept = load(self.config.run, self.device)
+        kept = load(self.config.run, self.device) if self.at.best_step else self.model
         metrics: dict[str, Metrics] = {
             split: self._score(kept, split)
             for split in ("valid", "test")
             if split in self.shards.splits
         }
+        if not self.at.best_step:
+            self.run.save(self.model, self.built)
         result = Result(
             run=self.config.run,
             dataset=manifest.dataset,
@@ -144,6 +145,11 @@ class Training:
                 mean = (at.loss - since_told) / max(1, at.rows - rows_told)
                 self.tell(Progress(at.step, plan.steps, at.epoch, mean, self._rate()))
                 told, since_told, rows_told = now, at.loss, at.rows
+            if evaluating or ending or done:
+                limit = loss_limit(self.settled["loss_weight"])
+                self._within_bounds("mean loss", at.loss / at.rows, limit)
+            if evaluating or saving or done:
+                self._finite_weights()
             if evaluating:
                 self._evaluate(at.loss / at.rows)
                 loss = at.loss = since_told = 0.0
@@ -257,21 +263,59 @@ class Training:
         return self.waited / max(training, 1e-9)
 
     def _finite(self, loss: float) -> float:
+        """The sum of some steps' losses, or an error."""
         if not math.isfinite(loss):
-            step = self.at.step
-            first = max(1, step - self.read_every + 1)
-            raise UsageError(
-                "The loss is no longer a number: training has diverged.",
-                where=f"step {step}" if first == step else f"steps {first} to {step}",
-                expected="a finite cross-entropy",
-                got=str(loss),
-                do=f"use a lower learning rate than {self.settled['lr']:g} (`--lr`), "
-                "and look for extreme values in the data set's float columns",
-            )
+            first = max(1, self.at.step - self.read_every + 1)
+            raise self._diverged("The loss is no longer a number", "a finite loss", loss, first)
         return loss
 
+    def _finite_weights(self) -> None:
+        """Refuse weights that may not be measured or kept, or an optimizer's numbers."""
+        kept = {"weights": self.model.state_dict(), "optimizer": self.optimizer.state()}
+        if found := not_finite(kept):
+            raise self._diverged("The weights are no longer numbers", "finite weights", found)
+
+    def _within_bounds(self, what: str, loss: float, limit: float) -> None:
+        if loss > limit:
+            expected = f"a {what} of at most {limit:.3g} nats"
+            raise self._diverged("The loss has left all bounds", expected, f"{loss:.3g}")
+
+    def _diverged(
+        self, what: str, expected: str, got: object, first: int | None = None
+    ) -> UsageError:
+        """What to say of a training that came to nothing.
+
+        Args:
+            what: that is wrong.
+            expected: what should be there.
+            got: what is there.
+            first: the first of the steps that it may come from; None for the last alone.
+        """
+        at = self.at
+        kept = "no weights are kept, as none were measured before"
+        if at.best_step:
+            kept = f"the best weights before, of step {at.best_step}, are kept in {BEST}"
+        several = first is not None and first < at.step
+        steps = f"steps {first} to {at.step}" if several else f"step {at.step}"
+        return UsageError(
+            f"{what}: training has diverged.",
+            where=f"{self.config.run}, {steps}",
+            expected=expected,
+            got=str(got),
+            do=f"use a lower learning rate than {self.settled['lr']:g} (`--lr`), and look for "
+            f"extreme values in the data set's float columns; {kept}",
+        )
+
     def _score(self, model: InterestModel, split: str) -> Metrics:
-        return score(model, self.shards, split, device=self.device, ranks=self.ranks)
+        try:
+            found = score(model, self.shards, split, device=self.device, ranks=self.ranks)
+        except NoScores as error:
+            what = f"The scores of {split} are no numbers"
+            raise self._diverged(what, "finite scores", error.got) from error
+        if found.logloss is not None:
+            limit = logloss_limit(self.settled["loss_weight"])
+            self._within_bounds(f"logloss on {split}", found.logloss, limit)
+        return found
 
     def _evaluate(self, loss: float) -> None:
         """Measure valid, keep the weights when they are the best, and lose patience in time."""

@@ -6,6 +6,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from pyarrow.csv import ConvertOptions, read_csv
+from sklearn.metrics import log_loss
 
 from schemas.errors import ContractError, InputError, UsageError
 from trainer import evaluation
@@ -13,7 +14,7 @@ from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.evaluation import SCORES, evaluate, predict
 from trainer.fit import train
-from trainer.metrics import gauc, logloss
+from trainer.metrics import gauc
 from trainer.runs import load
 
 
@@ -62,7 +63,7 @@ def test_predictions_are_the_scores_of_the_rows(trained, planted, tmp_path):
     test = pq.read_table(to)
     user, label, score = (test[n].to_numpy() for n in ("user", "label", "score"))
     assert gauc(user, label, score) == pytest.approx(trained.metrics["test"].gauc)
-    assert logloss(label, score) == pytest.approx(trained.metrics["test"].logloss, rel=1e-5)
+    assert log_loss(label, score) == pytest.approx(trained.metrics["test"].logloss, rel=1e-5)
     # One row by itself: the right score stands beside the right row.
     model = load(trained.run)
     batch = next(Shards(planted).batches("test", batch_size=1, columns=(*model.columns, "row")))

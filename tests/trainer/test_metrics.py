@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss, roc_auc_score
 
-from trainer.metrics import auc, evaluate, gauc, logloss, pair_accuracy
+from trainer.metrics import auc, evaluate, gauc, pair_accuracy
 
 scored = st.lists(
     st.tuples(st.integers(0, 4), st.integers(0, 1), st.integers(-3, 3)), min_size=1, max_size=60
@@ -82,7 +82,6 @@ def test_evaluate_takes_logits():
     p = 1 / (1 + np.exp(-logit.astype(float)))
     assert (m.rows, m.users) == (200, 9)
     assert m.logloss == pytest.approx(log_loss(label, p))
-    assert m.logloss == pytest.approx(logloss(label, p))
     assert m.auc == pytest.approx(roc_auc_score(label, logit))
     assert m.pair_accuracy is None
 
@@ -90,5 +89,4 @@ def test_evaluate_takes_logits():
 def test_metrics_that_do_not_exist_are_none():
     m = evaluate(np.array([1, 2]), np.array([1, 1]), np.array([900.0, -900.0]))
     assert (m.gauc, m.auc, m.pair_accuracy) == (None, None, None)
-    assert m.logloss is not None
-    assert math.isfinite(m.logloss)
+    assert m.logloss == 450  # of the second row alone, and not cut
