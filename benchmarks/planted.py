@@ -114,6 +114,7 @@ def without_features(full: Path, data: Path) -> None:
         fields=["category"],
         vocabulary={name: made.vocabulary[name] for name in ("user", "category")},
         numbers={},
+        digests={},
         notes=[*made.notes, "Made by benchmarks/planted.py: brand, ad, profile, price left out."],
     )
     (data / manifest.NAME).write_text(slim.to_json(), encoding="utf-8")

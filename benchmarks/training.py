@@ -129,6 +129,12 @@ def synthetic(
     path.parent.mkdir(parents=True)
     pq.write_table(pa.table(arrays, schema=schema), path, compression="zstd")
     vocabulary = {name: size + 2 for name, size in (sizes | others).items()}
+    vocabulary["user"] = rows // 10 + 3
+    (out / "vocabulary").mkdir()
+    for name, size in vocabulary.items():
+        words = pa.table({"value": np.arange(size - 2), "id": np.arange(2, size, dtype=np.int32)})
+        words = words.append_column("count", words["value"])
+        pq.write_table(words, out / "vocabulary" / f"{name}.parquet")
     manifest = Manifest(
         format=1,
         dataset="alibaba-benchmark" if wide else "amazon-benchmark",
@@ -138,7 +144,7 @@ def synthetic(
         inputs=[],
         rows={"train": rows},
         fields=list(sizes),
-        vocabulary=vocabulary | {"user": rows // 10 + 3},
+        vocabulary=vocabulary,
         layout=layout,
         max_len=max_len,
         bins=Bins(10, list(range(9)), [0] * 10),

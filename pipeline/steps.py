@@ -6,7 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
@@ -22,7 +22,7 @@ from pipeline import intervals, shards
 from pipeline.remote import RemotePath
 from pipeline.rows import Stored
 from pipeline.workspace import TABLES, Run
-from schemas import manifest, tables
+from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault, InputError
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
@@ -221,6 +221,8 @@ def finish(
         numbers=content.numbers,
         tables=_tables(config.out, content.words),
     )
+    means = digests.of_vocabularies(content.words) | digests.of_manifest(made)
+    made = replace(made, digests=means)
     with shards.atomic(config.out / manifest.NAME) as temporary:
         temporary.write_text(made.to_json(), encoding="utf-8")
     return made

@@ -26,7 +26,12 @@ REPEATED_AD = "ad_feature line of an ad that had one"
 REPEATED_PROFILE = "user_profile line of a user that had one"
 REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
-_OPTIONAL: dict[str, Callable[[], Any]] = {"counts": dict, "numbers": dict, "tables": list}
+_OPTIONAL: dict[str, Callable[[], Any]] = {
+    "counts": dict,
+    "numbers": dict,
+    "tables": list,
+    "digests": dict,
+}
 """Keys that a manifest may lack, and what makes their empty value."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 
@@ -80,8 +85,9 @@ class Manifest:
 
     `counts` holds what else is worth knowing, e.g. rows of users without a profile; `numbers` says
     of each float column how it was standardised; `tables` lists the files beside the shards:
-    vocabularies, items or ads and profiles, what was refused. They are empty where there is nothing
-    to say, `tables` in a data set from before there was a list.
+    vocabularies, items or ads and profiles, what was refused; `digests` say what ids, bins,
+    numbers and histories mean, see `schemas.digests`. They are empty where there is nothing to say,
+    `tables` and `digests` in a data set from before there were such.
     """
 
     format: int
@@ -104,6 +110,7 @@ class Manifest:
     counts: dict[str, int] = field(default_factory=dict)
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: list[DataFile] = field(default_factory=list)
+    digests: dict[str, str] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from importlib.util import find_spec
@@ -220,8 +221,11 @@ def test_a_target_that_breaks_is_told() -> None:
 
 
 def test_the_data_set_of_a_run(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"data": "data/a b"}')
-    assert data_of(tmp_path) == Path("data/a b")
+    data = tmp_path / "a b"
+    data.mkdir()
+    (data / "manifest.json").touch()
+    (tmp_path / "config.json").write_text(json.dumps({"data": str(data)}))
+    assert data_of(tmp_path) == data
     for text in ("{}", "[]", '{"data": 5}', '{"data": "a\\nb"}', "{"):
         (tmp_path / "config.json").write_text(text)
         with pytest.raises(TinprepError, match=r"config.* (cannot be read|names no data set)"):

@@ -155,7 +155,7 @@ def test_synthetic_data_is_said_loudly(tmp_path: Path, made: tuple[Path, list[Pa
     assert "(synthetic data)" in page.text
     assert "Results" not in page.text
     ended = tinprep("report", out, made[1][0], "--out", tmp_path / "r.html")
-    assert ended.code == 2
+    assert ended.code == 4
     assert "of another data set" in ended.said
 
 
@@ -184,7 +184,7 @@ def test_runs_that_do_not_belong_are_refused_and_the_file_stays(
     for wanted, code, said in (
         ([unfinished], 2, "not finished"),
         ([runs[0], runs[0]], 2, "given twice"),
-        ([other], 2, "of another data set"),
+        ([other], 4, "of another data set"),
         ([damaged], 3, "cannot be read"),
         ([tmp_path / "nowhere"], 3, "no run here"),
     ):

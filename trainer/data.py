@@ -6,13 +6,13 @@ For the trainer, and for any PyTorch code: `Shards` needs the folder and nothing
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 
-from schemas import manifest
+from schemas import digests, manifest
 from schemas.errors import ContractError, UsageError
 from trainer.arrow import SESSION, SESSION_LENGTH
 from trainer.dataset import SplitDataset
@@ -72,6 +72,16 @@ class Shards:
     def splits(self) -> tuple[str, ...]:
         """The splits that have rows."""
         return tuple(s for s in manifest.SPLITS if self.manifest.rows.get(s, 0))
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """What the data set's numbers mean; see `schemas.digests`.
+
+        Raises:
+            InputError: a vocabulary is missing or damaged.
+            ContractError: it breaks its contract, or is not the one of the manifest.
+        """
+        return digests.of_data(self.out, self.manifest)
 
     def schema(self, split: str) -> pa.Schema:
         """The Arrow schema of a split's shards.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,12 +13,13 @@ import pyarrow.parquet as pq
 import torch
 from pyarrow.csv import CSVWriter
 
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import InputError, UsageError
 from schemas.manifest import NAME
 from trainer.atomic import atomically
 from trainer.data import Shards
+from trainer.inputs import require_alike
 from trainer.metrics import Metrics
-from trainer.models import InterestModel, inputs_of
+from trainer.models import InterestModel
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
 
@@ -75,7 +76,7 @@ def evaluate(
     Raises:
         InputError: there is no such run or data set, or it is damaged.
         UsageError: the data set has no such split.
-        ContractError: the data set is not like the one that the run was trained on.
+        ContractError: the data set does not mean what that of the training meant.
     """
     where = torch.device(device)
     model = load(run, where)
@@ -112,7 +113,7 @@ def predict(
         InputError: there is no such run or data set, or it is damaged.
         UsageError: the data set has no such split, the file's folder does not exist, or its name
             ends otherwise.
-        ContractError: the data set is not like the one that the run was trained on.
+        ContractError: the data set does not mean what that of the training meant.
     """
     where, to = torch.device(device), Path(to)
     writer = _WRITERS.get(to.suffix)
@@ -168,7 +169,11 @@ def _scores(
 
 
 def data_of(run: Path) -> Path:
-    """The data set that a run was trained on."""
+    """The data set that a run was trained on, where it was then.
+
+    Raises:
+        InputError: the run does not say, or it is there no longer.
+    """
     path = run / CONFIG
     data = read_json(path, {"data": Any}, do="name the data set")["data"]
     if not isinstance(data, str) or not data.isprintable():
@@ -179,20 +184,19 @@ def data_of(run: Path) -> Path:
             got=f"{data!a}"[:200],
             do="name the data set",
         )
+    if not (Path(data) / NAME).exists():
+        raise InputError(
+            "The run's data set is not where it was.",
+            where=path,
+            expected=f"a data set in {data}",
+            got="none",
+            do="say where it is now: `--data DIR`, or `tinprep train DIR --run RUN --resume`",
+        )
     return Path(data)
 
 
 def alike(model: InterestModel, data: Path) -> Shards:
-    """The data set, if its ids, positions and bins mean to the model what they did in training."""
+    """The data set, if its ids, bins, numbers and histories mean to the model what they did."""
     shards = Shards(data)
-    found, trained = asdict(inputs_of(shards)), asdict(model.inputs)
-    different = [name for name in trained if found[name] != trained[name]]
-    if different:
-        raise ContractError(
-            "The data set is not like the one that the model was trained on.",
-            where=data / NAME,
-            expected=", ".join(f"{name} {trained[name]}" for name in different),
-            got=", ".join(f"{name} {found[name]}" for name in different),
-            do="use a data set made with the same vocabulary and settings",
-        )
+    require_alike(model.inputs, shards)
     return shards

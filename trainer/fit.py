@@ -128,7 +128,7 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
         given
         | asdict(schedule)
         | {
-            "data": str(config.data),
+            "data": str(config.data.absolute()),  # the same from any folder
             "run": str(config.run),
             "encoding": encoding,
             "device": device,

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import pyarrow as pa
 
+from schemas.digests import VOCABULARY, differing, told
+from schemas.errors import ContractError
+from schemas.manifest import NAME
 from trainer.arrow import SESSION, SESSION_LENGTH
 from trainer.data import Shards
 
@@ -23,6 +27,8 @@ class Inputs:
         bins: interval bins.
         timezone: in which hours, weekdays and months are told.
         sessions: (M, K) of the `session_` columns; None where the shards have none.
+        digests: what ids, bins, numbers and histories mean, see `schemas.digests`; empty in a run
+            of before.
     """
 
     fields: dict[str, int]
@@ -32,6 +38,7 @@ class Inputs:
     bins: int
     timezone: str = "UTC"
     sessions: tuple[int, int] | None = None
+    digests: dict[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_plain(cls, values: dict[str, Any]) -> Inputs:
@@ -67,4 +74,42 @@ def inputs_of(shards: Shards) -> Inputs:
         bins=m.bins.count,
         timezone=str(m.config.get("timezone") or "UTC"),
         sessions=sessions,
+        digests=shards.digests,
     )
+
+
+def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> None:
+    """Refuse a data set that does not mean to a model what the one of its training meant.
+
+    Args:
+        trained: of the model.
+        shards: the data set.
+        users: whether its users must be the same: no model reads their ids.
+
+    Raises:
+        InputError: a vocabulary is missing or damaged.
+        ContractError: ids, bins, numbers or histories mean something else.
+    """
+    sizes, found = asdict(trained), asdict(inputs_of(shards))
+    before, now = sizes.pop("digests"), found.pop("digests")
+    if not before:
+        logging.getLogger("tinprep").warning(
+            "The run was made by an older tinprep, which kept no digests: that its data set's ids "
+            "and bins mean the same is judged by their numbers alone."
+        )
+    different = [name for name in sizes if found[name] != sizes[name]]
+    meaning = [n for n in differing(now, before) if users or n != f"{VOCABULARY}user"]
+    meaning = meaning if before else []
+    if different or meaning:
+
+        def shown(values: dict[str, Any], digests: dict[str, str]) -> str:
+            parts = [f"{name} {values[name]}" for name in different]
+            return ", ".join([*parts, *filter(None, [told(digests, meaning)])])
+
+        raise ContractError(
+            "The data set is not like the one that the model was trained on.",
+            where=shards.out / NAME,
+            expected=shown(sizes, before),
+            got=shown(found, now),
+            do="use the data set of the training, or one with the same ids, bins and windows",
+        )

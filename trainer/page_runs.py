@@ -13,7 +13,7 @@ from typing import Any
 from schemas import manifest
 from schemas.errors import ContractError, InputError, UsageError
 from trainer.data import Shards
-from trainer.evaluation import alike
+from trainer.inputs import require_alike
 from trainer.logs import LOG
 from trainer.runs import METRICS, load
 
@@ -136,25 +136,16 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
             got=f"{type(error).__name__}: {error}",
             do="train again",
         ) from error
+    require_alike(load(folder).inputs, shards, users=True)
     mine = {split: made.rows[split] for split in ("valid", "test") if made.rows.get(split)}
     if about != (made.dataset, made.synthetic) or rows != mine or _is_another(data, shards):
-        raise UsageError(
+        raise ContractError(
             "This run is of another data set.",
             where=folder,
             expected=f"{made.dataset}, {_rows(mine)}",
             got=f"{about[0]} in {data}, {_rows(rows)}",
             do="report on the data set it was trained on, or leave it out",
         )
-    try:
-        alike(load(folder), shards.out)
-    except ContractError as error:
-        raise UsageError(
-            "This run is of another data set.",
-            where=folder,
-            expected=error.expected,
-            got=error.got,
-            do="report on the data set it was trained on, or leave it out",
-        ) from error
     return run
 
 

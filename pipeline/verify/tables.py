@@ -16,7 +16,8 @@ from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract
 from pipeline.verify.files import is_there
 from pipeline.verify.findings import UNREADABLE, Findings
-from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID
+from schemas import digests
+from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID, Manifest
 from schemas.vocabulary import VALUES
 
 Int64s = npt.NDArray[np.int64]
@@ -90,7 +91,7 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
     """
     import pyarrow.compute as pc  # takes a while, which other threads need not wait for
 
-    occurs = {}
+    occurs, words = {}, {}
     for name, size in contract.made.vocabulary.items():
         where = f"vocabulary/{name}.parquet"
         table = read_parquet(out / where, where, size - FIRST_ID, findings)
@@ -112,8 +113,20 @@ def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dic
         if len(values) > 1:
             rises = pc.greater(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
             _first(findings, where, "value above the one before it", rises, values[1:])
+        words[name] = table
         occurs[name] = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
+    _check_digests(contract.made, words, findings)
     return occurs
+
+
+def _check_digests(made: Manifest, words: dict[str, pa.Table], findings: Findings) -> None:
+    """Hold the manifest's digests to what they are of, where that could be read."""
+    found = digests.of_manifest(made) | digests.of_vocabularies(words)
+    unread = {digests.VOCABULARY + name for name in made.vocabulary.keys() - words.keys()}
+    for name in digests.differing(found, made.digests) if made.digests else ():  # none before
+        if name not in unread:
+            where = f"{NAME}: digests: {name}"
+            findings.add("digest", where, found.get(name, "none"), made.digests.get(name, "none"))
 
 
 def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Lookup]:

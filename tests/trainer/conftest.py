@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,8 +46,24 @@ def _write_split(
     for i, part in enumerate((table[:half], table[half:])):
         path = f"{split}/part-{i:05d}.parquet"
         pq.write_table(part, out / path, row_group_size=25)
-        shards.append(DataFile(path, len(part), "0" * 64))
+        digest = hashlib.sha256((out / path).read_bytes()).hexdigest()
+        shards.append(DataFile(path, len(part), digest))
     return shards
+
+
+def _write_vocabularies(out: Path, sizes: dict[str, int]) -> None:
+    """Values of each field: its first letter and the id, e.g. 'c2', 'c3', ..."""
+    (out / "vocabulary").mkdir()
+    for name, size in sizes.items():
+        ids = np.arange(2, size)
+        table = pa.table(
+            {
+                "value": pa.array([f"{name[0]}{i}" for i in ids], pa.string()),
+                "id": pa.array(ids, pa.int32()),
+                "count": pa.array(np.ones(size - 2, np.int64)),
+            }
+        )
+        pq.write_table(table, out / "vocabulary" / f"{name}.parquet")
 
 
 def write_dataset(
@@ -114,6 +131,8 @@ def write_dataset(
         counts[split] = row - sum(counts.values())
         shards += _write_split(out, split, schema, columns)
     vocabulary = {"item": items + 2, "category": categories + 2, "user": users + 2}
+    vocabulary |= {"pid": 4} if extra else {}
+    _write_vocabularies(out, vocabulary)
     manifest = Manifest(
         format=1,
         dataset="planted",
@@ -123,7 +142,7 @@ def write_dataset(
         inputs=[],
         rows=counts,
         fields=list(fields),
-        vocabulary=vocabulary | ({"pid": 4} if extra else {}),
+        vocabulary=vocabulary,
         layout=layout,
         max_len=max_len,
         bins=Bins(4, [249, 499, 749], [1, 1, 1, 1]),
@@ -225,6 +244,7 @@ def write_alibaba(
                 row += 1
         counts[split] = row - sum(counts.values())
         shards += _write_split(out, split, schema, columns)
+    _write_vocabularies(out, vocabulary)
     manifest = Manifest(
         format=1,
         dataset="alibaba-planted",

@@ -6,23 +6,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from trainer.correlation import PLACES
 from trainer.data import Shards
-
-
-def named(out: Path) -> Path:
-    """Give a data set made for tests its vocabulary of categories: 'c2', 'c3', ..."""
-    size = Shards(out).manifest.vocabulary["category"]
-    ids = np.arange(2, size)
-    (out / "vocabulary").mkdir()
-    count = np.ones(len(ids), np.int64)
-    values = [f"c{i}" for i in ids]
-    table = pa.table({"value": values, "id": ids.astype(np.int32), "count": count})
-    pq.write_table(table, out / "vocabulary" / "category.parquet")
-    return out
 
 
 def bits(n_11: float, n_10: float, n_01: float, n_00: float, missing: float = 0.0) -> float:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import mutual_info_score
 
 from schemas.errors import EnvironmentFault, InputError, UsageError
-from tests.trainer.ctc_by_hand import brute, named, stored
+from tests.trainer.ctc_by_hand import brute, stored
 from trainer.correlation import PLACES, RELEASED_MISSING, UNKNOWN, correlate
 
 DATABASE = duckdb.connect(config={"threads": 1})
@@ -73,7 +73,7 @@ def test_two_by_two_equals_scikit_learn(pairs):
 @pytest.mark.parametrize("layout", ["padded", "ragged"])
 @pytest.mark.parametrize("by", PLACES)
 def test_all_cells_of_amazon_in_both_layouts(make_dataset, tmp_path, layout, by):
-    out = named(make_dataset(layout=layout, users=40, seed=3))
+    out = make_dataset(layout=layout, users=40, seed=3)
     to = tmp_path / "ctc.parquet"
     one = correlate(out, "c3", top=3, positions=4, by=by, threads=1)
     found = correlate(out, "c3", top=3, positions=4, by=by, everything=to, threads=1)
@@ -93,7 +93,7 @@ def test_all_cells_of_amazon_in_both_layouts(make_dataset, tmp_path, layout, by)
 
 @pytest.mark.parametrize("layout", ["padded", "ragged"])
 def test_alibaba_whose_histories_may_be_empty(make_alibaba, layout):
-    out = named(make_alibaba(layout=layout))
+    out = make_alibaba(layout=layout)
     rows = stored(out, "position")
     assert any(not behaviours for _, _, behaviours in rows)
     found = correlate(out, "c4", top=9, positions=30, threads=1)
@@ -107,7 +107,7 @@ def test_alibaba_whose_histories_may_be_empty(make_alibaba, layout):
 
 
 def test_as_released_counts_all_splits_and_moves_to_the_unit_range(make_dataset):
-    out = named(make_dataset(users=30))
+    out = make_dataset(users=30)
     rows = stored(out, "position", ("train", "valid", "test"))
     expected = brute(rows, 5, RELEASED_MISSING)
     found = correlate(out, "c2", top=4, positions=5, released=True, threads=1)
@@ -119,7 +119,7 @@ def test_as_released_counts_all_splits_and_moves_to_the_unit_range(make_dataset)
 
 
 def test_the_rows_are_the_most_frequent_and_the_own_category_always_one(make_dataset):
-    out = named(make_dataset(users=30))
+    out = make_dataset(users=30)
     below = 0
     for id_ in (2, 3, 4, 5):
         whole = correlate(out, f"c{id_}", top=99, positions=6)
@@ -136,7 +136,7 @@ def test_the_rows_are_the_most_frequent_and_the_own_category_always_one(make_dat
 
 
 def test_arrows_are_where_a_behaviour_makes_positives_rarer(make_dataset):
-    found = correlate(named(make_dataset()), "c3", top=9, positions=3)
+    found = correlate(make_dataset(), "c3", top=9, positions=3)
     seen = found.counts > 0
     rate = found.positives[seen] / found.counts[seen]
     assert np.array_equal(found.against()[seen], rate < found.label_rate)
@@ -195,7 +195,7 @@ def test_beauty_shows_both_patterns_of_the_paper(beauty_out, tmp_path):
 
 
 def test_little_memory_gives_the_same(make_dataset):
-    out = named(make_dataset(users=200))
+    out = make_dataset(users=200)
     small = correlate(out, "c3", memory_mb=48, threads=1)
     assert np.array_equal(small.values, correlate(out, "c3", threads=1).values)
     with pytest.raises(EnvironmentFault, match="do not suffice"):
@@ -203,7 +203,7 @@ def test_little_memory_gives_the_same(make_dataset):
 
 
 def test_without_a_name_the_category_with_most_positives(make_dataset):
-    out = named(make_dataset())
+    out = make_dataset()
     positives = Counter(t for t, y, _ in stored(out, "position") if y)
     most = max(positives.values())
     assert correlate(out).category in {f"c{t}" for t, n in positives.items() if n == most}
@@ -211,9 +211,11 @@ def test_without_a_name_the_category_with_most_positives(make_dataset):
 
 def test_what_cannot_be_measured_is_said(make_dataset, tmp_path):
     out = make_dataset()
+    words = out / "vocabulary" / "category.parquet"
+    words.rename(tmp_path / "away")
     with pytest.raises(InputError, match="vocabulary is missing"):
         correlate(out)
-    named(out)
+    (tmp_path / "away").rename(words)
     for options in ({"top": 0}, {"positions": 0}, {"by": "length"}):
         with pytest.raises(UsageError):
             correlate(out, **options)
@@ -228,7 +230,7 @@ def test_what_cannot_be_measured_is_said(make_dataset, tmp_path):
 
 
 def test_a_damaged_or_missing_shard_is_said(make_dataset):
-    out = named(make_dataset())
+    out = make_dataset()
     last = sorted((out / "train").iterdir())[-1]
     last.write_bytes(last.read_bytes()[:-20])
     with pytest.raises(InputError, match="cannot be read"):

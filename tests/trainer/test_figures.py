@@ -13,7 +13,6 @@ import pytest
 
 from schemas.errors import ContractError, UsageError
 from tests.trainer.conftest import write_dataset
-from tests.trainer.ctc_by_hand import named
 from trainer.data import Shards
 from trainer.drawing import cell, duration
 from trainer.figures import Shown, fig1, fig4, markdown
@@ -22,7 +21,7 @@ from trainer.figures import Shown, fig1, fig4, markdown
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """A data set with names for its categories, whose manifest counts its behaviours."""
-    out = named(write_dataset(tmp_path_factory.mktemp("figures") / "data", users=80))
+    out = write_dataset(tmp_path_factory.mktemp("figures") / "data", users=80)
     rows = Shards(out).split("train")
     count = np.bincount(rows.histories["history_interval_bin"], minlength=5)[1:]
     path = out / "manifest.json"

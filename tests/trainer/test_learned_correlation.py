@@ -12,7 +12,7 @@ import torch
 from schemas.errors import ContractError, UsageError
 from tests.trainer.batches import saved
 from tests.trainer.conftest import write_alibaba
-from tests.trainer.ctc_by_hand import named, stored
+from tests.trainer.ctc_by_hand import stored
 from trainer.correlation import correlate, pearson
 from trainer.data import Shards
 from trainer.learned_correlation import MEASURED, learned, learned_like, strength
@@ -83,7 +83,7 @@ def test_strength_is_table_2(planted, name):
 @pytest.fixture(scope="module")
 def ads(tmp_path_factory):
     """A small data set of impressions, and the CTC of one category."""
-    out = named(write_alibaba(tmp_path_factory.mktemp("ads") / "data", users=15))
+    out = write_alibaba(tmp_path_factory.mktemp("ads") / "data", users=15)
     return out, correlate(out, "c3", top=3, positions=4)
 
 
@@ -106,7 +106,7 @@ def test_every_recipe_is_measured_or_refused(ads, tmp_path, name):
 
 
 def test_learned_cells_are_exact_where_there_is_one_item_a_category(make_dataset, tmp_path):
-    out = named(make_dataset(users=40))
+    out = make_dataset(users=40)
 
     def same_items(model):
         model.fields.tables["item"].weight[:] = 0.3
@@ -126,7 +126,7 @@ def test_learned_cells_are_exact_where_there_is_one_item_a_category(make_dataset
 
 
 def test_the_learned_decay_agrees_with_the_truth(make_dataset, tmp_path):
-    out = named(make_dataset(users=100, max_len=6))
+    out = make_dataset(users=100, max_len=6)
 
     def decaying(model):
         for table in model.fields.tables.values():
@@ -144,7 +144,7 @@ def test_the_learned_decay_agrees_with_the_truth(make_dataset, tmp_path):
 
 @pytest.mark.parametrize(("encoding", "by"), [("tte-t", "position"), ("tte-p", "interval")])
 def test_a_place_the_encoding_does_not_read_is_averaged_over(make_dataset, tmp_path, encoding, by):
-    out = named(make_dataset(users=60))
+    out = make_dataset(users=60)
     run = saved(out, tmp_path / "run", "tin", encoding)
     truth, found = learned(run, "c3", by=by)
     assert np.isfinite(found.values).all()
@@ -155,7 +155,7 @@ def test_a_place_the_encoding_does_not_read_is_averaged_over(make_dataset, tmp_p
 
 
 def test_places_without_a_behaviour_have_no_value(make_dataset, tmp_path):
-    out = named(make_dataset(users=5, train_pairs=1, seed=2))
+    out = make_dataset(users=5, train_pairs=1, seed=2)
     run = saved(out, tmp_path / "run")
     positions = {p for _, _, b in stored(out, "position") for _, p in b}
     target = "c3"
@@ -170,7 +170,7 @@ def test_places_without_a_behaviour_have_no_value(make_dataset, tmp_path):
 
 
 def test_another_data_set_is_refused(make_dataset, tmp_path):
-    out, other = named(make_dataset()), named(make_dataset(items=40))
+    out, other = make_dataset(), make_dataset(items=40)
     run = saved(out, tmp_path / "run")
     with pytest.raises(ContractError, match="not like the one"):
         learned(run, "c3", data=other)

@@ -11,7 +11,6 @@ import torch
 from schemas.errors import UsageError
 from tests.trainer.batches import saved
 from tests.trainer.conftest import write_dataset
-from tests.trainer.ctc_by_hand import named
 from tests.trainer.test_figures import drawn
 from trainer.correlation import correlate, pearson
 from trainer.figures import Shown
@@ -27,7 +26,7 @@ SHOWN = Shown("c3", top=3, positions=5)
 def made(tmp_path_factory):
     """Table 2 of three models, two seeds each, and where its files are."""
     folder = tmp_path_factory.mktemp("learned")
-    data = named(write_dataset(folder / "data", users=60))
+    data = write_dataset(folder / "data", users=60)
     trials = Trials((data,), folder / "runs", seeds=2, settings=SETTINGS)
     return trials, table2(trials, folder / "out", ("tin", "din_dot", "sasrec"), SHOWN), folder
 
@@ -80,7 +79,7 @@ def test_the_maps_are_means_over_seeds_on_one_colour_scale(made):
 
 
 def test_where_the_own_category_is_first_is_counted(tmp_path):
-    data = named(write_dataset(tmp_path / "data", users=40))
+    data = write_dataset(tmp_path / "data", users=40)
     truth = correlate(data, "c3", top=3, positions=4)
 
     def own_alone(factor):
@@ -98,7 +97,7 @@ def test_where_the_own_category_is_first_is_counted(tmp_path):
 
 
 def test_as_released_takes_the_category_alone(tmp_path):
-    data = named(write_dataset(tmp_path / "data", users=40))
+    data = write_dataset(tmp_path / "data", users=40)
     truth = correlate(data, "c3", top=3, positions=4, released=True)
 
     def items(scale):
@@ -133,7 +132,7 @@ def test_as_released_takes_the_category_alone(tmp_path):
 
 
 def test_as_released_has_no_measure_for_learned_attention(tmp_path):
-    data = named(write_dataset(tmp_path / "data", users=20))
+    data = write_dataset(tmp_path / "data", users=20)
     truth = correlate(data, "c3", top=2, positions=3)
     for model in ("din", "din_apart"):
         run = saved(data, tmp_path / model, model)

@@ -13,7 +13,6 @@ import pytest
 from schemas.errors import InputError, UsageError
 from tests.conftest import finished, refused, tinprep
 from tests.trainer.conftest import write_alibaba, write_dataset
-from tests.trainer.ctc_by_hand import named
 from tests.trainer.test_figures import drawn
 from trainer import results, widths
 from trainer.data import Shards
@@ -39,8 +38,7 @@ PICTURES = ("fig1-shop", "fig3-shop", "fig4-ads", "fig4-shop", "fig5-shop")
 
 
 def counted(out: Path, dataset: str) -> Path:
-    """Name a data set's categories, count its behaviours by bin, and give it a name."""
-    named(out)
+    """Count a data set's behaviours by bin, and give it a name."""
     rows = Shards(out).split("train")
     count = np.bincount(rows.histories["history_interval_bin"], minlength=5)[1:]
     path = out / "manifest.json"

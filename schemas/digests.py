@@ -1,0 +1,121 @@
+"""Digests of what a data set's numbers mean: what is equal may be used in one's place.
+
+Ids mean something by the vocabularies, interval bins by their edges, float columns by their scales,
+and a history by the rule that says which behaviours it holds. The same data made again has the
+same digests, wherever it lies, however its files are packed, and whichever version made it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from schemas import vocabulary
+from schemas.errors import ContractError
+from schemas.manifest import NAME, SPLITS, Manifest
+from schemas.shape import is_finite
+
+VOCABULARY = "vocabulary of "
+# The settings that decide which behaviours a history holds, in which order and sessions.
+_WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
+_SHOWN = 12  # digits of a digest, for people
+
+
+def of_manifest(made: Manifest) -> dict[str, str]:
+    """The digests of all but the vocabularies: what -> its digest."""
+    window = {name: made.config.get(name) for name in _WINDOW} | {"max_len": made.max_len}
+    found = {"bin edges": _of_json(made.bins.edges_s), "window rule": _of_json(window)}
+    for name, scale in made.numbers.items():
+        # How many rows it was taken from changes no value. Logarithms differ in their last digit
+        # between machines; a stored float32 has 7.
+        kept = {
+            key: f"{value:.9g}" if is_finite(value) else value
+            for key, value in scale.items()
+            if key != "train_rows"
+        }
+        found[f"scale of {name}"] = _of_json(kept)
+    return found
+
+
+def of_vocabularies(words: Mapping[str, pa.Table]) -> dict[str, str]:
+    """The digests of vocabularies, each a table of value and id in the order of ids."""
+    return {VOCABULARY + name: of_vocabulary(table) for name, table in words.items()}
+
+
+def of_vocabulary(table: pa.Table) -> str:
+    """The digest of a vocabulary's values and ids, whatever counts stand beside them.
+
+    Args:
+        table: value (int64 or text) and id, in the order of ids.
+    """
+    value = table["value"].combine_chunks()
+    digest = hashlib.sha256()
+    if pa.types.is_integer(value.type):
+        digest.update(b"numbers")
+        digest.update(value.cast(pa.int64()).to_numpy().astype("<i8").tobytes())
+    else:
+        value = value.cast(pa.large_string())
+        # The lengths, since the text alone does not say where a value ends.
+        ends = pc.binary_length(value).to_numpy().astype("<i8")
+        digest.update(b"text")
+        digest.update(ends.tobytes())
+        first = np.frombuffer(value.buffers()[1], np.int64)[value.offset] if len(value) else 0
+        digest.update(memoryview(value.buffers()[2] or b"")[first : first + int(ends.sum())])
+    digest.update(table["id"].combine_chunks().to_numpy().astype("<i8").tobytes())
+    return digest.hexdigest()
+
+
+def of_data(out: Path, made: Manifest) -> dict[str, str]:
+    """The digests of a data set, from its vocabularies' files and its manifest's keys.
+
+    Args:
+        out: its folder.
+        made: its manifest. What it says of digests must hold; one from before says nothing.
+
+    Raises:
+        InputError: a vocabulary is missing or damaged.
+        ContractError: a vocabulary breaks its contract, or the manifest has other digests.
+    """
+    words = {
+        name: vocabulary.read(out / "vocabulary" / f"{name}.parquet") for name in made.vocabulary
+    }
+    found = of_vocabularies(words) | of_manifest(made)
+    if made.digests and (wrong := differing(found, made.digests)):
+        raise ContractError(
+            "The data set is not what its manifest says.",
+            where=out / NAME,
+            expected=told(made.digests, wrong),
+            got=told(found, wrong),
+            do="make the data set again (`--force`)",
+        )
+    return found
+
+
+def of_rows(made: Manifest) -> dict[str, str]:
+    """A digest of each split's shards, in their order: equal where a training reads the same."""
+    found = {}
+    for split in SPLITS:
+        shards = [s for s in made.shards if s.path.startswith(f"{split}/")]
+        found[f"rows of {split}"] = _of_json([[s.rows, s.sha256] for s in shards])
+    return found
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The names under which two sets of digests differ."""
+    return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
+
+
+def told(digests: Mapping[str, Any], names: list[str]) -> str:
+    """Some of the digests, for people."""
+    return ", ".join(f"{name} {str(digests.get(name, 'none'))[:_SHOWN]}" for name in names)
+
+
+def _of_json(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

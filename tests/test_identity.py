@@ -1,0 +1,110 @@
+"""What fits together is known by content: by what ids, bins, numbers and histories mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.alibaba_made import RawLog, alibaba
+from tests.alibaba_raw import PROFILE
+from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
+from tests.oracle import Review
+
+DAY = 86_400
+MAY_6 = 1_494_000_000
+FEW = ("--epochs", 1, "--dim", 2, "--hidden", 2, "--threads", 1, "--device", "cpu")
+
+
+def reviews(folder: Path, item: str = "B", days: int = 1, shift: int = 0) -> Path:
+    """10 users with 5 reviews of 12 items in 3 categories, some on one day."""
+    made: list[Review | None] = [
+        Review(f"U{u}", f"{item}{(u + k * k) % 12:02}", DAY * (10_000 + days * (k + u * k // 3)))
+        for u in range(10)
+        for k in range(5)
+    ]
+    return write_raw(folder, made, [(f"{item}{i:02}", f"C{(i + shift) % 3}") for i in range(12)])
+
+
+def log(folder: Path, dear: float = 1) -> Path:
+    """8 users with behaviours of three kinds, and impressions on 3 days."""
+    users = range(8)
+    ads = [(ad, ad % 3, ad, ad, ad % 2, dear * (1 + ad) ** dear) for ad in range(6)]
+    shown = [
+        (u, MAY_6 + (day + 4) * DAY + u, (u + day + n) % 6, "p", n)
+        for u in users
+        for day in range(3)
+        for n in (0, 1)
+    ]
+    kinds = ("pv", "pv", "cart", "fav")
+    done = [
+        (u, MAY_6 + 3 * DAY + 600 * k + u, kinds[k % 4], k % 3, k % 2)
+        for u in users
+        for k in range(9)
+    ]
+    profiles = [(u, *[u % 2] * len(PROFILE)) for u in users]
+    return RawLog(shown, ads, profiles, done).write(folder)
+
+
+@pytest.fixture(scope="module")
+def amazon_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """`data`, and a `run` on it."""
+    folder = tmp_path_factory.mktemp("amazon")
+    finished(amazon(reviews(folder / "raw"), folder / "data", "--bins", 3))
+    finished(tinprep("train", folder / "data", "--run", folder / "run", *FEW))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def alibaba_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same of an Alibaba log."""
+    folder = tmp_path_factory.mktemp("alibaba")
+    finished(alibaba(log(folder / "raw"), folder / "data", "--bins", 3))
+    finished(tinprep("train", folder / "data", "--run", folder / "run", *FEW))
+    return folder
+
+
+def uses(run: Path, data: Path, to: Path) -> list[Ended]:
+    """The commands that put a run to use on a data set."""
+    return [
+        tinprep("evaluate", run, "--data", data),
+        tinprep("predict", run, data, "--out", to / "scores.csv"),
+        tinprep("report", data, run, "--out", to / "report.html"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("differs", "raw", "flags"),
+    [
+        ("vocabulary of item", {"item": "A"}, ()),
+        ("bin edges", {"days": 2}, ()),
+        ("window rule", {}, ("--ties", "hash")),
+        ("window rule", {}, ("--max-len", 3)),
+    ],
+)
+def test_reviews_that_mean_something_else_are_refused(
+    amazon_run: Path, tmp_path: Path, differs: str, raw: dict[str, int], flags: tuple[object, ...]
+) -> None:
+    other = tmp_path / "data"
+    finished(amazon(reviews(tmp_path / "raw", **raw), other, "--bins", 3, *flags))
+    before = sorted(tmp_path.iterdir())
+    for ended in uses(amazon_run / "run", other, tmp_path):
+        refused(ended, 4, differs)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("differs", "dear", "flags"),
+    [
+        ("scale of price", 2, ()),
+        ("window rule", 1, ("--behaviors", "pv,cart")),
+        ("window rule", 1, ("--behaviors-since", "all")),
+    ],
+)
+def test_impressions_that_mean_something_else_are_refused(
+    alibaba_run: Path, tmp_path: Path, differs: str, dear: float, flags: tuple[object, ...]
+) -> None:
+    other = tmp_path / "data"
+    finished(alibaba(log(tmp_path / "raw", dear), other, "--bins", 3, *flags))
+    for ended in uses(alibaba_run / "run", other, tmp_path)[:2]:
+        refused(ended, 4, differs)
