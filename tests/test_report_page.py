@@ -184,7 +184,7 @@ def test_runs_that_do_not_belong_are_refused_and_the_file_stays(
     for wanted, code, said in (
         ([unfinished], 2, "not finished"),
         ([runs[0], runs[0]], 2, "given twice"),
-        ([other], 4, "of another data set"),
+        ([other], 4, "is not like the one"),
         ([damaged], 3, "cannot be read"),
         ([tmp_path / "nowhere"], 3, "no run here"),
     ):

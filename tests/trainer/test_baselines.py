@@ -82,7 +82,7 @@ def test_category_share_finds_the_planted_category_and_popularity_does_not(make_
 
 def drop(data, names):
     """Take columns out of all shards of a data set."""
-    for path in data.glob("*/*.parquet"):
+    for path in data.glob("*/part-*.parquet"):
         table = pq.read_table(path)
         pq.write_table(table.drop_columns(names), path, row_group_size=25)
 

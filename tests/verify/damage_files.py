@@ -207,6 +207,8 @@ FILE_DAMAGE: list[Planted] = [
         BOTH,
         of_manifest(lambda m: m["history_lengths"]["test"].reverse()),
     ),
+    ("another digest", "digest", BOTH, of_manifest(lambda m: m["digests"].update(colour="0"))),
+    ("a digest too few", "digest", BOTH, of_manifest(lambda m: m["digests"].popitem())),
     (
         "lines that were never refused",
         "rejected",
