@@ -21,6 +21,7 @@ from pipeline.sources.alibaba_parse import (
 
 _WHOLE = re.compile(r"-?[0-9]+", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]+(\.[0-9]+)?", re.ASCII)
+_OPPOSITE = [re.compile(rf"0*{digit}(\.0*)?", re.ASCII) for digit in (1, 0)]
 _MOST = (1 << 63) - 1
 
 
@@ -57,14 +58,15 @@ def _exact(line: bytes, layout: tuple[Column, ...]) -> tuple[Any, ...] | None:
         return None
     if len(fields) != len(layout):
         return None
+    given = dict(zip(layout, fields, strict=True))
+    opposite = [given.pop(c) for c in layout if c.kind is Kind.OPPOSITE]
     try:
-        return tuple(
-            _field(text, column)
-            for text, column in zip(fields, layout, strict=True)
-            if column.kind is not Kind.SKIPPED
-        )
+        read = tuple(_field(text, column) for column, text in given.items())
     except ValueError:
         return None
+    # The label is the last column where there is one.
+    agrees = all(text in ("", "NULL") or _OPPOSITE[read[-1]].fullmatch(text) for text in opposite)
+    return read if agrees else None
 
 
 def _field(text: str, column: Column) -> Any:

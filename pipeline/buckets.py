@@ -149,6 +149,11 @@ class Behaviours(NamedTuple):
         firsts = np.flatnonzero(np.diff(user, prepend=-1))
         return Behaviours(user, time, fields, np.append(firsts, len(user)).astype(np.int64))
 
+    def take(self, some: npt.NDArray[np.bool_]) -> Behaviours:
+        """Some of them, in the same order."""
+        fields = {name: ids[some] for name, ids in self.fields.items()}
+        return Behaviours.of(self.user[some], self.time[some], fields)
+
 
 def save_columns(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:
     """Write arrays of equal length; whole or absent."""

@@ -57,6 +57,13 @@ _SparkConf = Annotated[
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
 ]
+_Duplicates = Annotated[
+    str,
+    typer.Option(
+        help="What a file holds more than once (same user, time and fields): keep, or drop all "
+        "but one."
+    ),
+]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace an earlier data set in --out.")]
 _Demo = Annotated[
@@ -95,6 +102,7 @@ def amazon(
     threads: _Threads = None,
     memory: _Memory = "2GB",
     max_rejected: _MaxRejected = "0.1%",
+    duplicates: _Duplicates = "keep",
     meta: Annotated[
         bool, typer.Option("--meta/--no-meta", help="Without meta every category is unknown.")
     ] = True,
@@ -137,6 +145,7 @@ def amazon(
             threads=threads,
             memory=as_bytes(memory),
             max_rejected=as_share(max_rejected),
+            duplicates=duplicates,
             meta=meta,
             parity=parity,
             force=force,
@@ -205,6 +214,7 @@ def alibaba(
     threads: _Threads = None,
     memory: _Memory = "6GB",
     max_rejected: _MaxRejected = "0.1%",
+    duplicates: _Duplicates = "keep",
     engine: _Engine = "local",
     master: _Master = None,
     spark_conf: _SparkConf = None,
@@ -237,6 +247,7 @@ def alibaba(
             threads=threads,
             memory=as_bytes(memory),
             max_rejected=as_share(max_rejected),
+            duplicates=duplicates,
             force=force,
             engine=engine,
             master=master,

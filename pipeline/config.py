@@ -15,6 +15,7 @@ from schemas.shards import LAYOUTS
 
 SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
+DUPLICATES = ("keep", "drop")
 BTAGS = ("buy", "cart", "fav", "pv")
 # These change how the work is done, never a row.
 _HOW = (
@@ -50,6 +51,7 @@ class Config:
             core, and Spark decides how many run at once.
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
+        duplicates: `keep` what a file holds more than once, or `drop` all but one.
         force: replace an earlier data set.
         engine: `local`, or `spark` for a cluster.
         master: Spark's address, e.g. spark://HOST:7077; None for what Spark's configuration says.
@@ -67,6 +69,7 @@ class Config:
     threads: int | None = None
     memory: int = 2 << 30
     max_rejected: float = 0.001
+    duplicates: str = "keep"
     force: bool = False
     engine: str = "local"
     master: str | None = None
@@ -83,6 +86,7 @@ class Config:
         ):
             _within(self, name, low, high)
         _among(self, "layout", LAYOUTS)
+        _among(self, "duplicates", DUPLICATES)
         _among(self, "engine", ENGINES)
         if self.engine == "local" and (self.master or self.spark_conf):
             option = "master" if self.master else "spark_conf"
@@ -156,6 +160,7 @@ class AmazonConfig(Config):
             "negatives": 1,
             "split": "tin",
             "ties": "file",
+            "duplicates": "keep",
             "seed": AmazonConfig.seed,
             "max_len": AmazonConfig.max_len,
         }

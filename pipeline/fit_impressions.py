@@ -29,7 +29,7 @@ from pipeline.buckets import (
 )
 from pipeline.config import AlibabaConfig
 from pipeline.partition_behaviours import WIDE, behaviours_of
-from pipeline.partition_impressions import Catalogue
+from pipeline.partition_impressions import REPEATS, Catalogue
 from pipeline.rows import Windows
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_columns import PROFILE_FIELDS
@@ -42,11 +42,19 @@ from schemas.manifest import FIRST_ID, UNKNOWN_ID
 
 @dataclass(frozen=True)
 class Summary:
-    """What the pass over the ordered buckets found."""
+    """What the pass over the ordered buckets found.
+
+    Attributes:
+        totals: the train split's intervals, counted.
+        shown: (ads,) train impressions of each.
+        behaviours: how many there are.
+        repeated: how many of them are as another one in all that is stored.
+    """
 
     totals: pl.DataFrame
     shown: npt.NDArray[np.int64]
     behaviours: int
+    repeated: int
 
 
 def fit_vocabulary(
@@ -54,7 +62,7 @@ def fit_vocabulary(
 ) -> dict[str, pa.Table]:
     """The vocabulary of every id column; values rarer than `min_count` are in none."""
     with run.step("fit vocabulary") as rows:
-        count = partial(_count, run.paths[0])
+        count = partial(_count, run.paths[0], config.duplicates == "drop")
         counts = run.each("fit vocabulary", count, needs=[IMPRESSIONS])
         counted = {
             name: [vocabulary.count_values(parsed.ads, name)]
@@ -78,9 +86,10 @@ def fit_vocabulary(
         return words
 
 
-def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+def _count(path: Path, drop: bool, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """How often each ad and each pid of a bucket occurs; `path` is of the raw file."""
-    frame = pl.DataFrame(read_spilled(bucket_path(folder / IMPRESSIONS, bucket)))
+    spilled = read_spilled(bucket_path(folder / IMPRESSIONS, bucket))
+    frame = pl.DataFrame(REPEATS.kept(spilled, drop))
     tables.check(tables.Impressions, frame, path)
     return vocabulary.count_values(frame, "ad"), vocabulary.count_values(frame, "pid")
 
@@ -134,6 +143,7 @@ def fit_intervals(
         pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)}),
         days,
         config.max_len,
+        config.duplicates == "drop",
     )
     with run.step(name) as rows:
         found = run.each(
@@ -143,7 +153,9 @@ def fit_intervals(
             makes=[SEQUENCES, ORDERED_IMPRESSIONS],
             tallies=[tally, shown],
         )
-        fitted = Summary(intervals.counted(tally), _dense(shown, len(ads)), sum(found))
+        behaviours, repeated = (sum(one[k] for one in found) for k in range(2))
+        totals, dense = intervals.counted(tally), _dense(shown, len(ads))
+        fitted = Summary(totals, dense, behaviours, repeated)
         rows[:] = fitted.behaviours, fitted.totals.height
         return fitted
 
@@ -159,6 +171,7 @@ class _Encode:
         places: raw number and place of each ad.
         days: where the splits meet.
         max_len: behaviours kept of a history.
+        drop: whether impressions and behaviours that repeat another one are left out.
     """
 
     ids: dict[str, Ids]
@@ -167,14 +180,18 @@ class _Encode:
     places: pa.Table
     days: Days
     max_len: int
+    drop: bool
 
-    def __call__(self, folder: Path, bucket: int, tally: Tally, shown: Tally) -> int:
-        """How many behaviours the bucket has."""
+    def __call__(self, folder: Path, bucket: int, tally: Tally, shown: Tally) -> tuple[int, int]:
+        """How many behaviours the bucket has, and how many of them are as another one."""
         marker = bucket_path(folder / SEQUENCES, bucket)
         if not marker.exists():
             behaviours = _ordered(folder, bucket, self.ids)
+            if self.drop:
+                behaviours = behaviours.take(~transform.repeated(behaviours))
+            spilled = read_spilled(bucket_path(folder / IMPRESSIONS, bucket))
             given = {
-                "impressions": read_spilled(bucket_path(folder / IMPRESSIONS, bucket)),
+                "impressions": REPEATS.kept(spilled, self.drop),
                 "users": self.users,
                 "ads": self.places,
                 "pids": self.pids,
@@ -194,7 +211,7 @@ class _Encode:
         train = self.days.split(impressions.time) == TRAIN
         shown.add(impressions.ad_place[train])
         transform.count_intervals(behaviours, impressions, self.days, self.max_len, tally)
-        return len(behaviours.user)
+        return len(behaviours.user), int(np.count_nonzero(transform.repeated(behaviours)))
 
 
 def _dense(tally: Tally, size: int) -> npt.NDArray[np.int64]:

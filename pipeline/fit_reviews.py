@@ -29,6 +29,7 @@ from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.partition_reviews import bucket_of
 from pipeline.refused import RefusedLines, kind
+from pipeline.repeats import Repeats, totals
 from pipeline.sources import amazon
 from pipeline.sources.parsed import Parsed
 from pipeline.tally import Tally
@@ -38,6 +39,7 @@ from schemas.manifest import FIRST_ID, UNKNOWN_ID
 
 _UNLIMITED = 32_767
 REFUSED = kind("meta")
+_REPEATS = Repeats(("user", "item", "time"))
 
 
 @dataclass(frozen=True)
@@ -70,21 +72,31 @@ class Summary:
     behaviours: int
 
 
-def count_values(run: Run) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """How often each user and each item occurs."""
+def count_values(run: Run, drop: bool) -> tuple[pl.DataFrame, pl.DataFrame, int]:
+    """How often each user and each item occurs; how many reviews repeat another one.
+
+    Args:
+        run: the preparation.
+        drop: whether those count no more.
+    """
     with run.step("fit vocabulary") as rows:
-        count = partial(_count, run.paths[0])
+        count = partial(_count, run.paths[0], drop)
         counts = run.each("fit vocabulary", count, needs=[BEHAVIOURS])
-        users, items = (pl.concat(c[k] for c in counts) for k in range(2))
+        users, items = pl.concat(c[0] for c in counts), pl.concat(c[1] for c in counts)
         rows[:] = int(items["count"].sum()), users.height + items.height
-        return users, items
+        return users, items, totals([c[2] for c in counts])[0]
 
 
-def _count(path: Path, folder: Path, bucket: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """How often each user and each item of a bucket occurs; `path` is of the raw file."""
-    frame = pl.DataFrame(read_spilled(bucket_path(folder / BEHAVIOURS, bucket)))
+def _count(
+    path: Path, drop: bool, folder: Path, bucket: int
+) -> tuple[pl.DataFrame, pl.DataFrame, tuple[int, int]]:
+    """As `count_values`, of a bucket; `path` is of the raw file."""
+    spilled = read_spilled(bucket_path(folder / BEHAVIOURS, bucket))
+    repeated = _REPEATS.count(pl.DataFrame(spilled))
+    frame = pl.DataFrame(_REPEATS.kept(spilled, drop))
     tables.check(tables.Reviews, frame.drop("tie"), path)
-    return vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
+    counts = vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
+    return *counts, repeated
 
 
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
@@ -161,6 +173,7 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         run.count,
         users.select(["value", "id"]),
         items.select(["value", "id"]),
+        config.duplicates == "drop",
         config.split,
         _UNLIMITED if config.parity else config.max_len,
     )
@@ -179,6 +192,7 @@ class _Encode:
         buckets: how many there are.
         users: the vocabulary: value, id.
         items: the vocabulary: value, id.
+        drop: whether reviews that repeat another one are left out.
         split: the rule of the targets.
         max_len: behaviours kept of a history.
     """
@@ -186,6 +200,7 @@ class _Encode:
     buckets: int
     users: pa.Table
     items: pa.Table
+    drop: bool
     split: str
     max_len: int
 
@@ -202,7 +217,11 @@ class _Encode:
         else:
             spilled = read_spilled(bucket_path(folder / BEHAVIOURS, bucket))
             own = pl.DataFrame(self.users).filter(self.of_bucket == bucket)
-            given = {"reviews": spilled, "users": vocabulary.arrow(own), "items": self.items}
+            given = {
+                "reviews": _REPEATS.kept(spilled, self.drop),
+                "users": vocabulary.arrow(own),
+                "items": self.items,
+            }
             columns = numpy_columns(vocabulary.query("amazon/behaviours", given))
             save_columns(path, columns)
         seq = _reviews(columns, {})

@@ -63,7 +63,8 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     sample = alibaba.sampled_users(parsed.profiles["user"], config.user_fraction)
     seen = partition_impressions(run, config, parsed.ads["ad"], sample)
     since = alibaba.since(config, seen.first)
-    users = fit_users(run)
+    drop = config.duplicates == "drop"
+    users, repeated, contradicting = fit_users(run, drop)
     behaviours = partition_behaviours(run, config, users, sample, since)
     run.check_space(ordered_bytes(behaviours["kept"]) + output_bytes(config, seen.kept))
     words = fit_vocabulary(run, config, parsed, users)
@@ -121,6 +122,14 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         "impressions of users without a profile": sum(r["no_profile"] for r in results),
         "impressions without behaviours": sum(r["no_history"] for r in results),
     }
+    shares = {
+        manifest.repeated("impressions", drop): manifest.Share(repeated, seen.kept),
+        "impressions both clicked and not": manifest.Share(contradicting, seen.kept - repeated),
+        manifest.repeated("behaviours", drop): manifest.Share(
+            behaviours["kept"] - fitted.behaviours if drop else fitted.repeated,
+            behaviours["kept"],
+        ),
+    }
     notes = alibaba.bounds(config, days, since)
     if not behaviours["kept"]:
         notes.append("No behaviour counts, so every history is empty.")
@@ -139,6 +148,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         rejected=rejected,
         notes=notes if synthetic else [*notes, *alibaba.notes(read)],
         counts=counts,
+        shares=shares,
         numbers={"price": how},
     )
     return steps.finish(run, results, content)

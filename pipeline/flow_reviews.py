@@ -58,8 +58,9 @@ def plan(config: AmazonConfig) -> str:
 
 def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
-    read = partition(run, config)
-    by_user, by_item = count_values(run)
+    read, kept = partition(run, config)
+    drop = config.duplicates == "drop"
+    by_user, by_item, repeated = count_values(run, drop)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "meta") as beside:
@@ -100,6 +101,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         rejected=rejected,
         notes=[] if synthetic else amazon.notes(config, words),
         counts={"reviews read": read},
+        shares={manifest.repeated("reviews", drop): manifest.Share(repeated, kept)},
     )
     return steps.finish(run, results, content)
 

@@ -44,7 +44,11 @@ def summary(made: Manifest, out: Path) -> Group:
     for reason, count in made.rejected.items():
         what.add_row(f"refused: {reason}", f"{count:,}")
     for name, count in made.counts.items():
-        what.add_row(name, f"{count:,}")
+        if name not in made.shares:
+            what.add_row(name, f"{count:,}")
+    for name, share in made.shares.items():
+        if share.count:
+            what.add_row(name, str(share))
     what.add_row("histories", f"latest {made.max_len}, {made.layout}")
     if made.steps:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")

@@ -20,6 +20,7 @@ from pipeline.engines.engine import Read
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.partition_behaviours import bucket_of, spilled_bytes
+from pipeline.repeats import Repeats, totals
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import (
     read_ads,
@@ -37,6 +38,7 @@ REFUSED = refused.kind("raw_sample")
 _WORKING_BYTES_A_BEHAVIOUR = 60
 _HELD_BYTES_A_LINE = 150  # of ads and profiles
 
+REPEATS = Repeats(("user", "time", "ad", "pid"), label="label")
 _IMPRESSIONS = pa.schema(
     [
         ("row", pa.int64()),
@@ -217,18 +219,27 @@ def _spill(spill: Spill, rows: pl.DataFrame, schema: pa.Schema) -> None:
     spill.append(columns, bucket_of(rows["user"].to_numpy(), len(spill.paths)))
 
 
-def fit_users(run: Run) -> pa.Table:
-    """The vocabulary of the users of impressions."""
+def fit_users(run: Run, drop: bool) -> tuple[pa.Table, int, int]:
+    """The vocabulary of the users of impressions.
+
+    Args:
+        run: the preparation.
+        drop: whether impressions that repeat another one count no more.
+
+    Returns:
+        It, how many impressions repeat another one, and how many are both clicked and not.
+    """
     with run.step("fit users") as rows:
-        counts = run.each("fit users", _count_users, needs=[IMPRESSIONS])
-        users = vocabulary.vocabulary(pl.concat(counts))
-        rows[:] = sum(int(c["count"].sum()) for c in counts), len(users)
-        return users
+        found = run.each("fit users", partial(_count_users, drop), needs=[IMPRESSIONS])
+        users = vocabulary.vocabulary(pl.concat(counts for counts, _ in found))
+        rows[:] = sum(int(counts["count"].sum()) for counts, _ in found), len(users)
+        return users, *totals([repeated for _, repeated in found])
 
 
-def _count_users(folder: Path, bucket: int) -> pl.DataFrame:
+def _count_users(drop: bool, folder: Path, bucket: int) -> tuple[pl.DataFrame, tuple[int, int]]:
     spilled = read_spilled(bucket_path(folder / IMPRESSIONS, bucket))
-    return vocabulary.count_values(pl.DataFrame(spilled.select(["user"])), "user")
+    frame = pl.DataFrame(REPEATS.kept(spilled, drop))
+    return vocabulary.count_values(frame, "user"), REPEATS.count(pl.DataFrame(spilled))
 
 
 def output_bytes(config: AlibabaConfig, impressions: int) -> int:

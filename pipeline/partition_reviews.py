@@ -82,11 +82,11 @@ class _Dealt(NamedTuple):
     refused: refused.Summary
 
 
-def partition(run: Run, config: AmazonConfig) -> int:
+def partition(run: Run, config: AmazonConfig) -> tuple[int, int]:
     """Parse the reviews into buckets of users, and the lines refused into a file of theirs.
 
     Returns:
-        How many lines were read, the refused ones too.
+        How many lines were read, the refused ones too, and how many reviews they hold.
     """
     path = run.paths[0]
 
@@ -110,7 +110,7 @@ def partition(run: Run, config: AmazonConfig) -> int:
 
     with run.step("partition") as rows:
         run.count, rows[0], rows[1] = run.once("partitioned", parse)
-        return rows[0]
+        return rows[0], rows[1]
 
 
 def _deal(config: AmazonConfig, count: int, folder: Path, part: Part, read: Read) -> _Dealt:

@@ -38,6 +38,19 @@ class Windows(NamedTuple):
         return Windows(self.start[rows], self.end[rows])
 
 
+class Block(NamedTuple):
+    """Some rows of a shard.
+
+    Attributes:
+        table: the rows.
+        in_history: (2, 2) for the labels 0 and 1: rows whose target, all its fields, stands in
+            their history as stored; all rows.
+    """
+
+    table: pa.Table
+    in_history: Int64s
+
+
 @dataclass(frozen=True)
 class Stored:
     """How histories are stored.
@@ -103,7 +116,7 @@ def table(
     stored: Stored,
     breaks: histories.Breaks,
     schema: pa.Schema,
-) -> pa.Table:
+) -> Block:
     """Rows of a shard.
 
     Args:
@@ -118,8 +131,9 @@ def table(
     found = histories.latest(windows.start, windows.end, stored.max_len)
     time = behaviours.time[found.source]
     intervals_s = scalars["target_time"][found.target] - time
+    fields = {name: ids[found.source] for name, ids in behaviours.fields.items()}
     flat: dict[str, npt.NDArray[Any]] = {
-        **{name: ids[found.source] for name, ids in behaviours.fields.items()},
+        **fields,
         "position": histories.positions(found),
         "interval_bin": intervals.bin_of(intervals_s, stored.edges),
         "time": time,
@@ -136,7 +150,24 @@ def table(
         arrays[column] = lists.of(values, schema.field(column).type)
     if stored.sessions is not None:
         arrays |= _sessions(behaviours, windows, breaks, stored, schema)
-    return pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    made = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
+    return Block(made, _in_history(found, fields, scalars))
+
+
+def _in_history(
+    found: histories.Histories,
+    fields: dict[str, npt.NDArray[Any]],
+    scalars: dict[str, npt.NDArray[Any]],
+) -> Int64s:
+    """As `Block` has it; `fields` and `scalars` are the values of cells and of rows."""
+    cells: Any = slice(None)
+    for name, ids in fields.items():
+        same = ids[cells] == scalars[f"target_{name}"][found.target[cells]]
+        cells = np.flatnonzero(same) if isinstance(cells, slice) else cells[same]
+    label = scalars["label"].astype(np.int64)
+    again = np.unique(found.target[cells])
+    held = np.bincount(label[again], minlength=2), np.bincount(label, minlength=2)
+    return np.stack(held, axis=1)
 
 
 def _sessions(

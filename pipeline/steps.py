@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from importlib.metadata import version
@@ -20,13 +20,18 @@ import pyarrow.parquet as pq
 
 from pipeline import intervals, shards
 from pipeline.remote import RemotePath
-from pipeline.rows import Stored
+from pipeline.rows import Block, Stored
 from pipeline.workspace import TABLES, Run
 from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault, InputError
 
+# Targets in their own history tell labels apart where one label has at least so many, more by this
+# share of its rows, and over so many times the other's share. People do click more often on what
+# they looked at before: of impressions twice the other label's share is nothing odd.
+_LEAST, _MORE, _TIMES = 5, 0.05, 4
+
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
-Made = tuple[Mapping[str, Iterable[pa.Table]], dict[str, Any]]
+Made = tuple[Mapping[str, Iterable[Block]], dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -43,6 +48,7 @@ class Content:
         each: rows of a target, which share its history.
         rejected: reason -> rows refused.
         counts: what else is worth knowing, e.g. rows of users without a profile.
+        shares: what is worth knowing as a part of a whole, e.g. repeated reviews.
         numbers: float column -> how it was standardised.
         notes: what a person should know.
     """
@@ -57,6 +63,7 @@ class Content:
     rejected: dict[str, int]
     notes: list[str]
     counts: dict[str, int] = field(default_factory=dict)
+    shares: dict[str, manifest.Share] = field(default_factory=dict)
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -78,7 +85,7 @@ def write_shards(
         needs: kinds of files that `make` reads.
 
     Returns:
-        Each bucket's summary, with `shards`.
+        Each bucket's summary, with `shards`, and `in_history`, split -> as `Block` has it.
     """
     done = run.work / "done" if run.engine.resumes else None
     # Not the schema itself: pickled, it forgets that elements of lists are never null.
@@ -117,13 +124,21 @@ def _write(
     schema = pa.ipc.read_schema(pa.py_buffer(columns))
     blocks, summary = make(folder, bucket, schema)
     to = out if remote is None else folder / "out"
+    in_history = {name: np.zeros((2, 2), np.int64) for name in blocks}
+
+    def of(split: str) -> Iterator[pa.Table]:
+        for block in blocks[split]:
+            in_history[split] += block.in_history
+            yield block.table
+
     written = [
-        shards.write_shard(to / name / f"part-{bucket:05d}.parquet", schema, rows, to)
-        for name, rows in blocks.items()
+        shards.write_shard(to / name / f"part-{bucket:05d}.parquet", schema, of(name), to)
+        for name in blocks
     ]
     if remote is not None:
         for shard in written:
             (remote / shard.path).put(to / shard.path)
+    summary["in_history"] = {name: counts.tolist() for name, counts in in_history.items()}
     result = {"shards": [asdict(shard) for shard in written], **summary}
     if marker:
         shards.write_json(marker, result)
@@ -196,6 +211,7 @@ def finish(
     edges, config = content.stored.edges, run.config
     inputs, key = run.identity()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
+    own = in_history(results)
     made = manifest.Manifest(
         format=manifest.FORMAT,
         dataset=content.dataset,
@@ -214,10 +230,11 @@ def finish(
             for name in manifest.SPLITS
         },
         rejected=content.rejected,
-        notes=[*_notes(run, content, rows, counts), *content.notes],
+        notes=[*_warnings(own), *_notes(run, content, rows, counts), *content.notes],
         shards=written,
         steps=run.steps,
         counts=content.counts,
+        shares=content.shares | own,
         numbers=content.numbers,
         tables=_tables(config.out, content.words),
     )
@@ -240,6 +257,34 @@ def _tables(out: Path, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
             shards.sha256(path),
         )
         for path in paths
+    ]
+
+
+def in_history(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
+    """Of the positives and negatives of each split, those whose target stands in their history."""
+    found = {}
+    for split in manifest.SPLITS:
+        counts = [r["in_history"][split] for r in results if split in r["in_history"]]
+        for label, share in enumerate(np.sum([np.zeros((2, 2), int), *counts], axis=0).tolist()):
+            found[manifest.in_history(split, label)] = manifest.Share(*share)
+    return found
+
+
+def _warnings(shares: dict[str, manifest.Share]) -> list[str]:
+    """Where targets stand in their own history so unevenly that it tells the labels apart."""
+    told = []
+    for split in manifest.SPLITS:
+        negative, positive = (shares[manifest.in_history(split, label)] for label in range(2))
+        low, high = sorted((negative, positive), key=lambda one: one.share)
+        differ = high.share > low.share + _MORE and high.share > _TIMES * low.share
+        if low.of and high.count >= _LEAST and differ:
+            told.append(f"{split} {positive.share:.1%} and {negative.share:.1%}")
+    if not told:
+        return []
+    return [
+        "Warning: many more targets of one label than of the other stand in their own history "
+        f"(positives and negatives: {', '.join(told)}), so a model may tell the labels apart by "
+        "this alone. Where records stand twice in the raw file, --duplicates drop helps."
     ]
 
 

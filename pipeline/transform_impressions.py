@@ -107,6 +107,16 @@ def order(
     return users, times, category[by], brand[by]
 
 
+def repeated(behaviours: Behaviours) -> npt.NDArray[np.bool_]:
+    """(behaviours,) which are as the one before them in all that is stored."""
+    found = np.ones(len(behaviours.user), np.bool_)
+    found[:1] = False
+    columns: list[npt.NDArray[Any]] = [behaviours.time, behaviours.user]
+    for column in [*columns, *behaviours.fields.values()]:
+        found[1:] &= column[1:] == column[:-1]
+    return found
+
+
 def windows(behaviours: Behaviours, user: Int32s, time: Int64s) -> rows.Windows:
     """The behaviours of each impression's user strictly before it.
 
@@ -137,7 +147,7 @@ def count_intervals(
 
 def split_rows(
     behaviours: Behaviours, seen: Impressions, which: int, fitted: Fitted, schema: pa.Schema
-) -> Iterator[pa.Table]:
+) -> Iterator[rows.Block]:
     """The rows of one split in blocks."""
     chosen = np.flatnonzero(fitted.days.split(seen.time) == which)
     stored = fitted.stored

@@ -136,7 +136,7 @@ def prepare(seq: Reviews, rules: Rules, fitted: Fitted) -> Bucket:
 
 def split_rows(
     seq: Reviews, bucket: Bucket, which: int, rules: Rules, fitted: Fitted, schema: pa.Schema
-) -> Iterator[pa.Table]:
+) -> Iterator[rows.Block]:
     """The rows of one split in blocks: each positive, then its negatives."""
     chosen = np.flatnonzero(bucket.targets.split == which)
     behaviours, stored = seq.behaviours, fitted.stored

@@ -31,6 +31,7 @@ _OPTIONAL: dict[str, Callable[[], Any]] = {
     "numbers": dict,
     "tables": list,
     "digests": dict,
+    "shares": dict,
 }
 """Keys that a manifest may lack, and what makes their empty value."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
@@ -80,10 +81,37 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Share:
+    """So many of a whole."""
+
+    count: int
+    of: int
+
+    @property
+    def share(self) -> float:
+        """From 0 to 1."""
+        return self.count / self.of if self.of else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.count:,} of {self.of:,} ({self.share:.1%})"
+
+
+def repeated(table: str, dropped: bool) -> str:
+    """What the share of a table's records is called that repeat another one."""
+    return f"repeated {table}{', dropped' if dropped else ''}"
+
+
+def in_history(split: str, label: int) -> str:
+    """What the share of a split's rows is called whose target stands in their own history."""
+    return f"{split} {('negatives', 'positives')[label]} in own history"
+
+
+@dataclass(frozen=True)
 class Manifest:
     """The contents of `manifest.json`; see the module's text.
 
-    `counts` holds what else is worth knowing, e.g. rows of users without a profile; `numbers` says
+    `counts` holds what else is worth knowing, e.g. rows of users without a profile; `shares` the
+    same as parts of a whole, e.g. how many reviews repeat another one; `numbers` says
     of each float column how it was standardised; `tables` lists the files beside the shards:
     vocabularies, items or ads and profiles, what was refused; `digests` say what ids, bins,
     numbers and histories mean, see `schemas.digests`. They are empty where there is nothing to say,
@@ -111,6 +139,7 @@ class Manifest:
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: list[DataFile] = field(default_factory=list)
     digests: dict[str, str] = field(default_factory=dict)
+    shares: dict[str, Share] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
@@ -209,6 +238,7 @@ def parse(raw: object, path: Path) -> Manifest:
             "shards": [DataFile(**x) for x in held["shards"]],
             "steps": [Step(**x) for x in held["steps"]],
             "tables": [DataFile(**x) for x in held["tables"]],
+            "shares": {name: Share(**x) for name, x in held["shares"].items()},
         }
     )
     bins = manifest.bins

@@ -21,6 +21,7 @@ import pyarrow.parquet as pq
 from schemas.manifest import load
 from tests.alibaba_oracle import ABSENT_AD, Expected
 from tests.alibaba_raw import FILES, PROFILE
+from tests.amazon_made import check_in_history
 from tests.conftest import Ended, tinprep
 from tests.oracle import SPLITS
 
@@ -168,8 +169,15 @@ def check_rows(made: dict[int, dict[str, Any]], expected: Expected) -> None:
 
 def agree(out: Path, expected: Expected) -> None:
     """Assert that a data set is what the oracle says: its manifest, its tables and every row."""
-    made = load(out)
-    check_rows(read_made(out), expected)
+    made, rows = load(out), read_made(out)
+    check_rows(rows, expected)
+    told = {name.split(",")[0]: (s.count, s.of) for name, s in made.shares.items()}
+    check_in_history(rows.values(), ("category", "brand"), told)
+    assert {
+        "impressions": told["repeated impressions"][0],
+        "both": told["impressions both clicked and not"][0],
+        "behaviours": told["repeated behaviours"][0],
+    } == expected.repeats
     assert {name: n for name, n in made.rows.items() if n} == {
         name: n for name, n in expected.sizes.items() if n
     }

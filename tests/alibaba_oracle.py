@@ -53,6 +53,7 @@ class Expected:
         profiles: user id -> the eight fields, for users with impressions.
         price: mean and standard deviation of ln(price) over the train impressions.
         left_out: what was not kept -> how many.
+        repeats: what stands there again -> how many.
     """
 
     rows: dict[int, dict[str, Any]]
@@ -64,6 +65,7 @@ class Expected:
     profiles: dict[int, tuple[int, ...]]
     price: tuple[float, float]
     left_out: dict[str, int]
+    repeats: dict[str, int]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -108,6 +110,7 @@ def oracle(
     timezone: str = "Asia/Shanghai",
     user_fraction: float = 1.0,
     min_count: int = 1,
+    duplicates: str = "keep",
 ) -> Expected:
     """What the Alibaba path must make of the four raw files in the folder `raw`.
 
@@ -124,6 +127,8 @@ def oracle(
         timezone: of the days.
         user_fraction: share of the profiles' users that are kept; below 1 nobody else is.
         min_count: values that occur less often are unknown.
+        duplicates: `drop` keeps one impression of the same user, time, ad and pid, the first that
+            is clicked, or the first; and one behaviour of those that are stored alike.
     """
     zone = ZoneInfo(timezone)
     left_out: Counter[str] = Counter()
@@ -147,6 +152,17 @@ def oracle(
         else:
             time, label = needed(line["time_stamp"]), needed(line["clk"])
             impressions.append((row, user, time, ad, line["pid"], label))
+
+    same: defaultdict[tuple[Any, ...], list[tuple[Any, ...]]] = defaultdict(list)
+    for one in impressions:
+        same[one[1:5]].append(one)
+    repeats = {
+        "impressions": len(impressions) - len(same),
+        "both": sum({one[5] for one in ones} == {0, 1} for ones in same.values()),
+        "behaviours": 0,
+    }
+    if duplicates == "drop":
+        impressions = [max(ones, key=lambda one: (one[5], -one[0])) for ones in same.values()]
 
     def day_of(time: int) -> date:
         return datetime.fromtimestamp(time, zone).date()
@@ -192,6 +208,14 @@ def oracle(
             Behaviour(time, the_id("category", category), the_id("brand", brand), btag)
             for time, category, brand, btag in behaviours
         )
+
+    with_impressions = {user for _, user, *_ in impressions}
+    for user, of_user in ordered.items():
+        alike = {behaviour[:3]: behaviour for behaviour in of_user}
+        if user in with_impressions:
+            repeats["behaviours"] += len(of_user) - len(alike)
+        if duplicates == "drop":
+            ordered[user] = [*alike.values()]
 
     last_day = max(day_of(time) for _, _, time, *_ in impressions)
     splits: dict[int, str] = {}
@@ -294,4 +318,5 @@ def oracle(
         },
         price=(mean, deviation),
         left_out=dict(left_out),
+        repeats=repeats,
     )

@@ -21,6 +21,7 @@ from tests.oracle import (
     SEQUENCES,
     SPLITS,
     Expected,
+    in_history,
     interval_bin,
     quantile_edges,
 )
@@ -165,6 +166,10 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
     stored = [n * (1 + negatives) for n in expected.train_counts]
     assert manifest.bins.train_counts == stored
     assert manifest.rejected.get(TOUCHED, 0) == full
+    told = {name: (share.count, share.of) for name, share in manifest.shares.items()}
+    (repeats,) = (name for name in told if name.startswith("repeated reviews"))
+    assert told[repeats][0] == expected.repeated
+    check_in_history(got, FIELDS, told)
     in_split = Counter(row["split"] for row in got)
     assert {name: n for name, n in manifest.rows.items() if n} == dict(in_split)
     for name, ids in expected.vocabulary.items():
@@ -174,6 +179,18 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
         assert manifest.vocabulary[name] == len(ids) + 2
     items = pl.read_parquet(out / "items.parquet").select(FIELDS)
     assert dict(items.rows()) == expected.item_category
+
+
+def check_in_history(
+    got: Iterable[dict[str, Any]], fields: tuple[str, ...], told: dict[str, tuple[int, int]]
+) -> None:
+    """Assert that the manifest tells how many targets stand in their own history."""
+    counted = in_history(got, fields)
+    for split in SPLITS:
+        for label, name in enumerate(("negatives", "positives")):
+            held, others = counted[split, label, True], counted[split, label, False]
+            key = f"{split} {name} in own history"
+            assert told[key] == (held, held + others), key
 
 
 def check_parity(raw_folder: Path, out: Path, category: str) -> None:

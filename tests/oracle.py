@@ -64,6 +64,7 @@ class Expected:
         edges: the `bins - 1` edges in seconds; empty when the train split has no behaviour.
         train_counts: stored behaviours of train positives in bins 1..bins.
         touched: user id -> the item ids of the user's whole history, the future included.
+        repeated: reviews of the same user, item and time as an earlier one.
     """
 
     rows: list[Row]
@@ -73,6 +74,7 @@ class Expected:
     edges: list[int]
     train_counts: list[int]
     touched: dict[int, set[int]] = field(repr=False)
+    repeated: int = 0
 
 
 def ids(values: Iterable[str]) -> dict[str, int]:
@@ -121,6 +123,19 @@ def split_of(index: int, reviews: int, split: Literal["tin", "din"]) -> str | No
     return "train"
 
 
+def in_history(rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> Counter[tuple[Any, ...]]:
+    """(split, label, whether the target is one of its own behaviours) -> rows, of any data set."""
+    return Counter(
+        (
+            row["split"],
+            row["label"],
+            tuple(row[f"target_{name}"] for name in fields)
+            in zip(*(row[f"history_{name}"] for name in fields), strict=True),
+        )
+        for row in rows
+    )
+
+
 def oracle(
     reviews: Sequence[Review | None],
     meta: Sequence[tuple[str, str | None]],
@@ -129,6 +144,7 @@ def oracle(
     bins: int,
     split: Literal["tin", "din"] = "tin",
     session_gap: int = 86_400,
+    duplicates: Literal["keep", "drop"] = "keep",
 ) -> Expected:
     """What the Amazon path must make of these raw files.
 
@@ -141,8 +157,15 @@ def oracle(
         bins: equal-frequency bins of the interval.
         split: `tin` (train, valid, test) or `din` (train, test).
         session_gap: seconds; a session ends where the gap is strictly more.
+        duplicates: `drop` leaves out each review that is as an earlier one.
     """
     kept = [(row, review) for row, review in enumerate(reviews) if review is not None]
+    first: dict[Review, int] = {}
+    for row, review in kept:
+        first.setdefault(review, row)
+    repeated = len(kept) - len(first)
+    if duplicates == "drop":
+        kept = [(row, review) for review, row in first.items()]
     reviewed = {review.item for _, review in kept}
     category_of: dict[str, str | None] = {}
     for item, category in meta:
@@ -222,4 +245,5 @@ def oracle(
             users[user]: {items[review.item] for _, review in behaviours}
             for user, behaviours in by_user.items()
         },
+        repeated=repeated,
     )

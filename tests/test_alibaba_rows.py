@@ -37,7 +37,7 @@ impressions = st.lists(
     st.tuples(st.sampled_from(USERS), times, st.integers(0, 4), pids, clicks),
     min_size=1,
     max_size=20,
-)
+).map(lambda shown: [*shown, *shown[::4], *((*one[:4], 1 - one[4]) for one in shown[::5])])
 ads = st.lists(st.tuples(st.integers(0, 3), maybe, small, small, maybe, prices), max_size=5).map(
     lambda found: [PLAIN_AD, *found]
 )
@@ -53,7 +53,7 @@ behaviours = st.lists(
     ),
     min_size=1,
     max_size=60,
-)
+).map(lambda done: [*done, *done[::6]])
 made_up = st.builds(RawLog, impressions, ads, profiles, behaviours)
 option_sets = st.fixed_dictionaries(
     {
@@ -65,6 +65,7 @@ option_sets = st.fixed_dictionaries(
         "split_at": st.sampled_from([None, None, NIGHT + 1800, NIGHT + DAY]),
         "min_count": st.sampled_from([1, 1, 2]),
         "user_fraction": st.sampled_from([1.0, 1.0, 0.5]),
+        "duplicates": st.sampled_from(["keep", "drop"]),
     }
 )
 
@@ -76,6 +77,7 @@ def flags_of(options: dict[str, Any]) -> list[object]:
     flags += ["--sessions", f"{shape[0]}x{shape[1]}" if shape else "none"]
     flags += ["--behaviors", ",".join(options["behaviors"])]
     flags += ["--min-count", options["min_count"], "--user-fraction", options["user_fraction"]]
+    flags += ["--duplicates", options["duplicates"]]
     for flag, name in (("--behaviors-since", "since"), ("--split-at", "split_at")):
         if options[name] is not None:
             flags += [flag, options[name]]

@@ -156,6 +156,7 @@ REVIEW = st.builds(
     bins=st.integers(1, 5),
     negatives=st.integers(1, 3),
     buckets=st.integers(1, 4),
+    duplicates=st.sampled_from(["keep", "drop"]),
 )
 def test_made_up_logs_equal_the_oracle(
     reviews: list[Review | None],
@@ -166,16 +167,19 @@ def test_made_up_logs_equal_the_oracle(
     bins: int,
     negatives: int,
     buckets: int,
+    duplicates: Any,
 ) -> None:
     # An item that only one user has, so that not everybody has touched everything.
-    reviews = [*reviews, Review("A1", "seldom", 5), Review("A2", "rare", 5)]
-    whole = oracle(reviews, meta, max_len=max_len, bins=bins, split=split)
+    reviews = [*reviews, *reviews[::5], Review("A1", "seldom", 5), Review("A2", "rare", 5)]
+    how = {"max_len": max_len, "bins": bins, "split": split, "duplicates": duplicates}
+    whole = oracle(reviews, meta, **how)
     expected, full = held(whole, bins)
     assume(any(row.split == "train" for row in expected.rows))
     with tempfile.TemporaryDirectory() as folder:
         raw_folder, out = write_raw(Path(folder) / "raw", reviews, meta), Path(folder) / "out"
         flags: list[object] = ["--layout", layout, "--split", split, "--max-len", max_len]
         flags += ["--bins", bins, "--negatives", negatives, "--buckets", buckets]
+        flags += ["--duplicates", duplicates]
         finished(amazon(raw_folder, out, *flags, "--max-rejected", "100%"))
         agree(out, expected, full, negatives)
         assert load(out).rejected.get("not JSON", 0) == reviews.count(None)

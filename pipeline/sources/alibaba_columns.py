@@ -25,10 +25,12 @@ NOT_DECIMAL = "not a decimal number"
 TOO_LARGE = "number too large"
 MILLISECONDS = "time looks like milliseconds"
 BAD_LABEL = "label is not 0 or 1"
+CONTRADICTION = "nonclk is not 1 - clk"
 UNKNOWN_BTAG = "unknown btag"
 
 _WHOLE = re.compile(r"(-?)0*([0-9]+)", re.ASCII)
 _DECIMAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?", re.ASCII)
+_ZERO_OR_ONE = re.compile(r"0*([01])(?:\.0*)?", re.ASCII)
 _MOST_DIGITS = 19  # of a number below 2^63
 
 Value = int | float | str | None
@@ -44,7 +46,7 @@ class Kind(Enum):
     BTAG = "one of BTAGS"
     DECIMAL = "digits, perhaps a sign before and a fraction behind"
     TEXT = "any text without a comma"
-    SKIPPED = "anything; not read"
+    OPPOSITE = "1 less the label; held against it, and not kept"
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ IMPRESSIONS = (
     Column("time", "time_stamp", Kind.TIME),
     Column("ad", "adgroup_id"),
     Column("pid", "pid", Kind.TEXT, nullable=True),
-    Column("nonclk", "nonclk", Kind.SKIPPED),
+    Column("nonclk", "nonclk", Kind.OPPOSITE, nullable=True),
     Column("label", "clk", Kind.LABEL),
 )
 ADS = (
@@ -108,11 +110,11 @@ class _Refusal(Exception):
 
 
 def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str:
-    """Read one line exactly: a value for each column but the skipped ones, or why it is refused.
+    """Read one line exactly: a value for each column that is kept, or why it is refused.
 
     A missing value is None, and a btag its index in `BTAGS`. Numbers are ASCII digits, with
     nothing around them but zeros before; quotes mean nothing. Of several faults the leftmost
-    counts, after the number of columns.
+    counts, after the number of columns; that two columns contradict each other comes last.
 
     Args:
         text: the line without its end; a single carriage return there is part of the end.
@@ -121,14 +123,24 @@ def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str
     fields = text.removesuffix("\r").split(",")
     if len(fields) != len(columns):
         return WRONG_COLUMNS
+    values: list[Value] = []
+    label, opposite = None, None
     try:
-        return tuple(
-            _read(field, column)
-            for field, column in zip(fields, columns, strict=True)
-            if column.kind is not Kind.SKIPPED
-        )
+        for field, column in zip(fields, columns, strict=True):
+            if column.kind is Kind.OPPOSITE:
+                opposite = field
+                continue
+            values.append(_read(field, column))
+            if column.kind is Kind.LABEL:
+                label = values[-1]
     except _Refusal as refusal:
         return str(refusal)
+    if opposite is None or opposite in MISSING:
+        return tuple(values)
+    number = _ZERO_OR_ONE.fullmatch(opposite)
+    if number is None or int(number[1]) == label:
+        return CONTRADICTION
+    return tuple(values)
 
 
 def _read(field: str, column: Column) -> Value:

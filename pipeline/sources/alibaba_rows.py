@@ -62,7 +62,7 @@ def as_frame(
     keep_line: bool = True,
 ) -> pl.DataFrame:
     """The rows of a block in the file's order."""
-    read = [column for column in columns if column.kind is not Kind.SKIPPED]
+    read = [column for column in columns if column.kind is not Kind.OPPOSITE]
     schema = {column.name: _TYPES.get(column.kind, pl.Int64) for column in read}
     frame = pl.DataFrame(schema=schema)
     if pieces:

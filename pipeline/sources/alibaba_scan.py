@@ -58,7 +58,7 @@ class Scan:
     Attributes:
         lines: how many lines the piece has.
         sure: the numbers, in the piece, of the r lines that are read here; None if it is all.
-        values: for each column that is not skipped, (r,) int64 (a label too), uint8 (btag), or a
+        values: for each column that is kept, (r,) int64 (a label too), uint8 (btag), or a
             series of strings or floats.
         nulls: for each of those, (r,) where the value is missing (whatever `values` has there),
             or None where none is, or the series has its own nulls.
@@ -79,15 +79,15 @@ def scan(text: Bytes, columns: tuple[Column, ...]) -> Scan:
     """
     lines, places, begin, ends = _lay_out(text, len(columns))
     if not len(begin):
-        none = [_nothing(column) for column in columns if column.kind is not Kind.SKIPPED]
+        none = [_nothing(column) for column in columns if column.kind is not Kind.OPPOSITE]
         return Scan(lines, np.empty(0, np.int64), none, [None] * len(none))
     words = np.ndarray((len(text) - _WORD + 1,), "<u8", text, 0, (1,))
     begins = [begin, *(ends[:, number] + 1 for number in range(len(columns) - 1))]
     fields = [(b, ends[:, i], c) for i, (b, c) in enumerate(zip(begins, columns, strict=True))]
 
-    # In text and in what is skipped nothing else looks for bytes that may not be UTF-8.
+    # In text nothing else looks for bytes that may not be UTF-8.
     sure = np.ones(len(begin), np.bool_)
-    if any(c.kind in (Kind.TEXT, Kind.SKIPPED) for c in columns) and text.max() > 0x7F:
+    if any(c.kind is Kind.TEXT for c in columns) and text.max() > 0x7F:
         sure = np.maximum.reduceat(text, begin) <= 0x7F
     found: dict[str, tuple[Values, Mask | None]] = {}
     for first, end, column in fields:
@@ -107,6 +107,12 @@ def scan(text: Bytes, columns: tuple[Column, ...]) -> Scan:
             index = np.flatnonzero(sure)
             like = _slices(text, first[index], end[index]).str.contains(_DECIMAL).to_numpy()
             sure[index] = like | _missing(words, first, end)[index]
+    for first, end, column in fields:
+        if column.kind is Kind.OPPOSITE:
+            value, good = _number(words, first, end)
+            (label,) = (found[c.name][0] for c in columns if c.kind is Kind.LABEL)
+            good &= (value <= 1) & np.not_equal(value, label)
+            sure &= good | _missing(words, first, end)
 
     kept: Places | None = None if sure.all() else np.flatnonzero(sure)
     values: list[Values] = []
@@ -123,7 +129,7 @@ def scan(text: Bytes, columns: tuple[Column, ...]) -> Scan:
                 )
             values.append(series)
             nulls.append(None)
-        elif column.kind is not Kind.SKIPPED:
+        elif column.kind is not Kind.OPPOSITE:
             whole, null = found[column.name]
             values.append(whole if kept is None else whole[kept])
             nulls.append(null if kept is None or null is None else null[kept])

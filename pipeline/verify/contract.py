@@ -188,6 +188,8 @@ def _check_types(made: Manifest, findings: Findings) -> None:
         found = getattr(made, key)
         good = isinstance(found, dict) and all(_whole(n) for n in found.values())
         want(good, key, "numbers by name", found)
+    good = all(_whole(s.count, 0, s.of) for s in made.shares.values())
+    want(good, "shares", "a count from 0 to what it is of", made.shares)
     good = isinstance(made.numbers, dict) and all(
         isinstance(how, dict)
         and is_finite(how.get("mean"))

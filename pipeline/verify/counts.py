@@ -11,7 +11,7 @@ from pipeline.verify.contract import Contract
 from pipeline.verify.findings import Findings
 from pipeline.verify.tables import Lookup
 from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import FIRST_ID, NAME
+from schemas.manifest import FIRST_ID, NAME, repeated
 
 Int64s = npt.NDArray[np.int64]
 
@@ -35,12 +35,20 @@ def check_read(
         refused: raw file -> lines of it that were refused.
         findings: where breaches are noted.
     """
-    told = contract.made.counts
-    read = {"reviews read": targets + refused["reviews"]}
+    told, shares = contract.made.counts, contract.made.shares
+
+    def dropped(table: str) -> int:
+        share = shares.get(repeated(table, dropped=True))
+        return share.count if share else 0
+
+    read = {"reviews read": targets + refused["reviews"] + dropped("reviews")}
     if not contract.leave_one_out:
         behaviours = [told.get(name, 0) for name in _BEHAVIOURS]
         read = {
-            "impressions read": targets + refused["raw_sample"] + told.get(_OUTSIDE_SAMPLE, 0),
+            "impressions read": targets
+            + refused["raw_sample"]
+            + told.get(_OUTSIDE_SAMPLE, 0)
+            + dropped("impressions"),
             "behaviours read": sum(behaviours) + refused["behavior_log"],
         }
     for name, want in read.items():

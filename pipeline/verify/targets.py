@@ -44,6 +44,7 @@ class Seen:
         lengths: (max_len + 1,) rows by history length.
         bins: (256,) behaviours by interval bin.
         at_edges: (256,) those of them whose interval is their bin's upper edge.
+        in_history: (2, 2) by label: rows whose target is in their history; all rows.
         groups: (row groups,) one after the last row of each.
         own: column of impressions themselves -> (vocabulary,) how often each id occurs.
         sums: float column of train -> values other than 0, their sum and that of their squares.
@@ -56,6 +57,7 @@ class Seen:
     lengths: Int64s
     bins: Int64s
     at_edges: Int64s
+    in_history: Int64s
     groups: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: int = 0
     whole: bool = True
@@ -75,6 +77,7 @@ class Seen:
             lengths,
             np.zeros(256, np.int64),
             np.zeros(256, np.int64),
+            np.zeros((2, 2), np.int64),
             own={n: np.zeros(contract.made.vocabulary[n], np.int64) for n in contract.own},
             sums={name: np.zeros(3) for name in contract.made.numbers},
             parts={name: [] for name in names},
@@ -89,6 +92,10 @@ class Seen:
             self.bins += np.bincount(bins, minlength=256)
             at_edge = intervals == contract.bounds[1][bins]
             self.at_edges += np.bincount(bins[at_edge], minlength=256)
+        again = _in_history(block, contract)
+        for label, held in enumerate(self.in_history):
+            rows = block.scalars["label"] == label
+            held += np.count_nonzero(rows & again), np.count_nonzero(rows)
         if self.split == "train":
             for name, sums in self.sums.items():
                 numbers = block.scalars[name].astype(np.float64)
@@ -126,6 +133,16 @@ class Seen:
     def where(self, target: int) -> str:
         """A target's first row, for people."""
         return place(self.path, self.groups, target * self.each)
+
+
+def _in_history(block: Block, contract: Contract) -> Bools:
+    """(rows,) whether all fields of the target are those of one behaviour of its history."""
+    same = np.ones(int(block.offsets[-1]), np.bool_)
+    for name in contract.made.fields:
+        target = np.repeat(block.scalars[f"target_{name}"], block.lengths)
+        same &= block.history[name] == target
+    before = np.concatenate([[0], np.cumsum(same)])[block.offsets]
+    return np.diff(before) > 0
 
 
 class Targets:

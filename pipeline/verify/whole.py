@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.verify.contract import LAST_SECOND, Contract
 from pipeline.verify.findings import Findings
 from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import NAME, SPLITS
+from schemas.manifest import NAME, SPLITS, Share, in_history
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -36,6 +36,11 @@ def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -
             at = int(np.argmax(differs))
             where = f"{NAME}: history_lengths.{name}[{at}]"
             findings.add("history lengths", where, lengths[at], told[at], int(differs.sum()))
+        held = sum((s.in_history for s in of_split), np.zeros((2, 2), np.int64))
+        for label, found in enumerate(held.tolist()):
+            told_of = made.shares.get(key := in_history(name, label))
+            if told_of is not None and [told_of.count, told_of.of] != found:
+                findings.add("shares", f"{NAME}: shares, {key}", str(Share(*found)), str(told_of))
     counts = {
         "impressions without behaviours": sum(int(s.lengths[0]) for s in seen),
     }

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.identity import key_of
-from schemas.manifest import NAME, load
+from schemas.manifest import NAME, in_history, load
 from tests.verify.made import BOTH, DAY, IMPRESSIONS, REVIEWS, Columns, Copy, checked
 
 # What is done, what must be found, in which data sets, how.
@@ -223,6 +223,18 @@ FILE_DAMAGE: list[Planted] = [
         "counts",
         IMPRESSIONS,
         of_manifest(lambda m: m["counts"].update({"impressions without behaviours": 1})),
+    ),
+    (
+        "another share of targets in their own history",
+        "shares",
+        BOTH,
+        of_manifest(lambda m: m["shares"][in_history("test", 1)].update(of=10**6)),
+    ),
+    (
+        "more of a share than there are",
+        "manifest",
+        BOTH,
+        of_manifest(lambda m: m["shares"][in_history("test", 1)].update(count=10**6)),
     ),
     ("a wrong edge", "interval bin", BOTH, move_edge),
     ("a wrong edge, followed by all bins", "bin edge", BOTH, move_edge_everywhere),

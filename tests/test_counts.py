@@ -1,0 +1,120 @@
+"""What is in the raw files that one should know of is counted, told, and dropped on wish."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from schemas.manifest import Share, load
+from tests.alibaba_made import RawLog, alibaba, read_made, write_csv
+from tests.amazon_made import read_shards
+from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
+from tests.oracle import Review
+
+DAY = 86_400
+NIGHT = 1_494_000_000  # 2017-05-06 00:00 in Beijing
+# Six users with five reviews each on different days, of some of twelve items.
+REVIEWS: list[Review | None] = [
+    Review(f"U{user}", f"I{(user + 2 * n) % 12:02}", (10 * n + user) * DAY)
+    for user in range(6)
+    for n in range(5)
+]
+META: list[tuple[str, str | None]] = [(f"I{k:02}", f"C{k % 3}") for k in range(12)]
+LOG = RawLog(
+    [(u, NIGHT + day * DAY + u, u, "p", u % 2) for u in range(4) for day in range(4)],
+    [(ad, ad, ad, ad, ad, "9.5") for ad in range(4)],
+    [(u, *range(8)) for u in range(4)],
+    [(u, NIGHT - 60 * n, "pv", 7, 7) for u in range(4) for n in range(3)],
+)
+
+
+@pytest.fixture(autouse=True)
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal in which no line of a table is folded."""
+    monkeypatch.setenv("COLUMNS", "250")
+
+
+def told(out: Path, ended: Ended, *said: str) -> None:
+    """Assert that a command, and `inspect` later, say all this; and that `verify` agrees."""
+    finished(ended)
+    for one in (ended, tinprep("inspect", out, "--rows", 0)):
+        for text in said:
+            assert text in " ".join(one.said.replace("│", " ").split()), (text, one.out)
+    finished(tinprep("verify", out))
+
+
+def test_reviews_that_stand_twice(tmp_path: Path) -> None:
+    out, twice = tmp_path / "out", tmp_path / "twice"
+    # The same again, but not where the first is, and some of it only in another second.
+    raw = write_raw(tmp_path / "raw", [*REVIEWS, *REVIEWS, Review("U0", "I00", 1)], META)
+    ended = amazon(raw, twice)
+    told(
+        twice,
+        ended,
+        "repeated reviews 30 of 61 (49.2%)",
+        "test positives in own history 6 of 6 (100.0%)",
+    )
+    assert "Warning: many more targets of one label" in ended.said
+    ended = amazon(raw, out, "--duplicates", "drop")
+    told(out, ended, "repeated reviews, dropped 30 of 61 (49.2%)")
+    assert "Warning" not in ended.said
+    # What is left is what a file without the repeats gives.
+    plain = write_raw(tmp_path / "plain", [*REVIEWS, *[None] * 30, Review("U0", "I00", 1)], META)
+    finished(amazon(plain, tmp_path / "once", "--max-rejected", "50%"))
+    assert read_shards(out) == read_shards(tmp_path / "once")
+
+
+def test_drop_is_not_what_the_released_code_does(tmp_path: Path) -> None:
+    raw = write_raw(tmp_path / "raw", REVIEWS, META)
+    refused(amazon(raw, tmp_path / "out", "--parity", "--duplicates", "drop"), 2, "--parity")
+    refused(amazon(raw, tmp_path / "out", "--duplicates", "some"), 2, "keep or drop")
+
+
+def test_impressions_that_stand_twice_or_contradict_each_other(tmp_path: Path) -> None:
+    other = [(*one[:4], 1 - one[4]) for one in LOG.impressions[::4]]
+    slot = [(*LOG.impressions[0][:3], "another", 1)]
+    shown = [*LOG.impressions, *LOG.impressions[:3], *other, *slot]
+    raw = RawLog(shown, LOG.ads, LOG.profiles, [*LOG.behaviours, LOG.behaviours[0]])
+    raw.write(tmp_path / "raw")
+    lines = "both clicked and not 4 of 17 (23.5%)", "repeated behaviours 1 of 13 (7.7%)"
+    kept, out = tmp_path / "kept", tmp_path / "out"
+    told(kept, alibaba(tmp_path / "raw", kept), "repeated impressions 7 of 24 (29.2%)", *lines)
+    ended = alibaba(tmp_path / "raw", out, "--duplicates", "drop")
+    told(out, ended, "repeated impressions, dropped 7 of 24 (29.2%)", lines[0])
+    assert load(out).shares["repeated behaviours, dropped"] == Share(1, 13)
+    rows = read_made(out)
+    # Of the contradicting ones the click stays, be it the first line or not.
+    assert len(rows) == 17
+    by_line = {row: shown[row][4] for row in rows}
+    assert by_line == {row: made["label"] for row, made in rows.items()}
+    assert {row for row in rows if row >= len(LOG.impressions)} == {19, 21, 23}
+    assert all(made["label"] for row, made in rows.items() if row % 4 == 0 and row < 16)
+
+
+def test_nonclk_that_contradicts_clk(tmp_path: Path) -> None:
+    raw, out = LOG.write(tmp_path / "raw"), tmp_path / "out"
+    fields = [[*map(str, one[:4]), str(1 - one[4]), str(one[4])] for one in LOG.impressions]
+    fields[3][4], fields[4][4], fields[5][4] = "NULL", "", fields[5][5]
+    write_csv(raw / "raw_sample.csv", map(",".join, fields))
+    refused(alibaba(raw, out), 3, "nonclk is not 1 - clk", "raw_sample.csv:7")
+    assert not (out / "manifest.json").exists()
+    told(out, alibaba(raw, out, "--max-rejected", "10%"), "refused: nonclk is not 1 - clk 1")
+    assert sorted(read_made(out)) == [row for row in range(16) if row != 5]
+
+
+def test_a_log_of_real_kind_gives_no_alarm(tmp_path: Path) -> None:
+    """That people click more often on what they looked at before is what a model is for."""
+    shown = [
+        (u, NIGHT + d * DAY + 60 * u, (u + d) % 4, "p", (u + d) % 2)
+        for u in range(40)
+        for d in range(8)
+    ]
+    seen = [
+        (u, t - 30, "pv", ad, ad) for u, t, ad, _, click in shown if u % (3 if click else 9) == 0
+    ]
+    raw = RawLog(shown, LOG.ads, LOG.profiles, seen).write(tmp_path / "raw")
+    ended = alibaba(raw, tmp_path / "out")
+    finished(ended)
+    assert "test positives in own history" in ended.said
+    assert "Warning" not in ended.said
