@@ -135,7 +135,7 @@ def reproduce(
         from trainer.report import LiveReport
         from trainer.reproduce import NAMES, Request
         from trainer.reproduce import reproduce as make
-        from trainer.results import describe, write
+        from trainer.results import describe, require_free, write
         from trainer.sizes import SETTINGS
         from trainer.trials import Trials
 
@@ -157,6 +157,8 @@ def reproduce(
             with progress() as told:
                 data = list(demo_data(told))
         to = out / "results" if name == "all" else out
+        if name == "all":
+            require_free(out)
         listed = None if models is None else tuple(models.split(","))
         with LiveReport() as report:
             trials = Trials(

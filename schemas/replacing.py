@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+_UNFINISHED = re.compile(r"\.tinprep-[0-9a-f]{16}\.unfinished")
+
+
+def is_unfinished(name: str) -> bool:
+    """Whether a file is called as `replacing` calls one: a process that was killed leaves it."""
+    return bool(_UNFINISHED.fullmatch(name))
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from schemas import vocabulary
 from schemas.errors import UsageError
 from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
-from trainer.atomic import atomically
 from trainer.correlation_cells import CtcCells
 from trainer.data import Shards
+from trainer.outputs import put
 from trainer.rows import HISTORY
 from trainer.shard_sql import query
 
@@ -162,7 +162,7 @@ def correlate(
     if everything is None:
         table = cells.of(target)
     else:
-        atomically(everything, cells.write)
+        put(everything, cells.write)
         table = pq.read_table(everything, filters=[("target_category", "=", target)])
     found = _map(table, target, names, top, tuple(range(1, last + 1)), made, by)
     found = replace(found, targets=targets, label_rate=positives / targets)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from schemas.errors import UsageError
-from trainer.atomic import atomically
 from trainer.correlation import CorrelationMap
+from trainer.outputs import put
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -279,8 +279,6 @@ def _save(figure: Figure, stem: Path) -> None:
     """Write both files. The same drawing gives the same bytes: no date, no random ids."""
     matplotlib = require_matplotlib()
     with matplotlib.rc_context({"svg.hashsalt": "tinprep"}):
-        atomically(stem.with_suffix(".png"), lambda p: figure.savefig(p, format="png"))
+        put(stem.with_suffix(".png"), lambda p: figure.savefig(p, format="png"))
         no_date = {"Date": None}
-        atomically(
-            stem.with_suffix(".svg"), lambda p: figure.savefig(p, format="svg", metadata=no_date)
-        )
+        put(stem.with_suffix(".svg"), lambda p: figure.savefig(p, format="svg", metadata=no_date))

@@ -14,12 +14,16 @@ from pathlib import Path
 
 from schemas.errors import ContractError
 from schemas.manifest import NAME
-from trainer.atomic import atomically, filling
+from trainer.atomic import filling
 from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
 from trainer.drawing import cell, draw_intervals, draw_maps, duration, require_matplotlib, scale_of
+from trainer.outputs import put, require_own
 from trainer.provenance import title_of
 from trainer.shard_sql import query
+
+# The endings of a figure's files.
+FIGURE = (".csv", ".md", ".png", ".svg")
 
 
 @dataclass(frozen=True)
@@ -85,10 +89,13 @@ def fig1(
         threads: as in `correlate`.
 
     Raises:
-        TinprepError: as `correlate`; UsageError where matplotlib is not installed.
+        TinprepError: as `correlate`; UsageError where matplotlib is not installed, or where files
+            of others are in the way.
     """
     require_matplotlib()
     folder = Path(to)
+    names = [f"{name}{ending}" for ending in FIGURE] + ["ctc.parquet"] * everything
+    require_own(folder / one for one in names)
     with filling(folder):
         found = truth_of(
             out,
@@ -226,7 +233,7 @@ def _exact(value: float) -> str:
 
 
 def _write_text(path: Path, text: str) -> None:
-    atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    put(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
@@ -234,4 +241,4 @@ def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]
         with unfinished.open("w", newline="", encoding="utf-8") as file:
             csv.writer(file, lineterminator="\n").writerows([head, *rows])
 
-    atomically(path, write)
+    put(path, write)

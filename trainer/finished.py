@@ -24,12 +24,12 @@ from trainer.events import OnEvent
 from trainer.fit import resolve, train
 from trainer.metrics import Metrics
 from trainer.models import inputs_of
+from trainer.owned import SCORES
 from trainer.rows import LENGTH
 from trainer.runs import CONFIG, METRICS, load, read_json
 from trainer.scoring import by_length, logits
 from trainer.significance import auc_by_user, gauc_of
 
-SCORES = "test_scores.parquet"
 _SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
 _ORDER = tuple(_SCORES)
 # Settings that leave a finished run's figures what they are, but for rounding.
@@ -158,12 +158,27 @@ def _summary(run: Path) -> dict[str, Any]:
 
 
 def _read(path: Path) -> pl.DataFrame | None:
-    """Kept scores; None where there are none that can be read."""
+    """Kept scores; None where there are none yet.
+
+    Raises:
+        UsageError: something else stands there, or they are damaged.
+    """
+    if not path.exists():
+        return None
     try:
         found = pl.read_parquet(path)
-    except (OSError, pl.exceptions.PolarsError):
-        return None
-    return found if found.schema == _SCORES else None
+        got = "other columns"
+    except (OSError, pl.exceptions.PolarsError) as error:
+        found, got = pl.DataFrame(), str(error).partition("\n")[0][:200]
+    if found.schema == _SCORES:
+        return found
+    raise UsageError(
+        "What stands in the place of a run's scores of test is damaged, or another's.",
+        where=path,
+        expected=", ".join(_ORDER),
+        got=got,
+        do="move it away: it is computed anew",
+    )
 
 
 def _agree(found: float, said: float | None, within: float = 1e-4) -> bool:

@@ -18,6 +18,7 @@ from trainer.events import Found, OnEvent
 from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
+from trainer.owned import require_run
 from trainer.ranks import ALONE, Ranks, joined
 from trainer.runs import Result, Run, result_of
 from trainer.training import Training
@@ -68,6 +69,8 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
             expected="rows to train on",
             got=f"the splits {', '.join(shards.splits) or '(none)'}",
         )
+    if ranks.first:
+        require_run(config.run)
     resolved = resolve(config, shards, ranks)
     if config.resume:
         # The first rank's word: no other need see the run's folder.

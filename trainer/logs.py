@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import csv
-import shutil
 import time
+from contextlib import suppress
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from schemas.errors import UsageError
+from trainer.atomic import atomically
 from trainer.metrics import Metrics
 
 if TYPE_CHECKING:
@@ -24,6 +26,8 @@ _SCALARS = {
     "auc": "valid/auc",
     "logloss": "valid/logloss",
 }
+
+_EVENTS = "events.out.tfevents.*"
 
 
 class Log:
@@ -62,11 +66,11 @@ class Log:
                 # A kill may have cut the last line short.
                 whole = (x for x in list(csv.reader(file))[1:] if len(x) == len(_COLUMNS))
                 lines = [dict(zip(_COLUMNS, x, strict=True)) for x in whole if int(x[0]) <= until]
-        with self.path.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, _COLUMNS)
-            writer.writeheader()
-            writer.writerows(lines)
-        shutil.rmtree(self.events, ignore_errors=True)
+        atomically(self.path, partial(_write, lines))
+        for path in filter(_is_ours, self.events.glob(_EVENTS)):
+            path.unlink()
+        with suppress(OSError):  # it is not there, or holds something
+            self.events.rmdir()
         if self.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
@@ -98,3 +102,18 @@ class Log:
                     tag, float(line[name]), int(line["step"]), self.began + float(line["seconds"])
                 )
         self.writer.flush()
+
+
+def _write(lines: list[dict[str, str]], path: Path) -> None:
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, _COLUMNS)
+        writer.writeheader()
+        writer.writerows(lines)
+
+
+def _is_ours(events: Path) -> bool:
+    """Whether a file for TensorBoard holds what `Log` writes, and not another program's."""
+    if not events.is_file():
+        return False
+    with events.open("rb") as file:
+        return _SCALARS["pair_accuracy"].encode() in file.read(1 << 12)

@@ -9,14 +9,16 @@ TO/<figure>-<data>.png, .svg  fig1, fig3, fig4, fig5
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from trainer import experiments, widths
 from trainer.drawing import require_matplotlib
-from trainer.figures import Shown, fig1, fig4
+from trainer.figures import FIGURE, Shown, fig1, fig4
 from trainer.learned_table import table2
+from trainer.outputs import require_own
 from trainer.provenance import name_of, title_of
 from trainer.tables import Table
 from trainer.trials import Trials
@@ -143,8 +145,17 @@ def reproduce(name: str, request: Request) -> list[Made]:
         request: of which data, with what settings, where to.
 
     Raises:
+        UsageError: files of others are in the way.
         TinprepError: as the functions that make each.
     """
+    both = ("table2", "fig3")
+    wanted = NAMES if name == "all" else both if name in both else (name,)
+    # Before any training.
+    require_own(
+        path
+        for path in request.to.glob("*")
+        if path.suffix in FIGURE and re.split("[-.]", path.name)[0] in wanted
+    )
     if name != "all":
         return [_MAKERS["table2" if name == "fig3" else name](request)]
     every = request.trials.data_sets

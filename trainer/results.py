@@ -9,7 +9,6 @@ DOCS/results/*.csv, .png... what `trainer.reproduce` wrote
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, fields
@@ -20,6 +19,7 @@ from schemas.errors import InputError
 from schemas.manifest import FORMAT
 from trainer import experiments, learned_table, widths
 from trainer.atomic import atomically
+from trainer.outputs import in_the_way, put, require_own, sha256
 from trainer.provenance import name_of, title_of
 from trainer.recipes import RECIPES, Recipe
 from trainer.reproduce import Made
@@ -30,6 +30,7 @@ from trainer.trials import Trials
 
 ABOUT, PAGE, FOLDER = "about.json", "results.md", "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
+_BEGINS = "# Results\n\n- command: `"
 _COLUMNS = {
     "table1": experiments.COLUMNS,
     "table2": learned_table.COLUMNS,
@@ -76,6 +77,16 @@ def describe(
     }
 
 
+def require_free(docs: Path) -> None:
+    """Refuse a folder in which `write` would meet files of others.
+
+    Raises:
+        UsageError: there are some.
+    """
+    _require_page(docs / PAGE)
+    require_own([docs / FOLDER / ABOUT])
+
+
 def write(about: dict[str, Any], docs: Path) -> Path:
     """Write `about.json`, with the checksums of the tables, and the page; returns its path.
 
@@ -83,12 +94,13 @@ def write(about: dict[str, Any], docs: Path) -> Path:
     """
     folder = docs / FOLDER
     names = [name for made in about["made"] for name in made["csv"]]
-    about = about | {"sha256": {name: _sha256(folder / name) for name in names}}
+    about = about | {"sha256": {name: sha256(folder / name) for name in names}}
     about = json.loads(json.dumps(about))
     if (folder / ABOUT).exists():
         before = _read(docs)
         about = before if before | {"date": about["date"]} == about else about
-    _put(folder / ABOUT, json.dumps(about, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
+    put(folder / ABOUT, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
     return render(docs)
 
 
@@ -97,9 +109,12 @@ def render(docs: Path) -> Path:
 
     Raises:
         InputError: the folder, or something in it, is missing or damaged.
+        UsageError: a page of others is in the way.
     """
-    _put(docs / PAGE, page(docs))
-    return docs / PAGE
+    path = docs / PAGE
+    _require_page(path)
+    _write(path, page(docs))
+    return path
 
 
 def page(docs: Path) -> str:
@@ -113,10 +128,9 @@ def page(docs: Path) -> str:
         f"{d['name']}: {d['title']}, {d['train_rows']:,} train rows" for d in about["data"]
     )
     parts = [
-        "# Results",
         "\n".join(
             [
-                f"- command: `{about['command']}`",
+                f"{_BEGINS}{about['command']}`",
                 f"- data: {data}",
                 f"- setting `{about['setting']}`: {about['settings']['about']}",
                 f"- {about['date']}, {about['machine']}; {about['runs']} runs, "
@@ -173,7 +187,7 @@ def put_excerpt(docs: Path, readme: Path) -> None:
         InputError: the README has no such marks; and as `excerpt`.
     """
     before, _, after = _parted(readme)
-    _put(readme, f"{before}{BEGIN}\n{excerpt(docs)}{END}{after}")
+    _write(readme, f"{before}{BEGIN}\n{excerpt(docs)}{END}{after}")
 
 
 def stale(docs: Path, readme: Path | None = None) -> list[str]:
@@ -193,7 +207,7 @@ def stale(docs: Path, readme: Path | None = None) -> list[str]:
         if then != json.loads(json.dumps(now)):
             found.append(f"Its {name} differ from the code's: {_difference(then, now)}.")
     for name, digest in about["sha256"].items():
-        if not (folder / name).exists() or _sha256(folder / name) != digest:
+        if not (folder / name).exists() or sha256(folder / name) != digest:
             found.append(f"{folder / name} is not the table that was written with the page.")
     for made in about["made"]:
         missing = [
@@ -290,10 +304,11 @@ def _parted(readme: Path) -> tuple[str, str, str]:
     return before, inside, after
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def _require_page(path: Path) -> None:
+    """Refuse a file that begins otherwise than a page; one that was edited is made anew."""
+    if path.exists() and not path.read_bytes().startswith(_BEGINS.encode()):
+        raise in_the_way([path])
 
 
-def _put(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _write(path: Path, text: str) -> None:
     atomically(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))

@@ -9,7 +9,8 @@ from itertools import groupby
 from pathlib import Path
 
 from schemas.errors import InputError
-from trainer.atomic import atomically, filling
+from trainer.atomic import filling
+from trainer.outputs import put
 
 Cell = str | int | float | bool | None
 
@@ -86,7 +87,7 @@ class Table:
             Their paths.
 
         Raises:
-            UsageError: the folder cannot be made.
+            UsageError: the folder cannot be made, or files of others are in the way.
         """
         paths = (folder / f"{self.name}.csv", folder / f"{self.name}.md")
         writers: tuple[Callable[[Path], object], ...] = (
@@ -95,7 +96,7 @@ class Table:
         )
         with filling(folder):
             for path, write in zip(paths, writers, strict=True):
-                atomically(path, write)
+                put(path, write)
         return paths
 
     def _write_csv(self, path: Path) -> None:

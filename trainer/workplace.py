@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -11,6 +10,7 @@ from schemas import manifest
 from schemas.alone import LOCK, alone
 from schemas.errors import UsageError
 from trainer.atomic import no_folder
+from trainer.owned import left_unfinished, require_own
 
 
 @contextmanager
@@ -22,7 +22,8 @@ def at_work(folder: Path, writes: bool) -> Iterator[None]:
         writes: whether to be; of several processes that train together, one is.
 
     Raises:
-        UsageError: it is a data set, or cannot be a folder.
+        UsageError: it is a data set, holds files of others in the place of a run's, or cannot be a
+            folder.
         EnvironmentFault: another one is at work there.
     """
     if not writes:
@@ -36,13 +37,18 @@ def at_work(folder: Path, writes: bool) -> Iterator[None]:
             got=f"a folder with {manifest.NAME}",
             do="choose another `--run`",
         )
+    made = not folder.exists()
     with ExitStack() as stack:
         try:
             stack.enter_context(alone(folder))
         except (FileExistsError, NotADirectoryError) as error:
             raise no_folder("The run's folder", folder, error) from None
         try:
+            require_own(folder)
+            for path in left_unfinished(folder):
+                path.unlink()
             yield
         finally:
-            if [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
-                shutil.rmtree(folder)
+            if made and [path.name for path in folder.iterdir()] == [LOCK]:  # it has not begun
+                (folder / LOCK).unlink()
+                folder.rmdir()

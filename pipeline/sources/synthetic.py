@@ -77,8 +77,8 @@ def synthesize_amazon(
     finals = {kind: out / name for kind, name in _file_names(category).items()}
     if _complete(out, recipe, category, finals):
         return
-    partial = {kind: path.with_name(f".{path.name}.partial") for kind, path in finals.items()}
-    with writing(out, partial.values()):
+    with writing(out, [path.name for path in finals.values()]) as files:
+        partial = {kind: files[path.name] for kind, path in finals.items()}
         draw = draw_reviews(recipe, category, progress)
         lines = Lines(recipe, category, draw)
         _write(partial["reviews"], lines.reviews(), "reviews", len(draw.item), progress)
@@ -86,8 +86,6 @@ def synthesize_amazon(
         sizes = {finals[kind].name: partial[kind].stat().st_size for kind in ("reviews", "meta")}
         marker = {**_identity(recipe, category), **_description(recipe, draw), "files": sizes}
         partial["marker"].write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
-        for kind in ("marker", "reviews", "meta"):
-            partial[kind].replace(finals[kind])
 
 
 def _file_names(category: str) -> dict[str, str]:

@@ -80,16 +80,13 @@ def synthesize_alibaba(
     check_is_folder(out)
     if _complete(out, recipe):
         return
-    partial = {name: out / f".{name}.partial" for name in (MARKER, *FILES)}
-    with writing(out, partial.values()):
+    with writing(out, (MARKER, *FILES)) as partial:
         marker = {**_identity(recipe), **_write_all(partial, recipe, progress)}
         marker["files"] = {name: partial[name].stat().st_size for name in FILES}
         partial[MARKER].write_text(json.dumps(marker, indent=1) + "\n", encoding="utf-8")
         # No marker may ever describe another recipe's files, so those go first.
         for name in FILES:
             (out / name).unlink(missing_ok=True)
-        for name in (MARKER, *FILES):
-            partial[name].replace(out / name)
 
 
 def _identity(recipe: AlibabaRecipe) -> dict[str, Any]:

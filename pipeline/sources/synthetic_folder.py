@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import EnvironmentFault, UsageError
+from schemas.replacing import replacing
 
 MARKER = "SYNTHETIC.json"
 
@@ -47,19 +48,20 @@ def check_is_folder(out: Path) -> None:
 
 
 @contextmanager
-def writing(out: Path, partial: Iterable[Path]) -> Iterator[None]:
-    """Make the folder for what the block writes; in the end no partial file is left.
+def writing(out: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
+    """Files that become those of `names` in a folder, in this order, when the block has ended.
 
     Args:
         out: the folder, made when absent.
-        partial: the temporary names that the block writes under, before it renames the files.
+        names: of the files.
 
     Raises:
         EnvironmentFault: the disk refused.
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        yield
+        with ExitStack() as stack:  # which ends what was entered last first
+            yield {name: stack.enter_context(replacing(out / name)) for name in reversed(names)}
     except OSError as error:
         raise EnvironmentFault(
             "The synthetic data cannot be written.",
@@ -67,10 +69,6 @@ def writing(out: Path, partial: Iterable[Path]) -> Iterator[None]:
             got=error.strerror or str(error),
             do="give another folder with --out, or make room; nothing was left half written",
         ) from error
-    finally:
-        for path in partial:
-            if path.exists():
-                path.unlink()
 
 
 def read_marker(marker: Path, files: list[Path]) -> tuple[dict[str, Any], dict[str, int]] | None:

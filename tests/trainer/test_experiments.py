@@ -97,7 +97,8 @@ def test_the_counting_baselines_are_those_of_test(made):
 def test_files_hold_the_table_and_say_synthetic(made, tmp_path):
     _, table, _, _ = made
     table.write(tmp_path / "out")
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["table1.csv", "table1.md"]
+    names = sorted(p.name for p in (tmp_path / "out").iterdir())
+    assert names == [".tinprep.json", "table1.csv", "table1.md"]
     with (tmp_path / "out" / "table1.csv").open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file))
     for line, row in zip(lines, table.rows, strict=True):
@@ -179,7 +180,12 @@ def test_a_run_of_data_that_is_no_longer_there_is_refused(tmp_path, items):
     (trial,) = one.run([Case(data, "din", "none")])
     shutil.rmtree(data)
     write_dataset(data, seed=7, items=items)
-    (trial.runs[0] / "test_scores.parquet").write_bytes(b"cut short")
+    kept = trial.runs[0] / "test_scores.parquet"
+    kept.write_bytes(b"cut short")
+    with pytest.raises(UsageError, match="damaged, or another's"):
+        one.run([Case(data, "din", "none")])
+    assert kept.read_bytes() == b"cut short"
+    kept.unlink()
     with pytest.raises(ContractError, match="not of the data set that is there now"):
         one.run([Case(data, "din", "none")])
 

@@ -102,7 +102,8 @@ def test_the_same_figure_is_the_same_bytes(data, tmp_path):
     for file in ("fig1.csv", "fig1.md", "fig1.png", "fig1.svg"):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
     names = {p.name for p in (tmp_path / "a").iterdir()}
-    assert names == {"fig1.csv", "fig1.md", "fig1.png", "fig1.svg", "ctc.parquet"}
+    files = {"fig1.csv", "fig1.md", "fig1.png", "fig1.svg", "ctc.parquet"}
+    assert names == files | {".tinprep.json"}
 
 
 def test_without_matplotlib_one_clear_error_and_no_work(data, tmp_path, monkeypatch):

@@ -81,7 +81,7 @@ def test_every_name_has_its_files(made):
     tables = {f"{name}.{e}" for name in (*NAMES[:4], "fig5") for e in ("csv", "md")}
     figures = {f"{name}.{e}" for name in PICTURES for e in ("png", "svg")}
     drawn_from = {f"{name}.{e}" for name in PICTURES[:4] for e in ("csv", "md")}
-    assert found == tables | figures | drawn_from | {"about.json"}
+    assert found == tables | figures | drawn_from | {"about.json", ".tinprep.json"}
     for name in PICTURES:
         drawn(folder / "docs" / "results" / name)
 

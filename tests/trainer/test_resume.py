@@ -262,5 +262,7 @@ def test_a_run_without_its_config_is_not_resumed(planted, tmp_path, monkeypatch)
     cfg = config(planted, tmp_path / "run")
     interrupted(cfg, monkeypatch, 20)
     (cfg.run / "config.json").unlink()
-    with pytest.raises(InputError, match=r"config\.json cannot be read"):
-        train(replace(cfg, resume=True, lr=0.5))
+    for more in ({"resume": True}, {"force": True}, {}):
+        with pytest.raises(UsageError, match="no run of tinprep wrote") as refused:
+            train(replace(cfg, **more))
+        assert "log.csv, best.pt, last.pt" in str(refused.value)

@@ -1,0 +1,105 @@
+"""What in a run's folder a run wrote: told by content, so that files of others stay.
+
+A folder is a run's where its `config.json` has the keys of a run's. There a run replaces the files
+of its own names, as long as each begins as a run writes it. What is called otherwise stays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from schemas.errors import UsageError
+from schemas.replacing import is_unfinished
+from schemas.shape import decode
+from trainer.logs import LOG, TENSORBOARD
+from trainer.runs import BEST, CONFIG, LAST, METRICS
+
+SCORES = "test_scores.parquet"
+# Keys of `trainer.config.TrainConfig` that every version has written.
+_SETTINGS = {"data", "run", "model", "encoding", "lr", "batch_size", "seed", "patience", "hidden"}
+_LONGEST_CONFIG = 1 << 20
+_HEAD = 1 << 10
+
+
+def _checkpoint(key: bytes, head: bytes) -> bool:
+    """Whether it begins as `torch.save` begins a dictionary with this first key."""
+    pickled = b"\x80\x02}q\x00(X" + len(key).to_bytes(4, "little") + key
+    return head.startswith(b"PK\x03\x04") and b"/data.pkl" in head and pickled in head
+
+
+_BEGINS: dict[str, Callable[[bytes], bool]] = {
+    LOG: lambda head: head.startswith(b"step,epoch,"),
+    BEST: partial(_checkpoint, b"built"),
+    LAST: partial(_checkpoint, b"at"),
+    METRICS: lambda head: head.startswith(b'{\n "run": "'),
+    SCORES: lambda head: head.startswith(b"PAR1"),
+}
+
+
+def require_run(folder: Path) -> None:
+    """Refuse a folder that is no run's, and has files in the place of a run's.
+
+    Raises:
+        UsageError: it is.
+    """
+    if not _own(folder / CONFIG):
+        _refuse(folder, _there(folder))
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder in which a run would replace files that no run wrote.
+
+    Raises:
+        UsageError: there are some.
+    """
+    require_run(folder)
+    _refuse(folder, [name for name in _there(folder) if not _own(folder / name)])
+
+
+def _there(folder: Path) -> list[str]:
+    """What is called as a run's files are."""
+    names = (CONFIG, TENSORBOARD, *_BEGINS)
+    return [name for name in names if (folder / name).is_symlink() or (folder / name).exists()]
+
+
+def _refuse(folder: Path, names: list[str]) -> None:
+    if names:
+        raise UsageError(
+            "The run's folder holds files that no run of tinprep wrote.",
+            where=folder,
+            expected="a new folder, or one of a run",
+            got=", ".join(names),
+            do="choose another folder, or move them away",
+        )
+
+
+def left_unfinished(folder: Path) -> Iterator[Path]:
+    """Checkpoints that a run of this folder could not finish writing, since it was killed."""
+    for path in folder.iterdir():
+        if is_unfinished(path.name) and any(_BEGINS[name](_head(path)) for name in (BEST, LAST)):
+            yield path
+
+
+def _own(path: Path) -> bool:
+    if path.name == TENSORBOARD:  # of its files a run removes its own alone; see `trainer.logs`
+        return path.is_dir() and not path.is_symlink()
+    if path.name == CONFIG:
+        try:
+            found = decode(_head(path, _LONGEST_CONFIG).decode())
+        except ValueError:
+            return False
+        return isinstance(found, dict) and found.keys() >= _SETTINGS
+    return _BEGINS[path.name](_head(path))
+
+
+def _head(path: Path, most: int = _HEAD) -> bytes:
+    """How a file begins; nothing where it is none, or cannot be read."""
+    if not path.is_file():
+        return b""
+    try:
+        with path.open("rb") as file:
+            return file.read(most)
+    except OSError:
+        return b""
