@@ -4,8 +4,10 @@ python benchmarks/training.py                       synthetic shards, made for t
 python benchmarks/training.py --data data/amazon    an existing data set
 python benchmarks/training.py --models all          every recipe
 python benchmarks/training.py --device cuda         on a GPU
+python benchmarks/training.py --busy 2 8 --batch-sizes 256 4096    beside processes that never rest
 
-Waiting is the share of the time in which the training stood still for its next batch.
+Waiting is the share of the time in which the training stood still for its next batch. What is
+measured beside busy processes is the median of three stretches, else the best of them.
 """
 
 from __future__ import annotations
@@ -13,13 +15,16 @@ from __future__ import annotations
 import argparse
 import os
 import platform
+import sys
 import tempfile
 import time
 from argparse import Namespace
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
+from subprocess import Popen
 
 import numpy as np
 import pyarrow as pa
@@ -36,6 +41,7 @@ from trainer.fit import gradients
 from trainer.models import RECIPES, build, inputs_of
 from trainer.optimizer import optimizer_of
 from trainer.rows import Batch
+from trainer.sharing import sharing
 
 BATCH_SIZES = (32, 4096)
 # Steps between two looks at the loss on a GPU, for which its queue runs empty, as in training.
@@ -162,31 +168,57 @@ def rate(
     work: Callable[[list[Batch]], None],
     spend: float,
     device: torch.device,
-) -> str:
-    """Rows per second of `work` and its share of waiting, in the best of three stretches.
+    busy: int = 0,
+) -> tuple[float, float]:
+    """Rows per second of `work` and its share of waiting.
 
     Args:
         batches: endless.
         work: what is done to each.
         spend: seconds of a stretch.
         device: where `work` computes.
+        busy: processes that keep the cores busy meanwhile.
     """
-    best = (0.0, 0.0)
-    for _ in range(3):
-        rows, steps, waited, began = 0, 0, 0.0, time.perf_counter()
-        while time.perf_counter() - began < spend:
-            asked = time.perf_counter()
-            groups = next(batches)
-            waited += time.perf_counter() - asked
-            work(groups)
-            rows += sum(len(group["label"]) for group in groups)
-            steps += 1
-            if steps % LOOKS == 0:
-                settle(device)
-        settle(device)
-        seconds = time.perf_counter() - began
-        best = max(best, (rows / seconds, waited / seconds))
-    return f"{best[0]:,.0f} | {best[1]:.1%}"
+    with sharing(), busy_beside(busy):
+        found = sorted(stretch(batches, work, spend, device) for _ in range(3))
+    return found[1 if busy else -1]
+
+
+def stretch(
+    batches: Iterator[list[Batch]],
+    work: Callable[[list[Batch]], None],
+    spend: float,
+    device: torch.device,
+) -> tuple[float, float]:
+    """Rows per second of `work` and its share of waiting, over `spend` seconds."""
+    rows, steps, waited, began = 0, 0, 0.0, time.perf_counter()
+    while time.perf_counter() - began < spend:
+        asked = time.perf_counter()
+        groups = next(batches)
+        waited += time.perf_counter() - asked
+        work(groups)
+        rows += sum(len(group["label"]) for group in groups)
+        steps += 1
+        if steps % LOOKS == 0:
+            settle(device)
+    settle(device)
+    seconds = time.perf_counter() - began
+    return rows / seconds, waited / seconds
+
+
+@contextmanager
+def busy_beside(count: int) -> Iterator[None]:
+    """Keep cores busy meanwhile, by processes that only compute."""
+    with ExitStack() as stack:
+        for _ in range(count):
+            process = stack.enter_context(Popen([sys.executable, "-c", "while True: pass"]))
+            stack.callback(process.kill)
+        yield
+
+
+def told(found: tuple[float, float]) -> str:
+    """The last columns of a line."""
+    return f"{found[0]:,.0f} | {found[1]:.1%}"
 
 
 def settle(device: torch.device) -> None:
@@ -223,7 +255,7 @@ def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -
         read = (*build("tin", None, inputs).columns, "label")
         batches = epochs(shards, size, read, None, device)
         loaded = rate(batches, lambda groups: None, args.seconds, device)
-        yield f"| loader, whole batches | {name} | {size:,} | {loaded} |"
+        yield f"| loader, whole batches | {name} | {size:,} | {told(loaded)} |"
         for recipe in models:
             model = build(recipe, None, inputs, hidden=schedule.hidden).to(device)
             forward = compiled(model) if args.compile else None
@@ -238,8 +270,12 @@ def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -
 
             columns, cells = (*model.columns, "label"), schedule.cells(args.device)
             batches = epochs(shards, size, columns, cells, device)
-            trained = rate(batches, step, 3 * args.seconds, device)
-            yield f"| training, {recipe} | {name} | {size:,} | {trained} |"
+            alone = rate(batches, step, 3 * args.seconds, device)
+            yield f"| training, {recipe} | {name} | {size:,} | {told(alone)} |"
+            for busy in args.busy:
+                beside = rate(batches, step, 3 * args.seconds, device, busy)
+                what = f"{recipe}, {busy} busy beside: 1/{alone[0] / beside[0]:.1f}"
+                yield f"| training, {what} | {name} | {size:,} | {told(beside)} |"
 
 
 def main() -> None:
@@ -254,6 +290,9 @@ def main() -> None:
     parser.add_argument("--models", default="tin", help="recipes with commas between, or all")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu", help="where to train")
     parser.add_argument("--batch-sizes", type=int, nargs="+", help="the trainer's by default")
+    parser.add_argument(
+        "--busy", type=int, nargs="+", default=[], help="also beside so many busy processes"
+    )
     parser.add_argument("--amp", action="store_true", help="compute in bfloat16")
     parser.add_argument("--compile", action="store_true", help="by torch.compile")
     args = parser.parse_args()

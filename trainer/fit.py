@@ -21,6 +21,7 @@ from trainer.models import build, choose, inputs_of
 from trainer.owned import require_run
 from trainer.ranks import ALONE, Ranks, joined
 from trainer.runs import Result, Run, result_of
+from trainer.sharing import sharing
 from trainer.training import Training
 from trainer.workplace import at_work
 
@@ -186,7 +187,7 @@ def _settings(seed: int, threads: int) -> Iterator[None]:
     # is many times slower.
     torch.set_flush_denormal(True)
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), sharing():
             torch.manual_seed(seed)
             yield
     finally:

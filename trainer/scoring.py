@@ -14,6 +14,7 @@ from trainer.metrics import Floats, Integers, Metrics, evaluate
 from trainer.models import InterestModel
 from trainer.ranks import ALONE, Ranks
 from trainer.rows import LENGTH, Batch, Index
+from trainer.sharing import sharing
 
 _BATCH_ROWS = 16_384
 # History cells (rows x longest) scored at a time.
@@ -63,27 +64,32 @@ def logits(
     columns = (*model.columns, *also)
     turn = 0
     try:
-        for groups in shards.grouped_batches(
-            split, batch_size=_BATCH_ROWS, cells=_CELLS[device.type], columns=columns
-        ):
-            for batch in groups:
-                scored = torch.zeros(len(batch[LENGTH]))
-                if turn % ranks.world == ranks.rank:
-                    with torch.no_grad():
-                        scored = model(to_device(batch, device)).float().cpu()
-                    if not bool(scored.isfinite().all()):
-                        raise NoScores(
-                            "The model's scores are no numbers.",
-                            where=f"{shards.out}, split {split}",
-                            expected="finite scores",
-                            got="NaN or infinity",
-                            do="train again, with a lower `--lr`, and look for extreme values in "
-                            "the data set's float columns",
-                        )
-                turn += 1
-                yield batch, scored
+        with sharing():
+            for groups in shards.grouped_batches(
+                split, batch_size=_BATCH_ROWS, cells=_CELLS[device.type], columns=columns
+            ):
+                for batch in groups:
+                    scored = torch.zeros(len(batch[LENGTH]))
+                    if turn % ranks.world == ranks.rank:
+                        with torch.no_grad():
+                            scored = model(to_device(batch, device)).float().cpu()
+                        _require_numbers(scored, shards, split)
+                    turn += 1
+                    yield batch, scored
     finally:
         model.train(was_training)
+
+
+def _require_numbers(scored: torch.Tensor, shards: Shards, split: str) -> None:
+    if not bool(scored.isfinite().all()):
+        raise NoScores(
+            "The model's scores are no numbers.",
+            where=f"{shards.out}, split {split}",
+            expected="finite scores",
+            got="NaN or infinity",
+            do="train again, with a lower `--lr`, and look for extreme values in "
+            "the data set's float columns",
+        )
 
 
 def score(
