@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import resource
 import threading
 from collections.abc import Iterator
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.shards import TEMPORARY
+from pipeline.record import atomic, begun, finished
 from schemas.shards import numpy_type
 
 # Kinds of files of a bucket: as dealt out, and as encoded and ordered.
@@ -46,9 +45,9 @@ class Spill:
     def __init__(self, folder: Path, buckets: int, schema: pa.Schema, first: int = 0) -> None:
         self.paths = [bucket_path(folder, first + k) for k in range(buckets)]
         self.schema = schema
-        folder.mkdir(parents=True, exist_ok=True)
         _allow_files(buckets)
-        self.open = [pa.OSFile(str(_temporary(p)), "wb") for p in self.paths]
+        self.files = [begun(path) for path in self.paths]
+        self.open = [pa.OSFile(str(file), "wb") for file in self.files]
         self.writers = [pa.ipc.new_file(f, schema) for f in self.open]
         self.locks = [threading.Lock() for _ in self.paths]
 
@@ -66,9 +65,9 @@ class Spill:
             file.close()
         if kind is None:
             with ThreadPoolExecutor(_WRITERS, "sync") as pool:
-                list(pool.map(_place, self.paths))
-        for path in self.paths:
-            _temporary(path).unlink(missing_ok=True)
+                list(pool.map(finished, self.files, self.paths))
+        for file in self.files:
+            file.unlink(missing_ok=True)
 
     def append(self, columns: list[pa.Array], bucket: npt.NDArray[np.integer[Any]]) -> None:
         """Send each row to its bucket.
@@ -88,13 +87,6 @@ class Spill:
                 with self.locks[k]:
                     self.writers[k].write_batch(dealt.slice(begin, end - begin))
             begin = end
-
-
-def _place(path: Path) -> None:
-    """Give a spilled file its name once it is on disk."""
-    with _temporary(path).open("rb") as whole:
-        os.fsync(whole.fileno())
-    _temporary(path).replace(path)
 
 
 def _allow_files(more: int) -> None:
@@ -157,11 +149,13 @@ class Behaviours(NamedTuple):
 
 def save_columns(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:
     """Write arrays of equal length; whole or absent."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     table = pa.table(columns)
-    with pa.OSFile(str(_temporary(path)), "wb") as file, pa.ipc.new_file(file, table.schema) as out:
+    with (
+        atomic(path, sync=False) as unfinished,
+        pa.OSFile(str(unfinished), "wb") as file,
+        pa.ipc.new_file(file, table.schema) as out,
+    ):
         out.write_table(table)
-    _temporary(path).replace(path)
 
 
 def load_columns(path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -182,7 +176,3 @@ def numpy_columns(table: pa.Table) -> dict[str, npt.NDArray[Any]]:
 def _plain(chunk: pa.Array) -> npt.NDArray[Any]:
     values: npt.NDArray[Any] = chunk.to_numpy()
     return values
-
-
-def _temporary(path: Path) -> Path:
-    return path.with_name(f"{TEMPORARY}{path.name}")

@@ -125,6 +125,7 @@ def amazon(
     """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
     with told_errors(GOES_ON):
         from pipeline.config import AmazonConfig
+        from pipeline.flow import check_folders
         from pipeline.remote import located
 
         if demo:
@@ -154,7 +155,8 @@ def amazon(
             spark_conf=tuple(spark_conf or ()),
             mirrors=tuple(mirror or ()),
         )
-        if demo and raw:  # not before the settings are checked
+        if demo and raw:  # not before settings and folders are checked
+            check_folders(config)
             make_amazon(raw, demos.AMAZON_SCALE, seed=0, category=category)
         _prepare(config, dry_run)
 
@@ -225,6 +227,7 @@ def alibaba(
     """Taobao's ad log to shards: impressions, what came before each, sessions, ads, profiles."""
     with told_errors(GOES_ON):
         from pipeline.config import AlibabaConfig
+        from pipeline.flow import check_folders
         from pipeline.remote import located
 
         if split_by_day and split_at is not None:
@@ -261,6 +264,7 @@ def alibaba(
             user_fraction=user_fraction,
         )
         if demo and raw:
+            check_folders(config)
             make_alibaba(raw, demos.ALIBABA_SCALE, seed=0)
         _prepare(config, dry_run)
 

@@ -5,7 +5,6 @@ The order of the steps between is in `flow_reviews` and `flow_impressions`.
 
 from __future__ import annotations
 
-import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,10 +16,11 @@ from pipeline import memory
 from pipeline.config import AlibabaConfig, AmazonConfig, Config
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import Local
-from pipeline.identity import identifying
+from pipeline.identity import identifying, state
 from pipeline.publish import publish
+from pipeline.record import Record
 from pipeline.remote import RemotePath
-from pipeline.workspace import Run, Told, begin, check_out, clear
+from pipeline.workspace import Ours, Run, Told, begin, check_apart, check_out, end, look
 from schemas import manifest
 from schemas.alone import alone
 from schemas.errors import UsageError
@@ -67,10 +67,13 @@ def _tuned() -> Iterator[None]:
 
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
-    check_out(config.out)
+    check_folders(replace(config, out=run.remote or config.out))
     with run.step("fetch") as rows:
         run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
+        run.states = [state(path) for path in run.paths]
         rows[:] = len(run.paths), len(run.paths)
+    for path in run.paths:
+        check_apart(path.parent, run.remote or config.out)
     with identifying(config, run.paths) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
         source = _source(config)
@@ -80,15 +83,27 @@ def _prepare(run: Run) -> manifest.Manifest:
         threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
         run.config = config = replace(config, threads=threads)
         with alone(config.out), _engine(config, run.work) as run.engine:
-            if (config.out / manifest.NAME).exists():
-                if config.force:  # whatever it is, be it of another format
-                    clear(config.out)
-                else:
-                    return _done(run)
-            begin(run)
-            made: manifest.Manifest = source.make(run, config)
-            shutil.rmtree(run.work)
-            return made
+            ours = look(config.out)
+            if ours.made and not config.force:
+                return _done(run, ours)
+            run.record = ours.record or Record(config.out)
+            with run.record.at_work():
+                begin(run, ours)
+                made: manifest.Manifest = source.make(run, config)
+                end(run.record, ours)
+                return made
+
+
+def check_folders(config: Config) -> None:
+    """Refuse, before anything is done, a folder for the data set in which something could be lost.
+
+    Raises:
+        UsageError: `out` holds what is not ours, or one of it and the raw files' is in the other.
+        EnvironmentFault: another run is at work in `out`.
+    """
+    check_apart(_files(config).raw_folder(config), config.out)
+    if not isinstance(config.out, RemotePath):
+        check_out(config.out)
 
 
 @contextmanager
@@ -106,7 +121,7 @@ def _engine(config: Config, work: Path) -> Iterator[Engine]:
         yield Spark(started)
 
 
-def _done(run: Run) -> manifest.Manifest:
+def _done(run: Run, ours: Ours) -> manifest.Manifest:
     """The manifest of the data set that is there already, if it is the one wanted."""
     done = manifest.load(run.config.out)
     if done.config.get("key") != run.identity().key:
@@ -115,7 +130,8 @@ def _done(run: Run) -> manifest.Manifest:
             where=run.config.out,
             do="give another --out, or --force to replace it",
         )
-    shutil.rmtree(run.work, ignore_errors=True)
+    if ours.record is not None:
+        end(ours.record, ours)
     return done
 
 

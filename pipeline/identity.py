@@ -91,3 +91,22 @@ def _summed(path: Path, stopped: threading.Event) -> manifest.InputFile:
         while not stopped.is_set() and (size := file.readinto(chunk)):
             digest.update(chunk[:size])
         return manifest.InputFile(path.name, file.tell(), digest.hexdigest())
+
+
+def state(path: Path) -> tuple[int, ...]:
+    """What tells that a file has changed: size, times, inode, device.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    found = path.stat()
+    return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
+
+
+def changed(path: Path, before: object) -> str:
+    """How a file differs from its `state` before; nothing where it does not."""
+    try:
+        now = state(path)
+    except OSError as error:
+        return str(error.strerror)
+    return "" if now == before else "another size, time of change or file under this name"

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from pipeline.config import AlibabaConfig, AmazonConfig
+from pipeline.record import RECORD, WORK, Record
 from pipeline.remote import RemotePath
-from pipeline.workspace import check_names
+from pipeline.workspace import below, enter, ours_of
 from schemas import manifest
 from schemas.alone import LOCK
 from schemas.errors import UsageError
@@ -42,19 +44,38 @@ def publish(
             got=str(out),
             do="give a folder, and copy the data set when it is done",
         )
-    there = out.names()
-    check_names(out, there)
+    there: dict[str, bool | None] = {**out.below()} if out.local is None else _links_too(out.local)
+    record = Record.parse(out, _read(out / RECORD)) if there.get(RECORD) else None
+    held = _read(out / manifest.NAME) if there.get(manifest.NAME) else b""
+    ours = ours_of(out, there, record, held)
     with tempfile.TemporaryDirectory(prefix="tinprep-") as name:
         local = Path(name)
-        at = out / manifest.NAME
-        if manifest.NAME in there and not config.force:
-            at.get(local / manifest.NAME)
-            return prepare(replace(config, out=local), out)
-        for old in sorted(there, key=lambda one: one != manifest.NAME):
-            (out / old).remove()
-        made = prepare(replace(config, out=local), out)
-        for path in sorted(local.rglob("*")):
-            if path.is_file() and path.name not in (manifest.NAME, LOCK):
-                (out / path.relative_to(local)).put(path)
-        at.put(local / manifest.NAME)
-        return made
+        if ours.made and not config.force:
+            (local / manifest.NAME).write_bytes(held)
+            made = prepare(replace(config, out=local), out)
+        else:
+            writer = secrets.token_hex(8)
+            enter(out, writer, ours.files)
+            for old in sorted(ours.files & {*there}, key=lambda one: one != manifest.NAME):
+                (out / old).remove()
+            made = prepare(replace(config, out=local), out)
+            paths = [path for path in sorted(local.rglob("*")) if path.is_file()]
+            names = {path.relative_to(local).as_posix() for path in paths} - {LOCK}
+            enter(out, writer, names | {shard.path for shard in made.shards})
+            for name in sorted(names - {manifest.NAME}):
+                (out / name).put(local / name, writer)
+            (out / manifest.NAME).put(local / manifest.NAME, writer)
+    (out / RECORD).remove()
+    for folder in {name for name, is_file in there.items() if is_file is False} | {WORK}:
+        (out / folder).remove()
+    return made
+
+
+def _read(path: RemotePath) -> bytes:
+    with path.open() as file:
+        return file.read()
+
+
+def _links_too(out: Path) -> dict[str, bool | None]:
+    """As `RemotePath.below`, and links are told from what they lead to."""
+    return dict(below(out)) if out.is_dir() else {}

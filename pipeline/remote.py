@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.fs as fs
 
 from schemas.errors import EnvironmentFault
+from schemas.replacing import unfinished_name
 
 # Here a file that is being written is not there until it is whole.
 _WHOLE_OR_ABSENT = ("s3", "gs", "gcs", "abfs", "abfss")
@@ -73,40 +74,53 @@ class RemotePath(PosixPath):
         store, path = self._place()
         return cast("BinaryIO", store.open_input_file(path))
 
-    def names(self) -> list[str]:
-        """What the folder holds; nothing where there is no such folder."""
+    @property
+    def local(self) -> Path | None:
+        """The same as a path of this machine, if it is one."""
+        scheme, _, rest = str(self).partition("://")
+        return Path(rest) if scheme == "file" else None
+
+    def below(self) -> dict[str, bool]:
+        """What the folder holds, and the folders in it: names below it, True for a file."""
         store, path = self._place()
-        found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
-        return sorted(info.base_name for info in found)
+        selector = fs.FileSelector(path, allow_not_found=True, recursive=True)
+        root = PosixPath(path)
+        return {
+            PosixPath(info.path).relative_to(root).as_posix(): info.type == fs.FileType.File
+            for info in store.get_file_info(selector)
+        }
 
     def iterdir(self) -> Generator[RemotePath]:
-        """The same as paths."""
-        return (self / name for name in self.names())
-
-    def put(self, local: Path) -> None:
-        """Copy a local file to here; whole or absent."""
+        """What the folder holds."""
         store, path = self._place()
-        store.create_dir(str(PosixPath(path).parent))
+        found = store.get_file_info(fs.FileSelector(path, allow_not_found=True))
+        return (self / name for name in sorted(info.base_name for info in found))
+
+    def put(self, local: Path, writer: str) -> None:
+        """Copy a local file to here; whole or absent.
+
+        Args:
+            local: the file.
+            writer: what the name of an unfinished file has in it, where there is one.
+        """
+        store, path = self._place()
+        folder = PosixPath(path).parent
+        store.create_dir(str(folder))
         direct = str(self).partition(":")[0] in _WHOLE_OR_ABSENT
-        to = path if direct else f"{path}.{os.getpid()}.tmp"
+        to = path if direct else str(folder / unfinished_name(writer))
         with pa.OSFile(str(local)) as file, store.open_output_stream(to) as out:
             while piece := file.read(_COPIED_BYTES):
                 out.write(piece)
         if not direct:
             store.move(to, path)
 
-    def get(self, local: Path) -> None:
-        """Copy it to a local file."""
-        with self.open() as file:
-            local.write_bytes(file.read())
-
     def remove(self) -> None:
-        """Remove a file, or a folder with all that it holds."""
+        """Remove a file, or a folder that is empty."""
         store, path = self._place()
-        if self.is_dir():
-            store.delete_dir(path)
-        elif self.exists():
+        if self.is_file():
             store.delete_file(path)
+        elif self.is_dir() and not [*self.iterdir()]:
+            store.delete_dir(path)
 
     def _place(self) -> tuple[fs.FileSystem, str]:
         scheme, _, rest = str(self).partition("://")

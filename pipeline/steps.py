@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -19,11 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import intervals, shards
+from pipeline.record import WORK, atomic
 from pipeline.remote import RemotePath
 from pipeline.rows import Block, Stored
-from pipeline.workspace import TABLES, Run
+from pipeline.workspace import TABLES, Run, enter
 from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault, InputError
+from schemas.replacing import to_disk, unfinished
 
 # Targets in their own history tell labels apart where one label has at least so many, more by this
 # share of its rows, and over so many times the other's share. People do click more often on what
@@ -87,43 +88,53 @@ def write_shards(
     Returns:
         Each bucket's summary, with `shards`, and `in_history`, split -> as `Block` has it.
     """
-    done = run.work / "done" if run.engine.resumes else None
     # Not the schema itself: pickled, it forgets that elements of lists are never null.
-    out = run.config.out
-    write = partial(_write, out, run.remote, done, schema.serialize().to_pybytes(), make)
+    write = partial(_write, run.config.out, run.remote, schema.serialize().to_pybytes(), make)
+    writer = run.record.writers[-1]
+    work: Callable[[Path, int], dict[str, Any]] = partial(write, writer)
+    if run.engine.resumes:
+        work = partial(_kept, run, partial(write, None))
+    if run.remote is not None:
+        enter(
+            run.remote,
+            writer,
+            {_shard(name, k) for name in manifest.SPLITS for k in range(run.count)},
+        )
     with run.step("transform") as rows:
-        results = run.each("transform", write, needs)
-        written = [out / shard["path"] for result in results for shard in result["shards"]]
-        if run.remote is None and (absent := [path for path in written if not path.exists()]):
-            raise EnvironmentFault(
-                "Shards were written where this machine cannot see them.",
-                where=absent[0],
-                expected="a folder that all machines of the cluster share",
-                got=f"{len(absent):,} of {len(written):,} shards are not there",
-                do="give --out on a shared folder, or an address such as s3://bucket/folder",
-            )
+        results = run.each("transform", work, needs)
+        for shard in (shard for result in results for shard in result["shards"]):
+            if name := shard.pop("unfinished", None):
+                _place(run, name, shard["path"])
         rows[0] = rows_in
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
 
 
+def _shard(split: str, bucket: int) -> str:
+    return f"{split}/part-{bucket:05d}.parquet"
+
+
+def _kept(run: Run, write: Callable[[Path, int], dict[str, Any]], folder: Path, bucket: int) -> Any:
+    """What comes of a bucket, once for all runs."""
+    return run.once(f"transform {bucket}", partial(write, folder, bucket))
+
+
 def _write(
     out: Path,
     remote: RemotePath | None,
-    done: Path | None,
     columns: bytes,
     make: Callable[[Path, int, pa.Schema], Made],
+    writer: str | None,
     folder: Path,
     bucket: int,
 ) -> dict[str, Any]:
-    """Write a bucket's shards below `out` or `remote`, and to `done`, if any, what came of it."""
-    marker = done and done / f"{bucket:05d}.json"
-    if marker and marker.exists():
-        found: dict[str, Any] = json.loads(marker.read_text(encoding="utf-8"))
-        return found
+    """Write a bucket's shards below `out` or `remote`.
+
+    An executor, which has a `writer`, leaves them below `out` as unfinished files.
+    """
     schema = pa.ipc.read_schema(pa.py_buffer(columns))
     blocks, summary = make(folder, bucket, schema)
-    to = out if remote is None else folder / "out"
+    to = out if writer is None else folder / "out"
     in_history = {name: np.zeros((2, 2), np.int64) for name in blocks}
 
     def of(split: str) -> Iterator[pa.Table]:
@@ -132,17 +143,41 @@ def _write(
             yield block.table
 
     written = [
-        shards.write_shard(to / name / f"part-{bucket:05d}.parquet", schema, of(name), to)
+        asdict(shards.write_shard(to / _shard(name, bucket), schema, of(name), to))
         for name in blocks
     ]
-    if remote is not None:
-        for shard in written:
-            (remote / shard.path).put(to / shard.path)
     summary["in_history"] = {name: counts.tolist() for name, counts in in_history.items()}
-    result = {"shards": [asdict(shard) for shard in written], **summary}
-    if marker:
-        shards.write_json(marker, result)
+    result = {"shards": written, **summary}
+    if writer is None:
+        return result
+    for shard in written:
+        if remote is not None:
+            (remote / shard["path"]).put(to / shard["path"], writer)
+            continue
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        file = unfinished(out / WORK, writer)
+        shutil.copyfile(to / shard["path"], file)
+        to_disk(file)
+        shard["unfinished"] = file.name
     return result
+
+
+def _place(run: Run, name: str, path: str) -> None:
+    """Give a shard that an executor has written its name.
+
+    Raises:
+        EnvironmentFault: it is not to be seen here.
+    """
+    file = run.work / name
+    if not file.exists():
+        raise EnvironmentFault(
+            "Shards were written where this machine cannot see them.",
+            where=file,
+            expected="a folder that all machines of the cluster share",
+            got="no such file",
+            do="give --out on a shared folder, or an address such as s3://bucket/folder",
+        )
+    run.record.place(file, run.config.out / path, sync=False)
 
 
 def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
@@ -164,13 +199,12 @@ def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict
             table.
     """
     folder = out / "rejected"
-    shutil.rmtree(folder, ignore_errors=True)
     reasons: Counter[str] = Counter()
     for name, pieces in refused.items():
         filled = filter(len, pieces)
         for first in filled:
             with (
-                shards.atomic(folder / f"{name}.parquet") as path,
+                atomic(folder / f"{name}.parquet") as path,
                 pq.ParquetWriter(path, first.schema, compression="zstd") as writer,
             ):
                 for rows in chain([first], filled):
@@ -210,6 +244,7 @@ def finish(
         )
     edges, config = content.stored.edges, run.config
     inputs, key = run.identity()
+    run.check_raw()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
     own = in_history(results)
     made = manifest.Manifest(
@@ -236,20 +271,21 @@ def finish(
         counts=content.counts,
         shares=content.shares | own,
         numbers=content.numbers,
-        tables=_tables(config.out, content.words),
+        tables=_tables(run, content.words),
     )
     means = digests.of_vocabularies(content.words) | digests.of_manifest(made)
     made = replace(made, digests=means)
-    with shards.atomic(config.out / manifest.NAME) as temporary:
+    with atomic(config.out / manifest.NAME) as temporary:
         temporary.write_text(made.to_json(), encoding="utf-8")
     return made
 
 
-def _tables(out: Path, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
-    """The files beside the shards, as they lie in `out`."""
-    paths = [out / name for name in TABLES if (out / name).exists()]
+def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
+    """The files beside the shards, as they lie in the output folder."""
+    out, written = run.config.out, sorted(run.record.files)
+    paths = [out / name for name in TABLES if name in written]
     paths += [out / "vocabulary" / f"{name}.parquet" for name in sorted(words)]
-    paths += sorted((out / "rejected").glob("*.parquet"))
+    paths += [out / name for name in written if name.startswith("rejected/")]
     return [
         manifest.DataFile(
             path.relative_to(out).as_posix(),

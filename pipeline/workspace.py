@@ -2,39 +2,46 @@
 
 Work lies in `OUT/.work` until the manifest is written. Each step leaves its result whole or not at
 all, so the same command run again goes on from the last finished step, or bucket.
+
+A file is ours if our manifest names it, or the record of an unfinished run (`pipeline.record`).
+With any other file in the folder nothing is begun, and no other file is ever removed.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import shutil
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipeline import memory, shards
+from pipeline import memory
 from pipeline.config import Config
 from pipeline.engines.engine import Deal, Each, Engine
-from pipeline.identity import Identity
+from pipeline.identity import Identity, changed
 from pipeline.line_count import estimate_lines
+from pipeline.record import RECORD, WORK, Record, as_line
 from pipeline.remote import RemotePath
 from schemas import manifest
-from schemas.alone import LOCK
-from schemas.errors import EnvironmentFault, UsageError
+from schemas.alone import LOCK, alone
+from schemas.errors import EnvironmentFault, InputError, UsageError
+from schemas.replacing import UNFINISHED
 
 if TYPE_CHECKING:
     from pipeline.tally import Tally
 
-WORK = ".work"
-_KEY = "key.json"
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
-OURS = {manifest.NAME, WORK, LOCK, "vocabulary", "rejected", *TABLES, *manifest.SPLITS}
+_FOLDERS = {WORK, "vocabulary", "rejected", *manifest.SPLITS}
+# What the unfinished work of an older version was known by.
+_OLD_KEY = f"{WORK}/key.json"
 
 Told = Callable[[str, int, int | None], None]
 Result = TypeVar("Result")
@@ -48,7 +55,9 @@ class Run:
         config: what to make.
         told: progress: step, done, total.
         paths: the raw files.
+        states: of each raw file before it is first opened; see `identity.state`.
         identity: waits until it is known what the data set is made from.
+        record: of the files that it writes.
         engine: where the buckets are worked on.
         steps: what each finished step took.
         count: how many buckets.
@@ -58,6 +67,8 @@ class Run:
     config: Config
     told: Told
     paths: list[Path] = field(default_factory=list)
+    states: list[object] = field(default_factory=list)
+    record: Record = field(init=False)
     identity: Callable[[], Identity] = field(init=False)
     engine: Engine = field(init=False)
     steps: list[manifest.Step] = field(default_factory=list)
@@ -68,11 +79,6 @@ class Run:
     def work(self) -> Path:
         """Where unfinished work lies."""
         return self.config.out / WORK
-
-    @property
-    def key_path(self) -> Path:
-        """What the work is of; without it nobody goes on with the work."""
-        return self.work / _KEY
 
     def key(self) -> list[Any]:
         """What the work depends on."""
@@ -145,13 +151,38 @@ class Run:
         """What `make` returned, as JSON holds it; kept, so that a later run does not make it."""
         if not self.engine.resumes:
             return json.loads(json.dumps(make()))
-        marker = self.work / f"{name}.json"
-        if not marker.exists():
-            made = make()
-            if not self.key_path.exists():
-                shards.write_json(self.key_path, self.key())
-            shards.write_json(marker, made)
-        return json.loads(marker.read_text(encoding="utf-8"))
+        if name not in self.record.made:
+            self.keep(name, make())
+        return self.record.made[name]
+
+    def keep(self, name: str, made: Any) -> None:
+        """Have a later run know what a step returned, which may rely on the files so far.
+
+        Raises:
+            InputError: see `check_raw`.
+        """
+        if self.record.key is None:
+            key = self.key()
+            self.check_raw()
+            self.record.add("key", key)
+        self.check_raw()
+        self.record.add("made", name, made, sync=True)
+
+    def check_raw(self) -> None:
+        """Make sure that what was read of the raw files is what their checksums are of.
+
+        Raises:
+            InputError: one has changed since before it was first opened.
+        """
+        for path, before in zip(self.paths, self.states, strict=True):
+            if how := changed(path, before):
+                raise InputError(
+                    "A raw file was changed while it was read.",
+                    where=path,
+                    expected="the same file from the first byte read to the last",
+                    got=how,
+                    do="run the same command again when nothing writes to the file",
+                )
 
 
 def peak_mb() -> int:
@@ -160,54 +191,194 @@ def peak_mb() -> int:
     return int(peak / (1 << 20 if sys.platform == "darwin" else 1 << 10))
 
 
-def check_out(out: Path) -> None:
-    """Refuse a folder that holds what is not ours.
+@dataclass(frozen=True)
+class Ours:
+    """What an output folder holds of ours.
+
+    Attributes:
+        made: the files that the manifest names, by their names below the folder, and it itself;
+            none where there is no manifest.
+        record: of an unfinished run; None where there is none.
+        unfinished: files that it had not finished.
+    """
+
+    made: set[str]
+    record: Record | None
+    unfinished: set[str]
+
+    @property
+    def files(self) -> set[str]:
+        """The names of all files."""
+        recorded = self.record.files if self.record is not None else {}
+        return {*self.made, *recorded, *self.unfinished}
+
+
+def look(out: Path) -> Ours:
+    """Find what a folder holds of ours; nothing is changed.
 
     Raises:
-        UsageError: `out` is a file, or holds something else.
+        UsageError: `out` is no folder, or holds anything else.
     """
-    if out.exists() and not out.is_dir():
+    if os.path.lexists(out) and not out.is_dir():
         raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
-    there = [path.name for path in out.iterdir()] if out.exists() else []
-    check_names(out, there)
+    # Looked at before the record is read: so a run that is at work has entered what is found.
+    there = dict(below(out)) if out.is_dir() else {}
+    record = Record.read(out) if there.get(RECORD) else None
+    made = (out / manifest.NAME).read_bytes() if there.get(manifest.NAME) else b""
+    return ours_of(out, there, record, made)
 
 
-def check_names(out: Path, there: list[str]) -> None:
-    """Refuse a folder where what is `there` is not ours.
+def ours_of(out: Path, there: dict[str, bool | None], record: Record | None, made: bytes) -> Ours:
+    """Find what is ours of what is in a folder.
+
+    Args:
+        out: the folder.
+        there: what is in it, as `below` has it.
+        record: of an unfinished run.
+        made: what the file `manifest.json` holds.
 
     Raises:
-        UsageError: it holds something else.
+        UsageError: there is anything else.
     """
-    # A run that was killed may have left a file that it had not finished.
-    strange = sorted(n for n in there if n.removeprefix(shards.TEMPORARY) not in OURS)
-    if strange:
+    recorded = record.files if record is not None else {}
+    unfinished = {name for name in there if record is not None and _of(record, name)}
+    ours = Ours(manifest.named(made) or set(), record, unfinished)
+    # What has not left its first name yet is not under its last one.
+    early = {name for name, whole in recorded.items() if f"{WORK}/{whole.was}" in there}
+    known = {True: {*(ours.files - early), *ours.made}, False: set(_FOLDERS), None: set()}
+    known[False] |= {str(PurePosixPath(name).parent) for name in ours.files}
+    known[True] |= {RECORD} if record is not None else set()
+    # What stands in the place of the lock is looked at by who locks it.
+    _refuse(out, {name for name, kind in there.items() if name not in known[kind]} - {LOCK}, record)
+    return ours
+
+
+def _refuse(out: Path, others: set[str], record: Record | None) -> None:
+    """Refuse a folder where there are files of others, by their names below it."""
+    if not others:
+        return
+    strange = sorted(others)
+    why = ""
+    if _OLD_KEY in others:
+        why = "; an older tinprep left it unfinished: to begin anew, remove it yourself"
+    elif record is not None and not record.sound:
+        why = f"; {RECORD} is damaged, so what it named is not known any more"
+    raise UsageError(
+        "The output folder holds something else.",
+        where=out,
+        expected="a new or empty folder, or just what tinprep has made",
+        got=", ".join(name if name.isprintable() else ascii(name) for name in strange[:5])
+        + (f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""),
+        do=f"give another --out, or move that away{why}",
+    )
+
+
+def check_apart(raw: Path, out: Path) -> None:
+    """Refuse folders of which one is in the other, links followed.
+
+    Args:
+        raw: the folder of the raw files.
+        out: the folder of the data set.
+
+    Raises:
+        UsageError: they are the same, or one is in the other.
+    """
+    one, other = (_resolved(path) for path in (raw, out))
+    if one.is_relative_to(other) or other.is_relative_to(one):
         raise UsageError(
-            "The output folder holds something else.",
-            where=out,
-            expected="a new or empty folder, or a data set of tinprep",
-            got=", ".join(strange[:5]),
-            do="give another --out",
+            "The raw files and the data set need folders of their own.",
+            where="--out",
+            expected=f"a folder that is neither in {raw} nor around it",
+            got=str(out),
+            do="give another --out, or another --raw",
         )
 
 
-def begin(run: Run) -> None:
-    """Go on with the work of an interrupted run of the same key, else start anew."""
-    key = run.key_path
-    if not run.engine.resumes or not key.exists() or json.loads(key.read_text()) != run.key():
-        clear(run.config.out)
-        run.work.mkdir()
+def _resolved(path: Path) -> PurePosixPath:
+    at = path.local if isinstance(path, RemotePath) else path
+    return PurePosixPath(str(path) if at is None else at.resolve())
 
 
-def clear(out: Path) -> None:
-    """Remove an earlier data set and unfinished work.
+def check_out(out: Path) -> None:
+    """Refuse a folder that holds what is not ours, before anything is done.
 
-    What makes them count comes first, so that no half of either is ever taken for a whole.
+    Raises:
+        UsageError: as `look`.
+        EnvironmentFault: another run is at work there.
     """
-    (out / WORK / _KEY).unlink(missing_ok=True)
-    (out / manifest.NAME).unlink(missing_ok=True)
-    unfinished = out.glob(f"{shards.TEMPORARY}*")
-    for path in [*(out / name for name in sorted(OURS - {LOCK})), *unfinished]:
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+    try:
+        look(out)
+    except UsageError:
+        if (out / LOCK).is_file():
+            with alone(out):  # it says so if what was found is another run's
+                pass
+        raise
+
+
+def begin(run: Run, ours: Ours) -> None:
+    """Go on with the work of an interrupted run of the same key, else start anew."""
+    record = run.record
+    if not ours.made and run.engine.resumes and record.key is not None:
+        if record.key == run.key() and (broken := record.broken()) is None:
+            return
+        if record.key == run.key():
+            run.told(f"{broken} is damaged: all is made again", 0, None)
+    # What there is goes on to be known by its names, also when the manifest is gone.
+    if ours.made:
+        record.add("replaced", *sorted(ours.made), sync=True)
+    _remove(run.config.out, ours.files)
+    record.add("anew")
+
+
+def end(record: Record, ours: Ours) -> None:
+    """Remove what there is of a run besides the data set that it has made."""
+    names = {name for name in {*record.files, *ours.unfinished} if name.startswith(f"{WORK}/")}
+    _remove(record.out, names)
+    _remove(record.out, {RECORD})
+
+
+def enter(out: RemotePath, writer: str, names: Iterable[str]) -> None:
+    """Say which files a run may have below a folder of another file system, before they are there.
+
+    Args:
+        out: the folder.
+        writer: what the names of unfinished files have in them.
+        names: of the files, below the folder.
+    """
+    with tempfile.NamedTemporaryFile(prefix="tinprep-") as file:
+        file.write(as_line("unfinished", writer) + as_line("replaced", *sorted(names)))
+        file.flush()
+        (out / RECORD).put(Path(file.name), writer)
+
+
+def below(folder: Path, above: str = "") -> Iterator[tuple[str, bool | None]]:
+    """What is in a folder and in those folders below that may be ours: names, with what it is.
+
+    Yields:
+        A name, and True for a file, False for a folder, None for a link or a device.
+    """
+    with suppress(FileNotFoundError), os.scandir(folder) as entries:
+        for entry in entries:
+            name = f"{above}{entry.name}"
+            is_folder = entry.is_dir(follow_symlinks=False)
+            yield name, entry.is_file(follow_symlinks=False) or (False if is_folder else None)
+            if is_folder and (name in _FOLDERS or above == f"{WORK}/"):
+                yield from below(folder / entry.name, f"{name}/")
+
+
+def _of(record: Record, name: str) -> bool:
+    """Whether it is the name of a file that the run had not finished."""
+    found = UNFINISHED.fullmatch(PurePosixPath(name).name)
+    return found is not None and found[1] in record.writers
+
+
+def _remove(out: Path, names: set[str]) -> None:
+    """Remove files, and the folders that are empty then.
+
+    The manifest goes first, so that no half is ever taken for a whole.
+    """
+    for name in sorted(names, key=lambda name: (name != manifest.NAME, name)):
+        (out / name).unlink(missing_ok=True)
+    for folder in sorted({(out / name).parent for name in names} - {out}, reverse=True):
+        with suppress(OSError):  # it holds something
+            folder.rmdir()

@@ -34,7 +34,15 @@ _OPTIONAL: dict[str, Callable[[], Any]] = {
     "shares": dict,
 }
 """Keys that a manifest may lack, and what makes their empty value."""
+UNLISTED = frozenset(
+    {f"{name}.parquet" for name in ("items", "ads", "profiles")}
+    | {f"rejected/{name}.parquet" for name in ("reviews", "meta", "targets")}
+    | {f"rejected/{name}.parquet" for name in ("raw_sample", "behavior_log")}
+    | {f"rejected/{name}.parquet" for name in ("ad_feature", "user_profile")}
+)
+"""What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
+_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|rejected|lookups)/)?[^/\\\0]+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -190,6 +198,27 @@ def load(out: Path) -> Manifest:
             "The manifest cannot be read.", where=path, expected="JSON", got=str(error)
         ) from None
     return parse(raw, path)
+
+
+def named(text: bytes) -> set[str] | None:
+    """The files that a manifest of tinprep names, of whatever format; None for anything else.
+
+    Args:
+        text: what the file called `manifest.json` holds: other programs have one, too.
+    """
+    try:
+        raw = decode(text.decode())
+    except ValueError:
+        return None
+    wanted = {"dataset": str, "version": str, "config": dict, "vocabulary": dict, "shards": list}
+    ours = isinstance(raw, dict) and all(isinstance(raw.get(k), of) for k, of in wanted.items())
+    if not ours:
+        return None
+    listed = [one for value in raw.values() if isinstance(value, list) for one in value]
+    names = {str(one["path"]) for one in listed if isinstance(one, dict) and "path" in one}
+    if "tables" not in raw:
+        names |= {f"vocabulary/{name}.parquet" for name in raw["vocabulary"]} | UNLISTED
+    return {name for name in names if _OF_A_DATA_SET.fullmatch(name)} | {NAME}
 
 
 def _other_format(raw: object, path: Path) -> ContractError:

@@ -9,33 +9,55 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_UNFINISHED = re.compile(r"\.tinprep-[0-9a-f]{16}\.unfinished")
+UNFINISHED = re.compile(r"\.tinprep-(?:([0-9a-f]+)-)?[0-9a-f]{16}\.unfinished")
+"""The names of files that are being written; the group is their writer, if they have one."""
 
 
 def is_unfinished(name: str) -> bool:
     """Whether a file is called as `replacing` calls one: a process that was killed leaves it."""
-    return bool(_UNFINISHED.fullmatch(name))
+    found = UNFINISHED.fullmatch(name)
+    return found is not None and found[1] is None
 
 
 @contextmanager
 def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
     """An empty new file that becomes `path`, on disk, when the block ends without an error.
 
-    Its name cannot be guessed, and nothing that stands there already is opened: so nobody has it
-    written through a link of theirs.
-
     Args:
         path: what it becomes; its folder exists.
         folder: where the file is meanwhile, on the disk of `path`; by default beside it.
     """
-    unfinished = (folder or path.parent) / f".tinprep-{secrets.token_hex(8)}.unfinished"
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(unfinished, flags, 0o666))
+    file = unfinished(folder or path.parent)
     try:
-        yield unfinished
-        with unfinished.open("rb") as file:
-            os.fsync(file.fileno())
-        unfinished.replace(path)
+        yield file
+        to_disk(file)
+        file.replace(path)
     except BaseException:
-        unfinished.unlink(missing_ok=True)
+        file.unlink(missing_ok=True)
         raise
+
+
+def unfinished(folder: Path, writer: str = "") -> Path:
+    """An empty new file with a name that cannot be guessed.
+
+    Nothing that stands there already is opened: so nobody has it written through a link of theirs.
+
+    Args:
+        folder: where it is.
+        writer: hexadecimal digits in its name, by which the writer knows it again.
+    """
+    file = folder / unfinished_name(writer)
+    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
+    os.close(os.open(file, flags, 0o666))
+    return file
+
+
+def unfinished_name(writer: str = "") -> str:
+    """A name that matches `UNFINISHED` and cannot be guessed."""
+    return f".tinprep-{writer and writer + '-'}{secrets.token_hex(8)}.unfinished"
+
+
+def to_disk(file: Path) -> None:
+    """Have a file on disk, so that it outlives a power cut."""
+    with file.open("rb") as written:
+        os.fsync(written.fileno())

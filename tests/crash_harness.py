@@ -24,6 +24,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.record import Record
 from tests.crash_command import ROOT, STORIES, Command, beauty, kuairand
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -82,6 +83,14 @@ def content(out: Path) -> dict[str, Any]:
 def fault(got: dict[str, Any], want: dict[str, Any]) -> str:
     """The names of what differs; nothing where nothing does."""
     return ", ".join(sorted(k for k in {*got, *want} if got.get(k) != want.get(k)))
+
+
+def finished_shards(out: Path) -> dict[Path, os.stat_result]:
+    """The shards of the buckets that an interrupted run has finished."""
+    record = Record.read(out)
+    done = {} if record is None else record.made
+    buckets = [results["shards"] for step, results in done.items() if step.startswith("transform")]
+    return {out / one["path"]: (out / one["path"]).stat() for each in buckets for one in each}
 
 
 def finish(command: Command, out: Path, *more: str, changes: int | None = None) -> str:

@@ -16,6 +16,7 @@ from schemas.manifest import NAME, load
 from tests.alibaba_made import RawLog, agree, alibaba, check_rows, read_made
 from tests.alibaba_oracle import Expected, oracle
 from tests.conftest import finished
+from tests.crash_harness import finished_shards
 
 NIGHT = 1_494_000_000  # 2017-05-06 00:00 in Beijing
 DAY = 86_400
@@ -86,7 +87,7 @@ def test_it_goes_on_from_whatever_step_it_was_in(raw: Path, want: Expected, tmp_
         assert not (out / NAME).exists()
         finished(alibaba(raw, out, "--buckets", BUCKETS))
         check_rows(read_made(out), want)
-        assert not [*out.rglob(".tmp-*"), *out.rglob(".work")]
+        assert not [*out.rglob(".tinprep-*"), *out.rglob(".work")]
 
 
 def test_what_is_finished_is_not_made_again(raw: Path, want: Expected, tmp_path: Path) -> None:
@@ -95,10 +96,8 @@ def test_what_is_finished_is_not_made_again(raw: Path, want: Expected, tmp_path:
     out = tmp_path / "out"
     # Told as the step begins and after each bucket: two are finished, and those under way end.
     interrupted(raw, out, said.index("transform") + 3, buckets)
-    done = [path.stem for path in (out / ".work" / "done").glob("0*.json")]
-    assert 2 <= len(done) < buckets
-    made = {p: p.stat() for bucket in done for p in out.glob(f"*/part-{bucket}.parquet")}
-    assert made
+    made = finished_shards(out)
+    assert 2 <= len({path.name for path in made}) < buckets
     finished(alibaba(raw, out, "--buckets", buckets))
     for path, before in made.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)

@@ -16,8 +16,6 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import workspace
-from pipeline.shards import TEMPORARY
 from schemas.manifest import NAME, load
 from tests.crash_command import ROOT, Command, beauty, kuairand
 from tests.crash_harness import (
@@ -25,6 +23,7 @@ from tests.crash_harness import (
     content,
     fault,
     finish,
+    finished_shards,
     interrupt,
     kill_at_change,
     kills,
@@ -66,36 +65,6 @@ def test_killed_at_any_moment_and_run_again(
     assert not [kill for kill in done if kill.fault]
 
 
-def test_what_is_half_removed_counts_no_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    out, work = tmp_path / "out", tmp_path / "out" / workspace.WORK
-    work.mkdir(parents=True)
-    for path in (work / "key.json", work / "partitioned.json", out / NAME):
-        path.write_text("{}")
-
-    def killed(path: Path) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("shutil.rmtree", killed)
-    with pytest.raises(KeyboardInterrupt):
-        workspace.clear(out)
-    assert [path.name for path in out.rglob("*.json")] == ["partitioned.json"]
-
-
-def test_a_file_that_was_not_finished_is_no_strangers(small: Command, tmp_path: Path) -> None:
-    out = tmp_path / "out"
-    finish(small, out)
-    want = content(out)
-    (out / NAME).rename(out / f"{TEMPORARY}{NAME}")
-    (out / "items.parquet").rename(out / f"{TEMPORARY}items.parquet")
-    finish(small, out)
-    assert not fault(content(out), want)
-    (out / f"{TEMPORARY}mine").write_text("something else")
-    with pytest.raises(RuntimeError, match="holds something else"):
-        finish(small, out)
-
-
 def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Path) -> None:
     out, before = tmp_path / "out", tmp_path / "before"
     finish(small, before)
@@ -107,8 +76,7 @@ def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Pat
         shutil.copytree(before, out)
         changes -= 8
         assert kill_at_change(small.line(out, "--force", changes=changes)) == "transform"
-    buckets = [path.stem for path in out.glob(f"{workspace.WORK}/done/0*.json")]
-    made = {p: p.stat() for bucket in buckets for p in out.glob(f"*/part-{bucket}.parquet")}
+    made = finished_shards(out)
     assert made
     finish(small, out, "--force")
     for path, was in made.items():
@@ -117,24 +85,21 @@ def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Pat
 
 def test_only_what_was_lost_is_made_again(on_beauty: Command, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    done = out / ".work" / "done"
     process = subprocess.Popen(on_beauty.line(out), cwd=ROOT, stdout=subprocess.DEVNULL)
     give_up = time.monotonic() + 300
-    while len([*done.glob("0*.json")] if done.exists() else []) < 2 and process.poll() is None:
+    while len(finished_shards(out)) < 6 and process.poll() is None:
         assert time.monotonic() < give_up
         time.sleep(0.002)
     process.kill()
     process.wait()
     assert not (out / NAME).exists()
-    buckets = {path.stem for path in done.glob("0*.json")}
-    assert buckets
-    made = {p: p.stat() for b in buckets for p in out.glob(f"*/part-{b}.parquet")}
-    assert len(made) >= len(buckets)
+    made = finished_shards(out)
+    assert len(made) >= 6
     finish(on_beauty, out)
     for path, before in made.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert load(out).rows == {"train": 262_826, "valid": 44_726, "test": 44_726}
-    assert not [*out.rglob(f"{TEMPORARY}*")]
+    assert not [*out.rglob(".tinprep-*")]
 
 
 @pytest.mark.parametrize("name", ["on_beauty", "on_kuairand"])
@@ -159,7 +124,7 @@ def test_an_interruption_is_said_in_one_message_and_gone_on_from(
             assert "Traceback" not in said
             assert "Exception" not in said
         assert not (out / NAME).exists()
-        assert not [*out.rglob(f"{TEMPORARY}*")]
+        assert not [*out.rglob(".tinprep-*")]
     finish(command, out)
     assert not fault(content(out), want)
 

@@ -13,7 +13,7 @@ KAGGLE = "pavansanagapati/ad-displayclick-data-on-taobaocom"
 HOME = "https://tianchi.aliyun.com/dataset/56"
 
 
-def folder(config: AlibabaConfig) -> Path:
+def raw_folder(config: AlibabaConfig) -> Path:
     """Where the raw files are."""
     return config.raw or Path("data/raw/alibaba")
 
@@ -28,7 +28,7 @@ def obtain(config: AlibabaConfig) -> list[Path]:
         InputError: files are missing, and cannot be had; or one is there plain and gzipped.
         EnvironmentFault: a download failed.
     """
-    at = folder(config)
+    at = raw_folder(config)
     found = _found(at)
     if config.raw is None and any(path is None for path in found) and (came := _kaggle()):
         at, found = came, _found(came)

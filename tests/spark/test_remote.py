@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from pipeline.remote import RemotePath, located
+from pipeline.workspace import enter
 from schemas import manifest
 from tests.alibaba_made import alibaba
 from tests.conftest import finished, refused
@@ -26,7 +27,8 @@ def test_an_address_is_a_path_of_its_own(tmp_path: Path) -> None:
     assert isinstance(there, RemotePath)
     assert str(there) == f"file://{tmp_path}"
     assert there.is_dir()
-    assert there.names() == ["a"]
+    assert [path.name for path in there.iterdir()] == ["a"]
+    assert there.below() == {"a": False, "a/b.txt": True}
     file = pickle.loads(pickle.dumps(there / "a" / "b.txt"))
     assert (file.name, file.suffix, file.parent) == ("b.txt", ".txt", there / "a")
     assert file.is_file()
@@ -35,10 +37,12 @@ def test_an_address_is_a_path_of_its_own(tmp_path: Path) -> None:
         stream.seek(5)
         assert stream.read(100) == b"bytes"
     assert not (there / "c").exists()
-    (there / "d" / "e.txt").put(tmp_path / "a" / "b.txt")
+    (there / "d" / "e.txt").put(tmp_path / "a" / "b.txt", "0a")
     assert (tmp_path / "d" / "e.txt").read_bytes() == b"some bytes"
-    (there / "d").remove()
-    assert there.names() == ["a"]
+    for name in ("d", "d/e.txt", "d"):  # a folder only once it is empty
+        assert (there / name).exists()
+        (there / name).remove()
+    assert [path.name for path in there.iterdir()] == ["a"]
     assert located(tmp_path) is tmp_path
     assert str(located(Path("s3://bucket/folder")) / "x") == "s3://bucket/folder/x"
 
@@ -63,8 +67,12 @@ def test_a_data_set_elsewhere(tmp_path: Path) -> None:
     finished(alibaba(raw, tmp_path / "local"))
     there = tmp_path / "there"
     (there / "train").mkdir(parents=True)
-    (there / "train" / "part-09999.parquet").write_bytes(b"of a run that was killed")
+    mine, left = there / "train" / "part-00000.parquet", there / "train" / "part-09999.parquet"
+    mine.write_bytes(b"of others")
     address = Path(f"file://{there}")
+    refused(alibaba(raw, address, *SPARK), 2, "train/part-00000.parquet")
+    mine.rename(left)
+    enter(located(address), "0a", ["train/part-09999.parquet"])  # as a run that was killed
     finished(alibaba(Path(f"file://{raw}"), address, *SPARK))
     same(tmp_path / "local", there)
     assert manifest.load(there).config["out"] == f"file://{there}"
@@ -78,3 +86,7 @@ def test_a_data_set_elsewhere(tmp_path: Path) -> None:
     assert bins["history_interval_bin"].arr.max().max() == 4
     (there / "mine.txt").write_text("not ours")
     refused(alibaba(raw, address, "--force", *SPARK), 2, "mine.txt")
+    (there / "mine.txt").unlink()
+    (there / "test").rename(tmp_path / "test")
+    (there / "test").symlink_to(tmp_path / "test")
+    refused(alibaba(raw, address, "--force", *SPARK), 2, "test")

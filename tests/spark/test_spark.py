@@ -16,6 +16,7 @@ from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
 from tests.alibaba_made import RawLog, alibaba
 from tests.conftest import SHARED, amazon, finished, refused, tinprep
 from tests.spark.same import same
+from tests.test_alibaba_resume import interrupted
 
 SPARK = ("--engine", "spark", "--master", "local[2]", "--spark-conf", "spark.ui.enabled=false")
 SECOND = 1_494_000_000
@@ -107,7 +108,8 @@ def test_an_unfinished_data_set_of_the_other_engine_is_made_anew(tmp_path: Path)
     raw = skewed().write(tmp_path / "raw")
     out = tmp_path / "out"
     finished(alibaba(raw, tmp_path / "whole"))
-    (out / ".work" / "behaviours").mkdir(parents=True)
+    interrupted(raw, out, after=12)
+    assert (out / ".work" / "behaviours").exists()
     finished(alibaba(raw, out, *SPARK))
     same(tmp_path / "whole", out)
     finished(alibaba(raw, out))  # it is found done

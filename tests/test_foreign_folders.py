@@ -1,0 +1,163 @@
+"""Files of others in folders of data sets: no preparation changes or removes one."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from pipeline.config import AmazonConfig
+from pipeline.flow import prepare
+from pipeline.record import RECORD
+from schemas.errors import UsageError
+from schemas.manifest import NAME
+from tests.conftest import amazon, finished, refused, tinprep, write_raw
+from tests.crash_command import Command
+from tests.crash_harness import content, fault, kill_at_change
+from tests.test_bad_input import GOOD, META, USAGE
+
+FOLDERS = ("", "train", "valid", "test", "vocabulary", "rejected", ".work", ".work/behaviours")
+NAMES = (
+    *("part-00000.parquet", "part-00007.parquet", "items.parquet", "item.parquet", "photo.jpg"),
+    *("reviews.parquet", "bucket-00000.arrow", "bucket-00009.arrow", "record", "key.json"),
+    *("manifest.json", ".tmp-manifest.json", ".tinprep-00ff-0123456789abcdef.unfinished"),
+)
+
+
+def command(raw: Path) -> Command:
+    """A preparation in an instant."""
+    told = ("--category", "Beauty", "--raw", str(raw), "--buckets", "2", "--threads", "1")
+    return Command("instant", ("amazon", *told))
+
+
+def state_of(folder: Path) -> dict[str, object]:
+    """All that is in a folder: bytes of files, ends of links, names of folders."""
+    found: dict[str, object] = {}
+    for path in folder.rglob("*"):
+        held = path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
+        found[path.relative_to(folder).as_posix()] = held
+    return found
+
+
+@pytest.fixture(scope="module")
+def raw(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_raw(tmp_path_factory.mktemp("raw"), GOOD, META)
+
+
+@pytest.fixture(scope="module")
+def folders(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Output folders before a first run, killed at some changes of files, and finished."""
+    at = tmp_path_factory.mktemp("folders")
+    run = command(raw)
+    made = {"new": at / "new", "whole": at / "whole"}
+    made["new"].mkdir()
+    prepare(AmazonConfig(out=made["whole"], raw=raw, category="Beauty", buckets=2, threads=1))
+    for change in (11, 26, 50):
+        made[f"killed {change}"] = at / f"killed-{change}"
+        assert kill_at_change(run.line(made[f"killed {change}"], changes=change))
+    made["replaced"] = at / "replaced"
+    shutil.copytree(made["whole"], made["replaced"])
+    assert kill_at_change(run.line(made["replaced"], "--force", changes=8))
+    return made
+
+
+PLANTED = st.tuples(
+    st.sampled_from(("new", "killed 11", "killed 26", "killed 50", "replaced", "whole")),
+    st.sampled_from(FOLDERS),
+    st.one_of(st.sampled_from((*NAMES, *FOLDERS[1:7])), st.text("aZ0.-_ é\n", min_size=1)),
+    st.sampled_from(("file", "empty file", "folder", "full folder", "link", "link to a folder")),
+    st.booleans(),
+)
+
+
+@given(planted=PLANTED)
+@example(planted=("new", "", "train", "full folder", False))
+@example(planted=("new", "", "train", "link to a folder", True))
+@example(planted=("new", "", NAME, "file", True))
+@example(planted=("whole", "train", "part-00007.parquet", "file", True))
+@example(planted=("killed 50", ".work", "record.bak", "file", True))
+@settings(max_examples=150)
+def test_no_file_of_others_is_ever_changed_or_removed(
+    raw: Path,
+    folders: dict[str, Path],
+    tmp_path_factory: pytest.TempPathFactory,
+    planted: tuple[str, str, str, str, bool],
+) -> None:
+    story, folder, name, kind, force = planted
+    at = tmp_path_factory.mktemp("planted")
+    out, elsewhere = at / "out", at / "elsewhere"
+    (elsewhere / "part-00000.parquet").mkdir(parents=True)
+    (elsewhere / "mine").write_text("mine")
+    shutil.copytree(folders[story], out, symlinks=True)
+    mine = out / folder / name
+    if name in (".", "..") or mine.exists() or mine.is_symlink():
+        return  # no other's, but ours
+    mine.parent.mkdir(parents=True, exist_ok=True)
+    if kind in ("file", "empty file"):
+        mine.write_text("mine" if kind == "file" else "")
+    elif kind.startswith("link"):
+        mine.symlink_to(elsewhere / ("mine" if kind == "link" else ""))
+    else:
+        mine.mkdir()
+        if kind == "full folder":
+            (mine / "photo.jpg").write_text("mine")
+    before = state_of(at)
+    config = AmazonConfig(out=out, raw=raw, category="Beauty", buckets=2, threads=1, force=force)
+    # An empty folder may be used; an empty record is one that was just begun.
+    usable = mine.is_dir() and not mine.is_symlink() and not any(mine.iterdir())
+    usable = usable and mine.relative_to(out).as_posix() in FOLDERS
+    usable = usable or (kind == "empty file" and f"{folder}/{name}" == RECORD)
+    try:
+        prepare(config)
+        assert usable
+    except UsageError as error:
+        assert not usable
+        assert error.exit_code == USAGE
+        assert str(out) in str(error)
+        assert state_of(at) == before
+    assert (mine.is_dir() if usable else state_of(at) == before) or f"{folder}/{name}" == RECORD
+    shutil.rmtree(at)
+
+
+@pytest.mark.parametrize(
+    ("raw_at", "out_at"),
+    [("d", "d"), ("d/train", "d"), ("d", "d/out"), ("link", "d"), ("d/raw/../train", "d")],
+)
+def test_raw_files_and_data_set_are_not_in_one_another(
+    raw: Path, raw_at: str, out_at: str, tmp_path: Path
+) -> None:
+    at = tmp_path / "d" / ("train" if "train" in raw_at else "")
+    shutil.copytree(raw, at)
+    (tmp_path / "d" / "raw").mkdir()
+    (tmp_path / "link").symlink_to(at)
+    before = state_of(tmp_path)
+    for flags in ((), ("--force",)):
+        refused(amazon(tmp_path / raw_at, tmp_path / out_at, *flags), USAGE, "folders of their own")
+    assert state_of(tmp_path) == before
+
+
+def test_a_demo_is_not_made_where_it_may_not_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for command in ("amazon", "alibaba"):
+        refused(tinprep(command, "--demo", "--out", "data"), USAGE, "folders of their own")
+        (tmp_path / command / "train").mkdir(parents=True)
+        (tmp_path / command / "train" / "photo.jpg").write_text("mine")
+        refused(tinprep(command, "--demo", "--out", command), USAGE, "train/photo.jpg")
+        shutil.rmtree(tmp_path / command)
+    assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("story", ["killed 11", "killed 26", "killed 50", "replaced"])
+def test_without_files_of_others_the_same_folders_are_finished(
+    story: str, raw: Path, folders: dict[str, Path], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folders[story], out)
+    finished(tinprep(*command(raw).arguments, "--out", out))
+    want, got = content(folders["whole"]), content(out)
+    assert not fault(got, want)
