@@ -105,7 +105,8 @@ def train(
         bool,
         typer.Option(
             "--resume",
-            help="Go on with the run in --run, to the same numbers; show its result if it is done.",
+            help="Go on with the run in --run, by its own settings, to the same numbers. With more "
+            "--epochs, --steps or --patience also with a finished one; else its result is shown.",
         ),
     ] = False,
     force: Annotated[
@@ -122,6 +123,7 @@ def train(
     """
     with told_errors(WITH_RESUME):
         from trainer.config import TrainConfig
+        from trainer.evaluation import settings_of
         from trainer.fit import train as fit
         from trainer.ranks import joined
         from trainer.report import LiveReport, result_table
@@ -130,11 +132,15 @@ def train(
         with joined() as ranks:
             given = _given(context)
             settings = merged(read_settings(config, ranks) if config else {}, given)
+            if resume and "run" in settings:
+                known = settings_of(settings["run"], ranks, data="data" not in settings)
+                settings = merged(known, settings)
             if "data" not in settings:
                 raise UsageError(
                     "Train on what?",
                     where="DATA",
-                    expected="the folder of a data set, here or as `data` in --config",
+                    expected="the folder of a data set, here or as `data` in --config, or --resume "
+                    "with the --run to go on with",
                     got="none",
                 )
             name = f"{settings['data'].name}-{settings.get('model', model)}"

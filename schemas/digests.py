@@ -22,7 +22,7 @@ from schemas.errors import ContractError
 from schemas.manifest import NAME, SPLITS, Manifest
 from schemas.shape import is_finite
 
-VOCABULARY = "vocabulary of "
+VOCABULARY, ROWS = "vocabulary of ", "rows of "
 # The settings that decide which behaviours a history holds, in which order and sessions.
 _WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
 _SHOWN = 12  # digits of a digest, for people
@@ -103,7 +103,7 @@ def of_rows(made: Manifest) -> dict[str, str]:
     found = {}
     for split in SPLITS:
         shards = [s for s in made.shards if s.path.startswith(f"{split}/")]
-        found[f"rows of {split}"] = _of_json([[s.rows, s.sha256] for s in shards])
+        found[f"{ROWS}{split}"] = _of_json([[s.rows, s.sha256] for s in shards])
     return found
 
 

@@ -123,8 +123,10 @@ class TrainConfig:
         clip: the gradient's largest Euclidean norm; None for any, as in the paper.
         checkpoint_seconds: how long to train between checkpoints to resume from; they are also
             made at every evaluation.
-        resume: go on with the run in the folder, whose settings must be these; where it is
-            finished, nothing is left to do.
+        resume: go on with the run in the folder, whose data set and settings must be these but
+            for what changes no number (`run`, `checkpoint_seconds`, `tensorboard`), or its last
+            digits at most (`device`, `threads`, `cells`). There may be more `epochs`, `steps` or
+            `patience`; where a finished run has as many, nothing is left to do.
         force: replace an earlier run in the same folder.
     """
 

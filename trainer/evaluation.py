@@ -20,8 +20,10 @@ from trainer.data import Shards
 from trainer.inputs import require_alike
 from trainer.metrics import Metrics
 from trainer.models import InterestModel
+from trainer.ranks import ALONE, Ranks
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
+from trainer.settings import read_settings
 
 _ROW_GROUP = 131_072
 SCORES = pa.schema(
@@ -193,6 +195,24 @@ def data_of(run: Path) -> Path:
             do="say where it is now: `--data DIR`, or `tinprep train DIR --run RUN --resume`",
         )
     return Path(data)
+
+
+def settings_of(run: Path, ranks: Ranks = ALONE, *, data: bool = True) -> dict[str, Any]:
+    """The settings of a run, as `TrainConfig` takes them, to go on with it; none where it has none.
+
+    Args:
+        run: its folder.
+        ranks: who trains now.
+        data: whether its data set is wanted, too.
+
+    Raises:
+        InputError: its config cannot be read, or its data set is not where it was.
+        UsageError: its config has no settings, or other processes began it.
+    """
+    if not (run / CONFIG).exists():
+        return {}
+    found = read_settings(run / CONFIG, ranks) | {"run": run}
+    return found | ({"data": data_of(run)} if data else {})
 
 
 def alike(model: InterestModel, data: Path) -> Shards:

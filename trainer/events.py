@@ -13,7 +13,7 @@ class Started:
     """Training begins: `rows` to train on per epoch, `parameters` counts numbers.
 
     `resumed` is the step after which an earlier run is gone on with, 0 where it had no checkpoint
-    yet; None where nothing was to be resumed.
+    yet; None where nothing was to be resumed. `notes` are what a person should know of that.
     """
 
     dataset: str
@@ -25,6 +25,7 @@ class Started:
     steps: int
     parameters: int
     resumed: int | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

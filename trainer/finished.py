@@ -1,7 +1,8 @@
 """Finished runs: each trained to its end once, with how it scored test kept beside it.
 
 ```
-RUN/test_scores.parquet   user, label, logit and history length of each row of test
+RUN/test_scores.parquet   user, label, logit and history length of each row of test; its metadata
+                          says of which data set
 ```
 """
 
@@ -16,24 +17,27 @@ import numpy as np
 import polars as pl
 import torch
 
+from schemas.digests import ROWS, differing, told
 from schemas.errors import ContractError, UsageError
 from trainer.atomic import atomically
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
-from trainer.fit import resolve, train
+from trainer.fit import digests_of, resolve, train
+from trainer.inputs import require_alike
 from trainer.metrics import Metrics
-from trainer.models import inputs_of
 from trainer.owned import SCORES
 from trainer.rows import LENGTH
-from trainer.runs import CONFIG, METRICS, load, read_json
+from trainer.runs import CONFIG, LAST, METRICS, load, read_json
 from trainer.scoring import by_length, logits
+from trainer.settings import DIGESTS
 from trainer.significance import auc_by_user, gauc_of
 
 _SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
 _ORDER = tuple(_SCORES)
 # Settings that leave a finished run's figures what they are, but for rounding.
 _NEUTRAL = {
+    DIGESTS,
     "data",
     "run",
     "force",
@@ -60,6 +64,7 @@ def is_finished(config: TrainConfig, shards: Shards) -> bool:
     Raises:
         UsageError: it had other settings: its figures would stand in the wrong table.
         InputError: it cannot be read.
+        ContractError: it is not of the data set.
     """
     if not (config.run / METRICS).exists():
         return False
@@ -73,7 +78,29 @@ def is_finished(config: TrainConfig, shards: Shards) -> bool:
             got=", ".join(f"{name} {before[name]}" for name in names),
             do="name another `--runs`, or remove the run's folder to train it again",
         )
+    require_same_data(config.run, shards)
     return True
+
+
+def require_same_data(run: Path, shards: Shards) -> None:
+    """Refuse a finished run whose figures are not of a data set.
+
+    Its ids, bins and windows must mean the same. Where its rows are in other files (made anew with
+    other buckets, say), the run's weights must measure on test what they did.
+
+    Raises:
+        InputError: the run or the data set is missing or damaged.
+        ContractError: the run is of another data set.
+    """
+    before, now = _summary(run)["config"].get(DIGESTS), digests_of(shards)
+    if not isinstance(before, dict):  # a run of before
+        return
+    wrong = differing(now, before)
+    elsewhere = [name for name in wrong if name.startswith(ROWS)]
+    if wrong != elsewhere or (wrong and f"{ROWS}test" not in wrong):
+        raise _another(run, told(before, wrong), told(now, wrong))
+    if wrong and "test" in shards.splits:
+        _scored(run, shards)
 
 
 def finish(config: TrainConfig, on_event: OnEvent) -> None:
@@ -83,6 +110,7 @@ def finish(config: TrainConfig, on_event: OnEvent) -> None:
         TinprepError: as `train`; a run that is not measured on test breaks a contract.
     """
     train(replace(config, resume=begun(config.run)), on_event)
+    (config.run / LAST).unlink(missing_ok=True)  # no run of a table is trained further
     scores(config.run, Shards(config.data, memory_mb=config.memory_mb))
 
 
@@ -112,29 +140,39 @@ def scores(run: Path, shards: Shards) -> pl.DataFrame:
         InputError: the run or the data set is missing or damaged.
         ContractError: the run is not of the data set that is there now.
     """
-    path, gauc = run / SCORES, measured(run).gauc
-    kept = _read(path)
-    if kept is not None and _agree(gauc_of(users_of(kept)), gauc):
+    path, of = run / SCORES, json.dumps(digests_of(shards), sort_keys=True)
+    kept = _read(path, of)
+    if kept is not None and _agree(gauc_of(users_of(kept)), measured(run).gauc):
         return kept
-    model, gauc_now = load(run), None
-    if model.inputs == inputs_of(shards):
-        parts = [
-            (batch["user"], batch["label"], logit, batch[LENGTH])
-            for batch, logit in logits(model, shards, "test", ("user", "label"))
-        ]
-        columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
-        found = pl.DataFrame(dict(zip(_ORDER, columns, strict=True))).cast(_SCORES)
-        gauc_now = gauc_of(users_of(found))
-    if gauc_now is None or not _agree(gauc_now, gauc):
-        raise ContractError(
-            "A finished run is not of the data set that is there now.",
-            where=run,
-            expected=f"GAUC {gauc} on test",
-            got="other ids, positions or bins" if gauc_now is None else f"GAUC {gauc_now}",
-            do=_REMOVE,
-        )
-    atomically(path, found.write_parquet)
+    found = _scored(run, shards)
+    atomically(path, lambda unfinished: found.write_parquet(unfinished, metadata={DIGESTS: of}))
     return found
+
+
+def _scored(run: Path, shards: Shards) -> pl.DataFrame:
+    """How a run's weights score test now, which must be how they were measured."""
+    model, gauc = load(run), measured(run).gauc
+    require_alike(model.inputs, shards, users=True)
+    parts = [
+        (batch["user"], batch["label"], logit, batch[LENGTH])
+        for batch, logit in logits(model, shards, "test", ("user", "label"))
+    ]
+    columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]
+    found = pl.DataFrame(dict(zip(_ORDER, columns, strict=True))).cast(_SCORES)
+    now = gauc_of(users_of(found))
+    if not _agree(now, gauc):
+        raise _another(run, f"GAUC {gauc} on test", f"GAUC {now}")
+    return found
+
+
+def _another(run: Path, expected: str, got: str) -> ContractError:
+    return ContractError(
+        "A finished run is not of the data set that is there now.",
+        where=run,
+        expected=expected,
+        got=got,
+        do=f"use the data set that it was trained on; or {_REMOVE}",
+    )
 
 
 def users_of(kept: pl.DataFrame) -> pl.DataFrame:
@@ -157,8 +195,8 @@ def _summary(run: Path) -> dict[str, Any]:
     return read_json(run / METRICS, kinds, do=_REMOVE)
 
 
-def _read(path: Path) -> pl.DataFrame | None:
-    """Kept scores; None where there are none yet.
+def _read(path: Path, of: str) -> pl.DataFrame | None:
+    """Kept scores; None where there are none yet of these digests.
 
     Raises:
         UsageError: something else stands there, or they are damaged.
@@ -166,12 +204,12 @@ def _read(path: Path) -> pl.DataFrame | None:
     if not path.exists():
         return None
     try:
-        found = pl.read_parquet(path)
+        found, known = pl.read_parquet(path), pl.read_parquet_metadata(path).get(DIGESTS)
         got = "other columns"
     except (OSError, pl.exceptions.PolarsError) as error:
         found, got = pl.DataFrame(), str(error).partition("\n")[0][:200]
     if found.schema == _SCORES:
-        return found
+        return found if known == of else None
     raise UsageError(
         "What stands in the place of a run's scores of test is damaged, or another's.",
         where=path,

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from schemas.digests import of_rows
 from schemas.errors import UsageError
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -21,6 +22,7 @@ from trainer.models import build, choose, inputs_of
 from trainer.owned import require_run
 from trainer.ranks import ALONE, Ranks, joined
 from trainer.runs import Result, Run, result_of
+from trainer.settings import DIGESTS
 from trainer.sharing import sharing
 from trainer.training import Training
 from trainer.workplace import at_work
@@ -36,7 +38,8 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
     Best means the highest GAUC on valid. A data set without valid is trained for the epochs
     given and its last weights are kept: nothing is ever chosen on test. On the CPU the same
     config and number of threads give the same result, whether the training was interrupted and
-    resumed or not. To resume a finished run trains nothing: its result is returned once more.
+    resumed or not. To resume a finished run trains nothing: its result is returned once more; for
+    more epochs or steps than it had it goes on, to what a run of so many would have come to.
 
     Under `torchrun` its processes train one model together (see `trainer.ranks`): a batch is
     shared out among them, each row is read once an epoch, and the result is that of one process
@@ -52,7 +55,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
         UsageError: settings that cannot be run, an existing run, one to resume that had other
             settings, or a loss that is not a number.
         InputError: the data set, or the run to resume, is missing or damaged.
-        ContractError: the data set breaks its contract.
+        ContractError: the data set breaks its contract, or is not that of the run to resume.
         EnvironmentFault: another process of the training has ended.
     """
     with joined() as ranks:
@@ -143,8 +146,14 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
             "evaluations": None if by_step else config.evaluations or _EVALUATIONS,
             "loss_weight": positive_weight(config, shards),
             "ranks": ranks.world,
+            DIGESTS: digests_of(shards),
         }
     )
+
+
+def digests_of(shards: Shards) -> dict[str, str]:
+    """What a run is of: what its data set's numbers mean, and its rows."""
+    return shards.digests | of_rows(shards.manifest)
 
 
 def _require_gauc(shards: Shards, config: TrainConfig) -> None:

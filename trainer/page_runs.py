@@ -13,14 +13,16 @@ from typing import Any
 from schemas import manifest
 from schemas.errors import ContractError, InputError, UsageError
 from trainer.data import Shards
+from trainer.finished import require_same_data
 from trainer.inputs import require_alike
 from trainer.logs import LOG
 from trainer.runs import METRICS, load
+from trainer.settings import DIGESTS
 
 MEASURES = ("gauc", "pair_accuracy", "auc", "logloss")
 # What tells no models apart: names, places, and how fast it went.
 _FREE = (
-    "data", "run", "seed", "force", "resume", "device", "threads", "memory_mb", "cells",
+    DIGESTS, "data", "run", "seed", "force", "resume", "device", "threads", "memory_mb", "cells",
     "checkpoint_seconds",
 )  # fmt: skip
 
@@ -121,7 +123,7 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
     try:
         result = json.loads(path.read_text(encoding="utf-8"))
         made = shards.manifest
-        about = (result["dataset"], result["synthetic"])
+        synthetic = bool(result["synthetic"])
         rows = {split: m["rows"] for split, m in result["metrics"].items()}
         data = Path(result["config"]["data"])
         log = _log(folder / LOG, result)
@@ -137,20 +139,27 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
             do="train again",
         ) from error
     require_alike(load(folder).inputs, shards, users=True)
+    require_same_data(folder, shards)
     mine = {split: made.rows[split] for split in ("valid", "test") if made.rows.get(split)}
-    if about != (made.dataset, made.synthetic) or rows != mine or _is_another(data, shards):
+    of_before = DIGESTS not in result["config"]
+    if synthetic != made.synthetic or rows != mine or (of_before and _is_another(data, shards)):
         raise ContractError(
             "This run is of another data set.",
             where=folder,
-            expected=f"{made.dataset}, {_rows(mine)}",
-            got=f"{about[0]} in {data}, {_rows(rows)}",
+            expected=_about(made.dataset, made.synthetic, mine),
+            got=_about(f"{result['dataset']} in {data}", synthetic, rows),
             do="report on the data set it was trained on, or leave it out",
         )
     return run
 
 
-def _rows(rows: dict[str, int]) -> str:
-    return ", ".join(f"{n:,} {split} rows" for split, n in rows.items())
+def _about(name: str, synthetic: bool, rows: dict[str, int]) -> str:
+    about = [
+        name,
+        *["synthetic"] * synthetic,
+        *(f"{n:,} {split} rows" for split, n in rows.items()),
+    ]
+    return ", ".join(about)
 
 
 def _is_another(data: Path, shards: Shards) -> bool:

@@ -117,6 +117,8 @@ class _Shown:
                 if event.resumed
                 else "the run has no checkpoint yet: from its first step"
             )
+        for note in event.notes:
+            self._line(f"note: {note}")
         if self.bar is not None:
             self.task = self.bar.add_task(
                 f"{self.name}: " if self.name else "",

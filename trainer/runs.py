@@ -5,7 +5,7 @@ RUN/config.json    the resolved config, written first
 RUN/log.csv        one line an evaluation
 RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
-RUN/last.pt        what an interrupted run is resumed from; gone when it is finished
+RUN/last.pt        the latest state: what an interrupted run, or a finished one, goes on from
 RUN/metrics.json   the result, written last: a folder with one is a finished run
 RUN/.lock          held by the training that is at work; see `trainer.workplace`
 ```
@@ -16,24 +16,32 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import torch
 
-from schemas.errors import InputError, UsageError
+from schemas.digests import differing, told
+from schemas.errors import ContractError, InputError, UsageError
 from schemas.shape import decode, misfit
 from trainer.atomic import atomically
 from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable, write_checkpoint
+from trainer.config import TrainConfig
 from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
+from trainer.settings import DIGESTS
 
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
 # Settings that a run may be resumed without: they change no number.
-_FREE = ("run", "checkpoint_seconds", "tensorboard")
+_FREE = {"run", "data", "checkpoint_seconds", "tensorboard"}
+# These change a sum's last digits at most.
+_ROUNDING = {"device", "threads", "cells"}
+# With more of these a training is what it was, and goes on.
+_MORE = {"epochs", "steps", "patience"}
+_DEFAULTS = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
 _ANEW = "start again with `--force`"
 
 
@@ -86,11 +94,13 @@ class Run:
 
     Attributes:
         log: its log.
+        notes: what a person should know of the resuming.
 
     Raises:
         UsageError: the folder holds a finished run, or an unfinished one that was not to be
-            resumed; or the run to resume had other settings.
+            resumed; or the run to resume had other settings, or keeps no state to go on from.
         InputError: the config of the run to resume cannot be read.
+        ContractError: the run to resume is of another data set.
     """
 
     def __init__(
@@ -103,7 +113,15 @@ class Run:
     ) -> None:
         self.folder, self.config, self.writes = folder, config, writes
         self.log = Log(folder, bool(config["tensorboard"]))
+        self.notes: list[str] = []
         if not writes:
+            return
+        began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
+        if resume and began and (not (folder / METRICS).exists() or _asks_for_more(folder, config)):
+            self.notes = _notes(folder, config)
+            # The config first: a run without a result is unfinished, whatever its config.
+            _write_json(folder / CONFIG, config)
+            (folder / METRICS).unlink(missing_ok=True)
             return
         if (folder / METRICS).exists() and not force:
             raise UsageError(
@@ -113,11 +131,7 @@ class Run:
                 got=f"a folder with {METRICS}",
                 do="see it with `--resume`, choose another `--run`, or replace it with `--force`",
             )
-        begun = any((folder / name).exists() for name in (LAST, BEST))
-        if resume and (begun or (folder / CONFIG).exists()):
-            _require_same_config(folder, config)
-            return
-        if begun and not force:
+        if any((folder / name).exists() for name in (LAST, BEST)) and not force:
             raise UsageError(
                 "This folder holds a run that was interrupted.",
                 where=folder,
@@ -131,8 +145,9 @@ class Run:
 
     def checkpoint(self, state: dict[str, Any]) -> None:
         """Keep what the run can be resumed from, in place of what was kept so far."""
+        content = state | {DIGESTS: self.config[DIGESTS]}
         if self.writes:
-            atomically(self.folder / LAST, lambda path: write_checkpoint(state, path))
+            atomically(self.folder / LAST, lambda path: write_checkpoint(content, path))
 
     def last_checkpoint(self, device: torch.device) -> dict[str, Any] | None:
         """What was kept by `checkpoint`; None where nothing was yet.
@@ -142,7 +157,8 @@ class Run:
         """
         if not (self.folder / LAST).exists():
             return None
-        return read_checkpoint(self.folder / LAST, device, ("at", "weights", "optimizer", "random"))
+        keys = ("at", "weights", "optimizer", "random")
+        return read_checkpoint(self.folder / LAST, device, keys)
 
     def begin(self, step: int) -> None:
         """Open the log, with what it holds up to `step`."""
@@ -176,33 +192,94 @@ class Run:
             },
         }
         _write_json(self.folder / METRICS, summary)
-        (self.folder / LAST).unlink(missing_ok=True)
 
 
 def result_of(folder: Path, config: dict[str, Any]) -> Result | None:
-    """What a finished run came to; None where it is not finished.
+    """What a finished run came to; None where it is not finished, or is to be trained further.
 
     Args:
         folder: where.
         config: the resolved config of who asks.
 
     Raises:
-        UsageError: the run had other settings.
+        UsageError: the run had other settings, or keeps no state to go on from.
         InputError: it cannot be read.
+        ContractError: it is of another data set.
     """
-    if not (folder / METRICS).exists():
+    if not (folder / METRICS).exists() or _asks_for_more(folder, config):
         return None
-    _require_same_config(folder, config)
     kinds = get_type_hints(Result) | {"run": str}
     found = read_json(folder / METRICS, kinds, do=_ANEW)
     metrics = {split: Metrics(**measured) for split, measured in found["metrics"].items()}
     return Result(**{name: found[name] for name in kinds} | {"run": folder, "metrics": metrics})
 
 
-def _require_same_config(folder: Path, config: dict[str, Any]) -> None:
-    path = folder / CONFIG
-    before, now = read_json(path, {}, do=_ANEW), json.loads(json.dumps(config))
-    names = [n for n in sorted({*now, *before} - {*_FREE}) if now.get(n) != before.get(n)]
+def _asks_for_more(folder: Path, config: dict[str, Any]) -> bool:
+    """Whether a finished run is to be trained further: for more epochs, say, than it had.
+
+    Raises:
+        UsageError: it had other settings, or keeps no state to go on from.
+        InputError: it cannot be read.
+        ContractError: it is of another data set.
+    """
+    kinds = get_type_hints(Result) | {"run": str, "config": dict[str, Any]}
+    before = read_json(folder / METRICS, kinds, do=_ANEW)["config"]
+    _require_same(before, config, folder / METRICS)
+    more = [name for name in sorted(_MORE) if config.get(name) != before.get(name)]
+    if more and not (folder / LAST).exists():
+        raise UsageError(
+            "This finished run cannot be trained further: it kept no state to go on from.",
+            where=folder,
+            expected=f"{LAST}, which trainings keep",
+            got="none; an older tinprep, or `reproduce`, keeps none",
+            do="train anew in another `--run`",
+        )
+    return bool(more)
+
+
+def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
+    """What a person should know of going on with a run by this config.
+
+    Raises:
+        UsageError: the run had other settings.
+        InputError: its config cannot be read.
+        ContractError: it is of another data set.
+    """
+    before = read_json(folder / CONFIG, {}, do=_ANEW)
+    _require_same(before, config, folder / CONFIG)
+    notes = []
+    if DIGESTS not in before:
+        notes.append(
+            "the run was begun by an older tinprep, which kept no digests: nobody can tell whether "
+            "the data set is still the one it began with"
+        )
+    changed = [f"{n} {config.get(n)} for {before.get(n)}" for n in sorted(_ROUNDING - {"cells"})
+               if config.get(n) != before.get(n)]  # fmt: skip
+    if changed:
+        notes.append(f"{', '.join(changed)}: the numbers may differ in their last digits")
+    return notes
+
+
+def _require_same(before: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Refuse to go on with a run, of which `path` tells, on other data or by other settings.
+
+    Raises:
+        UsageError: the settings differ, or less is asked for than there was.
+        ContractError: the data differ.
+    """
+    now = json.loads(json.dumps(config))
+    known = before.get(DIGESTS)
+    if isinstance(known, dict) and (wrong := differing(now[DIGESTS], known)):
+        raise ContractError(
+            "The run is of another data set.",
+            where=path,
+            expected=told(known, wrong),
+            got=told(now[DIGESTS], wrong),
+            do=f"resume with the data set it began with, or {_ANEW}",
+        )
+    names = sorted({*now, *before} - _FREE - _ROUNDING - {DIGESTS})
+    before = _DEFAULTS | before  # an older tinprep had fewer settings
+    names = [n for n in names if now.get(n) != before.get(n) and not _is_more(n, now, before)]
     if names:
         raise UsageError(
             "The run to resume had other settings.",
@@ -211,6 +288,12 @@ def _require_same_config(folder: Path, config: dict[str, Any]) -> None:
             got=", ".join(f"{name} {now.get(name)}" for name in names),
             do=f"resume with the settings it began with, or {_ANEW}",
         )
+
+
+def _is_more(name: str, now: dict[str, Any], before: dict[str, Any]) -> bool:
+    """Whether a setting only has the training go on for longer."""
+    asked, had = now.get(name), before.get(name)
+    return name in _MORE and type(asked) is int and type(had) is int and asked > had
 
 
 def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:

@@ -17,8 +17,8 @@ _NUMBERS = "a number"
 _FLAGS = ("amp", "compile", "force", "resume", "tensorboard")
 _TEXTS = ("data", "device", "encoding", "model", "optimizer", "run")
 _FLOATS = ("checkpoint_seconds", "clip", "lr")
-# What a run's config.json holds beside settings: how many processes trained.
-RANKS = "ranks"
+# What a run's config.json holds beside settings: how many processes trained, and on what.
+RANKS, DIGESTS = "ranks", "digests"
 
 
 def read_settings(path: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def read_settings(path: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
             raise _wrong(path, key, "each setting once", "it twice")
         if name == RANKS:
             _require_ranks(path, value, ranks)
-        else:
+        elif name != DIGESTS:
             found[name] = _checked(path, name, value)
     return {name: value for name, value in found.items() if value is not None}
 

@@ -73,6 +73,7 @@ class Training:
             self._restore()
         run.begin(self.at.step)
         self.began = self.saved = time.perf_counter()
+        self.saved_at: int | None = self.resumed
         self.waited, self.evaluated_before = 0.0, self.at.evaluating_seconds
         self.seconds_before = self.at.seconds
 
@@ -90,11 +91,14 @@ class Training:
                 steps=self.plan.steps,
                 parameters=sum(p.numel() for p in self.model.parameters()),
                 resumed=self.resumed,
+                notes=tuple(self.run.notes),
             )
         )
         while self.at.step < self.plan.steps and self.patient:
             self._epoch()
         rate, waiting = self._rate(), self._waiting()
+        if self.saved_at != self.at.step:
+            self._checkpoint()
         self.ranks.wait()  # until the weights are written
         kept = load(self.config.run, self.device) if self.at.best_step else self.model
         metrics: dict[str, Metrics] = {
@@ -221,7 +225,7 @@ class Training:
     def _checkpoint(self) -> None:
         """Write down all that it takes to go on from here."""
         self.at.seconds = self._seconds()
-        self.saved = time.perf_counter()
+        self.saved, self.saved_at = time.perf_counter(), self.at.step
         if not self.run.writes:
             return
         # One state for all ranks: they draw the initial weights alike, and nothing after that.
@@ -246,9 +250,15 @@ class Training:
             self.model.load_state_dict(state["weights"])
             self.optimizer.restore(state["optimizer"])
             torch.set_rng_state(state["random"]["cpu"].cpu())
-            if "cuda" in state["random"]:
+            if "cuda" in state["random"] and self.device.type == "cuda":
                 torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
             self.resumed = self.at.step
+        self.patient = self.at.since_best < self.config.patience
+        if not self.patient and self.at.step < self.plan.steps:
+            self.run.notes.append(
+                f"it had stopped: {self.at.since_best} evaluations without a better valid GAUC; "
+                "a larger `--patience` lets it go on"
+            )
 
     def _seconds(self) -> float:
         return self.seconds_before + time.perf_counter() - self.began

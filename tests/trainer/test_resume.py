@@ -14,7 +14,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from schemas.errors import EnvironmentFault, InputError, UsageError
+from schemas.errors import ContractError, EnvironmentFault, InputError, UsageError
+from schemas.manifest import SPLITS
 from trainer import training
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -82,7 +83,6 @@ def test_resumed_ends_as_uninterrupted(
     (started,) = (e for e in events if isinstance(e, Started))
     assert (started.resumed > 0) == (seconds == 0 or after > 4)
     assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
-    assert not (tmp_path / "broken" / "last.pt").exists()
 
 
 @pytest.mark.parametrize(
@@ -211,6 +211,89 @@ def test_a_finished_run_that_is_damaged(planted, tmp_path, damage, said):
     with pytest.raises(InputError, match="cannot be read") as caught:
         train(replace(cfg, resume=True))
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("splits", "less", "more"),
+    [
+        (SPLITS, {"epochs": 1}, {"epochs": 3}),
+        (SPLITS, {"epochs": 1, "optimizer": "adagrad"}, {"epochs": 2}),
+        (SPLITS, {"patience": 1, "epochs": 4}, {"patience": 99}),
+        (("train", "test"), {"epochs": 1}, {"epochs": 2}),
+        # In the middle of an epoch, which is gone on with.
+        (
+            SPLITS,
+            {"steps": 7, "evaluations": None, "evaluate_every": 7},
+            {"steps": 21, "threads": 2, "checkpoint_seconds": 9.0},
+        ),
+    ],
+)
+def test_a_finished_run_is_trained_further(make_dataset, tmp_path, splits, less, more):
+    data = make_dataset(splits=splits)
+    cfg = config(data, tmp_path / "run", **less)
+    train(cfg)
+    cfg, events = replace(cfg, resume=True, **more), []
+    train(cfg, events.append)
+    whole = replace(cfg, run=tmp_path / "whole", threads=1, resume=False)
+    expected = train(whole)
+    assert expected.steps == ends_with(whole.run)[0]["steps"] > events[0].resumed > 0
+    found, wanted = ends_with(cfg.run), ends_with(whole.run)
+    if "threads" in more:  # which is said, and changes the last digits at most
+        assert events[0].notes == ("threads 2 for 1: the numbers may differ in their last digits",)
+        assert found[0]["steps"] == wanted[0]["steps"] == 21
+    else:
+        assert found == wanted
+    # It is finished again, and so is found done.
+    assert train(cfg, events.append).steps == expected.steps
+    assert events[-1] == Found()
+
+
+def test_what_cannot_be_trained_further(planted, tmp_path):
+    cfg = replace(config(planted, tmp_path / "run"), resume=True)
+    train(cfg)
+    (cfg.run / "last.pt").rename(tmp_path / "away")
+    before = state_of(cfg.run)
+    for change, said in (({"epochs": 3}, "kept no state"), ({"epochs": 1}, "other settings")):
+        with pytest.raises(UsageError, match=said):
+            train(replace(cfg, **change))
+    assert state_of(cfg.run) == before
+
+
+@pytest.mark.parametrize("done", [True, False])
+def test_a_run_goes_on_with_its_own_data_alone(make_dataset, tmp_path, monkeypatch, done):
+    """Wherever that lies; other rows under the same path are refused."""
+    data = make_dataset()
+    cfg = config(data, tmp_path / "run", epochs=1)
+    if done:
+        train(cfg)
+    else:
+        interrupted(cfg, monkeypatch, 7)
+    moved = data.rename(tmp_path / "moved")
+    make_dataset(seed=7).rename(data)
+    before = state_of(cfg.run)
+    for more in ({}, {"epochs": 2}):
+        with pytest.raises(ContractError, match="of another data set") as caught:
+            train(replace(cfg, resume=True, **more))
+        assert "rows of train" in str(caught.value)
+    assert state_of(cfg.run) == before
+    cfg, events = replace(cfg, data=moved, resume=True, epochs=2), []
+    train(cfg, events.append)
+    assert events[0].notes == ()
+    assert json.loads((cfg.run / "config.json").read_text())["data"] == str(moved)
+    train(replace(cfg, run=tmp_path / "whole", resume=False))
+    assert ends_with(cfg.run) == ends_with(tmp_path / "whole")
+
+
+def test_a_run_without_digests_goes_on_with_a_word(planted, tmp_path, monkeypatch):
+    cfg = config(planted, tmp_path / "run", epochs=1)
+    interrupted(cfg, monkeypatch, 7)
+    path = cfg.run / "config.json"
+    old = json.loads(path.read_text())
+    del old["digests"], old["amp"]
+    path.write_text(json.dumps(old))
+    events = []
+    train(replace(cfg, resume=True), events.append)
+    assert "nobody can tell whether the data set is still the one" in events[0].notes[0]
 
 
 def test_resuming_nothing_begins_and_says_so(planted, tmp_path):
