@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from tests.alibaba_made import RawLog, alibaba
@@ -91,6 +94,80 @@ def test_reviews_that_mean_something_else_are_refused(
     for ended in uses(amazon_run / "run", other, tmp_path):
         refused(ended, 4, differs)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def test_the_same_made_otherwise_is_the_same(
+    amazon_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other negatives, files, buckets and layout; from any folder, by any path."""
+    raw = reviews(tmp_path / "raw")
+    for path in list(raw.iterdir()):
+        path.rename(path.with_name(path.name.replace("Beauty", "Shampoo")))
+    flags = ("--bins", 3, "--seed", 9, "--buckets", 3, "--layout", "ragged")
+    other = tmp_path / "other"
+    finished(amazon(raw, other, *flags, "--negatives", 2, category="Shampoo"))
+    run = amazon_run / "run"
+    for data in (other, amazon_run / "data"):
+        finished(tinprep("evaluate", run, "--data", data))
+        finished(tinprep("predict", run, data, "--out", tmp_path / "scores.csv"))
+    # The rows of test are other ones: the run's figures are none of this data set.
+    refused(
+        tinprep("report", other, run, "--out", tmp_path / "page.html"), 4, "not of the data set"
+    )
+    same = tmp_path / "same"
+    finished(amazon(raw, same, "--bins", 3, "--buckets", 3, category="Shampoo"))
+    finished(tinprep("report", same, run, "--out", tmp_path / "page.html"))
+
+    # A manifest of before keeps no digests: they are made of what there is.
+    made = json.loads((same / "manifest.json").read_text())
+    del made["digests"]
+    (same / "manifest.json").write_text(json.dumps(made))
+    finished(tinprep("evaluate", run, "--data", same))
+    finished(tinprep("verify", same))
+    shutil.copy(other / "vocabulary/category.parquet", same / "vocabulary/user.parquet")
+    refused(tinprep("report", same, run, "--out", tmp_path / "page.html"), 4, "vocabulary of user")
+
+
+def test_a_run_is_bound_to_no_path(
+    amazon_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(amazon_run / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    finished(tinprep("train", "data", "--run", "run", *FEW))
+    (tmp_path / "sub").mkdir()
+    monkeypatch.chdir(tmp_path / "sub")
+    shutil.move("../run", "moved")
+    finished(tinprep("evaluate", "moved"))
+    finished(tinprep("train", "--run", "moved", "--resume"))
+    (tmp_path / "data").rename("data")
+    refused(tinprep("evaluate", "moved"), 3, "not where it was", "--data")
+    refused(tinprep("train", "--run", "moved", "--resume"), 3, "not where it was")
+    finished(tinprep("evaluate", "moved", "--data", "data"))
+    refused(tinprep("train", "--run", "moved", "--resume", "--lr", 1), 3, "not where it was")
+    refused(tinprep("train", "data", "--run", "moved", "--resume", "--lr", 1), 2, "other settings")
+    # By its own settings, to more epochs, from where the data are now.
+    finished(tinprep("train", "data", "--run", "moved", "--resume", "--epochs", 2))
+    assert json.loads(Path("moved/metrics.json").read_text())["config"]["dim"] == 2
+    finished(tinprep("train", "--run", "moved", "--resume", "--epochs", 3))
+    assert json.loads(Path("moved/metrics.json").read_text())["config"]["epochs"] == 3
+
+
+@pytest.mark.parametrize("hidden", ["vocabulary", "manifest"])
+def test_a_data_set_that_is_not_what_its_manifest_says_is_refused(
+    amazon_run: Path, tmp_path: Path, hidden: str
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(amazon_run / "data", data)
+    if hidden == "vocabulary":
+        path = data / "vocabulary/item.parquet"
+        words = pq.read_table(path)
+        pq.write_table(words.set_column(0, "value", words["value"].combine_chunks()[::-1]), path)
+    else:
+        made = json.loads((data / "manifest.json").read_text())
+        made["bins"]["edges_s"][0] += 1
+        (data / "manifest.json").write_text(json.dumps(made))
+    for ended in uses(amazon_run / "run", data, tmp_path):
+        refused(ended, 4, "not what its manifest says")
 
 
 @pytest.mark.parametrize(

@@ -171,7 +171,7 @@ def _another(run: Path, expected: str, got: str) -> ContractError:
         where=run,
         expected=expected,
         got=got,
-        do=f"use the data set that it was trained on; or {_REMOVE}",
+        do="use the data set that it was trained on, or train on this one in another folder",
     )
 
 
