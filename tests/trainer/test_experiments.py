@@ -178,14 +178,14 @@ def test_a_run_of_data_that_is_no_longer_there_is_refused(tmp_path, items):
     data = write_dataset(tmp_path / "data")
     one = trials(data, runs=tmp_path / "runs", seeds=1)
     (trial,) = one.run([Case(data, "din", "none")])
-    shutil.rmtree(data)
-    write_dataset(data, seed=7, items=items)
     kept = trial.runs[0] / "test_scores.parquet"
     kept.write_bytes(b"cut short")
     with pytest.raises(UsageError, match="damaged, or another's"):
         one.run([Case(data, "din", "none")])
     assert kept.read_bytes() == b"cut short"
     kept.unlink()
+    shutil.rmtree(data)
+    write_dataset(data, seed=7, items=items)
     with pytest.raises(ContractError, match="not of the data set that is there now"):
         one.run([Case(data, "din", "none")])
 
