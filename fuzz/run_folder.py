@@ -14,7 +14,7 @@ from schemas.errors import TinprepError
 from trainer.evaluation import data_of
 from trainer.inputs import Inputs
 from trainer.models import build
-from trainer.runs import Run, load
+from trainer.runs import load, resuming
 
 _SETTINGS = {
     "data": "data/amazon",
@@ -31,7 +31,7 @@ def read_config(data: bytes) -> int:
     run = written("run/config.json", data).parent
     with suppress(TinprepError):
         data_of(run)
-    Run(run, _SETTINGS, force=False, resume=True)
+    resuming(run, _SETTINGS)
     return 1
 
 

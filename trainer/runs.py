@@ -118,7 +118,7 @@ class Run:
             return
         began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
         if resume and began and (not (folder / METRICS).exists() or _asks_for_more(folder, config)):
-            self.notes = _notes(folder, config)
+            self.notes = resuming(folder, config)
             # The config first: a run without a result is unfinished, whatever its config.
             _write_json(folder / CONFIG, config)
             (folder / METRICS).unlink(missing_ok=True)
@@ -237,7 +237,7 @@ def _asks_for_more(folder: Path, config: dict[str, Any]) -> bool:
     return bool(more)
 
 
-def _notes(folder: Path, config: dict[str, Any]) -> list[str]:
+def resuming(folder: Path, config: dict[str, Any]) -> list[str]:
     """What a person should know of going on with a run by this config.
 
     Raises:
