@@ -63,14 +63,14 @@ def predict(
     run: _Run,
     data: Annotated[Path, typer.Argument(help="Folder of the data set to score.")],
     out: Annotated[
-        Path, typer.Option(help="File for row, user, label, score: *.parquet or *.csv.")
+        Path, typer.Option(help="File for user, item, score and the like: *.parquet or *.csv.")
     ],
     split: Annotated[
         list[str] | None, typer.Option(help="A split; may be given again. Default: all.")
     ] = None,
     device: _Device = "cpu",
 ) -> None:
-    """Score every row of a data set; `row` joins the scores back to the raw file."""
+    """Score every row of a data set: each score with its user and item as in the raw files."""
     with told_errors():
         from trainer.evaluation import predict as score
 

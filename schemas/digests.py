@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from schemas import vocabulary
 from schemas.errors import ContractError
-from schemas.manifest import NAME, SPLITS, Manifest
+from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest
 from schemas.shape import is_finite
 
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
@@ -86,6 +86,15 @@ def of_data(out: Path, made: Manifest) -> dict[str, str]:
     words = {
         name: vocabulary.read(out / "vocabulary" / f"{name}.parquet") for name in made.vocabulary
     }
+    sizes = {name: len(table) + FIRST_ID for name, table in words.items()}
+    if sizes != made.vocabulary:
+        raise ContractError(
+            "The vocabularies are not as large as the manifest says.",
+            where=out / NAME,
+            expected=f"vocabulary {made.vocabulary}"[:500],
+            got=f"{sizes}"[:500],
+            do="make the data set again (`--force`)",
+        )
     found = of_vocabularies(words) | of_manifest(made)
     if made.digests and (wrong := differing(found, made.digests)):
         raise ContractError(

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 import shutil
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from schemas.plain import from_spreadsheet
 from tests.alibaba_made import RawLog, alibaba
-from tests.alibaba_raw import PROFILE
+from tests.alibaba_raw import PROFILE, raw_rows
 from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
 
@@ -19,11 +23,16 @@ MAY_6 = 1_494_000_000
 FEW = ("--epochs", 1, "--dim", 2, "--hidden", 2, "--threads", 1, "--device", "cpu")
 
 
-def reviews(folder: Path, item: str = "B", days: int = 1, shift: int = 0) -> Path:
+USERS = [f"U{user}" for user in range(10)]
+
+
+def reviews(
+    folder: Path, item: str = "B", days: int = 1, shift: int = 0, users: list[str] = USERS
+) -> Path:
     """10 users with 5 reviews of 12 items in 3 categories, some on one day."""
     made: list[Review | None] = [
-        Review(f"U{u}", f"{item}{(u + k * k) % 12:02}", DAY * (10_000 + days * (k + u * k // 3)))
-        for u in range(10)
+        Review(name, f"{item}{(u + k * k) % 12:02}", DAY * (10_000 + days * (k + u * k // 3)))
+        for u, name in enumerate(users)
         for k in range(5)
     ]
     return write_raw(folder, made, [(f"{item}{i:02}", f"C{(i + shift) % 3}") for i in range(12)])
@@ -32,7 +41,7 @@ def reviews(folder: Path, item: str = "B", days: int = 1, shift: int = 0) -> Pat
 def log(folder: Path, dear: float = 1) -> Path:
     """8 users with behaviours of three kinds, and impressions on 3 days."""
     users = range(8)
-    ads = [(ad, ad % 3, ad, ad, ad % 2, dear * (1 + ad) ** dear) for ad in range(6)]
+    ads = [(ad, ad % 3, ad, ad, ad % 2 or None, dear * (1 + ad) ** dear) for ad in range(6)]
     shown = [
         (u, MAY_6 + (day + 4) * DAY + u, (u + day + n) % 6, "p", n)
         for u in users
@@ -124,7 +133,9 @@ def test_the_same_made_otherwise_is_the_same(
     (same / "manifest.json").write_text(json.dumps(made))
     finished(tinprep("evaluate", run, "--data", same))
     finished(tinprep("verify", same))
-    shutil.copy(other / "vocabulary/category.parquet", same / "vocabulary/user.parquet")
+    path = same / "vocabulary/user.parquet"
+    words = pq.read_table(path)
+    pq.write_table(words.set_column(0, "value", pa.array([f"V{i}" for i in range(10)])), path)
     refused(tinprep("report", same, run, "--out", tmp_path / "page.html"), 4, "vocabulary of user")
 
 
@@ -150,6 +161,44 @@ def test_a_run_is_bound_to_no_path(
     assert json.loads(Path("moved/metrics.json").read_text())["config"]["dim"] == 2
     finished(tinprep("train", "--run", "moved", "--resume", "--epochs", 3))
     assert json.loads(Path("moved/metrics.json").read_text())["config"]["epochs"] == 3
+
+
+def test_each_score_has_its_user_and_item(amazon_run: Path, tmp_path: Path) -> None:
+    """As in the raw files, with every negative; and no name is a spreadsheet's formula."""
+    names = ["=cmd|' /C calc'!A0", "+1+1", "-2", "@x", "\t=1", "\r=1", "'=1", "1e5", "\uff1d1", "é"]
+    raw, data = reviews(tmp_path / "raw", users=names), tmp_path / "data"
+    finished(amazon(raw, data, "--bins", 3, "--negatives", 3))
+    with gzip.open(next(raw.glob("reviews*")), "rt") as file:
+        lines = [json.loads(line) for line in file]
+    finished(tinprep("predict", amazon_run / "run", data, "--out", tmp_path / "s.parquet"))
+    scores = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    assert list(scores[0]) == ["split", "row", "user", "item", "category", "label", "score"]
+    for score in scores:
+        line = lines[score["row"]]
+        assert score["user"] == line["reviewerID"]
+        assert (score["item"] == line["asin"]) == score["label"]
+        assert score["category"] == f"C{int(score['item'][1:]) % 3}"
+    assert {score["user"] for score in scores} == {*names}
+    # A negative may be drawn twice.
+    assert len({(s["row"], s["item"]) for s in scores}) > len(scores) * 3 / 4
+
+    finished(tinprep("predict", amazon_run / "run", data, "--out", tmp_path / "s.csv"))
+    with (tmp_path / "s.csv").open(newline="", encoding="utf-8") as file:
+        told = [score["user"] for score in csv.DictReader(file)]
+    assert [from_spreadsheet(cell) for cell in told] == [score["user"] for score in scores]
+    assert {cell for cell in told if cell[0] in "=+-@\t\r\uff1d"} == {"-2"}
+
+
+def test_impressions_have_their_user_and_ad(alibaba_run: Path, tmp_path: Path) -> None:
+    run, data = alibaba_run / "run", alibaba_run / "data"
+    finished(tinprep("predict", run, data, "--out", tmp_path / "s.parquet"))
+    scores = pq.read_table(tmp_path / "s.parquet").to_pylist()
+    shown = list(raw_rows(alibaba_run / "raw", "raw_sample.csv"))
+    assert sorted(s["row"] for s in scores) == list(range(len(shown)))
+    for score in scores:
+        line = shown[score["row"]]
+        assert (str(score["user"]), str(score["ad"])) == (line["user"], line["adgroup_id"])
+        assert (score["category"], score["brand"]) == (score["ad"] % 3, score["ad"] % 2 or None)
 
 
 @pytest.mark.parametrize("hidden", ["vocabulary", "manifest"])

@@ -47,7 +47,7 @@ def popularity_columns(shards: Shards) -> tuple[str, ...]:
     """
     if "item" in shards.manifest.fields:
         return (f"{_TARGET}item",)
-    if "ad" in shards.schema("train").names:
+    if "ad" in shards.schema(shards.splits[0]).names:
         return ("ad",)
     return tuple(_TARGET + name for name in shards.manifest.fields)
 

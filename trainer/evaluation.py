@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,27 +14,28 @@ import pyarrow.parquet as pq
 import torch
 from pyarrow.csv import CSVWriter
 
+from schemas import vocabulary
 from schemas.errors import InputError, UsageError
-from schemas.manifest import NAME
+from schemas.manifest import FIRST_ID, NAME
+from schemas.plain import for_spreadsheet
 from trainer.atomic import atomically
+from trainer.baselines import popularity_columns
 from trainer.data import Shards
-from trainer.inputs import require_alike
+from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
-from trainer.models import InterestModel
+from trainer.models import TARGET, InterestModel
 from trainer.ranks import ALONE, Ranks
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
-from trainer.settings import read_settings
+from trainer.settings import DIGESTS, read_settings
 
 _ROW_GROUP = 131_072
-SCORES = pa.schema(
-    [
-        pa.field("row", pa.int64(), nullable=False),
-        pa.field("user", pa.int32(), nullable=False),
-        pa.field("label", pa.int8(), nullable=False),
-        pa.field("score", pa.float32(), nullable=False),
-    ]
-)
+_SPLIT = pa.field("split", pa.string(), nullable=False)
+_NUMBERS = [
+    pa.field("row", pa.int64(), nullable=False),
+    pa.field("label", pa.int8(), nullable=False),
+    pa.field("score", pa.float32(), nullable=False),
+]
 # What writes the scores, by how the file's name ends.
 _WRITERS = {".parquet": partial(pq.ParquetWriter, compression="zstd"), ".csv": CSVWriter}
 
@@ -98,8 +100,11 @@ def predict(
 ) -> int:
     """Write a score for every row of a data set to one file, put in place when complete.
 
-    Its columns are `row`, `user`, `label` and `score`, the probability of a positive label. Rows
-    come split by split, otherwise in no particular order.
+    Its columns are `split`, `row`, the user, the item or ad, and the target's other fields as in
+    the raw files, nothing where a value is an unknown one, `label`, and `score`, the probability of
+    a positive label. Rows come split by split, otherwise in no particular order. Parquet's metadata
+    have the data set's digests. In CSV a text that a spreadsheet would run as a formula has an
+    apostrophe before it, see `schemas.plain`.
 
     Args:
         run: folder of the run.
@@ -135,12 +140,17 @@ def predict(
         )
     model = load(run, where)
     shards = alike(model, Path(out_shards))
+    words = _words(shards, to.suffix == ".csv")
+    row, label, score = _NUMBERS
+    values = [pa.field(_name(column), of.type) for column, of in words.items()]
+    schema = pa.schema([_SPLIT, row, *values, label, score])
+    schema = schema.with_metadata({DIGESTS: json.dumps(digests_of(shards))})
     written = 0
 
     def write(path: Path) -> None:
         nonlocal written
-        with writer(path, SCORES) as file:
-            for table in _scores(model, shards, splits or shards.splits, where):
+        with writer(path, schema) as file:
+            for table in _scores(model, shards, splits or shards.splits, where, words, schema):
                 file.write_table(table)
                 written += len(table)
 
@@ -148,26 +158,67 @@ def predict(
     return written
 
 
+def _words(shards: Shards, csv: bool) -> dict[str, pa.Array]:
+    """What tells a row: its column of ids -> (vocabulary,) the raw value of each id, null for none.
+
+    Args:
+        shards: the data set.
+        csv: whether they are for CSV.
+    """
+    found = {}
+    target = (*popularity_columns(shards), *(TARGET + name for name in shards.manifest.fields))
+    for column in ("user", *target):
+        field = column.removeprefix(TARGET)
+        values = vocabulary.read(shards.out / "vocabulary" / f"{field}.parquet")["value"]
+        if csv and not pa.types.is_integer(values.type):
+            safe = map(for_spreadsheet, values.to_pylist())
+            values = pa.chunked_array([pa.array(safe, values.type)])
+        none = pa.nulls(FIRST_ID, values.type)
+        found[column] = pa.concat_arrays([none, *values.chunks])
+    return found
+
+
+def _name(column: str) -> str:
+    """What a column of ids is called in predictions: as its field, if that is no other column."""
+    field = column.removeprefix(TARGET)
+    taken = {_SPLIT.name, "user", *(number.name for number in _NUMBERS)}
+    return column if field in taken else field
+
+
 def _scores(
-    model: InterestModel, shards: Shards, splits: tuple[str, ...], device: torch.device
+    model: InterestModel,
+    shards: Shards,
+    splits: tuple[str, ...],
+    device: torch.device,
+    words: dict[str, pa.Array],
+    schema: pa.Schema,
 ) -> Iterator[pa.Table]:
     """The rows of the splits with their scores, as tables of a row group each."""
-    held: list[pa.Table] = []
-    count = 0
+    columns = ("row", *words, "label")
     for split in splits:
-        for batch, scored in logits(model, shards, split, ("row", "user", "label"), device=device):
-            values = (batch["row"], batch["user"], batch["label"], torch.sigmoid(scored))
-            arrays = [
-                pa.array(v.numpy()).cast(field.type)
-                for v, field in zip(values, SCORES, strict=True)
-            ]
-            held.append(pa.table(arrays, schema=SCORES))
+        held: list[tuple[torch.Tensor, ...]] = []
+        count = 0
+        for batch, scored in logits(model, shards, split, columns, device=device):
+            held.append((*(batch[name] for name in columns), torch.sigmoid(scored)))
             count += len(scored)
             if count >= _ROW_GROUP:
-                yield pa.concat_tables(held)
+                yield _table(split, held, words, schema)
                 held, count = [], 0
-    if held:
-        yield pa.concat_tables(held)
+        if held:
+            yield _table(split, held, words, schema)
+
+
+def _table(
+    split: str,
+    held: list[tuple[torch.Tensor, ...]],
+    words: dict[str, pa.Array],
+    schema: pa.Schema,
+) -> pa.Table:
+    """Scored rows of a split, with raw values for ids."""
+    row, *ids, label, score = (torch.cat(parts).numpy() for parts in zip(*held, strict=True))
+    values = [words[name].take(pa.array(of)) for name, of in zip(words, ids, strict=True)]
+    arrays = [pa.repeat(split, len(row)), row, *values, label, score]
+    return pa.table([pa.array(a).cast(f.type) for a, f in zip(arrays, schema, strict=True)], schema)
 
 
 def data_of(run: Path) -> Path:

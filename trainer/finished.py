@@ -23,8 +23,8 @@ from trainer.atomic import atomically
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import OnEvent
-from trainer.fit import digests_of, resolve, train
-from trainer.inputs import require_alike
+from trainer.fit import resolve, train
+from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
 from trainer.owned import SCORES
 from trainer.rows import LENGTH

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.digests import of_rows
 from schemas.errors import UsageError
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import Found, OnEvent
+from trainer.inputs import digests_of
 from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
 from trainer.models import build, choose, inputs_of
@@ -149,11 +149,6 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
             DIGESTS: digests_of(shards),
         }
     )
-
-
-def digests_of(shards: Shards) -> dict[str, str]:
-    """What a run is of: what its data set's numbers mean, and its rows."""
-    return shards.digests | of_rows(shards.manifest)
 
 
 def _require_gauc(shards: Shards, config: TrainConfig) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from schemas.digests import VOCABULARY, differing, told
+from schemas.digests import VOCABULARY, differing, of_rows, told
 from schemas.errors import ContractError
 from schemas.manifest import NAME
 from trainer.arrow import SESSION, SESSION_LENGTH
@@ -76,6 +76,11 @@ def inputs_of(shards: Shards) -> Inputs:
         sessions=sessions,
         digests=shards.digests,
     )
+
+
+def digests_of(shards: Shards) -> dict[str, str]:
+    """What a run is of: what its data set's numbers mean, and its rows."""
+    return shards.digests | of_rows(shards.manifest)
 
 
 def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> None:

@@ -12,10 +12,12 @@ from schemas.errors import ContractError, InputError, UsageError
 from trainer import evaluation
 from trainer.config import TrainConfig
 from trainer.data import Shards
-from trainer.evaluation import SCORES, evaluate, predict
+from trainer.evaluation import evaluate, predict
 from trainer.fit import train
 from trainer.metrics import gauc
 from trainer.runs import load
+
+NAMES = ("user", "item", "category")
 
 
 @pytest.fixture(scope="module")
@@ -51,14 +53,21 @@ def test_predictions_are_the_scores_of_the_rows(trained, planted, tmp_path):
     to = tmp_path / "scores.parquet"
     assert predict(trained.run, planted, to) == 600
     table = pq.read_table(to)
-    assert table.schema.equals(SCORES)
+    ids = ["user", "target_item", "target_category"]
+    assert table.column_names == ["split", "row", *NAMES, "label", "score"]
     stored = [
-        pq.read_table(planted / s.path, columns=["row", "user", "label"])
+        (s.path.split("/")[0], row)
         for s in Shards(planted).manifest.shards
+        for row in pq.read_table(planted / s.path, columns=["row", *ids, "label"]).to_pylist()
     ]
-    expected = sorted((r["row"], r["user"], r["label"]) for t in stored for r in t.to_pylist())
-    found = sorted((r["row"], r["user"], r["label"]) for r in table.to_pylist())
-    assert found == expected
+    # The raw values of the ids: 'u2', 'i2', 'c2' and so on.
+    expected = sorted(
+        (split, r["row"], *(f"{n[0]}{r[of]}" for n, of in zip(NAMES, ids, strict=True)), r["label"])
+        for split, r in stored
+    )
+    assert sorted(tuple(r.values())[:-1] for r in table.to_pylist()) == expected
+    said = json.loads(table.schema.metadata[b"digests"])
+    assert said == json.loads((trained.run / "config.json").read_text())["digests"]
     predict(trained.run, planted, to, splits=("test",))
     test = pq.read_table(to)
     user, label, score = (test[n].to_numpy() for n in ("user", "label", "score"))
@@ -76,8 +85,10 @@ def test_predictions_as_csv(trained, planted, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "_ROW_GROUP", 100)  # several, one header
     for name in ("scores.parquet", "scores.csv"):
         assert predict(trained.run, planted, tmp_path / name) == 600
-    text = read_csv(tmp_path / "scores.csv", convert_options=ConvertOptions(column_types=SCORES))
-    assert text.to_pydict() == pq.read_table(tmp_path / "scores.parquet").to_pydict()
+    table = pq.read_table(tmp_path / "scores.parquet")
+    types = ConvertOptions(column_types=table.schema)
+    text = read_csv(tmp_path / "scores.csv", convert_options=types)
+    assert text.to_pydict() == table.to_pydict()
 
 
 @pytest.mark.parametrize("name", ["scores.txt", "scores", "scores.csv.gz"])
