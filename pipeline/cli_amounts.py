@@ -24,11 +24,11 @@ def as_bytes(text: str) -> int:
     return value
 
 
-def as_share(text: str) -> float:
-    """'0.1%' or '0.001' as a share."""
+def as_share(text: str, option: str) -> float:
+    """'0.1%' or '0.001' as a share; `option` is where it was given."""
     try:
         return float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
     except ValueError:
         raise UsageError(
-            "--max-rejected is no share.", where="--max-rejected", expected="e.g. 0.1%", got=text
+            f"{option} is no share.", where=option, expected="e.g. 0.1%", got=text
         ) from None

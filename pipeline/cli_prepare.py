@@ -57,6 +57,13 @@ _SparkConf = Annotated[
 _MaxRejected = Annotated[
     str, typer.Option(help="Share of raw lines that may be refused before it is an error.")
 ]
+_MaxMissing = Annotated[
+    str | None,
+    typer.Option(
+        help="Share that a join may lack, e.g. of items without a meta line, before it is an "
+        "error, as 5%. Default: any."
+    ),
+]
 _Duplicates = Annotated[
     str,
     typer.Option(
@@ -102,6 +109,7 @@ def amazon(
     threads: _Threads = None,
     memory: _Memory = "2GB",
     max_rejected: _MaxRejected = "0.1%",
+    max_missing: _MaxMissing = None,
     duplicates: _Duplicates = "keep",
     meta: Annotated[
         bool, typer.Option("--meta/--no-meta", help="Without meta every category is unknown.")
@@ -145,7 +153,8 @@ def amazon(
             buckets=buckets,
             threads=threads,
             memory=as_bytes(memory),
-            max_rejected=as_share(max_rejected),
+            max_rejected=as_share(max_rejected, "--max-rejected"),
+            max_missing=None if max_missing is None else as_share(max_missing, "--max-missing"),
             duplicates=duplicates,
             meta=meta,
             parity=parity,
@@ -216,6 +225,7 @@ def alibaba(
     threads: _Threads = None,
     memory: _Memory = "6GB",
     max_rejected: _MaxRejected = "0.1%",
+    max_missing: _MaxMissing = None,
     duplicates: _Duplicates = "keep",
     engine: _Engine = "local",
     master: _Master = None,
@@ -249,7 +259,8 @@ def alibaba(
             buckets=buckets,
             threads=threads,
             memory=as_bytes(memory),
-            max_rejected=as_share(max_rejected),
+            max_rejected=as_share(max_rejected, "--max-rejected"),
+            max_missing=None if max_missing is None else as_share(max_missing, "--max-missing"),
             duplicates=duplicates,
             force=force,
             engine=engine,

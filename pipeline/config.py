@@ -25,6 +25,8 @@ _HOW = (
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
+LONGEST = 32_767
+"""Behaviours of the longest history: positions and lengths are stored in 16 bits."""
 
 WITHOUT_VALID = ("train", "test")
 
@@ -51,6 +53,7 @@ class Config:
             core, and Spark decides how many run at once.
         memory: bytes to stay within.
         max_rejected: share of raw lines that may be refused.
+        max_missing: share that a join may lack of what it looks up; None for any.
         duplicates: `keep` what a file holds more than once, or `drop` all but one.
         force: replace an earlier data set.
         engine: `local`, or `spark` for a cluster.
@@ -69,6 +72,7 @@ class Config:
     threads: int | None = None
     memory: int = 2 << 30
     max_rejected: float = 0.001
+    max_missing: float | None = None
     duplicates: str = "keep"
     force: bool = False
     engine: str = "local"
@@ -78,7 +82,7 @@ class Config:
     def __post_init__(self) -> None:
         for name, low, high in (
             ("bins", 1, 255),
-            ("max_len", 1, 32_767),
+            ("max_len", 1, LONGEST),
             ("session_gap", 0, 1 << 40),
             ("seed", 0, (1 << 63) - 1),
             ("buckets", 1, 4_096),
@@ -96,6 +100,8 @@ class Config:
                 _refuse("spark_conf", "NAME=VALUE", setting)
         if not 0 <= self.max_rejected <= 1:
             _refuse("max_rejected", "0% to 100%", self.max_rejected)
+        if self.max_missing is not None and not 0 <= self.max_missing <= 1:
+            _refuse("max_missing", "0% to 100%", self.max_missing)
 
     @property
     def workers(self) -> int:
@@ -181,6 +187,11 @@ class AmazonConfig(Config):
     def splits(self) -> tuple[str, ...]:
         """The splits that the settings make."""
         return SPLITS if self.split == "tin" else WITHOUT_VALID
+
+    @property
+    def least_reviews(self) -> int:
+        """Reviews that a user needs for a train row: the first is no target, each split has one."""
+        return 1 + len(self.splits)
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest; parity's layout is ragged."""

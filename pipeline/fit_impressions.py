@@ -119,8 +119,6 @@ def encode_ads(
     user = rows["user"].to_numpy()
     for name, column in profiles.items():
         column[user] = rows[name].to_numpy()
-    profiles["has_profile"] = np.zeros(size, np.int32)
-    profiles["has_profile"][user] = 1
     return pl.DataFrame(found), profiles
 
 

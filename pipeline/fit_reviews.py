@@ -24,9 +24,10 @@ from pipeline.buckets import (
     read_spilled,
     save_columns,
 )
-from pipeline.config import AmazonConfig
+from pipeline.config import LONGEST, AmazonConfig
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
+from pipeline.missing import check_missing
 from pipeline.partition_reviews import bucket_of
 from pipeline.refused import RefusedLines, kind
 from pipeline.repeats import Repeats, totals
@@ -35,9 +36,8 @@ from pipeline.sources.parsed import Parsed
 from pipeline.tally import Tally
 from pipeline.workspace import Run
 from schemas import tables
-from schemas.manifest import FIRST_ID, UNKNOWN_ID
+from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 
-_UNLIMITED = 32_767
 REFUSED = kind("meta")
 _REPEATS = Repeats(("user", "item", "time"))
 
@@ -50,11 +50,14 @@ class Items:
         categories: the vocabulary of categories.
         category: (items + 2,) the category's id by item id; 1 where an item has none.
         repeated: how many lines repeat an item.
+        missing: items without a meta line, and items whose line has no category, by what to call
+            them; none where there is no meta file.
     """
 
     categories: pa.Table
     category: npt.NDArray[np.int32]
     repeated: int
+    missing: dict[str, Share]
 
 
 @dataclass(frozen=True)
@@ -102,7 +105,8 @@ def _count(
 def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
     """The category of each item; lines refused go to a file of theirs."""
     if not config.meta:
-        return _items(*amazon.categories(None, items), items)
+        by_item, _, _ = amazon.categories(None, items)
+        return _items(by_item, 0, {}, items)
     path = run.paths[1]
     with run.step("parse meta") as rows:
         about = estimate_lines(path)
@@ -114,15 +118,28 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
                 rows[0] += parsed.lines
                 run.told("parse meta", rows[0], about)
 
-            by_item, repeated = amazon.categories(path, items, done)
+            by_item, repeated, known = amazon.categories(path, items, done)
         refused.summary.check(path, rows[0], config.max_rejected)
         rows[1] = by_item.height
-        return _items(by_item, repeated, items)
+        unlisted = by_item.height - known
+        missing = check_missing(
+            config,
+            path,
+            {
+                "items without a meta line": Share(unlisted, by_item.height),
+                "items whose meta line has no category": Share(
+                    by_item["category"].null_count() - unlisted, by_item.height
+                ),
+            },
+        )
+        return _items(by_item, repeated, missing, items)
 
 
-def _items(by_item: pl.DataFrame, repeated: int, items: pa.Table) -> Items:
+def _items(
+    by_item: pl.DataFrame, repeated: int, missing: dict[str, Share], items: pa.Table
+) -> Items:
     categories = amazon.category_vocabulary(by_item, items)
-    return Items(categories, _category_ids(by_item, categories), repeated)
+    return Items(categories, _category_ids(by_item, categories), repeated, missing)
 
 
 def write_items(path: Path, items: Items) -> None:
@@ -175,7 +192,7 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         items.select(["value", "id"]),
         config.duplicates == "drop",
         config.split,
-        _UNLIMITED if config.parity else config.max_len,
+        LONGEST if config.parity else config.max_len,
     )
     with run.step(name) as rows:
         fitted = run.each(name, encode, [BEHAVIOURS], makes=[SEQUENCES], tallies=[tally])

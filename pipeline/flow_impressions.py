@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pipeline import intervals, steps
@@ -14,7 +13,9 @@ from pipeline import transform_impressions as transform
 from pipeline.buckets import ORDERED_IMPRESSIONS, SEQUENCES, bucket_path, spilled_pieces
 from pipeline.config import AlibabaConfig
 from pipeline.fit_impressions import encode_ads, fit_intervals, fit_vocabulary, load
+from pipeline.ids_held import ids_held
 from pipeline.line_count import estimate_lines
+from pipeline.missing import check_missing
 from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
     catalogue_bytes,
@@ -29,6 +30,7 @@ from pipeline.sources import alibaba, alibaba_files
 from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run
 from schemas import manifest
+from schemas.manifest import OF_NOBODY, WITHOUT_PROFILE, Share
 from schemas.shards import shard_schema
 
 # Measured, rounded up: for estimates only.
@@ -62,14 +64,31 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     parsed = parse_catalogue(run, config)
     sample = alibaba.sampled_users(parsed.profiles["user"], config.user_fraction)
     seen = partition_impressions(run, config, parsed.ads["ad"], sample)
+    days = alibaba.days(config, seen.first, seen.last)
+    alibaba.require_train(config, days, seen.first, seen.last, impressions_path)
+    with_ad = seen.kept + seen.left_out
+    shares = check_missing(
+        config,
+        run.paths[1],
+        {
+            "impressions of ads not in ad_feature": Share(seen.no_ad, with_ad + seen.no_ad),
+            **alibaba.without(parsed.ads, alibaba.FIELDS),
+        },
+    )
     since = alibaba.since(config, seen.first)
     drop = config.duplicates == "drop"
     users, repeated, contradicting = fit_users(run, drop)
+    no_profile = alibaba.without_profile(users, parsed.profiles["user"])
+    impressions = seen.kept - (repeated if drop else 0)
+    share = {WITHOUT_PROFILE: Share(no_profile, impressions)}
+    shares |= check_missing(config, run.paths[2], share)
     behaviours = partition_behaviours(run, config, users, sample, since)
+    nobodys = behaviours["no_impressions"]
+    share = {OF_NOBODY: Share(nobodys, behaviours["kept"] + nobodys)}
+    shares |= check_missing(config, run.paths[3], share)
     run.check_space(ordered_bytes(behaviours["kept"]) + output_bytes(config, seen.kept))
     words = fit_vocabulary(run, config, parsed, users)
     ads, profiles = encode_ads(run, words, parsed)
-    days = alibaba.days(config, seen.first, seen.last)
     fitted = fit_intervals(run, config, words, ads, days)
     price, how = alibaba.price_numbers(ads["price"].fill_null(np.nan).to_numpy(), fitted.shown)
     stored = Stored(
@@ -79,7 +98,6 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         config.session_gap,
         config.session_shape,
     )
-    has_profile = profiles.pop("has_profile")
     state = transform.Fitted(
         days,
         {name: ads[name].to_numpy() for name in alibaba.FIELDS},
@@ -95,7 +113,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         numbers=("price",),
         sessions=stored.sessions,
     )
-    rows = _Rows(state, has_profile)
+    rows = _Rows(state)
     needs = [SEQUENCES, ORDERED_IMPRESSIONS]
     results = steps.write_shards(run, schema, seen.kept, rows, needs)
     rejected = _write_rejected(run) | parsed.repeated
@@ -117,18 +135,20 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         "behaviours read": behaviours["read"],
         "behaviours kept": behaviours["kept"],
         "behaviours of other kinds or times": behaviours["left_out"],
-        "behaviours of users without impressions": behaviours["no_impressions"],
+        OF_NOBODY: nobodys,
         "impressions of users outside the sample": seen.left_out,
-        "impressions of users without a profile": sum(r["no_profile"] for r in results),
+        WITHOUT_PROFILE: no_profile,
         "impressions without behaviours": sum(r["no_history"] for r in results),
     }
-    shares = {
-        manifest.repeated("impressions", drop): manifest.Share(repeated, seen.kept),
-        "impressions both clicked and not": manifest.Share(contradicting, seen.kept - repeated),
-        manifest.repeated("behaviours", drop): manifest.Share(
+    shares |= {
+        manifest.repeated("impressions", drop): Share(repeated, seen.kept),
+        "impressions both clicked and not": Share(contradicting, seen.kept - repeated),
+        manifest.repeated("behaviours", drop): Share(
             behaviours["kept"] - fitted.behaviours if drop else fitted.repeated,
             behaviours["kept"],
         ),
+        **alibaba.without(parsed.ads, ("price",)),
+        "ads with a price of 0 or less": Share(int((ads["price"] <= 0).sum()), len(ads)),
     }
     notes = alibaba.bounds(config, days, since)
     if not behaviours["kept"]:
@@ -160,17 +180,16 @@ class _Rows:
 
     Attributes:
         fitted: what is known of the whole data set.
-        has_profile: (users + 2,) whether the user has a profile, 0 or 1.
     """
 
     fitted: transform.Fitted
-    has_profile: npt.NDArray[np.int32]
 
     def __call__(self, folder: Path, bucket: int, schema: pa.Schema) -> steps.Made:
         """The blocks of each split, and the bucket's summary."""
         days, stored = self.fitted.days, self.fitted.stored
         behaviours, seen = load(folder, bucket)
         which = days.split(seen.time)
+        targets = {name: of_ad[seen.ad_place] for name, of_ad in self.fitted.target.items()}
         blocks = {
             name: transform.split_rows(behaviours, seen, k, self.fitted, schema)
             for k, name in enumerate(manifest.SPLITS)
@@ -178,7 +197,7 @@ class _Rows:
         }
         return blocks, {
             "lengths": transform.history_lengths(seen, days, stored.max_len),
-            "no_profile": int((self.has_profile[seen.user] == 0).sum()),
+            "ids": ids_held(which, targets, seen.windows, behaviours, stored.max_len),
             "no_history": int((seen.windows.end == seen.windows.start).sum()),
         }
 

@@ -9,17 +9,19 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 import pyarrow as pa
 
 from pipeline import fit_reviews, intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import SEQUENCES, bucket_path, load_columns, spilled_pieces
-from pipeline.config import AmazonConfig
+from pipeline.config import LONGEST, AmazonConfig
 from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta, write_items
+from pipeline.ids_held import ids_held
 from pipeline.line_count import estimate_lines
 from pipeline.partition_reviews import estimate, partition
 from pipeline.raw_files import missing
-from pipeline.rows import Stored
+from pipeline.rows import Stored, Windows
 from pipeline.sources import amazon, amazon_files
 from pipeline.sources.synthetic_folder import MARKER
 from pipeline.workspace import Run
@@ -61,6 +63,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     read, kept = partition(run, config)
     drop = config.duplicates == "drop"
     by_user, by_item, repeated = count_values(run, drop)
+    _require_train(run, config, by_user)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "meta") as beside:
@@ -68,6 +71,14 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         users = vocabulary.vocabulary(by_user)
         fitted = fit_intervals(run, config, users, items)
         meta = reading.result(FOR_EVER)
+    if not fitted.totals.height:  # every train row has a behaviour
+        raise InputError(
+            "There is nothing to train on.",
+            where=run.paths[0],
+            expected=f"a user with {config.least_reviews} reviews and an item that he has none of",
+            got="users who have touched every item, so that there is no negative to draw",
+            do="give a log of more items, or one of more reviews a user",
+        )
     words = {"user": users, "item": items, "category": meta.categories}
     edges = intervals.edges(fitted.totals, config.bins)
     parity = config.parity
@@ -101,9 +112,41 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         rejected=rejected,
         notes=[] if synthetic else amazon.notes(config, words),
         counts={"reviews read": read},
-        shares={manifest.repeated("reviews", drop): manifest.Share(repeated, kept)},
+        shares={
+            manifest.repeated("reviews", drop): manifest.Share(repeated, kept),
+            **meta.missing,
+        },
     )
     return steps.finish(run, results, content)
+
+
+def _require_train(run: Run, config: AmazonConfig, by_user: pl.DataFrame) -> None:
+    """Refuse reviews that no train row can be made of, or no row that holds what it must.
+
+    Raises:
+        InputError: no user has reviews enough, or with parity one has more than can be stored.
+    """
+    most, least = int(by_user["count"].max()), config.least_reviews  # type: ignore[arg-type]
+    if most < least:
+        rest = "the last is for test, the one before it for valid"
+        raise InputError(
+            "There is nothing to train on: no user has reviews enough.",
+            where=run.paths[0],
+            expected=f"a user with {least} reviews or more: the first has nothing before it, "
+            + (rest if config.split == "tin" else "the last is for test"),
+            got=f"{by_user.height:,} users with {most:,} at the most",
+            do="--split din makes no valid, and wants 3 reviews of a user"
+            if config.split == "tin" and most == least - 1 and not config.parity
+            else "give reviews of users who wrote more",
+        )
+    if config.parity and most - 1 > LONGEST:
+        raise InputError(
+            "A history is longer than can be stored: --parity cuts none.",
+            where=run.paths[0],
+            expected=f"at most {LONGEST:,} behaviours before a review",
+            got=f"{most - 1:,}",
+            do="leave --parity out: --max-len then keeps the latest",
+        )
 
 
 def _released(run: Run, items: int) -> npt.NDArray[np.int64]:
@@ -150,8 +193,13 @@ class _Rows:
             for which, name in enumerate(manifest.SPLITS)
             if (chosen.targets.split == which).any()
         }
+        at, start, split = chosen.targets
+        items = np.concatenate([seq.item[at][:, None], chosen.drawn], axis=1)
+        targets = {"item": items, **{name: of[items] for name, of in fitted.item_fields.items()}}
+        windows, max_len = Windows(start, at), fitted.stored.max_len
         return blocks, {
-            "lengths": transform.history_lengths(chosen, rules, fitted.stored.max_len),
+            "lengths": transform.history_lengths(chosen, rules, max_len),
+            "ids": ids_held(split, targets, windows, seq.behaviours, max_len),
             "left_out": chosen.left_out.tolist(),
         }
 

@@ -77,6 +77,7 @@ class Seen:
         read: lines of the file.
         kept: impressions spilled.
         left_out: impressions of users outside the sample.
+        no_ad: impressions of ads that ad_feature lacks.
         first: second of the first one.
         last: second of the last one.
     """
@@ -84,6 +85,7 @@ class Seen:
     read: int
     kept: int
     left_out: int
+    no_ad: int
     first: int
     last: int
 
@@ -155,7 +157,8 @@ def partition_impressions(
                 got=f"{read:,} lines, of which {left_out:,} of users outside the sample",
             )
         times = [time for part in dealt for time in part.times]
-        return [run.count, read, kept, left_out, min(times), max(times)]
+        no_ad = found.reasons.get(alibaba.NO_AD, 0)
+        return [run.count, read, kept, left_out, no_ad, min(times), max(times)]
 
     with run.step("partition impressions") as rows:
         run.count, *found = run.once("impressions", parse)

@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import intervals, shards
+from pipeline.ids_held import not_held
 from pipeline.record import WORK, atomic
 from pipeline.remote import RemotePath
 from pipeline.rows import Block, Stored
 from pipeline.workspace import TABLES, Run, enter
 from schemas import digests, manifest, tables
-from schemas.errors import EnvironmentFault, InputError
+from schemas.errors import EnvironmentFault
 from schemas.replacing import to_disk, unfinished
 
 # Targets in their own history tell labels apart where one label has at least so many, more by this
@@ -82,7 +83,7 @@ def write_shards(
         schema: of the shards.
         rows_in: behaviours or impressions, of all buckets.
         make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
-            summary has at least `lengths`, split -> rows by length.
+            summary has at least `lengths`, split -> rows by length, and `ids` of `ids_held`.
         needs: kinds of files that `make` reads.
 
     Returns:
@@ -233,20 +234,12 @@ def finish(
     rows = dict.fromkeys(manifest.SPLITS, 0)
     for shard in written:
         rows[shard.path.split("/")[0]] += shard.rows
-    if not written:
-        raise InputError(
-            "No row can be made of these files.",
-            where=run.paths[0],
-            expected="targets",
-            got="none",
-            do="look into the files: a row wants a user with a second behaviour (Amazon), or an "
-            "impression of a known ad (Alibaba)",
-        )
     edges, config = content.stored.edges, run.config
     inputs, key = run.identity()
     run.check_raw()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
     own = in_history(results)
+    sizes = {name: len(t) + manifest.FIRST_ID for name, t in content.words.items()}
     made = manifest.Manifest(
         format=manifest.FORMAT,
         dataset=content.dataset,
@@ -256,7 +249,7 @@ def finish(
         inputs=inputs,
         rows=rows,
         fields=list(content.fields),
-        vocabulary={name: len(t) + manifest.FIRST_ID for name, t in content.words.items()},
+        vocabulary=sizes,
         layout=content.stored.layout,
         max_len=content.stored.max_len,
         bins=manifest.Bins(config.bins, edges.tolist(), counts),
@@ -269,7 +262,7 @@ def finish(
         shards=written,
         steps=run.steps,
         counts=content.counts,
-        shares=content.shares | own,
+        shares=content.shares | own | not_held(results, {n: sizes[n] for n in content.fields}),
         numbers=content.numbers,
         tables=_tables(run, content.words),
     )

@@ -26,6 +26,8 @@ REPEATED_AD = "ad_feature line of an ad that had one"
 REPEATED_PROFILE = "user_profile line of a user that had one"
 REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
+WITHOUT_PROFILE = "impressions of users without a profile"
+OF_NOBODY = "behaviours of users without impressions"
 _OPTIONAL: dict[str, Callable[[], Any]] = {
     "counts": dict,
     "numbers": dict,
@@ -112,6 +114,11 @@ def repeated(table: str, dropped: bool) -> str:
 def in_history(split: str, label: int) -> str:
     """What the share of a split's rows is called whose target stands in their own history."""
     return f"{split} {('negatives', 'positives')[label]} in own history"
+
+
+def not_in_train(split: str, field: str) -> str:
+    """What the share of a split's distinct target ids is called that no train row holds."""
+    return f"{split} {field} ids not in train"
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from schemas.manifest import load
 from tests.alibaba_oracle import ABSENT_AD, Expected
 from tests.alibaba_raw import FILES, PROFILE
-from tests.amazon_made import check_in_history
+from tests.amazon_made import check_shares
 from tests.conftest import Ended, tinprep
 from tests.oracle import SPLITS
 
@@ -172,7 +172,8 @@ def agree(out: Path, expected: Expected) -> None:
     made, rows = load(out), read_made(out)
     check_rows(rows, expected)
     told = {name.split(",")[0]: (s.count, s.of) for name, s in made.shares.items()}
-    check_in_history(rows.values(), ("category", "brand"), told)
+    assert {name: told[name] for name in expected.shares} == expected.shares
+    check_shares(rows.values(), ("category", "brand"), told)
     assert {
         "impressions": told["repeated impressions"][0],
         "both": told["impressions both clicked and not"][0],

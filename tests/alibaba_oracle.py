@@ -54,6 +54,7 @@ class Expected:
         price: mean and standard deviation of ln(price) over the train impressions.
         left_out: what was not kept -> how many.
         repeats: what stands there again -> how many.
+        shares: what is missing, or odd -> how many, and of how many.
     """
 
     rows: dict[int, dict[str, Any]]
@@ -66,6 +67,7 @@ class Expected:
     price: tuple[float, float]
     left_out: dict[str, int]
     repeats: dict[str, int]
+    shares: dict[str, tuple[int, int]]
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -209,6 +211,21 @@ def oracle(
             for time, category, brand, btag in behaviours
         )
 
+    prices = [None if ad["price"] is None else float(ad["price"]) for ad in ads.values()]
+    of_nobody = sum(len(ones) for user, ones in kept.items() if user not in counted["user"])
+    readable = sum(1 for _ in raw_rows(raw, "raw_sample.csv"))
+    shares = {
+        "impressions of ads not in ad_feature": (left_out[ABSENT_AD], readable),
+        "impressions of users without a profile": (
+            sum(user not in profiles for _, user, *_ in impressions),
+            len(impressions),
+        ),
+        "behaviours of users without impressions": (of_nobody, sum(map(len, kept.values()))),
+        "ads without a category": (sum(a["cate_id"] is None for a in ads.values()), len(ads)),
+        "ads without a brand": (sum(a["brand"] is None for a in ads.values()), len(ads)),
+        "ads without a price": (prices.count(None), len(ads)),
+        "ads with a price of 0 or less": (sum(p is not None and p <= 0 for p in prices), len(ads)),
+    }
     with_impressions = {user for _, user, *_ in impressions}
     for user, of_user in ordered.items():
         alike = {behaviour[:3]: behaviour for behaviour in of_user}
@@ -319,4 +336,5 @@ def oracle(
         price=(mean, deviation),
         left_out=dict(left_out),
         repeats=repeats,
+        shares=shares,
     )

@@ -23,6 +23,7 @@ from tests.oracle import (
     Expected,
     in_history,
     interval_bin,
+    not_in_train,
     quantile_edges,
 )
 from tests.released import SHIFT, as_released, read_reviews, released
@@ -169,7 +170,11 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
     told = {name: (share.count, share.of) for name, share in manifest.shares.items()}
     (repeats,) = (name for name in told if name.startswith("repeated reviews"))
     assert told[repeats][0] == expected.repeated
-    check_in_history(got, FIELDS, told)
+    check_shares(got, FIELDS, told)
+    with_line, with_category = expected.listed
+    items = len(expected.item_category)
+    assert told["items without a meta line"] == (items - with_line, items)
+    assert told["items whose meta line has no category"] == (with_line - with_category, items)
     in_split = Counter(row["split"] for row in got)
     assert {name: n for name, n in manifest.rows.items() if n} == dict(in_split)
     for name, ids in expected.vocabulary.items():
@@ -181,11 +186,14 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
     assert dict(items.rows()) == expected.item_category
 
 
-def check_in_history(
+def check_shares(
     got: Iterable[dict[str, Any]], fields: tuple[str, ...], told: dict[str, tuple[int, int]]
 ) -> None:
-    """Assert that the manifest tells how many targets stand in their own history."""
-    counted = in_history(got, fields)
+    """Assert that the manifest tells what of the rows is in their own history, and not in train."""
+    rows = list(got)
+    for (split, name), want in not_in_train(rows, fields).items():
+        assert told[f"{split} {name} ids not in train"] == want, (split, name)
+    counted = in_history(rows, fields)
     for split in SPLITS:
         for label, name in enumerate(("negatives", "positives")):
             held, others = counted[split, label, True], counted[split, label, False]

@@ -65,6 +65,7 @@ class Expected:
         train_counts: stored behaviours of train positives in bins 1..bins.
         touched: user id -> the item ids of the user's whole history, the future included.
         repeated: reviews of the same user, item and time as an earlier one.
+        listed: reviewed items with a meta line, and those of them with a category.
     """
 
     rows: list[Row]
@@ -75,6 +76,7 @@ class Expected:
     train_counts: list[int]
     touched: dict[int, set[int]] = field(repr=False)
     repeated: int = 0
+    listed: tuple[int, int] = (0, 0)
 
 
 def ids(values: Iterable[str]) -> dict[str, int]:
@@ -134,6 +136,24 @@ def in_history(rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> Counter
         )
         for row in rows
     )
+
+
+def not_in_train(
+    rows: Iterable[dict[str, Any]], fields: Sequence[str]
+) -> dict[tuple[str, str], tuple[int, int]]:
+    """(split, field) -> distinct ids of its targets that no train row holds; all of them."""
+    held: defaultdict[tuple[str, str], set[int]] = defaultdict(set)
+    for row in rows:
+        for name in fields:
+            held[row["split"], name].add(row[f"target_{name}"])
+            if row["split"] == "train":
+                held["train", name].update(row[f"history_{name}"])
+    return {
+        (split, name): (len(ids - held["train", name]), len(ids))
+        for split in ("valid", "test")
+        for name in fields
+        for ids in [held[split, name] - {UNKNOWN}]
+    }
 
 
 def oracle(
@@ -246,4 +266,5 @@ def oracle(
             for user, behaviours in by_user.items()
         },
         repeated=repeated,
+        listed=(len(category_of), sum(c is not None for c in category_of.values())),
     )

@@ -74,24 +74,44 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path) -> None:
         assert marked.equals(plain)
 
 
-def test_files_of_which_no_row_can_be_made(tmp_path: Path) -> None:
-    alone = [Review(f"A{u}", f"B{u % 9}", 86_400 * u) for u in range(40)]
-    raw, out = write_raw(tmp_path / "raw", alone, META), tmp_path / "out"
-    refused(amazon(raw, out), INPUT, "No row can be made", reviews_file(raw))
+@pytest.mark.parametrize(
+    ("reviews", "split", "said"),
+    [
+        (1, "tin", "give reviews of users who wrote more"),
+        (3, "tin", "--split din makes no valid, and wants 3"),
+        (2, "din", "a user with 3 reviews or more"),
+    ],
+)
+def test_nothing_to_train_on(tmp_path: Path, reviews: int, split: str, said: str) -> None:
+    few = [
+        Review(f"A{u}", f"B{(u + n) % 9}", 86_400 * n) for u in range(40) for n in range(reviews)
+    ]
+    raw, out = write_raw(tmp_path / "raw", few, META), tmp_path / "out"
+    got = f"40 users with {reviews} at the most"
+    refused(amazon(raw, out, "--split", split), INPUT, got, said, reviews_file(raw))
+    assert not (out / NAME).exists()
+    if split == "tin" and reviews == 3:
+        finished(amazon(raw, out, "--split", "din"))
+
+
+def test_nobody_leaves_an_item_to_draw(tmp_path: Path) -> None:
+    every = [Review(f"A{u}", f"B{n}", 86_400 * n) for u in range(3) for n in range(5)]
+    raw, out = write_raw(tmp_path / "raw", every, META), tmp_path / "out"
+    refused(amazon(raw, out), INPUT, "nothing to train on", "touched every item")
+    assert not (out / NAME).exists()
+
+
+def test_a_history_that_is_too_long_to_be_stored_is_not_cut(tmp_path: Path) -> None:
+    one = [Review("A", f"B{n % 9}", n) for n in range(32_769)]
+    raw, out = write_raw(tmp_path / "raw", [*one, *GOOD], META), tmp_path / "out"
+    refused(amazon(raw, out, "--parity"), INPUT, "at most 32,767 behaviours", "32,768", "--max-len")
     assert not (out / NAME).exists()
 
 
 def test_what_is_strange_but_no_fault_is_noted(tmp_path: Path) -> None:
-    twice = [Review(f"A{u}", f"B{(u + n) % 9}", 86_400 * n) for u in range(40) for n in range(2)]
-    raw, out = write_raw(tmp_path / "raw", twice, [("other", "Red")]), tmp_path / "out"
+    raw, out = write_raw(tmp_path / "raw", GOOD, [("other", "Red")]), tmp_path / "out"
     finished(amazon(raw, out))
-    assert load(out).notes == [
-        "There are no train rows.",
-        "There are no valid rows.",
-        "No category is known: each is the unknown one.",
-        "No train row has a behaviour, so the edges of the interval bins are all 0.",
-    ]
-    assert load(out).bins.edges_s == [0] * 9
+    assert load(out).notes[0] == "No category is known: each is the unknown one."
 
 
 def test_nothing_refused_leaves_no_rejected_folder(tmp_path: Path) -> None:

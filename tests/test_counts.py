@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from schemas.manifest import Share, load
 from tests.alibaba_made import RawLog, alibaba, read_made, write_csv
 from tests.amazon_made import read_shards
 from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
+from trainer.plan import Plan
 
 DAY = 86_400
 NIGHT = 1_494_000_000  # 2017-05-06 00:00 in Beijing
@@ -118,3 +123,120 @@ def test_a_log_of_real_kind_gives_no_alarm(tmp_path: Path) -> None:
     finished(ended)
     assert "test positives in own history" in ended.said
     assert "Warning" not in ended.said
+
+
+# An impression's ad, profile and behaviours, each missing for some.
+HOLED = RawLog(
+    [(u, NIGHT + d * DAY + u, (u + d) % 5, "p", u % 2) for u in range(8) for d in range(5)],
+    [
+        (0, 1, 1, 1, 1, "0"),
+        (1, None, 1, 1, 1, "-2.5"),
+        (2, 1, 1, 1, None, None),
+        (3, *[4] * 4, "4"),
+    ],
+    [(u, *range(8)) for u in range(6)],
+    [(u, NIGHT - 5, "pv", 1, 1) for u in range(10)],
+)
+LOSSES = {
+    "impressions of ads not in ad_feature": Share(8, 40),
+    "ads without a category": Share(1, 4),
+    "ads without a brand": Share(1, 4),
+    "impressions of users without a profile": Share(8, 32),
+    "behaviours of users without impressions": Share(2, 10),
+}
+
+
+def test_what_a_join_of_impressions_lacks(tmp_path: Path) -> None:
+    raw, out = HOLED.write(tmp_path / "raw"), tmp_path / "out"
+    flags = ("--max-rejected", "50%", "--max-missing", "25%")
+    others = ["ads with a price of 0 or less 2 of 4", "ads without a price 1 of 4"]
+    told(out, alibaba(raw, out, *flags), *(f"{name} {s}" for name, s in LOSSES.items()), *others)
+    assert load(out).shares.items() >= LOSSES.items()
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_too_large_a_loss_of_impressions_is_an_error(tmp_path: Path, name: str) -> None:
+    log = RawLog(*(list(rows) for rows in vars(HOLED).values()))
+    if "not in ad_feature" not in name:
+        log.ads.append((4, 1, 1, 1, 1, "4"))
+    if "a category" not in name:
+        log.ads[1] = (1, 1, 1, 1, 1, "2")
+    if "a brand" not in name:
+        log.ads[2] = (2, 1, 1, 1, 1, "3")
+    if "profile" not in name:
+        log.profiles += [(6, *range(8)), (7, *range(8))]
+    if "without impressions" not in name:
+        log.behaviours[8:] = []
+    raw, out = log.write(tmp_path / "raw"), tmp_path / "out"
+    flags = ("--max-rejected", "50%", "--max-missing")
+    refused(alibaba(raw, out, *flags, "9.9%"), 3, f"missing: {name}", "9.900%", "--max-missing")
+    assert not (out / "manifest.json").exists()
+    finished(alibaba(raw, out, *flags, "0.30"))
+
+
+def test_what_the_meta_file_lacks(tmp_path: Path) -> None:
+    meta = [(item, None if item == "I03" else category) for item, category in META[:9]]
+    raw, out = write_raw(tmp_path / "raw", REVIEWS, meta), tmp_path / "out"
+    lines = "items without a meta line 3 of 12", "items whose meta line has no category 1 of 12"
+    told(out, amazon(raw, out), *lines)
+    out = tmp_path / "few"
+    refused(amazon(raw, out, "--max-missing", "24%"), 3, lines[0][:25], "24.000%", "meta_Beauty")
+    assert not (out / "manifest.json").exists()
+    finished(amazon(raw, out, "--max-missing", "25%"))
+    refused(amazon(raw, tmp_path / "odd", "--max-missing", "nan"), 2, "--max-missing")
+    finished(amazon(raw, tmp_path / "without", "--no-meta", "--max-missing", "0"))
+
+
+@pytest.mark.parametrize(
+    ("days", "flags", "said"),
+    [
+        (1, (), "--split-at 1494000025"),
+        (2, (), f"--split-at {NIGHT + DAY} for one without valid"),
+        (4, ("--split-at", NIGHT), f"give a second from {NIGHT + 1}"),
+    ],
+)
+def test_a_log_with_nothing_to_train_on(
+    tmp_path: Path, days: int, flags: tuple[object, ...], said: str
+) -> None:
+    shown = [(u, NIGHT + d * DAY + 10 * u, u, "p", u % 2) for u in range(4) for d in range(days)]
+    raw, out = tmp_path / "raw", tmp_path / "out"
+    RawLog(shown, LOG.ads, LOG.profiles, LOG.behaviours).write(raw)
+    got = f"impressions of {days} day{'s' * (days > 1)}"
+    refused(alibaba(raw, out, *flags), 3, "nothing to train on", got, said, raw / "raw_sample.csv")
+    assert not (out / "manifest.json").exists()
+    if not flags:  # what is advised works
+        at = said.split()[1]
+        finished(alibaba(raw, out, "--split-at", at))
+        assert load(out).rows["train"]
+        assert load(out).rows["test"]
+
+
+def test_few_steps_are_told_once_with_what_would_suit(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shown = [
+        (u, NIGHT + d * DAY + u, u % 4, "p", click)
+        for u in range(800)
+        for d in range(4)
+        for click in range(2)
+    ]
+    RawLog(shown, LOG.ads, LOG.profiles, LOG.behaviours).write(tmp_path / "raw")
+    finished(alibaba(tmp_path / "raw", out, "--sessions", "none", "--max-len", 2))
+    how = ("--model", "avg_concat", "--dim", 2, "--run")
+    ended = tinprep("train", out, *how, tmp_path / "few")
+    finished(ended)
+    assert ended.err.count("1 optimizer steps, too few to learn much") == 1
+    assert "for 3,200 rows --batch-size 32 --epochs 4 would suit" in ended.err
+    ended = tinprep("train", out, *how, tmp_path / "asked", "--steps", 2)
+    finished(ended)
+    assert "optimizer steps" not in ended.err
+
+
+@given(st.integers(1, 10**7), st.integers(1, 1 << 14), st.integers(1, 9))
+def test_what_is_advised_makes_steps_enough(rows: int, batch: int, epochs: int) -> None:
+    asked: dict[str, Any] = {"steps": None, "evaluations": None, "evaluate_every": None}
+    plan = Plan.of({**asked, "batch_size": batch, "epochs": epochs}, rows, has_valid=True)
+    advice = plan.advice(rows)
+    assert (advice is None) == (plan.steps >= 200)
+    if advice and (named := re.search("--batch-size ([0-9]+) --epochs ([0-9]+)", advice)):
+        asked |= {"batch_size": int(named[1]), "epochs": int(named[2])}
+        assert Plan.of(asked, rows, has_valid=True).steps >= 200

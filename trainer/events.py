@@ -14,6 +14,7 @@ class Started:
 
     `resumed` is the step after which an earlier run is gone on with, 0 where it had no checkpoint
     yet; None where nothing was to be resumed. `notes` are what a person should know of that.
+    `advice` is what to say of settings that do not suit the data.
     """
 
     dataset: str
@@ -26,6 +27,7 @@ class Started:
     parameters: int
     resumed: int | None = None
     notes: tuple[str, ...] = ()
+    advice: str | None = None
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+# Optimizer steps below which a training learns next to nothing; twice as many are advised.
+_FEW_STEPS = 200
+_ADVISED_EPOCHS, _LEAST_BATCH = 4, 32
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -42,6 +46,18 @@ class Plan:
         if not has_valid:
             after, every = frozenset(), 0
         return cls(settled["batch_size"], per_epoch, steps, after, every)
+
+    def advice(self, rows: int) -> str | None:
+        """What to say of a plan of few steps; None of others. `rows` are those to train on."""
+        if self.steps >= _FEW_STEPS:
+            return None
+        told = f"warning: these are {self.steps:,} optimizer steps, too few to learn much"
+        batch = 1 << max(1, rows * _ADVISED_EPOCHS // (2 * _FEW_STEPS)).bit_length() - 1
+        if not _LEAST_BATCH <= batch < self.batch_size:
+            return f"{told}; more rows would suit, or more --epochs"
+        return (
+            f"{told}; for {rows:,} rows --batch-size {batch} --epochs {_ADVISED_EPOCHS} would suit"
+        )
 
     def measures(self, step: int, in_epoch: int) -> bool:
         """Whether valid is measured after a step, which is the `in_epoch`-th of its epoch.

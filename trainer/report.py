@@ -111,6 +111,8 @@ class _Shown:
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
             f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
         )
+        if event.advice and not self.name:  # of several trainings each would say the same
+            self._line(event.advice)
         if event.resumed is not None:
             self._line(
                 f"going on after step {event.resumed:,}"

@@ -92,6 +92,7 @@ class Training:
                 parameters=sum(p.numel() for p in self.model.parameters()),
                 resumed=self.resumed,
                 notes=tuple(self.run.notes),
+                advice=None if self.config.steps else self.plan.advice(self.rows),
             )
         )
         while self.at.step < self.plan.steps and self.patient:

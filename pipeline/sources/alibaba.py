@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from datetime import date, datetime, timedelta
 from math import fsum, sqrt
+from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
+import pyarrow as pa
 
 from pipeline.config import AlibabaConfig
 from pipeline.sources.alibaba_columns import PROFILE_FIELDS
 from pipeline.split import Days
+from schemas.errors import InputError
 from schemas.expected import ALIBABA_COUNTS
+from schemas.manifest import Share
 
 FIELDS = ("category", "brand")
 AD_FEATURES = ("ad", "campaign", "customer")
@@ -62,6 +66,49 @@ def days(config: AlibabaConfig, first: int, last: int) -> Days:
     return Days(_midnight(test - timedelta(days=1), zone), _midnight(test, zone))
 
 
+def require_train(config: AlibabaConfig, days: Days, first: int, last: int, path: Path) -> None:
+    """Refuse a log without an impression to train on; `first` and `last` as in `days`.
+
+    Raises:
+        InputError: there is none before where train ends.
+    """
+    if first < days.valid:
+        return
+    zone = ZoneInfo(config.timezone)
+    span = (_day(last, zone) - _day(first, zone)).days + 1
+    # A day for train and one for test, else most of the time for train.
+    at = days.test if first < days.test else first + (last - first) * 4 // 5 + 1
+    choice = f"--split-at {at}" if first < at <= last else "a longer log"
+    if config.split_at is not None:
+        expected = f"--split-at a second after the first impression's, {first}"
+        do = f"give a second from {first + 1} to {last}, e.g. {choice}, or leave --split-at out"
+    else:
+        expected = (
+            "impressions of three days or more: the last is for test, the one before for valid"
+        )
+        do = f"give a longer log, or {choice} for one without valid"
+    raise InputError(
+        "There is nothing to train on: no impression is early enough.",
+        where=path,
+        expected=expected,
+        got=f"impressions of {span} day{'s' * (span > 1)}, from {_told(first, zone)} to "
+        f"{_told(last, zone)}, {config.timezone}",
+        do=do,
+    )
+
+
+def without(ads: pl.DataFrame, columns: tuple[str, ...]) -> dict[str, Share]:
+    """How many ads lack each of some values; of an ad with several lines the first counts."""
+    first = ads.unique("ad", keep="first", maintain_order=True)
+    return {f"ads without a {n}": Share(first[n].null_count(), first.height) for n in columns}
+
+
+def without_profile(users: pa.Table, profiles: pl.Series) -> int:
+    """How many impressions are of users without a profile; `users` is their vocabulary."""
+    unknown = ~pl.col("value").is_in(profiles.unique().implode())
+    return int(pl.DataFrame(users).filter(unknown)["count"].sum())
+
+
 def since(config: AlibabaConfig, first: int) -> int:
     """The second from which on behaviours count; `first` is the first impression's."""
     if config.behaviors_since == "all":
@@ -74,14 +121,15 @@ def since(config: AlibabaConfig, first: int) -> int:
 
 def bounds(config: AlibabaConfig, days: Days, since: int) -> list[str]:
     """Where the splits meet and from when behaviours count, for people."""
-    zone = ZoneInfo(config.timezone)
+    valid, test, begin = (
+        _told(s, ZoneInfo(config.timezone)) for s in (days.valid, days.test, since)
+    )
+    first = f"Valid begins at {valid}, test" if days.valid < days.test else "Test begins"
+    return [f"{first} at {test}; behaviours count from {begin} on; {config.timezone}."]
 
-    def told(second: int) -> str:
-        return f"{datetime.fromtimestamp(second, zone):%Y-%m-%d %H:%M:%S} ({second})"
 
-    valid = f"Valid begins at {told(days.valid)}, test" if days.valid < days.test else "Test begins"
-    later = f"behaviours count from {told(since)} on; {config.timezone}."
-    return [f"{valid} at {told(days.test)}; {later}"]
+def _told(second: int, zone: ZoneInfo) -> str:
+    return f"{datetime.fromtimestamp(second, zone):%Y-%m-%d %H:%M:%S} ({second})"
 
 
 def _day(second: int, zone: ZoneInfo) -> date:

@@ -35,13 +35,16 @@ def reviews(part: Part, config: AmazonConfig) -> Generator[Parsed]:
 
 def categories(
     path: Path | None, items: pa.Table, done: Callable[[Parsed], None] = lambda parsed: None
-) -> tuple[pl.DataFrame, int]:
+) -> tuple[pl.DataFrame, int, int]:
     """Every reviewed item with its category, by id; how many meta lines repeat an item.
 
     Args:
         path: the meta file, None where there is none.
         items: the vocabulary of items.
         done: told what each block held.
+
+    Returns:
+        The items, the number of lines that repeat one, and how many items have a line.
     """
     found = [pl.DataFrame(schema=META)]
     if path is not None:
@@ -51,7 +54,8 @@ def categories(
                 done(parsed)
     meta = tables.check(tables.Meta, pl.concat(found), path or "no meta file")
     joined = query("amazon/items", {"reviewed": items, "meta": arrow(meta)})
-    return pl.DataFrame(joined), meta.height - meta["item"].n_unique()
+    known = meta["item"].n_unique()
+    return pl.DataFrame(joined), meta.height - known, known
 
 
 def category_vocabulary(by_item: pl.DataFrame, items: pa.Table) -> pa.Table:

@@ -11,16 +11,15 @@ from pipeline.verify.contract import Contract
 from pipeline.verify.findings import Findings
 from pipeline.verify.tables import Lookup
 from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import FIRST_ID, NAME, repeated
+from schemas.manifest import FIRST_ID, NAME, OF_NOBODY, WITHOUT_PROFILE, repeated
 
 Int64s = npt.NDArray[np.int64]
 
-WITHOUT_PROFILE = "impressions of users without a profile"
 _OUTSIDE_SAMPLE = "impressions of users outside the sample"
 _BEHAVIOURS = (
     "behaviours kept",
     "behaviours of other kinds or times",
-    "behaviours of users without impressions",
+    OF_NOBODY,
 )
 
 

@@ -46,6 +46,7 @@ class Seen:
         at_edges: (256,) those of them whose interval is their bin's upper edge.
         in_history: (2, 2) by label: rows whose target is in their history; all rows.
         groups: (row groups,) one after the last row of each.
+        ids: field -> (vocabulary,) which the targets hold, and of train the histories.
         own: column of impressions themselves -> (vocabulary,) how often each id occurs.
         sums: float column of train -> values other than 0, their sum and that of their squares.
         parts: column -> its values by target, a part a block.
@@ -61,6 +62,7 @@ class Seen:
     groups: Int64s = field(default_factory=lambda: np.zeros(0, np.int64))
     rows: int = 0
     whole: bool = True
+    ids: dict[str, Bools] = field(default_factory=dict)
     own: dict[str, Int64s] = field(default_factory=dict)
     sums: dict[str, npt.NDArray[np.float64]] = field(default_factory=dict)
     parts: dict[str, list[npt.NDArray[Any]]] = field(default_factory=dict)
@@ -78,6 +80,7 @@ class Seen:
             np.zeros(256, np.int64),
             np.zeros(256, np.int64),
             np.zeros((2, 2), np.int64),
+            ids={n: np.zeros(contract.made.vocabulary[n], np.bool_) for n in contract.made.fields},
             own={n: np.zeros(contract.made.vocabulary[n], np.int64) for n in contract.own},
             sums={name: np.zeros(3) for name in contract.made.numbers},
             parts={name: [] for name in names},
@@ -102,6 +105,12 @@ class Seen:
                 squares = np.square(numbers)  # and no dot product: BLAS would start threads
                 with np.errstate(invalid="ignore"):  # infinities are found elsewhere
                     sums += np.count_nonzero(numbers), numbers.sum(), squares.sum()
+        for name, of_field in self.ids.items():
+            columns = [block.scalars[f"target_{name}"]]
+            if self.split == "train":
+                columns.append(block.history[name])
+            for ids in columns:
+                of_field[ids[(ids >= 0) & (ids < len(of_field))]] = True
         for name, occurs in self.own.items():
             ids = block.scalars[name]
             within = ids[(ids >= 0) & (ids < len(occurs))]

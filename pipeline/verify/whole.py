@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -13,7 +13,7 @@ import numpy.typing as npt
 from pipeline.verify.contract import LAST_SECOND, Contract
 from pipeline.verify.findings import Findings
 from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import NAME, SPLITS, Share, in_history
+from schemas.manifest import FIRST_ID, NAME, SPLITS, Share, in_history, not_in_train
 
 Int64s = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -36,19 +36,36 @@ def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -
             at = int(np.argmax(differs))
             where = f"{NAME}: history_lengths.{name}[{at}]"
             findings.add("history lengths", where, lengths[at], told[at], int(differs.sum()))
-        held = sum((s.in_history for s in of_split), np.zeros((2, 2), np.int64))
-        for label, found in enumerate(held.tolist()):
-            told_of = made.shares.get(key := in_history(name, label))
-            if told_of is not None and [told_of.count, told_of.of] != found:
-                findings.add("shares", f"{NAME}: shares, {key}", str(Share(*found)), str(told_of))
     counts = {
         "impressions without behaviours": sum(int(s.lengths[0]) for s in seen),
     }
     for name, count in counts.items():
         if made.counts.get(name, count) != count:
             findings.add("counts", f"{NAME}: counts, {name}", count, made.counts[name])
+    for name, share in _shares(seen, contract):
+        if made.shares.get(name, share) != share:
+            findings.add("shares", f"{NAME}: shares, {name}", str(share), str(made.shares[name]))
     _check_bins(seen, contract, findings)
     _check_numbers(seen, contract, findings)
+
+
+def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Share]]:
+    """What the rows say of targets in their own history, and of ids that train lacks."""
+    fields = contract.made.fields
+    ids = {
+        f: {k: np.any([s.ids[f] for s in seen if s.split == k], axis=0) for k in SPLITS}
+        for f in fields
+    }
+    for split in SPLITS:
+        held = sum((s.in_history for s in seen if s.split == split), np.zeros((2, 2), np.int64))
+        for label, of_label in enumerate(held.tolist()):
+            yield in_history(split, label), Share(*of_label)
+    for name, of_split in ids.items():
+        for split in SPLITS[1:]:
+            there = np.flatnonzero(of_split[split])
+            there = there[there >= FIRST_ID]
+            lacking = there[~np.isin(there, np.flatnonzero(of_split["train"]))]
+            yield not_in_train(split, name), Share(len(lacking), len(there))
 
 
 def _check_numbers(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:

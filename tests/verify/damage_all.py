@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from pipeline.verify.counts import WITHOUT_PROFILE
+from schemas.manifest import WITHOUT_PROFILE
 from tests.verify.damage_files import (
     FILE_DAMAGE,
     Planted,

@@ -106,6 +106,7 @@ FEW = st.integers(0, 3)
     min_count=st.integers(1, 3),
     layout=st.sampled_from(["padded", "ragged"]),
     buckets=st.integers(1, 3),
+    duplicates=st.sampled_from(["keep", "drop"]),
 )
 def test_whatever_the_log_what_is_made_of_it_is_sound(
     impressions: list[tuple[object, ...]],
@@ -119,7 +120,9 @@ def test_whatever_the_log_what_is_made_of_it_is_sound(
     min_count: int,
     layout: str,
     buckets: int,
+    duplicates: str,
 ) -> None:
+    impressions = [(0, MAY_3 - 2 * DAY, 0, "p", 0), *impressions]  # for train
     ads = [(ad, ad % 2, ad, ad % 3, ad or None, prices[ad]) for ad in range(4)]
     users = [(user, *(user for _ in PROFILE)) for user in range(profiles)]
     with tempfile.TemporaryDirectory() as folder:
@@ -136,6 +139,7 @@ def test_whatever_the_log_what_is_made_of_it_is_sound(
                 min_count=min_count,
                 layout=layout,
                 buckets=buckets,
+                duplicates=duplicates,
             )
         )
         assert checked(out).findings == ()
@@ -154,7 +158,7 @@ def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
 
 def test_users_with_one_review(tmp_path: Path) -> None:
     """They give no rows, but their items count."""
-    reviews: list[Review | None] = [Review(f"U{k % 7}", f"I{k % 5}", k * DAY) for k in range(20)]
+    reviews: list[Review | None] = [Review(f"U{k % 7}", f"I{k % 5}", k * DAY) for k in range(35)]
     reviews += [Review(f"one{k}", f"I{k}", k * DAY) for k in range(7)]
     finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
     assert checked(tmp_path / "out").findings == ()

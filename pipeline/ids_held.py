@@ -1,0 +1,82 @@
+"""Which ids the rows of each split hold: to tell of those in valid and test that train lacks."""
+
+from __future__ import annotations
+
+import base64
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.buckets import Behaviours
+from pipeline.rows import Windows
+from pipeline.split import TRAIN
+from schemas.manifest import FIRST_ID, SPLITS, Share, not_in_train
+
+Int32s = npt.NDArray[np.int32]
+
+
+def ids_held(
+    which: npt.NDArray[np.int8],
+    targets: Mapping[str, Int32s],
+    windows: Windows,
+    behaviours: Behaviours,
+    max_len: int,
+) -> dict[str, dict[str, str]]:
+    """The ids of a bucket's targets, and of the histories of train as stored.
+
+    Args:
+        which: (targets,) index into `SPLITS`.
+        targets: field -> (targets,) ids, or (targets, rows of each).
+        windows: (targets,) what their histories are cut from.
+        behaviours: of the bucket.
+        max_len: behaviours kept.
+
+    Returns:
+        split -> field -> the ids, as a text that `not_held` reads.
+    """
+    train = windows.take(which == TRAIN)
+    ends = len(behaviours.user) + 1
+    # A behaviour is stored where more windows have begun than have ended.
+    begun = np.bincount(np.maximum(train.start, train.end - max_len), minlength=ends)
+    stored = np.cumsum(begun - np.bincount(train.end, minlength=ends))[:-1] > 0
+    return {
+        split: {
+            name: _packed(ids[which == k], behaviours.fields[name][stored & (k == TRAIN)])
+            for name, ids in targets.items()
+        }
+        for k, split in enumerate(SPLITS)
+    }
+
+
+def _packed(*ids: Int32s) -> str:
+    held = np.zeros(1 + max(int(some.max(initial=0)) for some in ids), np.bool_)
+    for some in ids:
+        held[some] = True
+    return base64.b64encode(zlib.compress(np.packbits(held).tobytes(), 1)).decode()
+
+
+def not_held(results: Sequence[dict[str, Any]], sizes: Mapping[str, int]) -> dict[str, Share]:
+    """Of the distinct ids of valid's and of test's targets, those that no train row holds.
+
+    Args:
+        results: the buckets' summaries, with `ids` as `ids_held` has them.
+        sizes: field -> ids below it.
+    """
+    shares = {}
+    for name, size in sizes.items():
+        held = np.zeros((len(SPLITS), size + 8), np.bool_)
+        for k, split in enumerate(SPLITS):
+            for result in results:
+                packed = np.frombuffer(
+                    zlib.decompress(base64.b64decode(result["ids"][split][name])), np.uint8
+                )
+                some = np.unpackbits(packed).view(np.bool_)
+                held[k, : len(some)] |= some
+        held[:, :FIRST_ID] = False
+        for split, ids in list(zip(SPLITS, held, strict=True))[1:]:
+            unseen = int(np.count_nonzero(ids & ~held[TRAIN]))
+            shares[not_in_train(split, name)] = Share(unseen, int(np.count_nonzero(ids)))
+    return shares
