@@ -172,7 +172,7 @@ class Record:
             )
         if sync:
             to_disk(file)
-        self.add("file", name, *summed(file), file.name, sync=sync)
+        self.add("file", name, *summed(file), file.name)
         path.parent.mkdir(parents=True, exist_ok=True)
         file.replace(path)
 
