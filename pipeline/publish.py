@@ -6,7 +6,7 @@ import secrets
 import tempfile
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.config import AlibabaConfig, AmazonConfig
 from pipeline.record import RECORD, WORK, Record
@@ -55,7 +55,8 @@ def publish(
             made = prepare(replace(config, out=local), out)
         else:
             writer = secrets.token_hex(8)
-            enter(out, writer, ours.files)
+            if ours.files:  # they go on to be known by their names when the manifest is gone
+                enter(out, writer, ours.files)
             for old in sorted(ours.files & {*there}, key=lambda one: one != manifest.NAME):
                 (out / old).remove()
             made = prepare(replace(config, out=local), out)
@@ -66,8 +67,8 @@ def publish(
                 (out / name).put(local / name, writer)
             (out / manifest.NAME).put(local / manifest.NAME, writer)
     (out / RECORD).remove()
-    for folder in {name for name, is_file in there.items() if is_file is False} | {WORK}:
-        (out / folder).remove()
+    for folder in {str(PurePosixPath(name).parent) for name in ours.files} - {"."} | {WORK}:
+        (out / folder).remove()  # if it is empty
     return made
 
 

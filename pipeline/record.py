@@ -116,9 +116,8 @@ class Record:
         """Enter every file that `atomic` writes below `out` meanwhile."""
         self.work.mkdir(exist_ok=True)
         path = self.out / RECORD
-        if path.exists() and not path.read_bytes().endswith(b"\n"):
-            whole = path.read_bytes().rpartition(b"\n")
-            os.truncate(path, len(whole[0] + whole[1]))
+        if path.exists():  # the next line must not go on with one that was cut short
+            os.truncate(path, path.read_bytes().rfind(b"\n") + 1)
         self.add("unfinished", secrets.token_hex(8))
         _at_work[self.out] = self
         try:

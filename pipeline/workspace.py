@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from importlib.metadata import version
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
 
 TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
 _FOLDERS = {WORK, "vocabulary", "rejected", *manifest.SPLITS}
+# More than a run of most buckets has: among so many, some are of others.
+_ENOUGH = 100_000
 # What the unfinished work of an older version was known by.
 _OLD_KEY = f"{WORK}/key.json"
 
@@ -161,11 +164,10 @@ class Run:
         Raises:
             InputError: see `check_raw`.
         """
-        if self.record.key is None:
-            key = self.key()
-            self.check_raw()
-            self.record.add("key", key)
+        key = self.key() if self.record.key is None else None
         self.check_raw()
+        if key is not None:
+            self.record.add("key", key)
         self.record.add("made", name, made, sync=True)
 
     def check_raw(self) -> None:
@@ -222,7 +224,7 @@ def look(out: Path) -> Ours:
     if os.path.lexists(out) and not out.is_dir():
         raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
     # Looked at before the record is read: so a run that is at work has entered what is found.
-    there = dict(below(out)) if out.is_dir() else {}
+    there = dict(islice(below(out), _ENOUGH)) if out.is_dir() else {}
     record = Record.read(out) if there.get(RECORD) else None
     made = (out / manifest.NAME).read_bytes() if there.get(manifest.NAME) else b""
     return ours_of(out, there, record, made)

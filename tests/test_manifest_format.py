@@ -30,7 +30,7 @@ def made(tmp_path: Path) -> tuple[Path, Path]:
 @pytest.mark.parametrize("older", [FORMAT - 1, None])
 def test_an_older_one_is_refused_and_made_again(made: tuple[Path, Path], older: int | None) -> None:
     raw, out = made
-    rewrite(out, format=older)
+    rewrite(out, format=older, tables=None)  # which the first ones did not list
     ended = tinprep("inspect", out)
     assert ended.code == 4
     assert "made by an older tinprep" in ended.said
@@ -40,7 +40,7 @@ def test_an_older_one_is_refused_and_made_again(made: tuple[Path, Path], older: 
     assert ended.code == 4
     assert "--force" in ended.said
     finished(amazon(raw, out, "--max-rejected", "20%", "--force"))
-    finished(tinprep("inspect", out))
+    assert tinprep("verify", out).code == 0
 
 
 def test_a_newer_one_is_left_alone(made: tuple[Path, Path]) -> None:
