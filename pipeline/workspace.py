@@ -140,7 +140,12 @@ class Run:
         makes: Sequence[str] = (),
         tallies: Sequence[Tally] = (),
     ) -> list[Result]:
-        """`Engine.each` of all buckets, with its progress told."""
+        """`Engine.each` of all buckets, with its progress told.
+
+        Raises:
+            InputError: see `check_raw`.
+        """
+        self.check_raw()  # a later run relies on the files of each bucket that is finished
         done = 0
 
         def one_more() -> None:

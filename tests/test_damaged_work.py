@@ -123,12 +123,17 @@ def test_a_raw_file_that_changes_while_it_is_read(maker: str, tmp_path: Path) ->
     steps = [*dict.fromkeys(begun)][1:]
     draw = random.Random()
     for path in sorted(raw.iterdir()):
-        for change in draw.sample(CHANGES, 2):
+        for anew, change in enumerate(draw.sample(CHANGES, 2)):
+            if anew:
+                shutil.rmtree(out)
+            else:
+                stopped(config(raw, out), ("transform", 1))
             step = draw.choice(steps)
             changed_in_the_middle(path, change, step, lambda told: prepare(config(raw, out), told))
             assert not (out / NAME).exists()
-    prepare(config(raw, out))
-    assert not fault(content(out), want)
+        prepare(config(raw, out))
+        assert not fault(content(out), want)
+        shutil.rmtree(out)
 
 
 def changed_in_the_middle(
