@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from contextlib import suppress
 from importlib.metadata import version
@@ -12,6 +11,11 @@ from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
+
+if __name__ == "__main__":  # `python -m pipeline.cli`: what follows loads much
+    from pipeline import start
+
+    start.run()
 
 from pipeline import (
     cli_look,
@@ -22,6 +26,7 @@ from pipeline import (
     cli_train,
 )
 from schemas.errors import EnvironmentFault
+from schemas.interrupts import INTERRUPTED, untold, watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -58,20 +63,19 @@ def _options(
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
+    give_back = watch()
+    code = os.EX_OK
     try:
         app(args=argv, prog_name="tinprep")
     except SystemExit as end:
-        return end.code if isinstance(end.code, int) else int(bool(end.code))
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
     except OSError as error:  # of what is printed by no command: the help
-        return _unprinted(error)
+        code = _unprinted(error)
+    except KeyboardInterrupt:  # as a command began or ended
+        code = INTERRUPTED
     finally:
-        signal.signal(signal.SIGTERM, before)
-    return os.EX_OK
+        give_back()
+    return INTERRUPTED if untold() else code
 
 
 def _unprinted(error: OSError) -> int:
@@ -98,7 +102,3 @@ def run() -> NoReturn:
     # All that must be kept is on disk. To take down every library in order only takes time, and
     # threads of torch's communication may abort it (seen with 2.13), after a run that is finished.
     os._exit(code)
-
-
-if __name__ == "__main__":
-    run()

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 
 import typer
 
+from schemas import interrupts
 from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
-from schemas.interrupts import is_panic
 
 # What to do after a command was stopped.
 AGAIN = "run the same command again"
@@ -29,21 +29,29 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
     Args:
         then: what to do after the command was stopped.
     """
+    interrupts.begin(str(_interrupted(then)))
     try:
         yield
     except BaseException as error:
-        if not isinstance(error, _TOLD) and not is_panic(error):
+        stopped = interrupts.end() and not isinstance(error, SystemExit)
+        if not (stopped or isinstance(error, _TOLD) or interrupts.is_panic(error)):
             raise
-        shown = _as_ours(error, then)
+        # A signal while a library is at work may end in any error of its.
+        shown = _interrupted(then) if stopped else _as_ours(error, then)
         print(f"error: {shown}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(shown.exit_code) from None
+    interrupts.end()
+
+
+def _interrupted(then: str) -> Interrupted:
+    return Interrupted("Interrupted.", do=then)
 
 
 def _as_ours(error: BaseException, then: str) -> TinprepError:
     if isinstance(error, TinprepError):
         return error
-    if isinstance(error, KeyboardInterrupt) or is_panic(error):
-        return Interrupted("Interrupted.", do=then)
+    if isinstance(error, KeyboardInterrupt) or interrupts.is_panic(error):
+        return _interrupted(then)
     if isinstance(error, UnicodeEncodeError):
         return UsageError(
             "A name cannot be written as text.",

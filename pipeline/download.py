@@ -1,19 +1,24 @@
 """One file from one address, resumed where an earlier attempt stopped.
 
-A file on its way is `<name>.part`; `<name>.part.json` beside it says where its bytes come from.
-Nothing here trusts the server: what it sends is checked before it touches what is on the disk.
+A file on its way is `<name>.part`; `<name>.part.json` beside it says where its bytes come from, and
+so that the part is ours. Nothing here trusts the server: what it sends is checked before it touches
+what is on the disk, must come at some pace over however many connections, and is cut somewhere.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
+import shutil
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
+from queue import Empty, Full, Queue
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -22,7 +27,9 @@ from urllib3.util import Retry
 
 from pipeline.download_progress import Progress
 from pipeline.gzipped import GZIP_MAGIC
+from schemas.errors import UsageError
 from schemas.expected import PublishedFile
+from schemas.replacing import replacing
 from schemas.shape import decode, misfit
 
 CHUNK_BYTES = 1 << 16
@@ -31,6 +38,10 @@ BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
 RANGE_STATUSES = (206, 416)
 CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+|\*)")
+# An address that gives less than this in so many seconds is given up: 22 GB would take a year.
+LEAST_BYTES, WINDOW_S = 1 << 16, 120.0
+# What is taken where no size is published, be it announced or not; the largest raw file has 22 GB.
+MOST_BYTES = 1 << 36
 PASSING_STATUSES = (408, 425, 429, 500, 502, 503, 504)
 
 
@@ -86,16 +97,36 @@ class Part:
         """Where the bytes come from; None where that is not known, so they cannot be used."""
         try:
             held = decode(self.origin_path.read_text(encoding="utf-8"))
-        except (FileNotFoundError, ValueError):
+        except (OSError, ValueError):
             return None
         # A note of another shape is as good as none: the download begins anew.
         return None if misfit(held, Origin) else Origin(**held)
 
+    def require_own(self) -> None:
+        """Refuse to touch a file of others in the place of the part or its origin.
+
+        Raises:
+            UsageError: there is one; a part is ours only where its origin is beside it.
+        """
+        both = (self.path, self.origin_path)
+        there = [path for path in both if path.is_symlink() or path.exists()]
+        if there and (self.origin is None or any(path.is_symlink() for path in there)):
+            raise UsageError(
+                "A file of others is in the way of a download.",
+                where=there[0],
+                expected="nothing, or a download that tinprep began",
+                got=f"no {self.origin_path.name} beside it that says where it comes from",
+                do="move it away",
+            )
+
     def begin(self, origin: Origin) -> None:
         """Empty the part and note where its bytes will come from."""
-        # In this order, so that a crash between the two leaves no old bytes under a new origin.
-        self.path.write_bytes(b"")
-        self.origin_path.write_text(json.dumps(asdict(origin)), encoding="utf-8")
+        # In this order a crash leaves no old bytes under a new origin, and no part without one.
+        if self.path.exists():
+            os.truncate(self.path, 0)
+        with replacing(self.origin_path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(origin)), encoding="utf-8")
+        self.path.touch()
 
     def discard(self) -> None:
         """Remove the part and its origin."""
@@ -149,11 +180,12 @@ class Downloader:
             RefusedError: the address does not give the file. What could be resumed is kept.
             OSError: the disk; the part is kept.
         """
-        farthest, failures = part.size, 0
+        farthest, failures, pace = part.size, 0, _Pace()
         while True:
             try:
-                return self._attempt(part, url, published)
+                return self._attempt(part, url, published, pace)
             except BrokenError as broken:
+                pace.check()
                 failures = 0 if part.size > farthest else failures + 1
                 farthest = max(farthest, part.size)
                 # With nothing ever reached there is no network: waiting would only cost time.
@@ -162,27 +194,32 @@ class Downloader:
                 self._progress.note(f"{part.name}: {broken.reason}; trying again")
                 time.sleep(min(LONGEST_BACKOFF_S, BACKOFF_S * 2 ** max(0, failures - 1)))
 
-    def _attempt(self, part: Part, url: str, published: PublishedFile | None) -> bool:
+    def _attempt(self, part: Part, url: str, published: PublishedFile | None, pace: _Pace) -> bool:
         """One request and its body; returns what `fill` does."""
         headers = _resume_headers(part, url, published)
         origin = part.origin
         if headers and origin is not None and part.size == origin.total:
             return True
+        # Not compressed on the way: bytes on the disk are bytes on the wire.
+        answer = _Answer(
+            self._session, url, {"Accept-Encoding": "identity", **headers}, self._timeout, pace
+        )
         try:
-            with self._session.get(
-                url,
-                # Not compressed on the way: bytes on the disk are bytes on the wire.
-                headers={"Accept-Encoding": "identity", **headers},
-                stream=True,
-                timeout=self._timeout,
-            ) as response:
-                self._reached = True
-                return self._receive(response, part, url, published)
+            response = answer.head()
+            self._reached = True
+            return self._receive(response, answer.body(), part, url, published)
         except (requests.RequestException, transport.HTTPError) as error:
             raise _explained(error, self._timeout) from error
+        finally:
+            answer.stop()
 
     def _receive(
-        self, response: requests.Response, part: Part, url: str, published: PublishedFile | None
+        self,
+        response: requests.Response,
+        chunks: Iterator[bytes],
+        part: Part,
+        url: str,
+        published: PublishedFile | None,
     ) -> bool:
         """Check the answer's head, then write its body behind what the part holds already."""
         start, total = _accepted(response, part)
@@ -190,7 +227,7 @@ class Downloader:
             if total not in (None, published.bytes):
                 raise RefusedError(f"{total:,} bytes, where {published.bytes:,} are published")
             total = published.bytes
-        chunks: Iterator[bytes] = response.raw.stream(CHUNK_BYTES, decode_content=False)
+        most = _most(part, start, total)
         if start == 0:
             # Looked at before the part is emptied: a login page must not cost what is there.
             head = next(chunks, b"")
@@ -204,9 +241,10 @@ class Downloader:
         with part.path.open("ab") as out:
             for chunk in chunks:
                 done += len(chunk)
-                if total is not None and done > total:
+                if done > most:
                     part.discard()
-                    raise RefusedError(f"more than the {total:,} bytes it should have")
+                    should = "it should have" if total == most else "that are taken"
+                    raise RefusedError(f"more than the {most:,} bytes {should}")
                 out.write(chunk)
                 self._progress.advance(len(chunk))
             out.flush()
@@ -214,6 +252,130 @@ class Downloader:
         if total is not None and done < total:
             raise BrokenError(f"the connection was dropped at {done:,} of {total:,} bytes")
         return start > 0
+
+
+class _Pace:
+    """How fast an address gives, over all its connections."""
+
+    def __init__(self) -> None:
+        self._begin()
+
+    def _begin(self) -> None:
+        self._since, self._bytes = time.monotonic(), 0
+
+    def left_s(self) -> float:
+        """Seconds until it is looked at again."""
+        return max(0.0, self._since + WINDOW_S - time.monotonic())
+
+    def add(self, size: int) -> None:
+        """So many bytes have come."""
+        self._bytes += size
+
+    def check(self) -> None:
+        """Give an address up that is too slow.
+
+        Raises:
+            RefusedError: it is.
+        """
+        if self.left_s():
+            return
+        if self._bytes < LEAST_BYTES:
+            raise RefusedError(
+                f"only {self._bytes:,} bytes came in {WINDOW_S:g} s, where {LEAST_BYTES:,} is the "
+                "least to go on"
+            )
+        self._begin()
+
+
+class _Answer:
+    """A request in a thread of its own, so that its head, too, cannot come forever.
+
+    Args:
+        session: to ask with.
+        url: whom.
+        headers: of the request.
+        timeout: to connect, and without a byte.
+        pace: is told of the body's bytes, and asked whether to wait on.
+    """
+
+    def __init__(
+        self,
+        session: requests.Session,
+        url: str,
+        headers: dict[str, str],
+        timeout: tuple[float, float],
+        pace: _Pace,
+    ) -> None:
+        self._pace, self._stopped = pace, threading.Event()
+        self._came: Queue[requests.Response | bytes | Exception | None] = Queue(8)
+
+        def ask() -> None:
+            try:
+                with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+                    self._put(response)
+                    for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                        if not self._put(chunk):
+                            return
+                self._put(None)
+            except Exception as error:
+                self._put(error)
+
+        threading.Thread(target=ask, daemon=True).start()
+
+    def head(self) -> requests.Response:
+        """The answer's head; raises what the request ends in, and as `_Pace.check`."""
+        found = self._next()
+        assert isinstance(found, requests.Response)
+        return found
+
+    def body(self) -> Iterator[bytes]:
+        """The chunks of the body; raises as `head`."""
+        while isinstance(chunk := self._next(), bytes):
+            self._pace.add(len(chunk))
+            yield chunk
+
+    def stop(self) -> None:
+        """Nobody waits for more."""
+        self._stopped.set()
+
+    def _put(self, one: requests.Response | bytes | Exception | None) -> bool:
+        """Hand over; returns whether somebody waits."""
+        while not self._stopped.is_set():
+            try:
+                self._came.put(one, timeout=0.1)
+            except Full:
+                continue
+            return True
+        return False
+
+    def _next(self) -> requests.Response | bytes | None:
+        while True:
+            self._pace.check()
+            try:
+                found = self._came.get(timeout=min(self._pace.left_s(), 1.0) + 0.01)
+            except Empty:
+                continue
+            if isinstance(found, Exception):
+                raise found
+            return found
+
+
+def _most(part: Part, start: int, total: int | None) -> int:
+    """The bytes after which a body is cut, where the file has `start` of `total` already.
+
+    Raises:
+        RefusedError: it is said to be longer than any raw file.
+        OSError: the disk has no room for it.
+    """
+    if total is not None and total > MOST_BYTES:
+        raise RefusedError(f"{total:,} bytes, where {MOST_BYTES:,} are the most that is taken")
+    free = shutil.disk_usage(part.path.parent).free
+    if total is None:  # half of the room, so that a body without an end does not fill the disk
+        return min(MOST_BYTES, start + free // 2)
+    if total - start > free:
+        text = f"{total - start:,} bytes are to come, {free:,} are free"
+        raise OSError(errno.ENOSPC, text, str(part.path))
+    return total
 
 
 def _resume_headers(part: Part, url: str, published: PublishedFile | None) -> dict[str, str]:

@@ -22,8 +22,11 @@ from isal import igzip, isal_zlib
 
 from pipeline.download import Downloader, Part, RefusedError
 from pipeline.download_progress import Progress, stderr_progress
+from pipeline.gzipped import GZIP_MAGIC
 from pipeline.raw_files import RawFile, missing
+from schemas.alone import opened
 from schemas.errors import EnvironmentFault
+from schemas.interrupts import held
 
 AMAZON_MIRRORS: tuple[str, ...] = (
     "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
@@ -75,7 +78,7 @@ def fetch(
     Raises:
         EnvironmentFault: no mirror gave a file, another process is downloading it, or the disk
             gave out.
-        InputError, UsageError: see `missing`.
+        InputError, UsageError: see `missing` and `Part.require_own`.
     """
     if missing(files, folder):
         shown = stderr_progress() if progress is None else progress
@@ -85,6 +88,7 @@ def fetch(
             for file in files:
                 part = Part(file.name, folder / f"{file.name}.part")
                 with _alone(part):
+                    part.require_own()
                     # Asked again: another process may have placed it since.
                     tried = (
                         _from_mirrors(downloader, file, part, mirrors, shown)
@@ -164,9 +168,14 @@ class _DamagedError(Exception):
 
 
 def _check_gzip(part: Part) -> None:
-    """Read the whole stream: where no checksum is published, its CRC has to do."""
+    """Read the whole stream: where no checksum is published, its CRC has to do.
+
+    A server may have compressed on the way what it keeps as gzip: that is not the file.
+    """
     try:
         with igzip.open(part.path, "rb") as stream:  # type: ignore[no-untyped-call]
+            if stream.read(1 << 20).startswith(GZIP_MAGIC):
+                raise _DamagedError("gzip within gzip")
             while stream.read(1 << 20):
                 pass
     except DAMAGED as error:
@@ -177,11 +186,11 @@ def _check_gzip(part: Part) -> None:
 def _alone(part: Part) -> Iterator[None]:
     """Hold the lock of one download; it goes with the process, however that ends."""
     path = part.path.with_name(f"{part.path.name}.lock")
-    with path.open("w") as lock:
+    with held(), opened(path) as (lock, marked):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # The one before may have removed the file between our open and our lock.
-            ours = os.path.samestat(path.stat(), os.fstat(lock.fileno()))
+            ours = os.path.samestat(path.stat(), os.fstat(lock))
         except (BlockingIOError, FileNotFoundError):
             ours = False
         if not ours:
@@ -193,7 +202,8 @@ def _alone(part: Part) -> Iterator[None]:
         try:
             yield
         finally:
-            path.unlink(missing_ok=True)
+            if marked:  # or it is another's
+                path.unlink(missing_ok=True)
 
 
 def _no_mirror(

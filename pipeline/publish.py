@@ -12,7 +12,7 @@ from pipeline.config import AlibabaConfig, AmazonConfig
 from pipeline.record import RECORD, WORK, Record
 from pipeline.remote import RemotePath
 from pipeline.workspace import below, enter, ours_of
-from schemas import manifest
+from schemas import interrupts, manifest
 from schemas.alone import LOCK
 from schemas.errors import UsageError
 
@@ -48,7 +48,7 @@ def publish(
     record = Record.parse(out, _read(out / RECORD)) if there.get(RECORD) else None
     held = _read(out / manifest.NAME) if there.get(manifest.NAME) else b""
     ours = ours_of(out, there, record, held)
-    with tempfile.TemporaryDirectory(prefix="tinprep-") as name:
+    with interrupts.held(), tempfile.TemporaryDirectory(prefix="tinprep-") as name:
         local = Path(name)
         if ours.made and not config.force:
             (local / manifest.NAME).write_bytes(held)

@@ -1,4 +1,4 @@
-"""The first lines of the command `tinprep`: Ctrl-C is told also while libraries are loaded."""
+"""The first lines of the command `tinprep`: signals are handled before libraries are loaded."""
 
 from __future__ import annotations
 
@@ -9,8 +9,15 @@ from typing import NoReturn
 def run() -> NoReturn:
     """Load the command line, run it, and end the process."""
     try:
-        from pipeline.cli import run as command
-    except KeyboardInterrupt:
-        os.write(2, b"error: Interrupted.\n")
-        os._exit(130)
+        import fcntl  # noqa: F401
+        import resource  # noqa: F401
+    except ImportError as error:
+        said = f"error: tinprep needs Linux or macOS, on Windows WSL: {error}.\n"
+        os.write(2, said.encode())
+        os._exit(5)
+    from schemas.interrupts import watch
+
+    watch()
+    from pipeline.cli import run as command
+
     command()

@@ -10,8 +10,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from schemas.errors import EnvironmentFault, UsageError
+from schemas.interrupts import held
 
 LOCK = ".lock"
+_MARK = b"locked by tinprep\n"
 
 
 @contextmanager
@@ -26,8 +28,7 @@ def alone(folder: Path) -> Iterator[None]:
         EnvironmentFault: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    handle = _opened(folder / LOCK)
-    try:
+    with held(), opened(folder / LOCK) as (handle, _):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -35,12 +36,15 @@ def alone(folder: Path) -> Iterator[None]:
                 "Another run is at work in this folder.", where=folder, do="wait for it to end"
             ) from None
         yield
-    finally:
-        os.close(handle)
 
 
-def _opened(path: Path) -> int:
-    """A descriptor of a lock's file, made if absent; nothing is cut short, no link followed."""
+@contextmanager
+def opened(path: Path) -> Iterator[tuple[int, bool]]:
+    """A descriptor of a lock's file, and whether it is ours; nothing is cut, no link followed.
+
+    Raises:
+        UsageError: what stands there is no file.
+    """
     if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.lstat().st_mode)):
         raise UsageError(
             "The lock of this folder cannot be made.",
@@ -49,4 +53,13 @@ def _opened(path: Path) -> int:
             got="a link" if path.is_symlink() else "a folder or a device",
             do="choose another folder, or remove it",
         )
-    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o666)
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        handle = os.open(path, flags | os.O_EXCL, 0o666)
+        os.write(handle, _MARK)
+    except FileExistsError:
+        handle = os.open(path, flags, 0o666)
+    try:
+        yield handle, os.pread(handle, 2 * len(_MARK), 0) == _MARK
+    finally:
+        os.close(handle)

@@ -6,7 +6,7 @@ TinprepError
 ├── InputError        3    a raw file is missing, damaged or not what it should be
 ├── ContractError     4    a table, a shard or a manifest breaks its contract
 ├── EnvironmentFault  5    the network, the disk or the memory gave out
-└── Interrupted     130    stopped by Ctrl-C or SIGTERM; the message says how to go on
+└── Interrupted     130    stopped by Ctrl-C, SIGTERM or SIGHUP; the message says how to go on
 ```
 
 The number is the exit code of the command line.
@@ -83,6 +83,6 @@ class EnvironmentFault(TinprepError):
 
 
 class Interrupted(TinprepError):
-    """Stopped by Ctrl-C or SIGTERM; the same command resumes."""
+    """Stopped by Ctrl-C, SIGTERM or SIGHUP; the same command resumes."""
 
     exit_code = 130

@@ -9,14 +9,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from schemas.interrupts import held
+
 UNFINISHED = re.compile(r"\.tinprep-(?:([0-9a-f]+)-)?[0-9a-f]{16}\.unfinished")
 """The names of files that are being written; the group is their writer, if they have one."""
-
-
-def is_unfinished(name: str) -> bool:
-    """Whether a file is called as `replacing` calls one: a process that was killed leaves it."""
-    found = UNFINISHED.fullmatch(name)
-    return found is not None and found[1] is None
 
 
 @contextmanager
@@ -27,14 +23,15 @@ def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
         path: what it becomes; its folder exists.
         folder: where the file is meanwhile, on the disk of `path`; by default beside it.
     """
-    file = unfinished(folder or path.parent)
-    try:
-        yield file
-        to_disk(file)
-        file.replace(path)
-    except BaseException:
-        file.unlink(missing_ok=True)
-        raise
+    with held():
+        file = unfinished(folder or path.parent)
+        try:
+            yield file
+            to_disk(file)
+            file.replace(path)
+        except BaseException:
+            file.unlink(missing_ok=True)
+            raise
 
 
 def unfinished(folder: Path, writer: str = "") -> Path:

@@ -134,7 +134,7 @@ def kill_at_cpu(line: list[str], cpu_s: float) -> str:
     with tempfile.TemporaryFile() as said:
         child = subprocess.Popen(line, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=said)
         give_up = time.monotonic() + PATIENCE_S
-        while child.poll() is None and _cpu_s(child.pid) < cpu_s:
+        while child.poll() is None and cpu_taken(child.pid) < cpu_s:
             if time.monotonic() > give_up:
                 raise RuntimeError(f"{line} does not end")
             time.sleep(0.002)
@@ -171,7 +171,7 @@ def interrupt(
     return child.returncode, rest
 
 
-def _cpu_s(process: int) -> float:
+def cpu_taken(process: int) -> float:
     """Seconds of CPU time that a running child took so far, all its threads together."""
     fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICKS

@@ -24,6 +24,9 @@ class Answer:
     drop_at: int | None = None  # cut the connection after so many bytes of body
     stall_at: int | None = None  # go silent after so many bytes of body
     length: bool = True  # send Content-Length
+    drip_s: float | None = None  # send a byte at a time, so many seconds apart
+    drip_head_s: float | None = None  # send the head so
+    endless: bool = False  # never end the body
 
 
 @dataclass
@@ -110,6 +113,8 @@ class _Handler(BaseHTTPRequestHandler):
             headers["ETag"] = server.etag
         if server.modified:
             headers["Last-Modified"] = server.modified
+        if answer.drip_head_s is not None:
+            self._drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000, answer.drip_head_s)
         self._head(200 if start is None else 206, headers | answer.headers)
         self._send(body[start or 0 :], answer, request)
 
@@ -124,6 +129,12 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return int(asked[1])
 
+    def _drip(self, piece: bytes, seconds: float) -> None:
+        for byte in piece:
+            if self.server.closing.wait(seconds):
+                return
+            self.wfile.write(bytes([byte]))
+
     def _head(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
         for name, value in headers.items():
@@ -133,6 +144,11 @@ class _Handler(BaseHTTPRequestHandler):
     def _send(self, body: bytes, answer: Answer, request: Request) -> None:
         cut = answer.drop_at if answer.drop_at is not None else answer.stall_at
         piece = body if cut is None else body[:cut]
+        if answer.drip_s is not None:
+            self._drip(piece, answer.drip_s)
+        while answer.endless and not self.server.closing.is_set():
+            request.sent += len(piece)
+            self.wfile.write(piece)
         # Before it is sent: a client that has it all may look at once.
         request.sent = len(piece)
         self.wfile.write(piece)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from schemas.replacing import UNFINISHED
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
 from tests.test_bad_input import GOOD, INPUT, META, USAGE
 
@@ -65,21 +67,51 @@ def test_a_terminal_of_few_letters_gets_all_the_text() -> None:
     assert "\\udcc3" in done.stderr
 
 
-def test_ctrl_c_while_libraries_are_loaded_is_said() -> None:
-    begin = """
-import sys
+@pytest.mark.parametrize(
+    ("number", "module"),
+    [
+        (signal.SIGINT, "pipeline.cli_look"),
+        (signal.SIGTERM, "torch.nn"),
+        (signal.SIGHUP, "matplotlib.figure"),  # when a part of what is asked for is written
+    ],
+)
+def test_a_signal_while_libraries_are_loaded_is_said(
+    number: signal.Signals, module: str, beauty_out: Path, tmp_path: Path
+) -> None:
+    begin = f"""
+import os, sys
 class Stop:
     def find_spec(self, name, *more):
-        if name == "pipeline.cli_look":
-            raise KeyboardInterrupt
+        if name == {module!r}:
+            try:
+                os.kill(os.getpid(), {number})
+                for _ in range(9):
+                    pass
+            except BaseException:  # as a library may, that goes on without a part
+                raise ImportError
 sys.meta_path.insert(0, Stop())
+sys.argv[1:] = ["correlate", {str(beauty_out)!r}, "--out", {str(tmp_path / "to")!r}]
 from pipeline.start import run
 run()
 """
     done = subprocess.run(
         [sys.executable, "-c", begin], capture_output=True, text=True, check=False
     )
-    assert (done.returncode, done.stderr) == (INTERRUPTED, "error: Interrupted.\n")
+    assert done.returncode == INTERRUPTED, done.stderr
+    assert done.stderr.startswith("error: Interrupted.\n")
+    assert done.stderr.count("\n") == 1 + (module != "pipeline.cli_look")
+    assert not [path for path in tmp_path.rglob("*") if UNFINISHED.fullmatch(path.name)]
+
+
+@pytest.mark.parametrize("module", ["fcntl", "resource"])
+def test_a_system_without_what_is_needed_is_said(module: str) -> None:
+    begin = f"import sys; sys.modules[{module!r}] = None; from pipeline.start import run; run()"
+    done = subprocess.run(
+        [sys.executable, "-c", begin], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == FAULT
+    assert done.stderr.startswith("error: tinprep needs Linux or macOS")
+    assert done.stderr.count("\n") == 1
 
 
 def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
 """`tinprep` killed at random moments: the same command finishes, and no half is listed.
 
-`TINPREP_CRASHES=60` kills 60 times instead of 6 on each data set, and interrupts in every step;
-`tests/crash_harness.py` is the same as a command of its own, with a table.
+`TINPREP_CRASHES=60` kills 60 times instead of 6 on each data set, interrupts in every step, and
+stops the other commands as often. `tests/crash_harness.py` and `tests/crash_signals.py` are the
+same as commands of their own, with a table.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from tests.crash_harness import (
     kills,
     whole,
 )
+from tests.crash_signals import COMMANDS, stories
 from tests.golden_sets import raw_amazon
 
 KILLS = int(os.environ.get("TINPREP_CRASHES", "6"))
@@ -63,6 +65,12 @@ def test_killed_at_any_moment_and_run_again(
     done = [kill for story in kills(command, expected, KILLS, 4, tmp_path) for kill in story]
     assert len(done) >= KILLS
     assert not [kill for kill in done if kill.fault]
+
+
+def test_stopped_by_any_signal_and_given_again(tmp_path: Path) -> None:
+    names = ("train", "report") if KILLS < 10 else COMMANDS
+    ended = list(stories(names, 2 if KILLS < 10 else KILLS, 3, tmp_path, early_s=2.0))
+    assert not [one for one in ended if one.faults]
 
 
 def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Path) -> None:
@@ -115,7 +123,7 @@ def test_an_interruption_is_said_in_one_message_and_gone_on_from(
     if "TINPREP_CRASHES" not in os.environ:
         steps = sorted(draw.sample(steps[1:], 2), key=steps.index)
     for turn, step in enumerate(steps):
-        number = (signal.SIGTERM, signal.SIGINT)[turn % 2]
+        number = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)[turn % 3]
         code, said = interrupt(command.line(out), step, draw.uniform(0, 0.1), number)
         assert code == 130, (step, number, said)
         assert said.count("error: Interrupted.") == 1

@@ -99,7 +99,7 @@ def test_figures_on_a_full_disk_are_whole_or_not_there(
         refused(tinprep("correlate", beauty_out, "--out", figures), 5, "disk is full")
         assert figures.exists() == (left > first)
         hog.unlink()
-    for path in figures.iterdir():
+    for path in (path for path in figures.iterdir() if path.name != ".tinprep.json"):
         assert path.read_bytes() == (whole / path.name).read_bytes()
 
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.interrupts import held
 from schemas.replacing import replacing
 
 
@@ -45,7 +46,8 @@ def filling(folder: Path) -> Iterator[None]:
     except (FileExistsError, NotADirectoryError) as error:
         raise no_folder("The folder", folder, error) from None
     try:
-        yield
+        with held():
+            yield
     finally:
         for path in absent:
             with suppress(OSError):  # it holds something

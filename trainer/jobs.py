@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 import torch
 
 from schemas.errors import EnvironmentFault
+from schemas.interrupts import NUMBERS, held
 from schemas.machine import total_memory, usable_cores
 from trainer.events import Event, OnEvent
 
@@ -32,6 +33,7 @@ Work = Callable[[Task, OnEvent], None]
 _BESIDE_DATA = 1 << 30
 
 
+@held()
 def side_by_side(
     work: Work[Task],
     tasks: Sequence[Task],
@@ -145,8 +147,8 @@ def _end_with_parent() -> None:
 
 @contextmanager
 def _interrupts_held() -> Iterator[None]:
-    """Have what is started here never see a Ctrl-C: it is this process that ends it."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Have what is started here see no Ctrl-C and the like: it is this process that ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, NUMBERS)
     try:
         yield
     finally:

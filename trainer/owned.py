@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from schemas.errors import UsageError
-from schemas.replacing import is_unfinished
+from schemas.replacing import UNFINISHED
 from schemas.shape import decode
 from trainer.logs import LOG, TENSORBOARD
 from trainer.runs import BEST, CONFIG, LAST, METRICS
@@ -78,7 +78,9 @@ def _refuse(folder: Path, names: list[str]) -> None:
 def left_unfinished(folder: Path) -> Iterator[Path]:
     """Checkpoints that a run of this folder could not finish writing, since it was killed."""
     for path in folder.iterdir():
-        if is_unfinished(path.name) and any(_BEGINS[name](_head(path)) for name in (BEST, LAST)):
+        if UNFINISHED.fullmatch(path.name) and any(
+            _BEGINS[name](_head(path)) for name in (BEST, LAST)
+        ):
             yield path
 
 

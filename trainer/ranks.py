@@ -132,19 +132,20 @@ def joined() -> Iterator[Ranks]:
     try:
         yield ranks
         ranks.wait()
-    except BaseException:
-        if not _failed_first(store, rank):
+    except BaseException as error:
+        # All of them see a Ctrl-C: no other has more to say.
+        if not _failed_first(store, rank, isinstance(error, KeyboardInterrupt)):
             raise SystemExit(1) from None
         raise
     dist.destroy_process_group()
 
 
-def _failed_first(store: Store, rank: int) -> bool:
+def _failed_first(store: Store, rank: int, interrupted: bool) -> bool:
     """Whether no other rank failed before; if one did, give torchrun time to see which."""
     try:
         found: bytes = store.compare_set("tinprep/failed", "", str(rank))
         first = found == str(rank).encode()
-        if not first:
+        if not first and not interrupted:
             time.sleep(_GRACE_SECONDS)
     except RuntimeError:  # whoever kept the store is gone
         return True

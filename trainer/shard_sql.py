@@ -10,7 +10,7 @@ import duckdb
 import pyarrow as pa
 
 from schemas.errors import EnvironmentFault, InputError, TinprepError
-from schemas.interrupts import is_ctrl_c
+from schemas.interrupts import held, is_ctrl_c
 from trainer.data import Shards
 
 
@@ -45,7 +45,7 @@ def query(
     """
     paths = [str(p) for s in splits for p in shards.manifest.shard_paths(shards.out, s)]
     text = resources.files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
-    with tempfile.TemporaryDirectory(prefix="tinprep-") as spill:
+    with held(), tempfile.TemporaryDirectory(prefix="tinprep-") as spill:
         config: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": f"{memory_mb}MB",
             "temp_directory": spill,

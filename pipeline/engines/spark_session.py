@@ -14,6 +14,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 from schemas.errors import EnvironmentFault, UsageError
+from schemas.interrupts import handled_by
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -85,7 +86,7 @@ def session(master: str | None, settings: Mapping[str, str]) -> Iterator[SparkSe
 
 @contextmanager
 def _started() -> Iterator[None]:
-    """Hold a Ctrl-C or SIGTERM back while Java starts: half started, it would stay behind."""
+    """Hold a Ctrl-C and the like back while Java starts: half started, it would stay behind."""
     from pyspark import SparkContext
 
     if threading.current_thread() is not threading.main_thread():
@@ -96,7 +97,7 @@ def _started() -> Iterator[None]:
     def hold(number: int, _: object) -> None:
         held.append(number)
 
-    before = {number: signal.signal(number, hold) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = handled_by(hold)
     try:
         yield
     except KeyboardInterrupt:  # of the handler that Spark has set meanwhile

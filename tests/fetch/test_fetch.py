@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -138,11 +139,15 @@ def test_a_full_disk_is_told(tmp_path: Path, server: FileServer) -> None:
     assert server.requests[-1].headers["Range"] == f"bytes={kept}-"
 
 
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
-def test_no_space_left_on_the_device_is_told(tmp_path: Path, server: FileServer) -> None:
-    (tmp_path / f"{NAME}.part").symlink_to("/dev/full")
+def test_a_file_for_which_there_is_no_room_is_not_begun(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    room = SimpleNamespace(free=len(BODY) - 1)
+    monkeypatch.setattr("shutil.disk_usage", lambda path: room)
     fault = fails(tmp_path, server)
-    assert (fault.what, fault.got) == ("The disk is full.", "No space left on device")
+    assert fault.what == "The disk is full."
+    assert f"{len(BODY):,} bytes are to come, {room.free:,} are free" in str(fault)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_is_a_file_is_told(tmp_path: Path, server: FileServer) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from pipeline import download
 from pipeline.raw_files import RawFile
 from tests.fetch.downloads import BODY, HALF, NAME, OTHER, fails, get, published
 from tests.http_server import Answer, FileServer
@@ -104,3 +108,70 @@ def test_a_login_page_does_not_cost_what_is_there(tmp_path: Path, server: FileSe
     assert (tmp_path / f"{NAME}.part").read_bytes() == BODY[:HALF]
     assert get(tmp_path, server) == BODY
     assert server.requests[-1].sent == len(BODY) - HALF
+
+
+# Answers that never end
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Answer(drop_at=1),  # on every connection
+        Answer(drip_s=0.02),
+        Answer(drip_s=0.02, length=False),
+        Answer(drip_head_s=0.02),
+    ],
+)
+def test_a_mirror_that_drips_is_given_up(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch, answer: Answer
+) -> None:
+    monkeypatch.setattr(download, "WINDOW_S", 1.0)
+    server.always = answer
+    began = time.monotonic()
+    fault = fails(tmp_path, server, retries=10**6)
+    assert time.monotonic() - began < 30  # and not the minutes that the whole would take
+    assert f"{server.url}{NAME}: only " in str(fault)
+    assert "bytes came in 1 s" in str(fault)
+    assert "run the same command again later: what is downloaded is kept" in str(fault)
+    server.always = Answer()
+    assert get(tmp_path, server) == BODY
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_body_without_an_end_is_cut(
+    tmp_path: Path, server: FileServer, monkeypatch: pytest.MonkeyPatch, known: bool
+) -> None:
+    server.always = Answer(length=False, endless=True)
+    most = len(BODY)
+    if not known:
+        most = 10 * len(BODY)
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2 * most))
+    fault = fails(tmp_path, server, file=RawFile(NAME, published(BODY) if known else None))
+    assert f"more than the {most:,} bytes" in str(fault)
+    assert list(tmp_path.iterdir()) == []
+    assert server.requests[-1].sent < most + 10_000_000
+
+
+def test_a_size_beyond_any_raw_file_is_refused(tmp_path: Path, server: FileServer) -> None:
+    server.always = Answer(headers={"Content-Length": str(1 << 50)})
+    assert f"where {1 << 36:,} are the most" in str(fails(tmp_path, server))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_what_is_compressed_on_the_way_is_the_file_or_refused(
+    tmp_path: Path, server: FileServer, known: bool
+) -> None:
+    file = RawFile(NAME, published(BODY) if known else None)
+    labelled = {"Content-Encoding": "gzip"}
+    server.always = Answer(headers=labelled)  # of the file's own gzip
+    assert get(tmp_path / "own", server, file=file) == BODY
+    server.always = Answer(body=gzip.compress(BODY), headers=labelled)
+    fault = fails(tmp_path / "twice", server, file=file)
+    assert ("are published" if known else "gzip within gzip") in str(fault)
+    assert list((tmp_path / "twice").iterdir()) == []
+
+
+def test_a_redirect_without_an_end_is_refused(tmp_path: Path, server: FileServer) -> None:
+    server.always = Answer(302, headers={"Location": f"/{NAME}"})
+    assert "TooManyRedirects" in str(fails(tmp_path, server))

@@ -10,9 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import download
+from pipeline.fetch import fetch
 from pipeline.raw_files import RawFile
+from schemas.errors import UsageError
 from schemas.expected import PublishedFile
-from tests.fetch.downloads import BODY, HALF, NAME, OTHER, fails, get, published, ranges
+from tests.fetch.downloads import BODY, HALF, NAME, OFFLINE, OTHER, fails, get, published, ranges
 from tests.http_server import Answer, FileServer
 
 # Transfers that break
@@ -157,11 +159,27 @@ def test_a_whole_part_needs_no_second_download(tmp_path: Path, server: FileServe
     assert len(server.requests) == asked
 
 
-def test_a_part_of_unknown_origin_is_not_built_on(tmp_path: Path, server: FileServer) -> None:
-    (tmp_path / f"{NAME}.part").write_bytes(BODY[:HALF])
-    (tmp_path / f"{NAME}.part.json").write_text('{"url": ')
-    assert get(tmp_path, server) == BODY
-    assert ranges(server) == [None]
+@pytest.mark.parametrize("name", ["part", "part.json", "part.lock"])
+@pytest.mark.parametrize("link", [False, True])
+def test_a_file_of_others_is_left_as_it_is(
+    tmp_path: Path, server: FileServer, name: str, link: bool
+) -> None:
+    folder = tmp_path / "raw"
+    folder.mkdir()
+    theirs = folder / f"{NAME}.{name}"
+    if link:  # which other programs follow
+        theirs.symlink_to(tmp_path / "elsewhere")
+    theirs.write_bytes(BODY[:HALF])
+    if name == "part.lock" and not link:
+        fetch([RawFile(NAME)], folder, [server.url], offline_command=OFFLINE)
+        assert (folder / NAME).read_bytes() == BODY
+    else:
+        with pytest.raises(UsageError) as caught:
+            get(folder, server)
+        assert str(theirs) in str(caught.value)
+        assert [path.name for path in folder.iterdir()] == [theirs.name]
+        assert not server.requests
+    assert theirs.read_bytes() == BODY[:HALF]
 
 
 def test_a_stall_times_out_and_is_resumed(tmp_path: Path, server: FileServer) -> None:
