@@ -92,6 +92,11 @@ def end() -> bool:
     return _Now.said
 
 
+def came() -> bool:
+    """Whether a signal came."""
+    return _Now.came is not None
+
+
 def untold() -> bool:
     """Whether a signal came of which no command has told; it is told now."""
     if _Now.came is None or _Now.said:

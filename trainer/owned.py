@@ -78,10 +78,10 @@ def _refuse(folder: Path, names: list[str]) -> None:
 def left_unfinished(folder: Path) -> Iterator[Path]:
     """Checkpoints that a run of this folder could not finish writing, since it was killed."""
     for path in folder.iterdir():
-        if UNFINISHED.fullmatch(path.name) and any(
-            _BEGINS[name](_head(path)) for name in (BEST, LAST)
-        ):
-            yield path
+        if UNFINISHED.fullmatch(path.name):
+            head = _head(path)
+            if _BEGINS[BEST](head) or _BEGINS[LAST](head):
+                yield path
 
 
 def _own(path: Path) -> bool:

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
+from schemas import interrupts
 from schemas.errors import EnvironmentFault
 
 T = TypeVar("T")
@@ -129,24 +130,26 @@ def joined() -> Iterator[Ranks]:
     dist.init_process_group(
         "cpu:gloo,cuda:nccl" if cuda else "gloo", store=store, rank=rank, world_size=world
     )
-    try:
-        yield ranks
-        ranks.wait()
-    except BaseException as error:
-        # All of them see a Ctrl-C: no other has more to say.
-        if not _failed_first(store, rank, isinstance(error, KeyboardInterrupt)):
-            raise SystemExit(1) from None
-        raise
+    with interrupts.held():
+        try:
+            yield ranks
+            ranks.wait()
+        except BaseException:
+            if not _failed_first(store, rank):
+                raise SystemExit(1) from None
+            raise
     dist.destroy_process_group()
 
 
-def _failed_first(store: Store, rank: int, interrupted: bool) -> bool:
+def _failed_first(store: Store, rank: int) -> bool:
     """Whether no other rank failed before; if one did, give torchrun time to see which."""
     try:
         found: bytes = store.compare_set("tinprep/failed", "", str(rank))
         first = found == str(rank).encode()
-        if not first and not interrupted:
-            time.sleep(_GRACE_SECONDS)
+        until = time.monotonic() + _GRACE_SECONDS
+        # A signal comes to all of them: the others have no more to say.
+        while not (first or interrupts.came()) and time.monotonic() < until:
+            time.sleep(0.05)
     except RuntimeError:  # whoever kept the store is gone
         return True
     except KeyboardInterrupt:  # torchrun has seen it
