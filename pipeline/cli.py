@@ -9,13 +9,13 @@ from importlib.metadata import version
 from io import TextIOWrapper
 from typing import Annotated, NoReturn
 
+from schemas.interrupts import INTERRUPTED, untold, watch
+
+if __name__ == "__main__":  # as `pipeline.start`: what follows loads much
+    watch()
+
 import typer
 from rich.console import Console
-
-if __name__ == "__main__":  # `python -m pipeline.cli`: what follows loads much
-    from pipeline import start
-
-    start.run()
 
 from pipeline import (
     cli_look,
@@ -26,7 +26,6 @@ from pipeline import (
     cli_train,
 )
 from schemas.errors import EnvironmentFault
-from schemas.interrupts import INTERRUPTED, untold, watch
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -102,3 +101,7 @@ def run() -> NoReturn:
     # All that must be kept is on disk. To take down every library in order only takes time, and
     # threads of torch's communication may abort it (seen with 2.13), after a run that is finished.
     os._exit(code)
+
+
+if __name__ == "__main__":
+    run()
