@@ -23,6 +23,7 @@ _SETTINGS = {
     "seed": 0,
     "clip": None,
     "tensorboard": False,
+    "digests": {"bin edges": "0"},
 }
 
 

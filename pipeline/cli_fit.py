@@ -132,6 +132,9 @@ def train(
         with joined() as ranks:
             given = _given(context)
             settings = merged(read_settings(config, ranks) if config else {}, given)
+            if "data" in settings:
+                name = f"{settings['data'].name}-{settings.get('model', model)}"
+                settings.setdefault("run", Path("runs") / f"{name}-{settings.get('seed', seed)}")
             if resume and "run" in settings:
                 known = settings_of(settings["run"], ranks, data="data" not in settings)
                 settings = merged(known, settings)
@@ -143,8 +146,6 @@ def train(
                     "with the --run to go on with",
                     got="none",
                 )
-            name = f"{settings['data'].name}-{settings.get('model', model)}"
-            settings.setdefault("run", Path("runs") / f"{name}-{settings.get('seed', seed)}")
             chosen = TrainConfig(**settings)
             if not ranks.first:
                 fit(chosen)

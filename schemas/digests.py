@@ -20,12 +20,13 @@ import pyarrow.compute as pc
 from schemas import vocabulary
 from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest
+from schemas.plain import printable
 from schemas.shape import is_finite
 
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
 # The settings that decide which behaviours a history holds, in which order and sessions.
 _WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
-_SHOWN = 12  # digits of a digest, for people
+_SHOWN, _LONGEST = 12, 1_000  # characters of a digest, and of all, for people
 
 
 def of_manifest(made: Manifest) -> dict[str, str]:
@@ -123,7 +124,8 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
 
 def told(digests: Mapping[str, Any], names: list[str]) -> str:
     """Some of the digests, for people."""
-    return ", ".join(f"{name} {str(digests.get(name, 'none'))[:_SHOWN]}" for name in names)
+    shown = [f"{name} {str(digests.get(name, 'none'))[:_SHOWN]}" for name in names]
+    return printable(", ".join(shown))[:_LONGEST]
 
 
 def _of_json(value: Any) -> str:

@@ -31,13 +31,16 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
             raise
 
 
-def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
+def read_checkpoint(
+    path: Path, device: torch.device, keys: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> dict[str, Any]:
     """Load a dictionary that `torch.save` wrote; nothing in it is executed.
 
     Args:
         path: the file.
         device: where tensors go.
         keys: what it must hold.
+        optional: what is wanted if it is there.
 
     Raises:
         InputError: the file is missing, or cannot be read.
@@ -45,7 +48,8 @@ def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> 
     """
     try:
         content = torch.load(path, map_location=device, weights_only=True)
-        found = {key: content[key] for key in keys}
+        there = (key for key in optional if key in content)
+        found = {key: content[key] for key in (*keys, *there)}
         diverged = not_finite(found)
     except FileNotFoundError:
         raise InputError(

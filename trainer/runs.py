@@ -114,14 +114,12 @@ class Run:
         self.folder, self.config, self.writes = folder, config, writes
         self.log = Log(folder, bool(config["tensorboard"]))
         self.notes: list[str] = []
+        self.resumes = False
         if not writes:
             return
         began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
         if resume and began and (not (folder / METRICS).exists() or _asks_for_more(folder, config)):
-            self.notes = resuming(folder, config)
-            # The config first: a run without a result is unfinished, whatever its config.
-            _write_json(folder / CONFIG, config)
-            (folder / METRICS).unlink(missing_ok=True)
+            self.notes, self.resumes = resuming(folder, config), True
             return
         if (folder / METRICS).exists() and not force:
             raise UsageError(
@@ -154,16 +152,24 @@ class Run:
 
         Raises:
             InputError: it cannot be read.
+            ContractError: it is of another data set.
         """
         if not (self.folder / LAST).exists():
             return None
         keys = ("at", "weights", "optimizer", "random")
-        return read_checkpoint(self.folder / LAST, device, keys)
+        found = read_checkpoint(self.folder / LAST, device, keys, optional=(DIGESTS,))
+        _require_same_data(found, self.config, self.folder / LAST)
+        return found
 
     def begin(self, step: int) -> None:
-        """Open the log, with what it holds up to `step`."""
-        if self.writes:
-            self.log.begin(step)
+        """Open the log, with what it holds up to `step`; a run that goes on is unfinished."""
+        if not self.writes:
+            return
+        if self.resumes:
+            # The config first: it says what the run goes on to, if it is killed in between.
+            _write_json(self.folder / CONFIG, self.config)
+            (self.folder / METRICS).unlink(missing_ok=True)
+        self.log.begin(step)
 
     def evaluated(
         self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics
@@ -248,7 +254,7 @@ def resuming(folder: Path, config: dict[str, Any]) -> list[str]:
     before = read_json(folder / CONFIG, {}, do=_ANEW)
     _require_same(before, config, folder / CONFIG)
     notes = []
-    if DIGESTS not in before:
+    if not before.get(DIGESTS):
         notes.append(
             "the run was begun by an older tinprep, which kept no digests: nobody can tell whether "
             "the data set is still the one it began with"
@@ -267,16 +273,8 @@ def _require_same(before: dict[str, Any], config: dict[str, Any], path: Path) ->
         UsageError: the settings differ, or less is asked for than there was.
         ContractError: the data differ.
     """
+    _require_same_data(before, config, path)
     now = json.loads(json.dumps(config))
-    known = before.get(DIGESTS)
-    if isinstance(known, dict) and (wrong := differing(now[DIGESTS], known)):
-        raise ContractError(
-            "The run is of another data set.",
-            where=path,
-            expected=told(known, wrong),
-            got=told(now[DIGESTS], wrong),
-            do=f"resume with the data set it began with, or {_ANEW}",
-        )
     names = sorted({*now, *before} - _FREE - _ROUNDING - {DIGESTS})
     before = _DEFAULTS | before  # an older tinprep had fewer settings
     names = [n for n in names if now.get(n) != before.get(n) and not _is_more(n, now, before)]
@@ -287,6 +285,23 @@ def _require_same(before: dict[str, Any], config: dict[str, Any], path: Path) ->
             expected=", ".join(f"{name} {before.get(name)}" for name in names),
             got=", ".join(f"{name} {now.get(name)}" for name in names),
             do=f"resume with the settings it began with, or {_ANEW}",
+        )
+
+
+def _require_same_data(before: dict[str, Any], config: dict[str, Any], path: Path) -> None:
+    """Refuse data of other digests than what `path` tells of; what is of before tells none.
+
+    Raises:
+        ContractError: they differ.
+    """
+    known, now = before.get(DIGESTS), config[DIGESTS]
+    if isinstance(known, dict) and (wrong := differing(now, known)):
+        raise ContractError(
+            "The run is of another data set.",
+            where=path,
+            expected=told(known, wrong),
+            got=told(now, wrong),
+            do=f"resume with the data set it began with, or {_ANEW}",
         )
 
 
