@@ -96,6 +96,9 @@ class Record:
             kind, *what = json.loads(text) if good else [""]
         except ValueError:
             kind = ""
+        names = what if kind == "replaced" else what[:1] if kind == "file" else []
+        if any(name.startswith("/") or ".." in name.split("/") for name in names):
+            kind = ""  # of somebody who means others' files
         if kind == "unfinished":
             self.writers += what
         elif kind == "file":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from pipeline.config import AmazonConfig
 from pipeline.flow import prepare
-from pipeline.record import RECORD
+from pipeline.record import RECORD, as_line
 from schemas.errors import UsageError
 from schemas.manifest import NAME
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
@@ -137,6 +138,23 @@ def test_raw_files_and_data_set_are_not_in_one_another(
     for flags in ((), ("--force",)):
         refused(amazon(tmp_path / raw_at, tmp_path / out_at, *flags), USAGE, "folders of their own")
     assert state_of(tmp_path) == before
+
+
+def test_names_lead_to_no_file_outside(raw: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    for at, name in enumerate(("../mine", str(tmp_path / "mine"), "train/../../mine")):
+        (tmp_path / "mine").write_text("mine")
+        out = tmp_path / f"record-{at}"
+        shutil.copytree(folders["killed 50"], out)
+        with (out / RECORD).open("ab") as record:
+            record.write(as_line("file", name, 4, 0, "x") + as_line("replaced", name))
+        finished(amazon(raw, out, "--bins", 4))
+        out = tmp_path / f"manifest-{at}"
+        shutil.copytree(folders["whole"], out)
+        held = json.loads((out / NAME).read_text())
+        held["shards"].append({"path": name, "rows": 0, "sha256": ""})
+        (out / NAME).write_text(json.dumps(held))
+        finished(amazon(raw, out, "--force"))
+        assert (tmp_path / "mine").read_text() == "mine"
 
 
 def test_a_demo_is_not_made_where_it_may_not_be(
