@@ -90,7 +90,7 @@ def _prepare(run: Run) -> manifest.Manifest:
             with run.record.at_work():
                 begin(run, ours)
                 made: manifest.Manifest = source.make(run, config)
-                end(run.record, ours)
+                end(run.record)
                 return made
 
 
@@ -131,7 +131,7 @@ def _done(run: Run, ours: Ours) -> manifest.Manifest:
             do="give another --out, or --force to replace it",
         )
     if ours.record is not None:
-        end(ours.record, ours)
+        end(ours.record)
     return done
 
 

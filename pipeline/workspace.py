@@ -337,9 +337,11 @@ def begin(run: Run, ours: Ours) -> None:
     record.add("anew")
 
 
-def end(record: Record, ours: Ours) -> None:
+def end(record: Record) -> None:
     """Remove what there is of a run besides the data set that it has made."""
-    names = {name for name in {*record.files, *ours.unfinished} if name.startswith(f"{WORK}/")}
+    # A task that Spark ran twice has left a file that nobody waited for.
+    left = {name for name, _ in below(record.out) if _of(record, name)}
+    names = {name for name in {*record.files, *left} if name.startswith(f"{WORK}/")}
     _remove(record.out, names)
     _remove(record.out, {RECORD})
 
