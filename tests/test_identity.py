@@ -7,11 +7,16 @@ import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
+from schemas.digests import of_vocabulary
 from schemas.plain import from_spreadsheet
 from tests.alibaba_made import RawLog, alibaba
 from tests.alibaba_raw import PROFILE, raw_rows
@@ -199,6 +204,54 @@ def test_impressions_have_their_user_and_ad(alibaba_run: Path, tmp_path: Path) -
         line = shown[score["row"]]
         assert (str(score["user"]), str(score["ad"])) == (line["user"], line["adgroup_id"])
         assert (score["category"], score["brand"]) == (score["ad"] % 3, score["ad"] % 2 or None)
+
+
+VALUES = st.lists(st.text("ab\0é", max_size=3), max_size=4) | st.lists(
+    st.integers(0, 3), min_size=1, max_size=4
+)
+
+
+@settings(max_examples=30)
+@given(VALUES, VALUES, st.integers(0, 4))
+@example(["ab", "c"], ["a", "bc"], 1)
+@example(["1"], [1], 0)
+def test_a_digest_is_of_values_and_ids_alone(one: list[Any], other: list[Any], cut: int) -> None:
+    def of(values: list[Any], kind: pa.DataType) -> str:
+        # Of slices in two chunks, with counts beside them.
+        rows = pa.array([*values[:1], *values], kind)[len(values[:1]) :]
+        ids = pa.array(range(2, len(values) + 2), pa.int32())
+        value = pa.chunked_array([rows[:cut], rows[cut:]], kind)
+        return of_vocabulary(pa.table({"value": value, "id": ids, "count": ids}))
+
+    texts = (pa.string(), pa.large_string())
+    first, second = (
+        {of(v, kind) for kind in ((pa.int64(),) if isinstance([*v, ""][0], int) else texts)}
+        for v in (one, other)
+    )
+    assert len(first) == len(second) == 1
+    assert (first == second) == (one == other)
+
+
+def test_a_run_of_before_is_judged_by_sizes_and_says_so(
+    amazon_run: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(amazon_run / "run", run)
+    kept = torch.load(run / "best.pt")
+    del kept["built"]["inputs"]["digests"]
+    torch.save(kept, run / "best.pt")
+    for name in ("config.json", "metrics.json"):
+        told = json.loads((run / name).read_text())
+        del told.get("config", told)["digests"]
+        (run / name).write_text(json.dumps(told))
+    data = amazon_run / "data"
+    finished(tinprep("evaluate", run, "--data", data))
+    finished(tinprep("predict", run, data, "--out", tmp_path / "scores.csv"))
+    assert caplog.text.count("made by an older tinprep") == 2
+    few = tmp_path / "few"
+    finished(amazon(reviews(tmp_path / "raw"), few, "--bins", 2))
+    for ended in uses(run, few, tmp_path):
+        refused(ended, 4, "bins 3", "bins 2")
 
 
 @pytest.mark.parametrize("hidden", ["vocabulary", "manifest"])
