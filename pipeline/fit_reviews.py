@@ -36,7 +36,7 @@ from pipeline.sources.parsed import Parsed
 from pipeline.tally import Tally
 from pipeline.workspace import Run
 from schemas import tables
-from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
+from schemas.manifest import FIRST_ID, UNKNOWN_ID, WITHOUT_CATEGORY, WITHOUT_META, Share
 
 REFUSED = kind("meta")
 _REPEATS = Repeats(("user", "item", "time"))
@@ -126,8 +126,8 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
             config,
             path,
             {
-                "items without a meta line": Share(unlisted, by_item.height),
-                "items whose meta line has no category": Share(
+                WITHOUT_META: Share(unlisted, by_item.height),
+                WITHOUT_CATEGORY: Share(
                     by_item["category"].null_count() - unlisted, by_item.height
                 ),
             },

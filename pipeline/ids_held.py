@@ -42,16 +42,16 @@ def ids_held(
     # A behaviour is stored where more windows have begun than have ended.
     begun = np.bincount(np.maximum(train.start, train.end - max_len), minlength=ends)
     stored = np.cumsum(begun - np.bincount(train.end, minlength=ends))[:-1] > 0
-    return {
-        split: {
-            name: _packed(ids[which == k], behaviours.fields[name][stored & (k == TRAIN)])
-            for name, ids in targets.items()
-        }
+    held = {
+        split: {name: [ids[which == k]] for name, ids in targets.items()}
         for k, split in enumerate(SPLITS)
     }
+    for name, of_train in held[SPLITS[TRAIN]].items():
+        of_train.append(behaviours.fields[name][stored])
+    return {split: {name: _packed(ids) for name, ids in of.items()} for split, of in held.items()}
 
 
-def _packed(*ids: Int32s) -> str:
+def _packed(ids: list[Int32s]) -> str:
     held = np.zeros(1 + max(int(some.max(initial=0)) for some in ids), np.bool_)
     for some in ids:
         held[some] = True

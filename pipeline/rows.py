@@ -160,10 +160,13 @@ def _in_history(
     scalars: dict[str, npt.NDArray[Any]],
 ) -> Int64s:
     """As `Block` has it; `fields` and `scalars` are the values of cells and of rows."""
-    cells: Any = slice(None)
-    for name, ids in fields.items():
-        same = ids[cells] == scalars[f"target_{name}"][found.target[cells]]
-        cells = np.flatnonzero(same) if isinstance(cells, slice) else cells[same]
+    cells = np.zeros(0, np.int64)
+    for n, (name, ids) in enumerate(fields.items()):
+        target = scalars[f"target_{name}"]
+        if n:
+            cells = cells[ids[cells] == target[found.target[cells]]]
+        else:  # of all cells: few are left for the other fields
+            cells = np.flatnonzero(ids == np.repeat(target, np.diff(found.offsets)))
     label = scalars["label"].astype(np.int64)
     again = np.unique(found.target[cells])
     held = np.bincount(label[again], minlength=2), np.bincount(label, minlength=2)

@@ -27,6 +27,8 @@ REPEATED_PROFILE = "user_profile line of a user that had one"
 REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
 WITHOUT_PROFILE = "impressions of users without a profile"
+WITHOUT_META = "items without a meta line"
+WITHOUT_CATEGORY = "items whose meta line has no category"
 OF_NOBODY = "behaviours of users without impressions"
 _OPTIONAL: dict[str, Callable[[], Any]] = {
     "counts": dict,

@@ -11,7 +11,16 @@ from pipeline.verify.contract import Contract
 from pipeline.verify.findings import Findings
 from pipeline.verify.tables import Lookup
 from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import FIRST_ID, NAME, OF_NOBODY, WITHOUT_PROFILE, repeated
+from schemas.manifest import (
+    FIRST_ID,
+    NAME,
+    OF_NOBODY,
+    UNKNOWN_ID,
+    WITHOUT_CATEGORY,
+    WITHOUT_META,
+    WITHOUT_PROFILE,
+    repeated,
+)
 
 Int64s = npt.NDArray[np.int64]
 
@@ -53,6 +62,9 @@ def check_read(
     for name, want in read.items():
         if told.get(name, want) != want:
             findings.add("counts", f"{NAME}: counts, {name}", want, told[name])
+    for name in sorted(told.keys() & shares.keys()):  # what is told twice
+        if shares[name].count != told[name]:
+            findings.add("shares", f"{NAME}: shares, {name}", told[name], shares[name].count)
 
 
 def check_item_counts(
@@ -86,6 +98,12 @@ def check_item_counts(
         where = "vocabulary/item.parquet"
         findings.add("vocabulary counts", where, f"{total} in all, as of users", of_items.sum())
     for table in lookups:
+        missing = [
+            s for n in (WITHOUT_META, WITHOUT_CATEGORY) if (s := contract.made.shares.get(n))
+        ]
+        unknown = int(np.count_nonzero(table.ids["category"] == UNKNOWN_ID)) if missing else 0
+        if sum(share.count for share in missing) != unknown:
+            findings.add("shares", f"{NAME}: shares, {WITHOUT_META}", unknown, missing)
         for name in table.ids.keys() & counts.keys():
             of_item = np.maximum(table.ids[name], 0)
             sums = np.bincount(of_item, of_items, len(counts[name])).astype(np.int64)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.identity import key_of
-from schemas.manifest import NAME, in_history, load
+from schemas.manifest import NAME, WITHOUT_META, WITHOUT_PROFILE, in_history, load
 from tests.verify.made import BOTH, DAY, IMPRESSIONS, REVIEWS, Columns, Copy, checked
 
 # What is done, what must be found, in which data sets, how.
@@ -229,6 +229,18 @@ FILE_DAMAGE: list[Planted] = [
         "shares",
         BOTH,
         of_manifest(lambda m: m["shares"][in_history("test", 1)].update(of=10**6)),
+    ),
+    (
+        "fewer items without a meta line",
+        "shares",
+        REVIEWS,
+        of_manifest(lambda m: m["shares"].update({WITHOUT_META: {"count": 1, "of": 60}})),
+    ),
+    (
+        "a count that is told otherwise as a share",
+        "shares",
+        IMPRESSIONS,
+        of_manifest(lambda m: m["shares"][WITHOUT_PROFILE].update(count=1)),
     ),
     (
         "more of a share than there are",
