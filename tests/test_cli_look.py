@@ -137,7 +137,7 @@ def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> N
     assert "GAUC" in measured.said or "gauc" in measured.said
     finished(tinprep("predict", run, made, "--out", scores))
     rows = pl.read_parquet(scores)
-    assert rows.columns == ["row", "user", "label", "score"]
+    assert rows.columns == ["split", "row", "user", "item", "category", "label", "score"]
     assert rows.height == sum(
         pl.read_parquet(made / split / "*.parquet").height for split in ("train", "valid", "test")
     )

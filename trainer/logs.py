@@ -116,4 +116,6 @@ def _is_ours(events: Path) -> bool:
     if not events.is_file():
         return False
     with events.open("rb") as file:
-        return _SCALARS["pair_accuracy"].encode() in file.read(1 << 12)
+        head = file.read(1 << 12)
+    # GAUC and pair accuracy do not exist on every data set.
+    return all(_SCALARS[name].encode() in head for name in ("train_loss", "auc", "logloss"))
