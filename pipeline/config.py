@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from schemas.errors import UsageError
 from schemas.machine import usable_cores
 from schemas.manifest import SPLITS
-from schemas.shards import LAYOUTS
+from schemas.shards import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
 
 SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
@@ -25,7 +25,7 @@ _HOW = (
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
-LONGEST = 32_767
+LONGEST = MOST_BEHAVIOURS
 """Behaviours of the longest history: positions and lengths are stored in 16 bits."""
 
 WITHOUT_VALID = ("train", "test")
@@ -81,8 +81,8 @@ class Config:
 
     def __post_init__(self) -> None:
         for name, low, high in (
-            ("bins", 1, 255),
-            ("max_len", 1, LONGEST),
+            ("bins", 1, MOST_BINS),
+            ("max_len", 1, MOST_BEHAVIOURS),
             ("session_gap", 0, 1 << 40),
             ("seed", 0, (1 << 63) - 1),
             ("buckets", 1, 4_096),
@@ -241,6 +241,9 @@ class AlibabaConfig(Config):
             r"[1-9][0-9]{0,2}x[1-9][0-9]{0,2}", self.sessions
         ):
             _refuse("sessions", "sessions x behaviours, e.g. 5x10, or none", self.sessions)
+        most, length = self.session_shape or (1, 1)
+        if most * length > MOST_BEHAVIOURS:
+            _refuse("sessions", f"at most {MOST_BEHAVIOURS} behaviours in all", self.sessions)
         try:
             ZoneInfo(self.timezone)
         except (ZoneInfoNotFoundError, ValueError, OSError):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PurePosixPath
@@ -305,8 +306,17 @@ def _check_names(manifest: Manifest, path: Path) -> None:
                 expected="letters, digits and underscores",
                 got=f"{name!a}"[:100],
             )
+    files = (*manifest.shards, *manifest.tables)
+    twice = [name for name, times in Counter(file.path for file in files).items() if times > 1]
+    if twice:
+        raise ContractError(
+            "The manifest lists a file twice.",
+            where=path,
+            expected="each file once",
+            got=f"{twice[0]!a}"[:200],
+        )
     folder = path.parent.resolve()
-    for file in (*manifest.shards, *manifest.tables):
+    for file in files:
         pure = PurePosixPath(file.path)
         stays = bool(pure.parts) and not pure.is_absolute() and ".." not in pure.parts
         stays = stays and file.path.isprintable() and "\\" not in file.path

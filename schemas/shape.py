@@ -70,6 +70,8 @@ def misfit(value: Any, kind: Any, at: str = "") -> tuple[str, str, str] | None:
         if not isinstance(value, list):
             return at, _NAMES[list], _told(value)
         (of,) = get_args(kind)
+        if of is int and all(_is(one, int) for one in value):  # perhaps a million
+            return None
         return _first((one, of, f"{at}[{k}]") for k, one in enumerate(value))
     if origin is dict:
         if not isinstance(value, dict):

@@ -11,6 +11,8 @@ import numpy as np
 import pyarrow as pa
 
 LAYOUTS = ("padded", "ragged")
+# What the types below can count: interval bins, and behaviours of a row, in sessions as well.
+MOST_BINS, MOST_BEHAVIOURS = 255, 32_767
 
 HISTORY_COLUMNS: dict[str, pa.DataType] = {
     "position": pa.int16(),

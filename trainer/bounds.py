@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -27,23 +28,34 @@ def logloss_limit(positive_weight: float) -> float:
     return loss_limit(1.0) + math.log(max(1.0, positive_weight))
 
 
-def not_finite(content: Any, name: str = "") -> str | None:
-    """The name of the first tensor that holds a NaN or an infinity; None where all are finite.
+def tensors(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+    """The tensors in dictionaries, lists and tuples, each with its name, however they nest.
 
     Args:
-        content: a tensor, or dictionaries, lists and tuples of such; anything else is passed over.
+        content: what holds them; anything else is passed over.
         name: of `content`.
     """
-    if isinstance(content, torch.Tensor):
-        if not content.is_floating_point() or not content.numel():
-            return None
-        # The least and the greatest take no memory, and are NaN where anything is.
-        extremes = torch.stack(torch.aminmax(content.detach()))
-        return None if bool(torch.isfinite(extremes).all()) else name
-    parts: list[tuple[Any, Any]] = []
-    if isinstance(content, dict):
-        parts = list(content.items())
-    elif isinstance(content, list | tuple):
-        parts = list(enumerate(content))
-    names = (not_finite(part, f"{name}.{key}" if name else str(key)) for key, part in parts)
-    return next((found for found in names if found is not None), None)
+    waiting, seen = [(name, content)], set[int]()
+    while waiting:
+        name, value = waiting.pop()
+        if isinstance(value, torch.Tensor):
+            yield name, value
+        elif isinstance(value, dict | list | tuple) and id(value) not in seen:
+            seen.add(id(value))
+            parts = value.items() if isinstance(value, dict) else enumerate(value)
+            waiting += [(f"{name}.{key}" if name else str(key), part) for key, part in parts]
+
+
+def not_finite(content: Any) -> str | None:
+    """The name of a tensor in `content` that holds a NaN or an infinity; None where all are finite.
+
+    Args:
+        content: as `tensors` takes it.
+    """
+    for name, tensor in tensors(content):
+        if tensor.is_floating_point() and tensor.numel():
+            # The least and the greatest take no memory, and are NaN where anything is.
+            extremes = torch.stack(torch.aminmax(tensor.detach()))
+            if not bool(torch.isfinite(extremes).all()):
+                return name
+    return None

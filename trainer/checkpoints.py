@@ -10,7 +10,8 @@ from typing import Any
 import torch
 
 from schemas.errors import ContractError, InputError
-from trainer.bounds import not_finite
+from trainer.bounds import not_finite, tensors
+from trainer.declared import is_backed
 
 # What loading a file that is no checkpoint of ours, or a damaged one, ends in.
 UNREADABLE = (
@@ -50,6 +51,8 @@ def read_checkpoint(
         content = torch.load(path, map_location=device, weights_only=True)
         there = (key for key in optional if key in content)
         found = {key: content[key] for key in (*keys, *there)}
+        if not all(is_backed(tensor) for _, tensor in tensors(found)):
+            raise ValueError("a tensor that is larger than its data")
         diverged = not_finite(found)
     except FileNotFoundError:
         raise InputError(

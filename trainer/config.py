@@ -10,20 +10,20 @@ from schemas.errors import UsageError
 from schemas.machine import usable_cores
 
 _WHOLE = (1, 2**31 - 1)
-_WIDTHS = (1, 1 << 20)
+WIDTHS = (1, 1 << 20)
 _FLOATS = (1e-38, 3.4e38)  # of 32 bits
 # The least and the most that a setting can be, where it is no None.
 _RANGES: dict[str, tuple[float, float]] = {
     **dict.fromkeys(("epochs", "steps", "evaluations", "evaluate_every", "patience"), _WHOLE),
     **dict.fromkeys(("batch_size", "cells"), _WHOLE),
-    **dict.fromkeys(("dim", "attention_dim"), _WIDTHS),
+    **dict.fromkeys(("dim", "attention_dim"), WIDTHS),
     **dict.fromkeys(("lr", "clip"), _FLOATS),
     "threads": (1, 1024),
     "memory_mb": (1, 1 << 30),
     "checkpoint_seconds": (0, 1e9),
     "seed": (0, 2**63 - 1),
 }
-_LAYERS = 100
+LAYERS = 100
 # Two ways to say one thing: of each pair, one at most.
 EITHER = (("epochs", "steps"), ("evaluations", "evaluate_every"))
 # The loss weight that makes positives and negatives count alike.
@@ -164,9 +164,9 @@ class TrainConfig:
             value = getattr(self, name)
             within = value is None or low <= value <= high
             self._require(name, within, f"{low} to {high}")
-        hidden, (low, high) = self.hidden or (), _WIDTHS
-        within = len(hidden) <= _LAYERS and all(low <= width <= high for width in hidden)
-        self._require("hidden", within, f"at most {_LAYERS} widths of {low} to {high}")
+        hidden, (low, high) = self.hidden or (), WIDTHS
+        within = len(hidden) <= LAYERS and all(low <= width <= high for width in hidden)
+        self._require("hidden", within, f"at most {LAYERS} widths of {low} to {high}")
         self._require("resume", not (self.resume and self.force), "not together with --force")
         for one, other in EITHER:
             both = getattr(self, one) is not None and getattr(self, other) is not None

@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 
 from schemas import digests, manifest
-from schemas.errors import ContractError, UsageError
+from schemas.errors import UsageError
 from trainer.arrow import SESSION, SESSION_LENGTH
 from trainer.dataset import SplitDataset
+from trainer.declared import check_manifest, check_schema
 from trainer.pieces import open_shard
 from trainer.rows import LENGTH, Batch, Index, Rows, batches_of, concat
 from trainer.stored import StoredSplit, batch_sizes, dealt_sizes, sessions_of, spread_sizes
@@ -57,14 +58,7 @@ class Shards:
         self.out = Path(out)
         self.memory_mb = memory_mb
         self.manifest = manifest.load(self.out)
-        unsized = [f for f in self.manifest.fields if f not in self.manifest.vocabulary]
-        if unsized:
-            raise ContractError(
-                "The manifest gives no size for a field.",
-                where=self.out / manifest.NAME,
-                expected=f"{', '.join(unsized)} under `vocabulary`",
-                got=", ".join(self.manifest.vocabulary) or "nothing",
-            )
+        check_manifest(self.manifest, self.out)
         self.sessions = sessions_of(self.manifest, self.out)
         self._splits: dict[tuple[str, tuple[str, ...]], StoredSplit] = {}
 
@@ -89,8 +83,12 @@ class Shards:
         Raises:
             UsageError: the data set has no such split.
             InputError: a shard is missing.
+            ContractError: the manifest declares other histories than it holds.
         """
-        return open_shard(self._paths(split)[0]).schema_arrow
+        path = self._paths(split)[0]
+        schema = open_shard(path).schema_arrow
+        check_schema(self.manifest, schema, path)
+        return schema
 
     def split(self, split: str, columns: tuple[str, ...] | None = None) -> Rows:
         """A whole split as compact arrays, read once and kept.

@@ -11,14 +11,15 @@ from typing import Any
 import numpy as np
 import torch
 
-from schemas.errors import UsageError
+from schemas.errors import EnvironmentFault, UsageError
+from schemas.machine import total_memory
 from trainer.config import TrainConfig
 from trainer.data import Shards
 from trainer.events import Found, OnEvent
 from trainer.inputs import digests_of
 from trainer.loss import gradients, positive_weight
 from trainer.metrics import gauc
-from trainer.models import build, choose, inputs_of
+from trainer.models import InterestModel, build, choose, inputs_of
 from trainer.owned import require_run
 from trainer.ranks import ALONE, Ranks, joined
 from trainer.runs import Result, Run, result_of
@@ -56,7 +57,8 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
             settings, or a loss that is not a number.
         InputError: the data set, or the run to resume, is missing or damaged.
         ContractError: the data set breaks its contract, or is not that of the run to resume.
-        EnvironmentFault: another process of the training has ended.
+        EnvironmentFault: the model does not fit into memory, or another process of the training
+            has ended.
     """
     with joined() as ranks:
         return _train(config, ranks, on_event if ranks.first else lambda event: None)
@@ -93,20 +95,27 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
         "hidden": list(schedule.hidden),
         "attention_dim": config.attention_dim,
     }
-    if "valid" in shards.splits:
-        _require_gauc(shards, config)
-    with at_work(config.run, ranks.first), _settings(config.seed, threads):
-        how = {"force": config.force, "resume": config.resume, "writes": ranks.first}
-        run = Run(config.run, resolved, **how)
-        ranks.wait()
-        model = build(
+
+    def new_model() -> InterestModel:
+        return build(
             config.model,
             encoding,
             inputs,
             dim=config.dim,
             hidden=schedule.hidden,
             attention_dim=config.attention_dim,
-        ).to(device)
+        )
+
+    with torch.device("meta"):  # sizes alone, no memory
+        numbers = sum(p.numel() for p in new_model().parameters())
+    _require_memory(numbers, schedule.optimizer, device)
+    if "valid" in shards.splits:
+        _require_gauc(shards, config)
+    with at_work(config.run, ranks.first), _settings(config.seed, threads):
+        how = {"force": config.force, "resume": config.resume, "writes": ranks.first}
+        run = Run(config.run, resolved, **how)
+        ranks.wait()
+        model = new_model().to(device)
         return Training(config, resolved, shards, model, device, run, built, on_event, ranks).go()
 
 
@@ -163,6 +172,28 @@ def _require_gauc(shards: Shards, config: TrainConfig) -> None:
             expected="some user of valid with a positive and a negative target",
             got="none",
             do="make the data set with another split",
+        )
+
+
+def _require_memory(numbers: int, optimizer: str, device: torch.device) -> None:
+    """Refuse a model whose weights, with what the optimizer keeps of each, no memory holds.
+
+    Args:
+        numbers: that are learned.
+        optimizer: a key of `OPTIMIZERS`.
+        device: where they lie.
+    """
+    kept = 4 if optimizer == "adam" else 2  # Adam: two moments and a dense gradient
+    needed, there = 4 * kept * numbers, total_memory()
+    if device.type == "cuda":
+        there = torch.cuda.mem_get_info(device)[1]
+    if needed > there:
+        raise EnvironmentFault(
+            "The model does not fit into memory.",
+            where=f"{numbers:,} weights, and what {optimizer} keeps of each",
+            expected=f"at most {there / 1e9:,.1f} GB, all that there is",
+            got=f"{needed / 1e9:,.1f} GB",
+            do="give a smaller --dim or --hidden, or make the data set with a smaller vocabulary",
         )
 
 

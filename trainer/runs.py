@@ -29,6 +29,7 @@ from schemas.shape import decode, misfit
 from trainer.atomic import atomically
 from trainer.checkpoints import UNREADABLE, read_checkpoint, unreadable, write_checkpoint
 from trainer.config import TrainConfig
+from trainer.declared import check_checkpoint
 from trainer.logs import Log
 from trainer.metrics import Metrics
 from trainer.models import Inputs, InterestModel, build
@@ -320,7 +321,8 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     path = Path(run) / BEST
     content = read_checkpoint(path, torch.device(device), ("built", "weights"))
     try:
-        # First without memory: what the file says of sizes must be what its weights have.
+        check_checkpoint(content["built"], content["weights"])
+        # Without memory at first: what the file says of sizes must be what its weights have.
         with torch.device("meta"):
             shapes = {n: p.shape for n, p in _rebuilt(content["built"]).state_dict().items()}
         if shapes != {name: weight.shape for name, weight in content["weights"].items()}:

@@ -10,6 +10,7 @@ import numpy as np
 
 from schemas import manifest
 from schemas.errors import ContractError
+from schemas.shards import MOST_BEHAVIOURS
 from trainer.arrow import SESSION
 from trainer.pieces import Piece, pieces_of
 from trainer.rows import HISTORY, Index, Rows, concat
@@ -123,13 +124,13 @@ def sessions_of(made: manifest.Manifest, out: Path) -> tuple[int, int] | None:
     text = made.config.get("sessions")
     if text is None or text == "none":
         return None
-    found = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", str(text))
-    if found is None:
+    found = re.fullmatch("([1-9][0-9]{0,4})x([1-9][0-9]{0,4})", str(text))
+    if found is None or int(found[1]) * int(found[2]) > MOST_BEHAVIOURS:
         raise ContractError(
             "The manifest's sessions cannot be read.",
             where=out / manifest.NAME,
             expected='`sessions` of `config` like "5x10", or "none"',
-            got=repr(text),
+            got=ascii(text)[:100],
         )
     return int(found[1]), int(found[2])
 

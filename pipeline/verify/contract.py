@@ -18,7 +18,7 @@ from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
 from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, DataFile, Manifest
 from schemas.shape import is_finite
-from schemas.shards import LAYOUTS, shard_schema
+from schemas.shards import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS, shard_schema
 
 Int64s = npt.NDArray[np.int64]
 
@@ -156,7 +156,7 @@ def _check_types(made: Manifest, findings: Findings) -> None:
             findings.add("manifest", f"{NAME}: {key}", expected, repr(got)[:200])
 
     want(made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), made.layout)
-    want(_whole(made.max_len, 1, 32_767), "max_len", "1 to 32,767", made.max_len)
+    want(_whole(made.max_len, 1, MOST_BEHAVIOURS), "max_len", "1 to 32,767", made.max_len)
     splits = dict.fromkeys(SPLITS)
     good = isinstance(made.rows, dict) and made.rows.keys() == splits.keys()
     good = good and all(_whole(n) for n in made.rows.values())
@@ -200,7 +200,7 @@ def _check_types(made: Manifest, findings: Findings) -> None:
     )
     want(good, "numbers", "mean, std and train_rows of each float column", made.numbers)
     bins = made.bins
-    good = _whole(bins.count, 1, 255) and isinstance(bins.edges_s, list)
+    good = _whole(bins.count, 1, MOST_BINS) and isinstance(bins.edges_s, list)
     good = good and len(bins.edges_s) == bins.count - 1
     good = good and all(_whole(e, _LEAST, _MOST) for e in bins.edges_s)
     want(good, "bins.edges_s", f"{bins.count} - 1 whole seconds", bins.edges_s)
