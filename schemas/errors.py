@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from schemas.plain import printable
+
 
 class TinprepError(Exception):
     """An error with what a person needs to act on it.
@@ -55,7 +57,8 @@ class TinprepError(Exception):
             ("got", self.got),
             ("do", self.do),
         ]
-        return "\n".join([self.what, *(f"  {name + ':':<10}{text}" for name, text in rows if text)])
+        told = [f"  {name + ':':<10}{printable(text)}" for name, text in rows if text]
+        return "\n".join([printable(self.what), *told])
 
 
 class UsageError(TinprepError):

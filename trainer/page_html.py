@@ -7,6 +7,8 @@ from html import escape
 from importlib import resources
 from string import Template
 
+from schemas.plain import printable
+
 
 def page(title: str, parts: Iterable[str]) -> str:
     """The whole document, from `page.html`.
@@ -16,13 +18,13 @@ def page(title: str, parts: Iterable[str]) -> str:
         parts: of its body, as HTML.
     """
     template = resources.files("trainer").joinpath("page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(title=escape(title), body="\n".join(parts))
+    return Template(template).substitute(title=escape(printable(title)), body="\n".join(parts))
 
 
 def element(tag: str, text: str, **attributes: str) -> str:
     """An element of text; `class_` names its class."""
-    said = "".join(f' {k.rstrip("_")}="{escape(v)}"' for k, v in attributes.items())
-    return f"<{tag}{said}>{escape(text)}</{tag}>"
+    said = "".join(f' {k.rstrip("_")}="{escape(printable(v))}"' for k, v in attributes.items())
+    return f"<{tag}{said}>{escape(printable(text))}</{tag}>"
 
 
 def tiles(pairs: Iterable[tuple[str, str]]) -> str:

@@ -12,11 +12,13 @@ from typing import Any
 
 from schemas import manifest
 from schemas.errors import ContractError, InputError, UsageError
+from schemas.shape import misfit
 from trainer.data import Shards
 from trainer.finished import require_same_data
 from trainer.inputs import require_alike
 from trainer.logs import LOG
-from trainer.runs import METRICS, load
+from trainer.metrics import Metrics
+from trainer.runs import METRICS, load, read_json
 from trainer.settings import DIGESTS
 
 MEASURES = ("gauc", "pair_accuracy", "auc", "logloss")
@@ -25,6 +27,18 @@ _FREE = (
     DIGESTS, "data", "run", "seed", "force", "resume", "device", "threads", "memory_mb", "cells",
     "checkpoint_seconds",
 )  # fmt: skip
+# What a report uses of `metrics.json`, and of the config in it.
+_RESULT: dict[str, Any] = {
+    **dict.fromkeys(("dataset", "model", "encoding", "device"), str),
+    **dict.fromkeys(("steps", "best_step"), int),
+    **dict.fromkeys(("seconds", "rows_per_second"), float),
+    "synthetic": bool,
+    "metrics": dict[str, Metrics],
+    "config": dict[str, Any],
+    "versions": dict[str, Any],
+}
+_CONFIG: dict[str, Any] = {"data": str, "batch_size": int, "seed": int}
+_HIGHEST = 1e30  # more is drawn nowhere
 
 
 @dataclass(frozen=True)
@@ -121,7 +135,7 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
             do="finish it with `tinprep train ... --resume`, or leave it out",
         )
     try:
-        result = json.loads(path.read_text(encoding="utf-8"))
+        result = _result(path)
         made = shards.manifest
         synthetic = bool(result["synthetic"])
         rows = {split: m["rows"] for split, m in result["metrics"].items()}
@@ -130,7 +144,7 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
         curve = _curve(log, result["config"]["batch_size"], made.rows["train"])
         run = FinishedRun(folder, result, curve)
         _ = run.name, run.seed
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, csv.Error) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise InputError(
             "A file of this run cannot be read.",
             where=folder,
@@ -162,6 +176,36 @@ def _about(name: str, synthetic: bool, rows: dict[str, int]) -> str:
     return ", ".join(about)
 
 
+def _result(path: Path) -> dict[str, Any]:
+    """The content of a run's `metrics.json`, as far as a report uses it.
+
+    Raises:
+        InputError: it cannot be read.
+        ValueError: it holds settings or figures that no run has.
+    """
+    result = read_json(path, _RESULT, do="train again")
+    wrong = [misfit(result["config"].get(key), kind, key) for key, kind in _CONFIG.items()]
+    if found := next(filter(None, wrong), None):
+        raise ValueError("{}: expected {}, got {}".format(*found))
+    for split, measured in result["metrics"].items():
+        for name, value in measured.items():
+            high = 1.0 if name in ("gauc", "pair_accuracy", "auc") else _HIGHEST
+            if value is not None and not 0 <= value <= high:
+                raise ValueError(f"{name} {value} of {split}")
+    return result
+
+
+def _number(text: str) -> float:
+    """A number of a log.
+
+    Raises:
+        ValueError: it is none, or none that a run can have.
+    """
+    if not 0 <= (value := float(text)) <= _HIGHEST:
+        raise ValueError(f"{value} in {LOG}")
+    return value
+
+
 def _is_another(data: Path, shards: Shards) -> bool:
     """Whether the run's own data set is still there, and is not this one nor the same rows."""
     if not (data / manifest.NAME).exists() or data.resolve() == shards.out.resolve():
@@ -186,10 +230,8 @@ def _log(path: Path, result: dict[str, Any]) -> list[dict[str, str]]:
 
 def _curve(lines: list[dict[str, str]], batch: int, rows: int) -> Curve:
     return Curve(
-        [int(line["step"]) * batch / rows for line in lines],
-        [float(line["train_loss"]) for line in lines],
-        [float(line["logloss"]) for line in lines],
-        [float(line["gauc"]) for line in lines],
+        [_number(line["step"]) * batch / rows for line in lines],
+        *([_number(line[name]) for line in lines] for name in ("train_loss", "logloss", "gauc")),
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from trainer.outputs import in_the_way, put, require_own, sha256
 from trainer.provenance import name_of, title_of
 from trainer.recipes import RECIPES, Recipe
 from trainer.reproduce import Made
-from trainer.runs import METRICS
+from trainer.runs import METRICS, read_json
 from trainer.sizes import SETTINGS
 from trainer.tables import Table, read_rows
 from trainer.trials import Trials
@@ -31,12 +31,55 @@ from trainer.trials import Trials
 ABOUT, PAGE, FOLDER = "about.json", "results.md", "results"
 BEGIN, END = "<!-- results: begin -->", "<!-- results: end -->"
 _BEGINS = "# Results\n\n- command: `"
-_COLUMNS = {
+COLUMNS = {
     "table1": experiments.COLUMNS,
     "table2": learned_table.COLUMNS,
     "table3": experiments.BY_LENGTH,
     "table4": experiments.COLUMNS,
     "fig5": widths.COLUMNS,
+}
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """`settings` of `about.json`: a `sizes.Setting`."""
+
+    about: str
+    seeds: int
+    training: dict[str, Any]
+    models: list[str]
+    widths: list[int]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """An entry of `data`."""
+
+    name: str
+    title: str
+    train_rows: int
+
+
+@dataclass(frozen=True)
+class _Made:
+    """An entry of `made`."""
+
+    name: str
+    title: str
+    notes: list[str]
+    table: bool
+    figures: list[str]
+    csv: list[str]
+
+
+_ABOUT: dict[str, Any] = {
+    **dict.fromkeys(("command", "date", "machine", "setting"), str),
+    **dict.fromkeys(("runs", "format"), int),
+    **dict.fromkeys(("sha256", "recipes"), dict[str, str]),
+    "training_seconds": float,
+    "data": list[_Data],
+    "made": list[_Made],
+    "settings": _Settings,
 }
 
 
@@ -157,7 +200,7 @@ def excerpt(docs: Path) -> str:
         InputError: as `page`, or the page has no Table 1.
     """
     about = _read(docs)
-    rows = read_rows(docs / FOLDER / "table1.csv")
+    rows = read_rows(docs / FOLDER / "table1.csv", COLUMNS["table1"])
     sets = list(dict.fromkeys(str(row["data"]) for row in rows))
     synthetic = {str(row["data"]): bool(row["synthetic"]) for row in rows}
     head = ["model", *(f"{d}{' (synthetic)' if synthetic[d] else ''}" for d in sets)]
@@ -270,20 +313,26 @@ def _data(trials: Trials, data: Path) -> dict[str, Any]:
 
 def _table(made: dict[str, Any], folder: Path) -> Table:
     name = made["name"]
-    rows = read_rows(folder / f"{name}.csv")
-    return Table(name, made["title"], _COLUMNS[name], rows, made["notes"])
+    rows = read_rows(folder / f"{name}.csv", COLUMNS[name])
+    return Table(name, made["title"], COLUMNS[name], rows, made["notes"])
 
 
 def _read(docs: Path) -> dict[str, Any]:
     path = docs / FOLDER / ABOUT
     try:
-        about: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        about = read_json(path, _ABOUT, do="")
+        for made in about["made"]:
+            names = [*made["csv"], *made["figures"], made["name"]]
+            if any(Path(name).name != name or not name.isprintable() for name in names):
+                raise ValueError(f"a name that no file has among {names}")
+            if made["table"] and made["name"] not in COLUMNS:
+                raise ValueError(f"no table is called {made['name']}")
+    except (InputError, ValueError) as error:
         raise InputError(
             "There are no results here.",
             where=path,
             expected="what `tinprep reproduce all` wrote",
-            got=str(error),
+            got=(error.got if isinstance(error, InputError) else str(error)) or "",
             do=f"tinprep reproduce all --setting small --out {docs}",
         ) from None
     return about

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 from schemas.errors import InputError, UsageError
+from schemas.shape import decode
 from trainer.config import BALANCED, EITHER, TrainConfig
 from trainer.ranks import ALONE, Ranks
 
-_READERS = {".toml": tomllib.loads, ".json": json.loads}
+_READERS: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": decode}
 _NUMBERS = "a number"
 _FLAGS = ("amp", "compile", "force", "resume", "tensorboard")
 _TEXTS = ("data", "device", "encoding", "model", "optimizer", "run")
@@ -47,7 +49,7 @@ def read_settings(path: Path, ranks: Ranks = ALONE) -> dict[str, Any]:
         )
     try:
         content = _READERS[path.suffix](path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:  # of TOML and JSON too
+    except (OSError, ValueError, RecursionError) as error:  # of TOML and JSON too
         raise InputError(
             "The settings cannot be read.",
             where=path,

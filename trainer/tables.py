@@ -110,19 +110,26 @@ class Table:
 _TEXT = ("data", "dataset", "model", "code", "encoding", "length", "varied")
 
 
-def read_rows(path: Path) -> list[dict[str, Cell]]:
+def read_rows(path: Path, columns: Mapping[str, str]) -> list[dict[str, Cell]]:
     """The rows of a table's CSV file, as they were.
+
+    Args:
+        path: the file.
+        columns: of the table.
 
     Raises:
         InputError: there is no such file, or a table did not write it.
     """
     try:
         with path.open(newline="", encoding="utf-8") as file:
+            lines = csv.reader(file, strict=True)
+            if next(lines, None) != list(columns):
+                raise ValueError("other columns")
             return [
-                {name: _cell(name, text) for name, text in row.items()}
-                for row in csv.DictReader(file)
+                {name: _cell(name, text) for name, text in zip(columns, line, strict=True)}
+                for line in lines
             ]
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, csv.Error) as error:
         raise InputError(
             "A table cannot be read.",
             where=path,

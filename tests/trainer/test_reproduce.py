@@ -18,7 +18,7 @@ from trainer import results, widths
 from trainer.data import Shards
 from trainer.recipes import RECIPES
 from trainer.reproduce import NAMES
-from trainer.results import BEGIN, END, excerpt, page, put_excerpt, stale
+from trainer.results import BEGIN, COLUMNS, END, excerpt, page, put_excerpt, stale
 from trainer.sizes import SETTINGS
 from trainer.tables import read_rows
 from trainer.trials import Trials
@@ -95,7 +95,7 @@ def test_what_the_paper_has_of_amazon_alone_is_of_the_shop_alone(made):
         ("table3", {"shop"}),
         ("fig5", {"shop"}),
     ):
-        assert {row["data"] for row in read_rows(folder / f"{name}.csv")} == sets
+        assert {row["data"] for row in read_rows(folder / f"{name}.csv", COLUMNS[name])} == sets
 
 
 def test_tables_are_read_back_as_they_were_written(made):
@@ -105,7 +105,8 @@ def test_tables_are_read_back_as_they_were_written(made):
         title, _, written = (folder / f"{name}.md").read_text(encoding="utf-8").partition("\n\n")
         assert title.replace("# ", "## ") in text
         assert written.replace("## ", "### ").rstrip() in text
-    row = next(r for r in read_rows(folder / "table1.csv") if r["model"] == "din")
+    rows = read_rows(folder / "table1.csv", COLUMNS["table1"])
+    row = next(r for r in rows if r["model"] == "din")
     assert (row["code"], row["seeds"], row["synthetic"], row["paper_gauc"]) == (
         "011",
         1,
@@ -116,7 +117,7 @@ def test_tables_are_read_back_as_they_were_written(made):
 
 def test_figure_5_varies_one_width_and_keeps_the_other(made):
     folder = made[1]
-    rows = read_rows(folder / "docs" / "results" / "fig5.csv")
+    rows = read_rows(folder / "docs" / "results" / "fig5.csv", COLUMNS["fig5"])
     pairs = [(row["varied"], row["attention"], row["representation"]) for row in rows]
     assert pairs == [
         *(("attention", width, 8) for width in (0, 2, 4, 8)),
