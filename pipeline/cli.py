@@ -15,7 +15,6 @@ if __name__ == "__main__":  # as `pipeline.start`: what follows loads much
     watch()
 
 import typer
-from rich.console import Console
 
 from pipeline import (
     cli_look,
@@ -26,6 +25,7 @@ from pipeline import (
     cli_train,
 )
 from schemas.errors import EnvironmentFault
+from schemas.terminal import Terminal
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -46,7 +46,7 @@ for commands in (
 
 def _version(asked: bool) -> None:
     if asked:
-        Console(markup=False).print(f"tinprep {version('tinprep')}", highlight=False)
+        Terminal().print(f"tinprep {version('tinprep')}", highlight=False)
         raise typer.Exit
 
 

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 
 from pipeline.cli_errors import WITH_RESUME, told_errors
 from schemas.errors import UsageError
+from schemas.terminal import Terminal
 
 
 def train(
@@ -152,7 +152,7 @@ def train(
                 return
             with LiveReport() as report:
                 result = fit(chosen, report)
-            Console(markup=False).print(result_table(result))
+            Terminal().print(result_table(result))
 
 
 def _given(context: typer.Context) -> dict[str, Any]:

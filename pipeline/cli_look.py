@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
 from pipeline.cli_errors import told_errors
 from pipeline.cli_progress import progress
+from schemas.terminal import Terminal
 
 _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
 
@@ -29,7 +29,7 @@ def inspect(
     with told_errors():
         from pipeline import inspection
 
-        Console(markup=False).print(inspection.inspect(out, rows))
+        Terminal().print(inspection.inspect(out, rows))
 
 
 def verify(
@@ -44,7 +44,7 @@ def verify(
 
         with progress() as told:
             report = check(out, told, threads)
-        console = Console(soft_wrap=True, markup=False)
+        console = Terminal(soft_wrap=True)
         if not report.sound:
             for finding in report.findings:
                 console.print(str(finding), markup=False, highlight=False)
@@ -65,4 +65,4 @@ def doctor() -> None:
             table.add_column(name, overflow="fold")
         for line in examine():
             table.add_row(line.name, line.found, "ok" if line.ok else "warning", line.do or "")
-        Console(markup=False).print(table)
+        Terminal().print(table)

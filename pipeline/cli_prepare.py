@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline import demo as demos
 from pipeline.cli_amounts import as_bytes, as_share
@@ -14,6 +13,7 @@ from pipeline.cli_errors import GOES_ON, told_errors
 from pipeline.cli_progress import progress
 from pipeline.cli_synthesize import make_alibaba, make_amazon
 from schemas.errors import UsageError
+from schemas.terminal import Terminal
 
 if TYPE_CHECKING:
     from pipeline.config import AlibabaConfig, AmazonConfig
@@ -292,12 +292,10 @@ def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
     from pipeline import flow
 
     if dry_run:
-        Console(markup=False).print(
-            flow.plan(config), highlight=False, markup=False, soft_wrap=True
-        )
+        Terminal().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
         return
     with progress() as told:
         made = flow.prepare(config, told)
     from pipeline import inspection
 
-    Console(markup=False).print(inspection.summary(made, config.out))
+    Terminal().print(inspection.summary(made, config.out))

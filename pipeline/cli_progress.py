@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from rich.console import Console
+from schemas.terminal import Terminal
 
 
 @contextmanager
@@ -14,7 +14,7 @@ def progress() -> Iterator[Any]:
     """Shows the steps: a live bar on a terminal, a line a step elsewhere."""
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-    console = Console(stderr=True, markup=False)
+    console = Terminal(stderr=True)
     if not console.is_terminal:
         begun: set[str] = set()
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.cli_errors import told_errors
+from schemas.terminal import Terminal
 
 
 def add_to(app: typer.Typer) -> None:
@@ -38,6 +38,4 @@ def report(
 
         write_report(data, runs or [], out, category, memory_mb=memory_mb)
         size = out.stat().st_size / 1000
-        Console(markup=False).print(
-            f"report: {out} ({size:,.0f} kB)", highlight=False, soft_wrap=True
-        )
+        Terminal().print(f"report: {out} ({size:,.0f} kB)", highlight=False, soft_wrap=True)

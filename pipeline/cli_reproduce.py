@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
 
 from pipeline.cli_errors import GOES_ON, told_errors
 from pipeline.cli_fit import on_command_line
 from pipeline.cli_progress import progress
 from pipeline.demo import demo_data
 from schemas.errors import ContractError, UsageError
+from schemas.terminal import Terminal
 
 if TYPE_CHECKING:
     from trainer.reproduce import Made
@@ -66,7 +66,7 @@ def correlate(
         _require_by(context, by)
         shown = Shown(category, top, positions, by, released)
         fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
-        console = Console(soft_wrap=True, markup=False)
+        console = Terminal(soft_wrap=True)
         console.print((out / "fig1.md").read_text(encoding="utf-8"), markup=False, highlight=False)
         console.print(f"figure and tables: {out}", highlight=False)
 
@@ -186,7 +186,7 @@ def reproduce(
             about = describe(
                 made, trials, setting=setting, command=command, date=date, machine=_machine()
             )
-            Console(markup=False).print(str(write(about, out)), highlight=False, soft_wrap=True)
+            Terminal().print(str(write(about, out)), highlight=False, soft_wrap=True)
 
 
 def results(
@@ -203,7 +203,7 @@ def results(
         from trainer.results import put_excerpt, render, stale
 
         if not check:
-            Console(markup=False).print(str(render(docs)), highlight=False, soft_wrap=True)
+            Terminal().print(str(render(docs)), highlight=False, soft_wrap=True)
             if readme is not None:
                 put_excerpt(docs, readme)
             return
@@ -217,11 +217,11 @@ def results(
                 do="`tinprep results` writes the texts anew; where the code or a table differs, "
                 "`tinprep reproduce all` measures again",
             )
-        Console(markup=False).print("the results are as the tables and the code give them")
+        Terminal().print("the results are as the tables and the code give them")
 
 
 def _print(made: list[Made], to: Path) -> None:
-    console = Console(soft_wrap=True, markup=False)
+    console = Terminal(soft_wrap=True)
     for one in made:
         if one.table is not None:
             console.print(one.table.markdown(), markup=False, highlight=False)

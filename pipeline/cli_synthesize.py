@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.cli_errors import told_errors
 from pipeline.cli_progress import progress
+from schemas.terminal import Terminal
 
 synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
 
@@ -47,7 +47,7 @@ def synthesize_amazon_files(
     """Raw files like Amazon's, with a planted correlation that SYNTHETIC.json states."""
     with told_errors():
         make_amazon(out, scale, seed, category)
-        Console(markup=False).print(f"synthetic raw files: {out}", highlight=False)
+        Terminal().print(f"synthetic raw files: {out}", highlight=False)
 
 
 @synthesize.command("alibaba")
@@ -59,4 +59,4 @@ def synthesize_alibaba_files(
     """Raw files like tianchi 56's, with a planted effect on clicks that SYNTHETIC.json states."""
     with told_errors():
         make_alibaba(out, scale, seed)
-        Console(markup=False).print(f"synthetic raw files: {out}", highlight=False)
+        Terminal().print(f"synthetic raw files: {out}", highlight=False)

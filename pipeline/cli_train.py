@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from pipeline.cli_errors import told_errors
 from pipeline.cli_fit import train
 from schemas.errors import UsageError
+from schemas.terminal import Terminal
 
 _Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
 _Data = Annotated[
@@ -34,7 +34,7 @@ def models(
     with told_errors():
         from trainer.report import models_table
 
-        Console(markup=False).print(models_table(data))
+        Terminal().print(models_table(data))
 
 
 def evaluate(
@@ -56,7 +56,7 @@ def evaluate(
                 "The rows cannot be told apart by that.", where="--by", expected="length", got=by
             )
         found = measure(run, split, by == "length", data=data, device=device)
-        Console(markup=False).print(evaluation_table(found))
+        Terminal().print(evaluation_table(found))
 
 
 def predict(
@@ -77,4 +77,4 @@ def predict(
         rows = score(
             run, data, out, splits=tuple(dict.fromkeys(split)) if split else None, device=device
         )
-        Console(markup=False).print(f"{rows:,} scores: {out}", highlight=False)
+        Terminal().print(f"{rows:,} scores: {out}", highlight=False)

@@ -18,6 +18,7 @@ from rich.text import Text
 from schemas import vocabulary
 from schemas.errors import ContractError, InputError
 from schemas.manifest import FIRST_ID, NAME, PADDING_ID, UNKNOWN_ID, Manifest, load
+from schemas.plain import printable
 
 _UNITS = (("y", 31_557_600), ("d", 86_400), ("h", 3_600), ("min", 60))
 _SHOWN_BEHAVIOURS = 4
@@ -54,7 +55,7 @@ def summary(made: Manifest, out: Path) -> Group:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
         what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
     what.add_row("where", str(out))
-    notes = [Text(f"note: {note}") for note in made.notes]
+    notes = [Text(f"note: {printable(note)}") for note in made.notes]
     return Group(what, bins(made), *notes)
 
 

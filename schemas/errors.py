@@ -18,6 +18,8 @@ from pathlib import Path
 
 from schemas.plain import printable
 
+_LONGEST = 2_000  # characters of a line of an error: a stranger's file may hold one of millions
+
 
 class TinprepError(Exception):
     """An error with what a person needs to act on it.
@@ -57,7 +59,7 @@ class TinprepError(Exception):
             ("got", self.got),
             ("do", self.do),
         ]
-        told = [f"  {name + ':':<10}{printable(text)}" for name, text in rows if text]
+        told = [f"  {name + ':':<10}{printable(text[:_LONGEST])}" for name, text in rows if text]
         return "\n".join([printable(self.what), *told])
 
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from schemas import vocabulary
 from schemas.errors import UsageError
 from schemas.manifest import SPLITS, UNKNOWN_ID, Manifest
+from schemas.plain import printable
 from trainer.correlation_cells import CtcCells
 from trainer.data import Shards
 from trainer.outputs import put
@@ -38,6 +39,8 @@ Counts = NDArray[np.int64]
 @dataclass(frozen=True)
 class CorrelationMap:
     """Correlation with the label of behaviours of some categories, for targets of one category.
+
+    Names are as they may be shown, see `schemas.plain`.
 
     Attributes:
         name: `CTC`, or the model.
@@ -225,9 +228,9 @@ def _map(
     chosen = [int(i) for i in ids[first]]
     return CorrelationMap(
         name="CTC",
-        dataset=made.dataset + (" (synthetic data)" if made.synthetic else ""),
-        category=names.get(target, str(target)),
-        rows=tuple(names.get(i, str(i)) for i in chosen),
+        dataset=printable(made.dataset) + (" (synthetic data)" if made.synthetic else ""),
+        category=printable(names.get(target, str(target))),
+        rows=tuple(printable(names.get(i, str(i))) for i in chosen),
         ids=tuple(chosen),
         own=chosen.index(target),
         by=by,

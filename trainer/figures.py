@@ -14,6 +14,7 @@ from pathlib import Path
 
 from schemas.errors import ContractError
 from schemas.manifest import NAME
+from schemas.plain import for_markdown, for_spreadsheet
 from trainer.atomic import filling
 from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
@@ -215,13 +216,9 @@ def write_maps(
 
 def markdown(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """A Markdown table: the first column to the left, the others to the right."""
-    lines = [[_escaped(x) for x in line] for line in (head, *rows)]
+    lines = [[for_markdown(str(x)) for x in line] for line in (head, *rows)]
     rule = ["---", *(["---:"] * (len(head) - 1))]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
-
-
-def _escaped(value: object) -> str:
-    return str(value).replace("|", "\\|").replace("\n", " ")
 
 
 def _title(m: CorrelationMap) -> str:
@@ -239,6 +236,9 @@ def _write_text(path: Path, text: str) -> None:
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     def write(unfinished: Path) -> None:
         with unfinished.open("w", newline="", encoding="utf-8") as file:
-            csv.writer(file, lineterminator="\n").writerows([head, *rows])
+            csv.writer(file, lineterminator="\n").writerows(
+                [for_spreadsheet(x) if isinstance(x, str) else x for x in line]
+                for line in (head, *rows)
+            )
 
     put(path, write)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import math
 import time
 from contextlib import suppress
 from functools import partial
@@ -10,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from schemas.errors import UsageError
+from schemas.errors import InputError, UsageError
 from trainer.atomic import atomically
 from trainer.metrics import Metrics
 
@@ -59,13 +60,12 @@ class Log:
             )
 
     def begin(self, until: int) -> None:
-        """Keep the lines up to a step and drop those after it: they will be made again."""
-        lines: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                # A kill may have cut the last line short.
-                whole = (x for x in list(csv.reader(file))[1:] if len(x) == len(_COLUMNS))
-                lines = [dict(zip(_COLUMNS, x, strict=True)) for x in whole if int(x[0]) <= until]
+        """Keep the lines up to a step and drop those after it: they will be made again.
+
+        Raises:
+            InputError: the log that is there cannot be read.
+        """
+        lines = _read(self.path, until) if self.path.exists() else []
         atomically(self.path, partial(_write, lines))
         for path in filter(_is_ours, self.events.glob(_EVENTS)):
             path.unlink()
@@ -102,6 +102,25 @@ class Log:
                     tag, float(line[name]), int(line["step"]), self.began + float(line["seconds"])
                 )
         self.writer.flush()
+
+
+def _read(path: Path, until: int) -> list[dict[str, str]]:
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            # A kill may have cut the last line short.
+            whole = [x for x in list(csv.reader(file))[1:] if len(x) == len(_COLUMNS)]
+        lines = [dict(zip(_COLUMNS, x, strict=True)) for x in whole if int(x[0]) <= until]
+        if not all(math.isfinite(float(x or 0)) for line in lines for x in line.values()):
+            raise ValueError("a number that is none")
+    except (ValueError, csv.Error) as error:
+        raise InputError(
+            "A run's log cannot be read.",
+            where=path,
+            expected="the file that tinprep wrote",
+            got=str(error),
+            do="start again with `--force`",
+        ) from None
+    return lines
 
 
 def _write(lines: list[dict[str, str]], path: Path) -> None:

@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from schemas.errors import InputError, UsageError
 from schemas.manifest import FIRST_ID, Manifest
+from schemas.plain import printable
 from trainer import page_figures as drawn
 from trainer import page_html as html
 from trainer.atomic import atomically
@@ -153,7 +154,8 @@ def _vocabulary(shards: Shards, field: str) -> tuple[list[str], Index]:
             got=str(error).partition("\n")[0],
             do="make the data set again",
         ) from error
-    return [str(v) for v in found["value"].to_pylist()], found["count"].to_numpy().astype(np.int64)
+    names = [printable(str(v)) for v in found["value"].to_pylist()]
+    return names, found["count"].to_numpy().astype(np.int64)
 
 
 def _popularity(shards: Shards, field: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from schemas import manifest
 from schemas.errors import ContractError, InputError, UsageError
+from schemas.plain import printable
 from schemas.shape import misfit
 from trainer.data import Shards
 from trainer.finished import require_same_data
@@ -38,6 +39,7 @@ _RESULT: dict[str, Any] = {
     "versions": dict[str, Any],
 }
 _CONFIG: dict[str, Any] = {"data": str, "batch_size": int, "seed": int}
+_MOST_SETTINGS = 1_000
 _HIGHEST = 1e30  # more is drawn nowhere
 
 
@@ -76,7 +78,8 @@ class FinishedRun:
     def name(self) -> str:
         """Model and encoding."""
         encoding = self.result["encoding"]
-        return str(self.result["model"]) + (f" ({encoding})" if encoding != "none" else "")
+        named = str(self.result["model"]) + (f" ({encoding})" if encoding != "none" else "")
+        return printable(named)
 
     @property
     def seed(self) -> int:
@@ -184,9 +187,13 @@ def _result(path: Path) -> dict[str, Any]:
         ValueError: it holds settings or figures that no run has.
     """
     result = read_json(path, _RESULT, do="train again")
-    wrong = [misfit(result["config"].get(key), kind, key) for key, kind in _CONFIG.items()]
+    config = result["config"]
+    wrong = [misfit(config.get(key), kind, key) for key, kind in _CONFIG.items()]
+    wrong.append(misfit(result["versions"].get("torch"), str, "versions.torch"))
     if found := next(filter(None, wrong), None):
         raise ValueError("{}: expected {}, got {}".format(*found))
+    if len(config) > _MOST_SETTINGS:
+        raise ValueError(f"{len(config):,} settings")
     for split, measured in result["metrics"].items():
         for name, value in measured.items():
             high = 1.0 if name in ("gauc", "pair_accuracy", "auc") else _HIGHEST
@@ -262,4 +269,5 @@ def _name(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
     mine = settings(run)
     same = [settings(other) for other in others if other.name == run.name]
     differing = [k for k in mine if any(other.get(k) != mine[k] for other in same)]
-    return run.name + "".join(f", {key.replace('_', ' ')} {mine[key]}" for key in differing)
+    told = "".join(f", {key.replace('_', ' ')} {mine[key]}" for key in differing)
+    return run.name + printable(told)

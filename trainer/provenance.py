@@ -6,6 +6,7 @@ from pathlib import Path
 
 from schemas.expected import ALIBABA_COUNTS, AMAZON_COUNTS
 from schemas.manifest import FIRST_ID
+from schemas.plain import printable
 from trainer import paper
 from trainer.data import Shards
 from trainer.tables import Cell
@@ -18,19 +19,19 @@ SD = "sd: standard deviation over seeds."
 
 def name_of(data: Path) -> str:
     """The data set's short name: that of its folder."""
-    return data.resolve().name
+    return printable(data.resolve().name)
 
 
 def named(shards: Shards) -> dict[str, Cell]:
     """The values of `DATA`."""
     m = shards.manifest
-    return {"data": name_of(shards.out), "dataset": m.dataset, "synthetic": m.synthetic}
+    return {"data": name_of(shards.out), "dataset": printable(m.dataset), "synthetic": m.synthetic}
 
 
 def title_of(shards: Shards) -> str:
     """The data set as a reader should see it; what is made up is said."""
     m = shards.manifest
-    return m.dataset + (" (synthetic data)" if m.synthetic else "")
+    return printable(m.dataset) + (" (synthetic data)" if m.synthetic else "")
 
 
 def published(shards: Shards) -> str:

@@ -11,6 +11,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 from rich.text import Text
 
+from schemas.terminal import Terminal
 from trainer import events
 from trainer.config import preset
 from trainer.data import Shards
@@ -34,7 +35,7 @@ class LiveReport:
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(stderr=True, markup=False)
+        self.console = console or Terminal(stderr=True)
         self.bar: Progress | None = None
         if self.console.is_terminal:
             self.bar = Progress(

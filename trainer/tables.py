@@ -9,6 +9,7 @@ from itertools import groupby
 from pathlib import Path
 
 from schemas.errors import InputError
+from schemas.plain import for_markdown, for_spreadsheet, from_spreadsheet
 from trainer.atomic import filling
 from trainer.outputs import put
 
@@ -103,7 +104,10 @@ class Table:
         with path.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, list(self.columns), lineterminator="\n")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(
+                {k: for_spreadsheet(v) if isinstance(v, str) else v for k, v in row.items()}
+                for row in self.rows
+            )
 
 
 # Columns of text; all others hold numbers, or True and False.
@@ -143,7 +147,7 @@ def _cell(name: str, text: str) -> Cell:
     if text == "":
         return None
     if name in _TEXT:
-        return text
+        return from_spreadsheet(text)
     if text in ("True", "False"):
         return text == "True"
     return float(text) if set(text) & set(".en") else int(text)
@@ -156,4 +160,4 @@ def _shown(name: str, value: Cell) -> str:
         if name == "p" and value < _LEAST_P:
             return f"< {_LEAST_P}"
         return format(value, _FORMATS.get(name, ".4f"))
-    return value if isinstance(value, str) else f"{value:,}"
+    return for_markdown(value) if isinstance(value, str) else f"{value:,}"
