@@ -108,8 +108,13 @@ class DenseAdam:
 
     def restore(self, state: dict[str, Any]) -> None:
         """See `Optimizer`."""
-        self.adam.load_state_dict(state["adam"])
+        # The groups hold settings, which are not the checkpoint's to choose.
+        groups = self.adam.state_dict()["param_groups"]
+        self.adam.load_state_dict({"state": state["adam"]["state"], "param_groups": groups})
         for p, dense in zip(self.parameters, state["dense"], strict=True):
+            shapes = {name: kept.shape for name, kept in self.adam.state.get(p, {}).items()}
+            if shapes and shapes != {"step": (), "exp_avg": p.shape, "exp_avg_sq": p.shape}:
+                raise ValueError("an optimizer's state of another shape than its weights")
             if dense:
                 self._dense[p] = torch.zeros_like(p)
 
@@ -173,6 +178,8 @@ class RowAdagrad:
     def restore(self, state: dict[str, Any]) -> None:
         """See `Optimizer`."""
         for ours, theirs in zip(self.squares, state["squares"], strict=True):
+            if ours.shape != theirs.shape:
+                raise ValueError("an optimizer's state of another shape than its weights")
             ours.copy_(theirs)
 
     def _block(self, p: nn.Parameter) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 # Optimizer steps below which a training learns next to nothing; twice as many are advised.
@@ -99,3 +99,24 @@ class Progressed:
     rows_seen: int = 0
     seconds: float = 0.0
     evaluating_seconds: float = 0.0
+
+    @classmethod
+    def from_plain(cls, values: dict[str, Any], per_epoch: int) -> Progressed:
+        """Rebuild from `dataclasses.asdict`, as a checkpoint holds it.
+
+        Args:
+            values: by name.
+            per_epoch: steps per epoch.
+
+        Raises:
+            ValueError: no training has come so far.
+        """
+        begin = asdict(cls())
+        at = cls(**{name: values[name] for name in begin})
+        for name, first in begin.items():
+            value = values[name]
+            if type(value) is not type(first) or not (0 <= value < 1 << 63 or value == first):
+                raise ValueError(f"{name} {value!a}"[:100])
+        if at.step != at.epoch * per_epoch + at.in_epoch or not 0 <= at.in_epoch < per_epoch:
+            raise ValueError(f"step {at.step}, {at.in_epoch} of epoch {at.epoch}")
+        return at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ import torch
 from schemas.errors import UsageError
 from trainer.ahead import on_device
 from trainer.bounds import logloss_limit, loss_limit, not_finite
+from trainer.checkpoints import UNREADABLE, unreadable
 from trainer.compiling import compiled
 from trainer.config import TrainConfig
 from trainer.data import Shards
@@ -25,7 +26,7 @@ from trainer.plan import Plan, Progressed
 from trainer.ranks import ALONE, Ranks
 from trainer.reduction import GradientSum
 from trainer.rows import Batch
-from trainer.runs import BEST, Result, Run, load
+from trainer.runs import BEST, LAST, Result, Run, load
 from trainer.scoring import NoScores, score
 
 
@@ -247,12 +248,15 @@ class Training:
         state = self.run.last_checkpoint(self.device)
         self.resumed = 0
         if state is not None:
-            self.at = Progressed(**{f.name: state["at"][f.name] for f in fields(Progressed)})
-            self.model.load_state_dict(state["weights"])
-            self.optimizer.restore(state["optimizer"])
-            torch.set_rng_state(state["random"]["cpu"].cpu())
-            if "cuda" in state["random"] and self.device.type == "cuda":
-                torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
+            try:
+                self.at = Progressed.from_plain(state["at"], self.plan.per_epoch)
+                self.model.load_state_dict(state["weights"])
+                self.optimizer.restore(state["optimizer"])
+                torch.set_rng_state(state["random"]["cpu"].cpu())
+                if "cuda" in state["random"] and self.device.type == "cuda":
+                    torch.cuda.set_rng_state(state["random"]["cuda"].cpu(), self.device)
+            except UNREADABLE as error:
+                raise unreadable(self.config.run / LAST, error) from error
             self.resumed = self.at.step
         self.patient = self.at.since_best < self.config.patience
         if not self.patient and self.at.step < self.plan.steps:
