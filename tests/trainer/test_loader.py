@@ -256,5 +256,5 @@ def test_a_field_without_a_vocabulary_is_refused(make_dataset):
     out = make_dataset()
     path = out / "manifest.json"
     path.write_text(path.read_text().replace('"category": 8', '"colour": 8'), encoding="utf-8")
-    with pytest.raises(ContractError, match="no size for a field"):
+    with pytest.raises(ContractError, match="declares what cannot be: fields"):
         Shards(out)
