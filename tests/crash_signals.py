@@ -33,9 +33,11 @@ from tests.crash_harness import content as of_data
 from tests.golden_sets import raw_amazon
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
-COMMANDS = ("prepare", "train", "predict", "report", "correlate")
+COMMANDS = ("prepare", "train", "predict", "report", "correlate", "reproduce")
 TRAIN = ("--dim", "4", "--hidden", "4", "--epochs", "3", "--threads", "1", "--device", "cpu",
          "--checkpoint-seconds", "0", "--resume")  # fmt: skip
+REPRODUCE = ("reproduce", "table1", "--setting", "small", "--models", "din,tin", "--seeds", "1",
+             "--jobs", "2", "--dim", "2")  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,7 @@ class Ended:
 
 
 def commands(folder: Path) -> dict[str, list[str]]:
-    """The commands, each but for the place that it writes to, which comes last.
+    """The commands, each but for the place that it writes to, which comes last, and for `@`.
 
     Args:
         folder: for the data set and the run that they read; made here.
@@ -68,6 +70,7 @@ def commands(folder: Path) -> dict[str, list[str]]:
         "predict": ["predict", str(run), str(data), "--out"],
         "report": ["report", str(data), str(run), "--out"],
         "correlate": ["correlate", str(data), "--out"],
+        "reproduce": [*REPRODUCE, str(data), "--runs", "@-runs", "--out"],
     }
 
 
@@ -87,7 +90,12 @@ def content(command: str, to: Path) -> dict[str, Any]:
 
 
 def stopped(
-    command: str, arguments: Sequence[str], to: Path, number: signal.Signals, after_s: float
+    command: str,
+    arguments: Sequence[str],
+    to: Path,
+    number: signal.Signals,
+    after_s: float,
+    whole_group: bool,
 ) -> Ended:
     """Send a signal when a command has taken so much CPU time, and look at what is left."""
     with tempfile.TemporaryFile() as said:
@@ -105,7 +113,10 @@ def stopped(
             if time.monotonic() > give_up:
                 raise RuntimeError(f"{arguments} does not end")
             time.sleep(0.002)
-        child.send_signal(number)
+        if whole_group:  # as a terminal sends it
+            os.killpg(child.pid, number)
+        else:
+            child.send_signal(number)
         code = child.wait(PATIENCE_S)
         said.seek(0)
         text = said.read().decode()
@@ -121,8 +132,10 @@ def _faults(code: int, text: str, session: int, to: Path, number: signal.Signals
         yield f"not one message: {text[-300:]}"
     if "Traceback" in text or "Exception ignored" in text:
         yield f"traceback: {text[-300:]}"
-    time.sleep(0.2 if killed else 0)
-    if left := _session(session):
+    until = time.monotonic() + 2.0  # Python's own helper for processes ends after its parent
+    while (left := _session(session)) and time.monotonic() < until:
+        time.sleep(0.02)
+    if left:
         yield f"processes left: {left}"
     if not killed:
         half = [path.name for path in to.parent.rglob("*") if UNFINISHED.fullmatch(path.name)]
@@ -132,13 +145,26 @@ def _faults(code: int, text: str, session: int, to: Path, number: signal.Signals
 
 
 def _line(arguments: Sequence[str], to: Path) -> list[str]:
-    return [sys.executable, "-c", "from pipeline.start import run; run()", *arguments, str(to)]
+    given = [word.replace("@", str(to)) for word in arguments]
+    return [sys.executable, "-c", "from pipeline.start import run; run()", *given, str(to)]
 
 
 def _run(arguments: Sequence[str], to: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         _line(arguments, to), cwd=ROOT, capture_output=True, text=True, check=False
     )
+
+
+def _takes(arguments: Sequence[str], to: Path) -> float:
+    """Seconds of CPU time that a command takes, without its children."""
+    silent, taken = subprocess.DEVNULL, 0.0
+    child = subprocess.Popen(_line(arguments, to), cwd=ROOT, stdout=silent, stderr=silent)
+    while child.poll() is None:
+        taken = cpu_taken(child.pid)
+        time.sleep(0.01)
+    if child.returncode:
+        raise RuntimeError(f"{arguments} fails")
+    return taken
 
 
 def _handled(process: int) -> bool:
@@ -177,22 +203,19 @@ def stories(
     every = commands(folder)
     whole: dict[str, tuple[dict[str, Any], float]] = {}
     for name in names:
-        before = os.times()
         place = folder / f"whole-{name}" / _place(name)
         place.parent.mkdir()
-        done = _run(every[name], place)
-        if done.returncode:
-            raise RuntimeError(done.stderr)
-        after = os.times()
-        whole[name] = content(name, place), sum(after[2:4]) - sum(before[2:4])
+        takes_s = _takes(every[name], place)
+        whole[name] = content(name, place), takes_s
     for turn in range(count):
         name = names[turn % len(names)]
-        number = SIGNALS[(turn + turn // len(names)) % len(SIGNALS)]
+        number = SIGNALS[(turn // len(names) + turn % len(names)) % len(SIGNALS)]
         want, takes_s = whole[name]
         most = min(early_s, takes_s) if early_s and draw.random() < 0.5 else takes_s
         to = folder / f"{turn}" / _place(name)
         to.parent.mkdir()
-        ended = stopped(name, every[name], to, number, draw.uniform(0, 0.97 * most))
+        after_s, whole_group = draw.uniform(0, 0.97 * most), draw.random() < 0.5
+        ended = stopped(name, every[name], to, number, after_s, whole_group)
         again = _run(every[name], to)
         faults = list(ended.faults)
         if again.returncode:
