@@ -130,6 +130,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
             strict=True,
         )
     )
+    no_history = sum(r["no_history"] for r in results)
     counts = {
         "impressions read": seen.read,
         "behaviours read": behaviours["read"],
@@ -138,7 +139,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         OF_NOBODY: nobodys,
         "impressions of users outside the sample": seen.left_out,
         WITHOUT_PROFILE: no_profile,
-        "impressions without behaviours": sum(r["no_history"] for r in results),
+        "impressions without behaviours": no_history,
     }
     shares |= {
         manifest.repeated("impressions", drop): Share(repeated, seen.kept),
@@ -147,6 +148,7 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
             behaviours["kept"] - fitted.behaviours if drop else fitted.repeated,
             behaviours["kept"],
         ),
+        "impressions without behaviours": Share(no_history, impressions),
         **alibaba.without(parsed.ads, ("price",)),
         "ads with a price of 0 or less": Share(int((ads["price"] <= 0).sum()), len(ads)),
     }

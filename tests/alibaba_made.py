@@ -173,6 +173,8 @@ def agree(out: Path, expected: Expected) -> None:
     check_rows(rows, expected)
     told = {name.split(",")[0]: (s.count, s.of) for name, s in made.shares.items()}
     assert {name: told[name] for name in expected.shares} == expected.shares
+    without = sum(row["history_length"] == 0 for row in rows.values())
+    assert told["impressions without behaviours"] == (without, len(rows))
     check_shares(rows.values(), ("category", "brand"), told)
     assert {
         "impressions": told["repeated impressions"][0],

@@ -206,7 +206,7 @@ def test_row_groups_may_be_of_any_size(made: dict[str, Path], tmp_path: Path, na
 def test_a_data_set_from_before_tables_were_listed(made: dict[str, Path], tmp_path: Path) -> None:
     """What its manifest does not say is not checked; all else is."""
     copy = copied(made, "padded ads", tmp_path / "out")
-    copy.manifest(lambda m: (m.pop("tables"), m["counts"].pop("impressions read")))
+    copy.manifest(lambda m: (m.pop("tables"), m.pop("shares"), m["counts"].pop("impressions read")))
     assert checked(copy.out).findings == ()
     (copy.out / "vocabulary/pid.parquet").rename(copy.out / "items.parquet")
     assert checked(copy.out).counts == {"missing file": 1, "stray file": 1}
