@@ -35,8 +35,6 @@ AMAZON_MIRRORS: tuple[str, ...] = (
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # isal's stubs declare its exception class as an instance.
 DAMAGED = (EOFError, igzip.BadGzipFile, cast(type[Exception], isal_zlib.error))
-# What lines up a further line with the text of the one before in a `TinprepError`.
-INDENT = "\n" + 12 * " "
 
 
 @dataclass(frozen=True)
@@ -227,14 +225,12 @@ def _no_mirror(
     return EnvironmentFault(
         what,
         where=folder,
-        expected=INDENT.join(missing(files, folder)),
-        got=INDENT.join(f"{one.url}: {one.refused.reason}" for one in tried),
-        do=INDENT.join(
-            (
-                first,
-                f"or bring the missing files yourself and put them in {folder}",
-                f"or, without a network, run `{offline_command}`",
-            )
+        expected=tuple(missing(files, folder)),
+        got=tuple(f"{one.url}: {one.refused.reason}" for one in tried),
+        do=(
+            first,
+            f"or bring the missing files yourself and put them in {folder}",
+            f"or, without a network, run `{offline_command}`",
         ),
     )
 

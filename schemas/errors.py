@@ -30,7 +30,7 @@ class TinprepError(Exception):
         line: the 1-based line in `where`.
         expected: what should have been there.
         got: what was there.
-        do: what to do about it.
+        do: what to do about it. This, and the two before, may be of several lines.
     """
 
     exit_code = 1
@@ -41,9 +41,9 @@ class TinprepError(Exception):
         *,
         where: str | Path | None = None,
         line: int | None = None,
-        expected: str | None = None,
-        got: str | None = None,
-        do: str | None = None,
+        expected: str | tuple[str, ...] | None = None,
+        got: str | tuple[str, ...] | None = None,
+        do: str | tuple[str, ...] | None = None,
     ) -> None:
         self.what, self.where, self.line = what, where, line
         self.expected, self.got, self.do = expected, got, do
@@ -59,8 +59,14 @@ class TinprepError(Exception):
             ("got", self.got),
             ("do", self.do),
         ]
-        told = [f"  {name + ':':<10}{printable(text[:_LONGEST])}" for name, text in rows if text]
+        told = [f"  {name + ':':<10}{_lines(text)}" for name, text in rows if text]
         return "\n".join([printable(self.what), *told])
+
+
+def _lines(text: str | tuple[str, ...]) -> str:
+    """A text of one or more lines, each printable, the further ones below the first."""
+    lines = (text,) if isinstance(text, str) else text
+    return ("\n" + 12 * " ").join(printable(line[:_LONGEST]) for line in lines)
 
 
 class UsageError(TinprepError):

@@ -34,7 +34,7 @@ def test_404_everywhere_asks_for_the_name(
     assert fault.what == f"No mirror has {NAME}."
     assert "check the name of the category" in str(fault)
     assert f"{server.url}{NAME}: 404 Not Found" in str(fault)
-    assert f"{second.url}{NAME}: 404 Not Found" in str(fault)
+    assert f"404 Not Found\n            {second.url}{NAME}: 404 Not Found\n" in str(fault)
 
 
 def test_503_once_is_tried_again(tmp_path: Path, server: FileServer) -> None:
