@@ -90,6 +90,7 @@ def test_log_has_a_line_per_evaluation(finished):
         ".lock",
         "best.pt",
         "config.json",
+        "last.pt",
         "log.csv",
         "metrics.json",
     ]
