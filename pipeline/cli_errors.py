@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ GOES_ON = f"{AGAIN}: it goes on from here"
 WITH_RESUME = "add --resume to the command: it goes on from its last checkpoint"
 
 _TOLD = (TinprepError, OSError, MemoryError, KeyboardInterrupt, UnicodeEncodeError)
+_NO_ROOM = re.compile(
+    "new thread|failed to map segment|allocate memory|bad_alloc|out of memory", re.IGNORECASE
+)
 # What Linux calls a file where a folder should be, and the other way round.
 _OF_ANOTHER_KIND = (NotADirectoryError, IsADirectoryError)
 
@@ -34,13 +38,19 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = interrupts.end() and not isinstance(error, SystemExit)
-        if not (stopped or isinstance(error, _TOLD) or interrupts.is_panic(error)):
+        told = isinstance(error, _TOLD) or _is_no_room(error)
+        if not (stopped or told or interrupts.is_panic(error)):
             raise
         # A signal while a library is at work may end in any error of its.
         shown = _interrupted(then) if stopped else _as_ours(error, then)
         print(f"error: {shown}", file=sys.stderr)  # noqa: T201
         raise typer.Exit(shown.exit_code) from None
     interrupts.end()
+
+
+def _is_no_room(error: BaseException) -> bool:
+    """Whether a library says in its own way that memory, or threads, ran out."""
+    return isinstance(error, ImportError | RuntimeError) and bool(_NO_ROOM.search(str(error)))
 
 
 def _interrupted(then: str) -> Interrupted:
@@ -70,8 +80,12 @@ def _as_ours(error: BaseException, then: str) -> TinprepError:
             got=got,
             do="check the path",
         )
-    if isinstance(error, MemoryError):
-        return EnvironmentFault("Memory ran out.", do="more --buckets, a smaller --memory")
+    if isinstance(error, MemoryError) or _is_no_room(error):
+        return EnvironmentFault(
+            "Memory ran out.",
+            got=str(error).partition("\n")[0],
+            do="free some, or raise `ulimit`; more --buckets, a smaller --memory or --batch-size",
+        )
     assert isinstance(error, OSError)
     if error.errno == errno.EMFILE:
         return EnvironmentFault(

@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import os
+import sys
 from typing import NoReturn
+
+# Bytes of addresses that the libraries take. With fewer they end in aborts, or never (measured).
+_ROOM = 1_500_000_000
 
 
 def run() -> NoReturn:
     """Load the command line, run it, and end the process."""
     try:
         import fcntl  # noqa: F401
-        import resource  # noqa: F401
+        import resource
     except ImportError as error:
         said = f"error: tinprep needs Linux or macOS, on Windows WSL: {error}.\n"
         os.write(2, said.encode())
+        os._exit(5)
+    room = resource.getrlimit(resource.RLIMIT_AS)[0]  # -1 for any
+    if 0 <= room < _ROOM and not {"--help", "--version"} & {*sys.argv}:
+        said = f"error: tinprep needs {_ROOM / 1e9} GB of address space, `ulimit -v` allows "
+        os.write(2, f"{said}{room / 1e9:.1f} GB: raise it.\n".encode())
         os._exit(5)
     from schemas.interrupts import watch
 

@@ -189,3 +189,18 @@ def test_a_ctrl_c_that_polars_panics_of_is_one(capsys: pytest.CaptureFixture[str
             raise panic
         assert (left.value is panic) == (kind is BaseException)
     assert capsys.readouterr().err.count("error: Interrupted.") == 1
+
+
+@pytest.mark.parametrize("command", ["train", "amazon", "inspect", "evaluate"])
+@pytest.mark.parametrize("kilobytes", [200_000, 400_000, 1_000_000])
+def test_too_few_addresses_are_told_in_a_line(command: str, kilobytes: int, tmp_path: Path) -> None:
+    script = f'ulimit -v {kilobytes}; exec "$0" -c "from pipeline.start import run; run()" "$@"'
+    ended = subprocess.run(
+        ["bash", "-c", script, sys.executable, command, tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert ended.returncode == 5
+    assert ended.stderr.startswith("error: ")
+    assert ended.stderr.count("\n") == 1
