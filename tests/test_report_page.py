@@ -18,6 +18,7 @@ from tests.oracle import Review
 EVIL = '<script>document.title = "broken in"</script>'
 FORMULA = '$x^2$ & "quotes" -->'
 LONG = "A category whose name is far too long to stand anywhere near a bar or a row of cells"
+CONTROL = "=1+1\x1b[31m\x07\t"  # what a terminal obeys, XML forbids, and a spreadsheet runs
 DAY = 86_400
 CHROMIUM_FLAGS = [
     "--headless",
@@ -45,7 +46,7 @@ def prepared(folder: Path, users: int = 60) -> Path:
     """A small data set whose categories have the names above."""
     rng = np.random.default_rng(0)
     items = [f"B{i:09d}" for i in range(30)]
-    names = [EVIL, FORMULA, LONG, "plain"]
+    names = [EVIL, FORMULA, LONG, CONTROL]
     reviews = [
         Review(f"A{user:04d}", items[item], DAY * int(rng.integers(10_000, 11_000)))
         for user in range(users)
@@ -279,3 +280,19 @@ def test_an_error_and_a_request_would_be_seen(tmp_path: Path) -> None:
     _, said, asked = browse(page, tmp_path / "profile")
     assert len(said) == 1
     assert asked == {"http://tinprep.invalid/x.png"}
+
+
+def test_a_name_is_shown_and_never_obeyed(
+    made: tuple[Path, list[Path], Path], tmp_path: Path
+) -> None:
+    out, _, page = made
+    for words in (["inspect", out], ["correlate", out, "--category", CONTROL, "--out", tmp_path]):
+        ended = tinprep(*words)
+        finished(ended)
+        assert not set(ended.out + ended.err) & set("\x1b\x07\t")
+    text = page.read_text(encoding="utf-8")
+    assert not set(text) & set("\x1b\x07\t")
+    assert "=1+1\\x1b[31m" in text
+    rows = (tmp_path / "fig1.csv").read_text(encoding="utf-8").splitlines()
+    assert any(",'=1+1\\x1b[31m" in row for row in rows)
+    assert not any(re.search("(^|,)[=+@]", row) for row in rows)
