@@ -47,7 +47,7 @@ def verify(
         console = Terminal(soft_wrap=True)
         if not report.sound:
             for finding in report.findings:
-                console.print(str(finding), markup=False, highlight=False)
+                console.print(str(finding), highlight=False)
             raise report.error(out)
         console.print(
             f"sound: {report.shards:,} shards, {report.rows:,} rows, {report.seconds:.1f} s: {out}",

@@ -292,7 +292,7 @@ def _prepare(config: AmazonConfig | AlibabaConfig, dry_run: bool) -> None:
     from pipeline import flow
 
     if dry_run:
-        Terminal().print(flow.plan(config), highlight=False, markup=False, soft_wrap=True)
+        Terminal().print(flow.plan(config), highlight=False, soft_wrap=True)
         return
     with progress() as told:
         made = flow.prepare(config, told)

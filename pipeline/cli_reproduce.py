@@ -67,7 +67,7 @@ def correlate(
         shown = Shown(category, top, positions, by, released)
         fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
         console = Terminal(soft_wrap=True)
-        console.print((out / "fig1.md").read_text(encoding="utf-8"), markup=False, highlight=False)
+        console.print((out / "fig1.md").read_text(encoding="utf-8"), highlight=False)
         console.print(f"figure and tables: {out}", highlight=False)
 
 
@@ -224,9 +224,9 @@ def _print(made: list[Made], to: Path) -> None:
     console = Terminal(soft_wrap=True)
     for one in made:
         if one.table is not None:
-            console.print(one.table.markdown(), markup=False, highlight=False)
+            console.print(one.table.markdown(), highlight=False)
         for note in one.notes if one.table is None else ():
-            console.print(note, markup=False, highlight=False)
+            console.print(note, highlight=False)
     console.print(f"tables and figures: {to}", highlight=False)
 
 

@@ -25,8 +25,6 @@ _HOW = (
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
-LONGEST = MOST_BEHAVIOURS
-"""Behaviours of the longest history: positions and lengths are stored in 16 bits."""
 
 WITHOUT_VALID = ("train", "test")
 

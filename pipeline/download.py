@@ -109,7 +109,7 @@ class Part:
             UsageError: there is one; a part is ours only where its origin is beside it.
         """
         both = (self.path, self.origin_path)
-        there = [path for path in both if path.is_symlink() or path.exists()]
+        there = [path for path in both if os.path.lexists(path)]
         if there and (self.origin is None or any(path.is_symlink() for path in there)):
             raise UsageError(
                 "A file of others is in the way of a download.",

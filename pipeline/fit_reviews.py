@@ -24,7 +24,7 @@ from pipeline.buckets import (
     read_spilled,
     save_columns,
 )
-from pipeline.config import LONGEST, AmazonConfig
+from pipeline.config import AmazonConfig
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.missing import check_missing
@@ -37,6 +37,7 @@ from pipeline.tally import Tally
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.manifest import FIRST_ID, UNKNOWN_ID, WITHOUT_CATEGORY, WITHOUT_META, Share
+from schemas.shards import MOST_BEHAVIOURS
 
 REFUSED = kind("meta")
 _REPEATS = Repeats(("user", "item", "time"))
@@ -192,7 +193,7 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         items.select(["value", "id"]),
         config.duplicates == "drop",
         config.split,
-        LONGEST if config.parity else config.max_len,
+        MOST_BEHAVIOURS if config.parity else config.max_len,
     )
     with run.step(name) as rows:
         fitted = run.each(name, encode, [BEHAVIOURS], makes=[SEQUENCES], tallies=[tally])

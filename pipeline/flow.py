@@ -67,13 +67,14 @@ def _tuned() -> Iterator[None]:
 
 def _prepare(run: Run) -> manifest.Manifest:
     config = run.config
-    check_folders(replace(config, out=run.remote or config.out))
+    asked = replace(config, out=run.remote or config.out)
+    check_folders(asked)
     with run.step("fetch") as rows:
-        run.paths = _files(config).obtain(replace(config, out=run.remote or config.out))
+        run.paths = _files(config).obtain(asked)
         run.states = [state(path) for path in run.paths]
         rows[:] = len(run.paths), len(run.paths)
     for path in run.paths:
-        check_apart(path.parent, run.remote or config.out)
+        check_apart(path.parent, asked.out)
     with identifying(config, run.paths) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
         source = _source(config)

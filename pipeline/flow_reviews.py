@@ -15,7 +15,7 @@ import pyarrow as pa
 from pipeline import fit_reviews, intervals, negatives, partition_reviews, steps, vocabulary
 from pipeline import transform_reviews as transform
 from pipeline.buckets import SEQUENCES, bucket_path, load_columns, spilled_pieces
-from pipeline.config import LONGEST, AmazonConfig
+from pipeline.config import AmazonConfig
 from pipeline.fit_reviews import count_values, fit_intervals, load, parse_meta, write_items
 from pipeline.ids_held import ids_held
 from pipeline.line_count import estimate_lines
@@ -28,7 +28,7 @@ from pipeline.workspace import Run
 from schemas import manifest
 from schemas.errors import InputError
 from schemas.interrupts import FOR_EVER
-from schemas.shards import shard_schema
+from schemas.shards import MOST_BEHAVIOURS, shard_schema
 
 
 def fixed_bytes(config: AmazonConfig, paths: list[Path]) -> int:
@@ -139,11 +139,11 @@ def _require_train(run: Run, config: AmazonConfig, by_user: pl.DataFrame) -> Non
             if config.split == "tin" and most == least - 1 and not config.parity
             else "give reviews of users who wrote more",
         )
-    if config.parity and most - 1 > LONGEST:
+    if config.parity and most - 1 > MOST_BEHAVIOURS:
         raise InputError(
             "A history is longer than can be stored: --parity cuts none.",
             where=run.paths[0],
-            expected=f"at most {LONGEST:,} behaviours before a review",
+            expected=f"at most {MOST_BEHAVIOURS:,} behaviours before a review",
             got=f"{most - 1:,}",
             do="leave --parity out: --max-len then keeps the latest",
         )

@@ -1,8 +1,7 @@
-"""Files that are whole or absent: tables, shards, and their checksums."""
+"""Tables and shards as files that are whole or absent."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -27,9 +26,3 @@ def write_shard(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table], out: 
             for block in blocks:
                 writer.write_table(block)
         return DataFile(path.relative_to(out).as_posix(), writer.rows, writer.sha256())
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hexadecimal."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -25,7 +25,7 @@ from pipeline.rows import Block, Stored
 from pipeline.workspace import TABLES, Run, enter
 from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault
-from schemas.replacing import to_disk, unfinished
+from schemas.replacing import sha256, to_disk, unfinished
 
 # Targets in their own history tell labels apart where one label has at least so many, more by this
 # share of its rows, and over so many times the other's share. People do click more often on what
@@ -238,7 +238,7 @@ def finish(
     inputs, key = run.identity()
     run.check_raw()
     counts = [n * content.each for n in intervals.bin_counts(content.totals, edges)]
-    own = in_history(results)
+    own = _in_history(results)
     sizes = {name: len(t) + manifest.FIRST_ID for name, t in content.words.items()}
     made = manifest.Manifest(
         format=manifest.FORMAT,
@@ -283,13 +283,13 @@ def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
         manifest.DataFile(
             path.relative_to(out).as_posix(),
             pq.read_metadata(path).num_rows,
-            shards.sha256(path),
+            sha256(path),
         )
         for path in paths
     ]
 
 
-def in_history(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
+def _in_history(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
     """Of the positives and negatives of each split, those whose target stands in their history."""
     found = {}
     for split in manifest.SPLITS:

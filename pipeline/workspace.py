@@ -252,9 +252,9 @@ def ours_of(out: Path, there: dict[str, bool | None], record: Record | None, mad
     ours = Ours(manifest.named(made) or set(), record, unfinished)
     # What has not left its first name yet is not under its last one.
     early = {name for name, whole in recorded.items() if f"{WORK}/{whole.was}" in there}
-    known = {True: {*(ours.files - early), *ours.made}, False: set(_FOLDERS), None: set()}
-    known[False] |= {str(PurePosixPath(name).parent) for name in ours.files}
-    known[True] |= {RECORD} if record is not None else set()
+    files = {*(ours.files - early), *ours.made, *({RECORD} if record is not None else ())}
+    folders = _FOLDERS | {str(PurePosixPath(name).parent) for name in ours.files}
+    known = {True: files, False: folders, None: set()}
     # What stands in the place of the lock is looked at by who locks it.
     _refuse(out, {name for name, kind in there.items() if name not in known[kind]} - {LOCK}, record)
     return ours

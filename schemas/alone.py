@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,7 +44,7 @@ def opened(path: Path) -> Iterator[tuple[int, bool]]:
     Raises:
         UsageError: what stands there is no file.
     """
-    if path.is_symlink() or (path.exists() and not stat.S_ISREG(path.lstat().st_mode)):
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UsageError(
             "The lock of this folder cannot be made.",
             where=path,

@@ -39,15 +39,13 @@ _OPTIONAL: dict[str, Callable[[], Any]] = {
     "shares": dict,
 }
 """Keys that a manifest may lack, and what makes their empty value."""
-UNLISTED = frozenset(
-    {f"{name}.parquet" for name in ("items", "ads", "profiles")}
-    | {f"rejected/{name}.parquet" for name in ("reviews", "meta", "targets")}
-    | {f"rejected/{name}.parquet" for name in ("raw_sample", "behavior_log")}
-    | {f"rejected/{name}.parquet" for name in ("ad_feature", "user_profile")}
-)
+_READ = ("reviews", "meta", "targets", "raw_sample", "behavior_log", "ad_feature", "user_profile")
+_UNLISTED = {
+    f"{name}.parquet" for name in ("items", "ads", "profiles", *(f"rejected/{n}" for n in _READ))
+}
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
-_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|rejected|lookups)/)?[^/\\\0]+\.parquet")
+_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|rejected)/)?[^/\\\0]+\.parquet")
 
 
 @dataclass(frozen=True)
@@ -227,7 +225,7 @@ def named(text: bytes) -> set[str] | None:
     listed = [one for value in raw.values() if isinstance(value, list) for one in value]
     names = {str(one["path"]) for one in listed if isinstance(one, dict) and "path" in one}
     if "tables" not in raw:
-        names |= {f"vocabulary/{name}.parquet" for name in raw["vocabulary"]} | UNLISTED
+        names |= {f"vocabulary/{name}.parquet" for name in raw["vocabulary"]} | _UNLISTED
     return {name for name in names if _OF_A_DATA_SET.fullmatch(name)} | {NAME}
 
 

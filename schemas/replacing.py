@@ -1,7 +1,8 @@
-"""Files that are whole and on disk, or not there."""
+"""Files that are whole and on disk, or not there; and the checksum of one."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import secrets
@@ -16,15 +17,14 @@ UNFINISHED = re.compile(r"\.tinprep-(?:([0-9a-f]+)-)?[0-9a-f]{16}\.unfinished")
 
 
 @contextmanager
-def replacing(path: Path, folder: Path | None = None) -> Iterator[Path]:
+def replacing(path: Path) -> Iterator[Path]:
     """An empty new file that becomes `path`, on disk, when the block ends without an error.
 
     Args:
-        path: what it becomes; its folder exists.
-        folder: where the file is meanwhile, on the disk of `path`; by default beside it.
+        path: what it becomes; its folder exists, and has the file meanwhile.
     """
     with held():
-        file = unfinished(folder or path.parent)
+        file = unfinished(path.parent)
         try:
             yield file
             to_disk(file)
@@ -44,8 +44,7 @@ def unfinished(folder: Path, writer: str = "") -> Path:
         writer: hexadecimal digits in its name, by which the writer knows it again.
     """
     file = folder / unfinished_name(writer)
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | getattr(os, "O_NOFOLLOW", 0)
-    os.close(os.open(file, flags, 0o666))
+    file.touch(exist_ok=False)
     return file
 
 
@@ -58,3 +57,9 @@ def to_disk(file: Path) -> None:
     """Have a file on disk, so that it outlives a power cut."""
     with file.open("rb") as written:
         os.fsync(written.fileno())
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file, in hexadecimal."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -28,14 +28,13 @@ def logloss_limit(positive_weight: float) -> float:
     return loss_limit(1.0) + math.log(max(1.0, positive_weight))
 
 
-def tensors(content: Any, name: str = "") -> Iterator[tuple[str, torch.Tensor]]:
+def tensors(content: Any) -> Iterator[tuple[str, torch.Tensor]]:
     """The tensors in dictionaries, lists and tuples, each with its name, however they nest.
 
     Args:
         content: what holds them; anything else is passed over.
-        name: of `content`.
     """
-    waiting, seen = [(name, content)], set[int]()
+    waiting, seen = [("", content)], set[int]()
     while waiting:
         name, value = waiting.pop()
         if isinstance(value, torch.Tensor):

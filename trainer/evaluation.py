@@ -24,7 +24,7 @@ from trainer.data import Shards
 from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
 from trainer.models import TARGET, InterestModel
-from trainer.ranks import ALONE, Ranks
+from trainer.ranks import Ranks
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
 from trainer.settings import DIGESTS, read_settings
@@ -248,7 +248,7 @@ def data_of(run: Path) -> Path:
     return Path(data)
 
 
-def settings_of(run: Path, ranks: Ranks = ALONE, *, data: bool = True) -> dict[str, Any]:
+def settings_of(run: Path, ranks: Ranks, *, data: bool) -> dict[str, Any]:
     """The settings of a run, as `TrainConfig` takes them, to go on with it; none where it has none.
 
     Args:

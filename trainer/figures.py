@@ -19,7 +19,7 @@ from trainer.atomic import filling
 from trainer.correlation import CorrelationMap, correlate
 from trainer.data import Shards
 from trainer.drawing import cell, draw_intervals, draw_maps, duration, require_matplotlib, scale_of
-from trainer.outputs import put, require_own
+from trainer.outputs import put, put_text, require_own
 from trainer.provenance import title_of
 from trainer.shard_sql import query
 
@@ -163,7 +163,7 @@ def fig4(
     head = ("bin", "more than", "up to", "behaviours", "share")
     with filling(folder):
         _write_csv(folder / f"{name}.csv", ("from_s", "to_s", "behaviours", "share"), rows)
-        _write_text(folder / f"{name}.md", markdown(head, lines))
+        put_text(folder / f"{name}.md", markdown(head, lines))
         draw_intervals(counts, bins.edges_s, title_of(shards), folder / name)
     return counts
 
@@ -210,7 +210,7 @@ def write_maps(
     about = f"{maps[0].dataset}, {maps[0].targets:,} targets of {maps[0].category!r} (bold)."
     if maps[0].counts is not None:
         about += " ↓: such behaviours are rarer with positives than with negatives."
-    _write_text(stem.with_suffix(".md"), about + "\n\n" + "\n".join(texts))
+    put_text(stem.with_suffix(".md"), about + "\n\n" + "\n".join(texts))
     draw_maps(maps, titles, stem)
 
 
@@ -227,10 +227,6 @@ def _title(m: CorrelationMap) -> str:
 
 def _exact(value: float) -> str:
     return f"{value:.9g}" if math.isfinite(value) else ""
-
-
-def _write_text(path: Path, text: str) -> None:
-    put(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
 
 
 def _write_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -103,8 +103,8 @@ def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> None:
             "and bins mean the same is judged by their numbers alone."
         )
     different = [name for name in sizes if found[name] != sizes[name]]
-    meaning = [n for n in differing(now, before) if users or n != f"{VOCABULARY}user"]
-    meaning = meaning if before else []
+    meaning = differing(now, before) if before else []
+    meaning = [n for n in meaning if users or n != f"{VOCABULARY}user"]
     if different or meaning:
 
         def shown(values: dict[str, Any], digests: dict[str, str]) -> str:

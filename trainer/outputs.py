@@ -11,7 +11,6 @@ was changed since, and is an error. A file that the user named is no matter of t
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -20,6 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.replacing import sha256
 from schemas.shape import decode, misfit
 from trainer.atomic import atomically
 
@@ -60,6 +60,11 @@ def put(path: Path, write: Callable[[Path], object]) -> None:
     atomically(path, noted)
 
 
+def put_text(path: Path, text: str) -> None:
+    """As `put`, of a text."""
+    put(path, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+
+
 def require_own(paths: Iterable[Path]) -> None:
     """Refuse files that are there and were not written by `put`, or were changed since.
 
@@ -84,12 +89,6 @@ def in_the_way(paths: Sequence[Path]) -> UsageError:
 
 def _own(path: Path) -> bool:
     return path.is_file() and sha256(path) in _read(path.parent).get(path.name, [])
-
-
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(folder: Path) -> dict[str, list[str]]:

@@ -6,6 +6,7 @@ of its own names, as long as each begins as a run writes it. What is called othe
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -61,7 +62,7 @@ def require_own(folder: Path) -> None:
 def _there(folder: Path) -> list[str]:
     """What is called as a run's files are."""
     names = (CONFIG, TENSORBOARD, *_BEGINS)
-    return [name for name in names if (folder / name).is_symlink() or (folder / name).exists()]
+    return [name for name in names if os.path.lexists(folder / name)]
 
 
 def _refuse(folder: Path, names: list[str]) -> None:

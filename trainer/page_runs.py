@@ -140,7 +140,7 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
     try:
         result = _result(path)
         made = shards.manifest
-        synthetic = bool(result["synthetic"])
+        synthetic = result["synthetic"]
         rows = {split: m["rows"] for split, m in result["metrics"].items()}
         data = Path(result["config"]["data"])
         log = _log(folder / LOG, result)

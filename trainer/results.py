@@ -17,9 +17,10 @@ from typing import Any
 
 from schemas.errors import InputError
 from schemas.manifest import FORMAT
+from schemas.replacing import sha256
 from trainer import experiments, learned_table, widths
 from trainer.atomic import atomically
-from trainer.outputs import in_the_way, put, require_own, sha256
+from trainer.outputs import in_the_way, put_text, require_own
 from trainer.provenance import name_of, title_of
 from trainer.recipes import RECIPES, Recipe
 from trainer.reproduce import Made
@@ -143,7 +144,7 @@ def write(about: dict[str, Any], docs: Path) -> Path:
         before = _read(docs)
         about = before if before | {"date": about["date"]} == about else about
     text = json.dumps(about, indent=1, ensure_ascii=False) + "\n"
-    put(folder / ABOUT, lambda unfinished: unfinished.write_text(text, encoding="utf-8"))
+    put_text(folder / ABOUT, text)
     return render(docs)
 
 

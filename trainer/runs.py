@@ -120,7 +120,7 @@ class Run:
             return
         began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
         if resume and began and (not (folder / METRICS).exists() or _asks_for_more(folder, config)):
-            self.notes, self.resumes = resuming(folder, config), True
+            self.notes, self.resumes = _resuming(folder, config), True
             return
         if (folder / METRICS).exists() and not force:
             raise UsageError(
@@ -244,7 +244,7 @@ def _asks_for_more(folder: Path, config: dict[str, Any]) -> bool:
     return bool(more)
 
 
-def resuming(folder: Path, config: dict[str, Any]) -> list[str]:
+def _resuming(folder: Path, config: dict[str, Any]) -> list[str]:
     """What a person should know of going on with a run by this config.
 
     Raises:
@@ -260,8 +260,8 @@ def resuming(folder: Path, config: dict[str, Any]) -> list[str]:
             "the run was begun by an older tinprep, which kept no digests: nobody can tell whether "
             "the data set is still the one it began with"
         )
-    changed = [f"{n} {config.get(n)} for {before.get(n)}" for n in sorted(_ROUNDING - {"cells"})
-               if config.get(n) != before.get(n)]  # fmt: skip
+    was = {n: before.get(n) for n in ("device", "threads")}
+    changed = [f"{n} {config.get(n)} for {v}" for n, v in was.items() if config.get(n) != v]
     if changed:
         notes.append(f"{', '.join(changed)}: the numbers may differ in their last digits")
     return notes

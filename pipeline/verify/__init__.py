@@ -21,7 +21,6 @@ import pyarrow.parquet as pq
 from pipeline.config import Config
 from pipeline.engines.local import map_buckets
 from pipeline.memory import keeping_freed
-from pipeline.shards import sha256
 from pipeline.verify.blocks import Block
 from pipeline.verify.contract import Contract, read, split_of
 from pipeline.verify.counts import check_impression_counts, check_item_counts, check_read
@@ -49,6 +48,7 @@ from pipeline.verify.whole import (
 )
 from schemas.errors import ContractError
 from schemas.manifest import NAME, SPLITS, DataFile, load
+from schemas.replacing import sha256
 
 LIMIT = 20
 """Findings of a kind that are told in full; all are counted."""

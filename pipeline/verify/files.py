@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 
-from pipeline.shards import sha256
 from pipeline.verify.contract import Contract
 from pipeline.verify.findings import UNREADABLE, Findings
 from schemas.manifest import NAME, SPLITS, DataFile
+from schemas.replacing import sha256
 
 
 def check_files(out: Path, contract: Contract, findings: Findings) -> None:
