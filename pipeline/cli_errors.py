@@ -11,7 +11,7 @@ from contextlib import contextmanager
 import typer
 
 from schemas import interrupts
-from schemas.errors import EnvironmentFault, Interrupted, TinprepError, UsageError
+from schemas.errors import EnvironmentFault, InputError, Interrupted, TinprepError, UsageError
 
 # What to do after a command was stopped.
 AGAIN = "run the same command again"
@@ -20,7 +20,8 @@ WITH_RESUME = "add --resume to the command: it goes on from its last checkpoint"
 
 _TOLD = (TinprepError, OSError, MemoryError, KeyboardInterrupt, UnicodeEncodeError)
 _NO_ROOM = re.compile(
-    "new thread|failed to map segment|allocate memory|bad_alloc|out of memory", re.IGNORECASE
+    "new thread|worker thread|failed to map segment|allocate memory|bad_alloc|out of memory",
+    re.IGNORECASE,
 )
 # What Linux calls a file where a folder should be, and the other way round.
 _OF_ANOTHER_KIND = (NotADirectoryError, IsADirectoryError)
@@ -50,6 +51,9 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
 
 def _is_no_room(error: BaseException) -> bool:
     """Whether a library says in its own way that memory, or threads, ran out."""
+    if isinstance(error, InputError):  # no file is damaged that there was no room to read
+        made_of = error.__cause__ or error.__context__
+        return made_of is not None and bool(_NO_ROOM.search(str(made_of)))
     return isinstance(error, ImportError | RuntimeError) and bool(_NO_ROOM.search(str(error)))
 
 
@@ -58,7 +62,7 @@ def _interrupted(then: str) -> Interrupted:
 
 
 def _as_ours(error: BaseException, then: str) -> TinprepError:
-    if isinstance(error, TinprepError):
+    if isinstance(error, TinprepError) and not _is_no_room(error):
         return error
     if isinstance(error, KeyboardInterrupt) or interrupts.is_panic(error):
         return _interrupted(then)
@@ -83,7 +87,7 @@ def _as_ours(error: BaseException, then: str) -> TinprepError:
     if isinstance(error, MemoryError) or _is_no_room(error):
         return EnvironmentFault(
             "Memory ran out.",
-            got=str(error).partition("\n")[0],
+            got=getattr(error, "got", None) or str(error).partition("\n")[0],
             do="free some, or raise `ulimit`; more --buckets, a smaller --memory or --batch-size",
         )
     assert isinstance(error, OSError)
