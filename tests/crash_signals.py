@@ -55,18 +55,13 @@ def commands(folder: Path) -> dict[str, list[str]]:
     """The commands, each but for the place that it writes to, which comes last, and for `@`.
 
     Args:
-        folder: for the data set and the run that they read; made here.
+        folder: for the raw files, made here; for `data` and a `run` on it, which others read.
     """
     raw, data, run = raw_amazon(folder / "raw"), folder / "data", folder / "run"
     prepare = ["amazon", "--category", "Beauty", "--max-rejected", "20%", "--buckets", "3"]
-    prepare += ["--raw", str(raw), "--out"]
-    train = ["train", str(data), *TRAIN, "--run"]
-    for made, command in ((data, prepare), (run, train)):
-        if _run(command, made).returncode:
-            raise RuntimeError(f"{command} fails")
     return {
-        "prepare": prepare,
-        "train": train,
+        "prepare": [*prepare, "--raw", str(raw), "--out"],
+        "train": ["train", str(data), *TRAIN, "--run"],
         "predict": ["predict", str(run), str(data), "--out"],
         "report": ["report", str(data), str(run), "--out"],
         "correlate": ["correlate", str(data), "--out"],
@@ -202,9 +197,10 @@ def stories(
     draw = random.Random(seed)
     every = commands(folder)
     whole: dict[str, tuple[dict[str, Any], float]] = {}
-    for name in names:
-        place = folder / f"whole-{name}" / _place(name)
-        place.parent.mkdir()
+    for name in dict.fromkeys(("prepare", "train", *names)):
+        apart = f"whole-{name}/{_place(name)}"
+        place = folder / {"prepare": "data", "train": "run"}.get(name, apart)
+        place.parent.mkdir(exist_ok=True)
         takes_s = _takes(every[name], place)
         whole[name] = content(name, place), takes_s
     for turn in range(count):

@@ -164,16 +164,6 @@ def test_musical_instruments_without_meta(music: Path, tmp_path: Path) -> None:
         assert set(pl.read_parquet(path)["target_category"]) == {1}
 
 
-def test_an_out_folder_that_holds_something_else(tmp_path: Path) -> None:
-    raw, out = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"
-    out.mkdir()
-    (out / "thesis.tex").write_text("mine")
-    for flags in ([], ["--force"]):
-        refused(amazon(raw, out, *flags), USAGE, out, "thesis.tex")
-        assert [path.name for path in out.iterdir()] == ["thesis.tex"]
-    refused(amazon(raw, out / "thesis.tex"), USAGE, out / "thesis.tex")
-
-
 def test_a_finished_folder_is_left_as_it_is_or_replaced_by_force(tmp_path: Path) -> None:
     raw, out = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"
     finished(amazon(raw, out, "--bins", 4))

@@ -129,7 +129,9 @@ def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
     file.write_text("")
     for command in ("inspect", "verify", "train"):
         refused(tinprep(command, file), INPUT, file, "the folder of a finished data set")
-    refused(amazon(write_raw(tmp_path / "raw", GOOD, META), file / "x"), USAGE, file, "a folder")
+    raw = write_raw(tmp_path / "raw", GOOD, META)
+    for out in (file, file / "x"):
+        refused(amazon(raw, out), USAGE, file, "a folder")
 
 
 @pytest.mark.parametrize(

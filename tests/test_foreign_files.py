@@ -66,8 +66,9 @@ def commands(data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def made(commands: dict[str, Writes], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """What each command makes."""
     folders = {name: tmp_path_factory.mktemp("made") / "to" for name in commands}
-    for name, command in commands.items():
-        finished(tinprep(*command.arguments, folders[name]))
+    folders |= dict.fromkeys(("force", "resume"), folders["train"])
+    for name in commands.keys() - {"force", "resume"}:
+        finished(tinprep(*commands[name].arguments, folders[name]))
     return folders
 
 

@@ -71,7 +71,10 @@ def test_whatever_the_rate_a_run_is_sound_or_refused(
             assert evaluate(run).metrics.logloss <= logloss_limit(1e6 if weight == 1e6 else 1)
             assert lr < 1e4
         else:
-            assert "diverged" in refused(ended, 2)
+            said = refused(ended, 2)
+            assert "diverged" in said
+            assert f"{run}, step" in said
+            assert "(`--lr`)" in said
             assert not (run / "metrics.json").exists()
             assert lr >= 0.5
             # The same again, whether it is gone on with or begun anew.
@@ -134,7 +137,7 @@ def test_a_checkpoint_whose_weights_are_no_numbers(planted, tmp_path, number):
         *([f"--{name}", 10**12] for name in ("epochs", "steps", "batch-size", "patience", "dim")),
         *(["--evaluations", 10**12], ["--evaluate-every", 10**12], ["--attention-dim", 10**8]),
         *(["--threads", 100_000], ["--memory-mb", 10**15], ["--memory-mb", 0]),
-        *(["--hidden", value] for value in ("9" * 30, "4,-1", ",".join("4" * 101), "80,x")),
+        *(["--hidden", value] for value in ("9" * 30, "4,-1", ",".join("4" * 101), "80,x", "0")),
     ],
     ids=lambda given: "=".join(map(str, given))[:30],
 )

@@ -179,17 +179,7 @@ def test_an_interrupted_run_leaves_no_metrics_and_can_be_repeated(planted, tmp_p
     assert train(replace(cfg, force=True)).steps == 12
 
 
-def test_a_loss_that_is_no_number_is_an_error(make_dataset, tmp_path):
-    with pytest.raises(UsageError, match="no longer a number") as caught:
-        train(config(make_dataset(), tmp_path / "run", lr=1e38, epochs=2))
-    assert "step" in str(caught.value.where)
-    assert "--lr" in str(caught.value)
-    assert not (tmp_path / "run" / "metrics.json").exists()
-
-
-@pytest.mark.parametrize(
-    "options", [{"epochs": 0}, {"lr": -1.0}, {"device": "abacus"}, {"model": "x"}, {"hidden": (0,)}]
-)
+@pytest.mark.parametrize("options", [{"epochs": 0}, {"device": "abacus"}, {"model": "x"}])
 def test_settings_that_cannot_be_run(planted, tmp_path, options):
     with pytest.raises(UsageError):
         train(config(planted, tmp_path / "run", **options))

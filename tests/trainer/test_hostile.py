@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import csv
 import json
 import re
 import shutil
@@ -228,10 +227,8 @@ def test_a_spreadsheet_runs_no_text_and_a_terminal_obeys_none(text):
     assert printable(shown) == shown
 
 
-@pytest.mark.parametrize(
-    "text", ["=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(1)", "\t=1", "\r=1"]
-)
-def test_what_a_spreadsheet_would_run_is_a_text(text):
-    assert for_spreadsheet(text) == f"'{text}"
-    assert for_spreadsheet("-1.5e-07") == "-1.5e-07"
-    assert next(csv.reader([for_spreadsheet("plain")])) == ["plain"]
+def test_what_a_spreadsheet_would_run_is_a_text():
+    for text in ("=cmd|' /C calc'!A0", "+1+1", "-1+cmd", "@SUM(1)", "\t=1", "\r=1"):
+        assert for_spreadsheet(text) == f"'{text}"
+    for text in ("-1.5e-07", "plain"):
+        assert for_spreadsheet(text) == text

@@ -60,7 +60,7 @@ def test_what_does_not_spin_or_is_decided_is_left_alone(two_threads, monkeypatch
 
 def test_a_training_comes_to_the_same_bits(planted, tmp_path, monkeypatch):
     weights = []
-    for taken, name, seen in ((float("inf"), "spins", set()), (-1.0, "sleeps", set())):
+    for taken, name in ((float("inf"), "spins"), (-1.0, "sleeps")):
         monkeypatch.setattr(sharing, "_TAKEN", taken)
         monkeypatch.setattr(sharing, "_LOOK", 0.01)
         seen: set[str] = set()
