@@ -1,8 +1,8 @@
 """One file from one address, resumed where an earlier attempt stopped.
 
-A file on its way is `<name>.part`; `<name>.part.json` beside it says where its bytes come from, and
-so that the part is ours. Nothing here trusts the server: what it sends is checked before it touches
-what is on the disk, must come at some pace over however many connections, and is cut somewhere.
+A file on its way is `<name>.part`; `<name>.part.json` beside it says where its bytes come from, by
+which the part is known as ours. Nothing here trusts the server: what it sends is checked before it
+touches the disk, may not be too long, and may not be too slow, over all connections together.
 """
 
 from __future__ import annotations

@@ -27,9 +27,9 @@ from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault
 from schemas.replacing import sha256, to_disk, unfinished
 
-# Targets in their own history tell labels apart where one label has at least so many, more by this
-# share of its rows, and over so many times the other's share. People do click more often on what
-# they looked at before: of impressions twice the other label's share is nothing odd.
+# There is a warning where one label has at least so many targets in their own history, by so much
+# more of its rows than the other label, and by so many times. Twice is nothing odd: people click
+# more often on what they looked at before.
 _LEAST, _MORE, _TIMES = 5, 0.05, 4
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.

@@ -250,7 +250,7 @@ def ours_of(out: Path, there: dict[str, bool | None], record: Record | None, mad
     recorded = record.files if record is not None else {}
     unfinished = {name for name in there if record is not None and _of(record, name)}
     ours = Ours(manifest.named(made) or set(), record, unfinished)
-    # What has not left its first name yet is not under its last one.
+    # While a file has its first name still, what stands under its last one is another.
     early = {name for name, whole in recorded.items() if f"{WORK}/{whole.was}" in there}
     files = {*(ours.files - early), *ours.made, *({RECORD} if record is not None else ())}
     folders = _FOLDERS | {str(PurePosixPath(name).parent) for name in ours.files}

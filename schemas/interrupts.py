@@ -1,10 +1,9 @@
 """Ctrl-C, SIGTERM and SIGHUP: one message and exit code 130, whatever the process is at.
 
 Outside of a command nothing is open, and a signal ends the process at once. Inside, it raises
-`KeyboardInterrupt`, so that files and processes are cleaned up. Two places bear none: a library
-that is being loaded makes another error of it, or carries on without a part; and what cleans up
-must not stop halfway. There the signal waits for a moment. Where nothing is held that must be
-cleaned up, it ends the process at once.
+`KeyboardInterrupt`, so that files and processes are cleaned up. A library that is being loaded
+would make another error of that, or carry on without a part, and what cleans up must not stop
+halfway: there the signal waits, or ends the process at once where nothing has to be cleaned up.
 """
 
 from __future__ import annotations

@@ -127,11 +127,11 @@ class Manifest:
     """The contents of `manifest.json`; see the module's text.
 
     `counts` holds what else is worth knowing, e.g. rows of users without a profile; `shares` the
-    same as parts of a whole, e.g. how many reviews repeat another one; `numbers` says
-    of each float column how it was standardised; `tables` lists the files beside the shards:
-    vocabularies, items or ads and profiles, what was refused; `digests` say what ids, bins,
-    numbers and histories mean, see `schemas.digests`. They are empty where there is nothing to say,
-    `tables` and `digests` in a data set from before there were such.
+    same as parts of a whole, e.g. how many reviews repeat another one; `numbers` says of each float
+    column how it was standardised; `tables` lists the files beside the shards: vocabularies, items
+    or ads and profiles, what was refused; `digests` say what ids, bins, numbers and histories mean,
+    see `schemas.digests`. They are empty where there is nothing to say, or where an older version
+    did not say it.
     """
 
     format: int

@@ -28,28 +28,15 @@ from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
 from trainer.owned import SCORES
 from trainer.rows import LENGTH
-from trainer.runs import CONFIG, LAST, METRICS, load, read_json
+from trainer.runs import CONFIG, FREE, LAST, METRICS, ROUNDING, load, read_json
 from trainer.scoring import by_length, logits
-from trainer.settings import DIGESTS
+from trainer.settings import DIGESTS, RANKS
 from trainer.significance import auc_by_user, gauc_of
 
 _SCORES = pl.Schema({"user": pl.Int64, "label": pl.Int8, "logit": pl.Float32, "length": pl.Int16})
 _ORDER = tuple(_SCORES)
 # Settings that leave a finished run's figures what they are, but for rounding.
-_NEUTRAL = {
-    DIGESTS,
-    "data",
-    "run",
-    "force",
-    "resume",
-    "checkpoint_seconds",
-    "device",
-    "threads",
-    "cells",
-    "memory_mb",
-    "ranks",
-    "tensorboard",
-}
+_NEUTRAL = FREE | ROUNDING | {DIGESTS, RANKS, "force", "resume", "memory_mb"}
 _REMOVE = "remove the run's folder, and give the command again"
 
 

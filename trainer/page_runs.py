@@ -146,7 +146,6 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
         log = _log(folder / LOG, result)
         curve = _curve(log, result["config"]["batch_size"], made.rows["train"])
         run = FinishedRun(folder, result, curve)
-        _ = run.name, run.seed
     except (OSError, ValueError, KeyError, TypeError, OverflowError, csv.Error) as error:
         raise InputError(
             "A file of this run cannot be read.",

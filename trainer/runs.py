@@ -37,9 +37,9 @@ from trainer.settings import DIGESTS
 
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
 # Settings that a run may be resumed without: they change no number.
-_FREE = {"run", "data", "checkpoint_seconds", "tensorboard"}
+FREE = {"run", "data", "checkpoint_seconds", "tensorboard"}
 # These change a sum's last digits at most.
-_ROUNDING = {"device", "threads", "cells"}
+ROUNDING = {"device", "threads", "cells"}
 # With more of these a training is what it was, and goes on.
 _MORE = {"epochs", "steps", "patience"}
 _DEFAULTS = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
@@ -119,10 +119,11 @@ class Run:
         if not writes:
             return
         began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
-        if resume and began and (not (folder / METRICS).exists() or _asks_for_more(folder, config)):
+        finished = (folder / METRICS).exists()
+        if resume and began and (not finished or _asks_for_more(folder, config)):
             self.notes, self.resumes = _resuming(folder, config), True
             return
-        if (folder / METRICS).exists() and not force:
+        if finished and not force:
             raise UsageError(
                 "This folder holds the results of an earlier run, which is finished.",
                 where=folder,
@@ -276,7 +277,7 @@ def _require_same(before: dict[str, Any], config: dict[str, Any], path: Path) ->
     """
     _require_same_data(before, config, path)
     now = json.loads(json.dumps(config))
-    names = sorted({*now, *before} - _FREE - _ROUNDING - {DIGESTS})
+    names = sorted({*now, *before} - FREE - ROUNDING - {DIGESTS})
     before = _DEFAULTS | before  # an older tinprep had fewer settings
     names = [n for n in names if now.get(n) != before.get(n) and not _is_more(n, now, before)]
     if names:
