@@ -30,7 +30,7 @@ from pipeline.lines import Part
 from pipeline.missing import check_missing
 from pipeline.partition_reviews import bucket_of
 from pipeline.refused import RefusedLines, kind
-from pipeline.repeats import Repeats, totals
+from pipeline.repeats import Repeats
 from pipeline.sources import amazon
 from pipeline.sources.parsed import Parsed
 from pipeline.tally import Tally
@@ -88,15 +88,15 @@ def count_values(run: Run, drop: bool) -> tuple[pl.DataFrame, pl.DataFrame, int]
         counts = run.each("fit vocabulary", count, needs=[BEHAVIOURS])
         users, items = pl.concat(c[0] for c in counts), pl.concat(c[1] for c in counts)
         rows[:] = int(items["count"].sum()), users.height + items.height
-        return users, items, totals([c[2] for c in counts])[0]
+        return users, items, sum(c[2] for c in counts)
 
 
 def _count(
     path: Path, drop: bool, folder: Path, bucket: int
-) -> tuple[pl.DataFrame, pl.DataFrame, tuple[int, int]]:
+) -> tuple[pl.DataFrame, pl.DataFrame, int]:
     """As `count_values`, of a bucket; `path` is of the raw file."""
     spilled = read_spilled(bucket_path(folder / BEHAVIOURS, bucket))
-    repeated = _REPEATS.count(pl.DataFrame(spilled))
+    repeated, _ = _REPEATS.count(pl.DataFrame(spilled))
     frame = pl.DataFrame(_REPEATS.kept(spilled, drop))
     tables.check(tables.Reviews, frame.drop("tie"), path)
     counts = vocabulary.count_values(frame, "user"), vocabulary.count_values(frame, "item")
@@ -122,18 +122,12 @@ def parse_meta(run: Run, config: AmazonConfig, items: pa.Table) -> Items:
             by_item, repeated, known = amazon.categories(path, items, done)
         refused.summary.check(path, rows[0], config.max_rejected)
         rows[1] = by_item.height
-        unlisted = by_item.height - known
-        missing = check_missing(
-            config,
-            path,
-            {
-                WITHOUT_META: Share(unlisted, by_item.height),
-                WITHOUT_CATEGORY: Share(
-                    by_item["category"].null_count() - unlisted, by_item.height
-                ),
-            },
-        )
-        return _items(by_item, repeated, missing, items)
+        count, nulls = by_item.height, by_item["category"].null_count()
+        missing = {
+            WITHOUT_META: Share(count - known, count),
+            WITHOUT_CATEGORY: Share(nulls - (count - known), count),
+        }
+        return _items(by_item, repeated, check_missing(config, path, missing), items)
 
 
 def _items(

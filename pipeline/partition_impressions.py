@@ -20,7 +20,7 @@ from pipeline.engines.engine import Read
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
 from pipeline.partition_behaviours import bucket_of, spilled_bytes
-from pipeline.repeats import Repeats, totals
+from pipeline.repeats import Repeats
 from pipeline.sources import alibaba
 from pipeline.sources.alibaba_parse import (
     read_ads,
@@ -236,7 +236,8 @@ def fit_users(run: Run, drop: bool) -> tuple[pa.Table, int, int]:
         found = run.each("fit users", partial(_count_users, drop), needs=[IMPRESSIONS])
         users = vocabulary.vocabulary(pl.concat(counts for counts, _ in found))
         rows[:] = sum(int(counts["count"].sum()) for counts, _ in found), len(users)
-        return users, *totals([repeated for _, repeated in found])
+        repeated, both = (sum(counted[k] for _, counted in found) for k in range(2))
+        return users, repeated, both
 
 
 def _count_users(drop: bool, folder: Path, bucket: int) -> tuple[pl.DataFrame, tuple[int, int]]:

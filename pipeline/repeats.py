@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
@@ -43,8 +42,3 @@ class Repeats:
         if self.label is not None:
             rows = rows.sort(self.label, descending=True, maintain_order=True)
         return vocabulary.arrow(rows.unique(self.by, keep="first", maintain_order=True))
-
-
-def totals(counted: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """The sum of what `count` found in each bucket."""
-    return sum(one for one, _ in counted), sum(both for _, both in counted)
