@@ -111,6 +111,11 @@ class Config:
         """The splits that the settings make."""
         return SPLITS
 
+    @property
+    def drops(self) -> bool:
+        """Whether all but one are left out of what a file holds more than once."""
+        return self.duplicates == "drop"
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
         values = {k: v for k, v in asdict(self).items() if k not in _UNSAID}

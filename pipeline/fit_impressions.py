@@ -62,7 +62,7 @@ def fit_vocabulary(
 ) -> dict[str, pa.Table]:
     """The vocabulary of every id column; values rarer than `min_count` are in none."""
     with run.step("fit vocabulary") as rows:
-        count = partial(_count, run.paths[0], config.duplicates == "drop")
+        count = partial(_count, run.paths[0], config.drops)
         counts = run.each("fit vocabulary", count, needs=[IMPRESSIONS])
         counted = {
             name: [vocabulary.count_values(parsed.ads, name)]
@@ -141,7 +141,7 @@ def fit_intervals(
         pa.table({"raw": ads["raw"].to_arrow(), "place": np.arange(len(ads), dtype=np.int32)}),
         days,
         config.max_len,
-        config.duplicates == "drop",
+        config.drops,
     )
     with run.step(name) as rows:
         found = run.each(

@@ -185,7 +185,7 @@ def fit_intervals(run: Run, config: AmazonConfig, users: pa.Table, items: pa.Tab
         run.count,
         users.select(["value", "id"]),
         items.select(["value", "id"]),
-        config.duplicates == "drop",
+        config.drops,
         config.split,
         MOST_BEHAVIOURS if config.parity else config.max_len,
     )

@@ -76,10 +76,9 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         },
     )
     since = alibaba.since(config, seen.first)
-    drop = config.duplicates == "drop"
-    users, repeated, contradicting = fit_users(run, drop)
+    users, repeated, contradicting = fit_users(run, config.drops)
     no_profile = alibaba.without_profile(users, parsed.profiles["user"])
-    impressions = seen.kept - (repeated if drop else 0)
+    impressions = seen.kept - (repeated if config.drops else 0)
     share = {WITHOUT_PROFILE: Share(no_profile, impressions)}
     shares |= check_missing(config, run.paths[2], share)
     behaviours = partition_behaviours(run, config, users, sample, since)
@@ -142,10 +141,10 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
         "impressions without behaviours": no_history,
     }
     shares |= {
-        manifest.repeated("impressions", drop): Share(repeated, seen.kept),
+        manifest.repeated("impressions", config.drops): Share(repeated, seen.kept),
         "impressions both clicked and not": Share(contradicting, seen.kept - repeated),
-        manifest.repeated("behaviours", drop): Share(
-            behaviours["kept"] - fitted.behaviours if drop else fitted.repeated,
+        manifest.repeated("behaviours", config.drops): Share(
+            behaviours["kept"] - fitted.behaviours if config.drops else fitted.repeated,
             behaviours["kept"],
         ),
         "impressions without behaviours": Share(no_history, impressions),

@@ -61,8 +61,7 @@ def plan(config: AmazonConfig) -> str:
 def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
     """Partition, fit, transform, and write the manifest."""
     read, kept = partition(run, config)
-    drop = config.duplicates == "drop"
-    by_user, by_item, repeated = count_values(run, drop)
+    by_user, by_item, repeated = count_values(run, config.drops)
     _require_train(run, config, by_user)
     items = vocabulary.vocabulary(by_item)
     # Neither needs the other, and neither keeps two cores busy by itself.
@@ -113,7 +112,7 @@ def make(run: Run, config: AmazonConfig) -> manifest.Manifest:
         notes=[] if synthetic else amazon.notes(config, words),
         counts={"reviews read": read},
         shares={
-            manifest.repeated("reviews", drop): manifest.Share(repeated, kept),
+            manifest.repeated("reviews", config.drops): manifest.Share(repeated, kept),
             **meta.missing,
         },
     )
