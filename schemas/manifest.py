@@ -39,9 +39,17 @@ _OPTIONAL: dict[str, Callable[[], Any]] = {
     "shares": dict,
 }
 """Keys that a manifest may lack, and what makes their empty value."""
-_READ = ("reviews", "meta", "targets", "raw_sample", "behavior_log", "ad_feature", "user_profile")
+_REFUSED = (
+    "reviews",
+    "meta",
+    "targets",
+    "raw_sample",
+    "behavior_log",
+    "ad_feature",
+    "user_profile",
+)
 _UNLISTED = {
-    f"{name}.parquet" for name in ("items", "ads", "profiles", *(f"rejected/{n}" for n in _READ))
+    f"{name}.parquet" for name in ("items", "ads", "profiles", *(f"rejected/{n}" for n in _REFUSED))
 }
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")

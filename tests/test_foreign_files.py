@@ -94,7 +94,7 @@ def files(folder: Path) -> dict[Path, bytes]:
 @example(name="force", over=True, planted=[(3, b"", False)])
 @example(name="force", over=True, planted=[(6, b"brain.Event:2", False)])
 @example(name="correlate", over=True, planted=[(2, b"\x89PNG", False)])
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_what_others_wrote_stays(
     name: str,
     over: bool,
