@@ -121,7 +121,7 @@ class Run:
         began = any((folder / name).exists() for name in (LAST, BEST, CONFIG))
         finished = (folder / METRICS).exists()
         if resume and began and (not finished or _asks_for_more(folder, config)):
-            self.notes, self.resumes = _resuming(folder, config), True
+            self.notes, self.resumes = resuming(folder, config), True
             return
         if finished and not force:
             raise UsageError(
@@ -245,7 +245,7 @@ def _asks_for_more(folder: Path, config: dict[str, Any]) -> bool:
     return bool(more)
 
 
-def _resuming(folder: Path, config: dict[str, Any]) -> list[str]:
+def resuming(folder: Path, config: dict[str, Any]) -> list[str]:
     """What a person should know of going on with a run by this config.
 
     Raises:
