@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ def stopped(
             stdout=subprocess.DEVNULL,
             stderr=said,
             start_new_session=True,
+            # Whoever runs this may have it ignored, as nohup does.
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),
         )
         give_up = time.monotonic() + PATIENCE_S
         while child.poll() is None and not (
@@ -108,10 +111,11 @@ def stopped(
             if time.monotonic() > give_up:
                 raise RuntimeError(f"{arguments} does not end")
             time.sleep(0.002)
-        if whole_group:  # as a terminal sends it
-            os.killpg(child.pid, number)
-        else:
-            child.send_signal(number)
+        with suppress(ProcessLookupError):  # it has just ended
+            if whole_group:  # as a terminal sends it
+                os.killpg(child.pid, number)
+            else:
+                child.send_signal(number)
         code = child.wait(PATIENCE_S)
         said.seek(0)
         text = said.read().decode()

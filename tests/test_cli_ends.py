@@ -79,7 +79,8 @@ def test_a_signal_while_libraries_are_loaded_is_said(
     number: signal.Signals, module: str, beauty_out: Path, tmp_path: Path
 ) -> None:
     begin = f"""
-import os, sys
+import os, signal, sys
+signal.signal({number}, signal.SIG_DFL)  # whoever runs the tests may have it ignored, as nohup does
 class Stop:
     def find_spec(self, name, *more):
         if name == {module!r}:

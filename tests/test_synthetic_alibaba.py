@@ -253,8 +253,9 @@ def test_log_odds_are_calibrated_and_explain_the_clicks(
         band = (gains > low) & (gains <= high)
         error = np.sqrt((probability * (1 - probability))[band].sum()) / band.sum()
         assert abs(clicked[band].mean() - probability[band].mean()) < 4 * error
-    constant = np.full(len(clicked), clicked.mean())
-    assert mean_logloss(clicked, probability) < 0.93 * mean_logloss(clicked, constant)
+    share = clicked.mean()
+    constant = np.full(len(clicked), np.log(share / (1 - share)))
+    assert mean_logloss(clicked, base + gains) < 0.93 * mean_logloss(clicked, constant)
 
 
 def test_click_rates_fall_with_position_and_with_interval(
