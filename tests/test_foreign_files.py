@@ -132,6 +132,19 @@ def test_what_others_wrote_stays(
             assert {k: v for k, v in after.items() if k.name != LOCK or k in before} == before
 
 
+def test_what_is_read_is_not_written_over(data: Path, made: dict[str, Path]) -> None:
+    run = made["train"]
+    before = files(data), files(run)
+    for command in (("predict", run, data), ("report", data, run)):
+        for to in (data / "manifest.csv", data / "train/part-00000.parquet", data / "page.csv"):
+            refused(tinprep(*command, "--out", to), USAGE, "folder of a data set")
+        refused(tinprep(*command, "--out", run / "test_scores.parquet"), USAGE, "own file")
+    refused(tinprep("report", data, run, "--out", run / "best.pt"), USAGE, "own file")
+    refused(tinprep("correlate", data, "--out", data), USAGE, "folder of a data set")
+    refused(tinprep("train", data, *TRAIN, "--run", data / "train"), USAGE, "folder of a data set")
+    assert before == (files(data), files(run))
+
+
 def test_a_lock_of_others_is_left_as_it_is(tmp_path: Path) -> None:
     raw, out, mine = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out", tmp_path / "mine"
     mine.write_text("mine")

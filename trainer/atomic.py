@@ -8,7 +8,9 @@ from pathlib import Path
 
 from schemas.errors import UsageError
 from schemas.interrupts import held
+from schemas.manifest import NAME
 from schemas.replacing import replacing
+from schemas.shape import decode
 
 
 def atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,10 +19,11 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
     A link stays, and what it leads to is replaced.
 
     Raises:
-        UsageError: something that is no file stands there.
+        UsageError: something that is no file stands there, or it is in a data set's folder.
         OSError: the disk is full, or refuses it.
     """
     path = path.resolve()
+    require_no_data_set(path)
     if path.exists() and not path.is_file():
         raise UsageError(
             "The file cannot be written.",
@@ -31,6 +34,26 @@ def atomically(path: Path, write: Callable[[Path], object]) -> None:
         )
     with replacing(path) as unfinished:
         write(unfinished)
+
+
+def require_no_data_set(path: Path) -> None:
+    """Refuse a place in a data set's folder, or in one of its folders: it holds nothing else.
+
+    Raises:
+        UsageError: it is.
+    """
+    for folder in path.resolve().parents[:2]:
+        try:
+            found = decode((folder / NAME).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            continue
+        if isinstance(found, dict) and found.keys() >= {"format", "dataset", "shards"}:
+            raise UsageError(
+                "Nothing else can be written to the folder of a data set.",
+                where=path,
+                expected="another folder",
+                got=f"one with {folder / NAME}",
+            )
 
 
 @contextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pickle
 import struct
+import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile, ZipFile
 
 import torch
 
@@ -17,6 +19,7 @@ from trainer.declared import is_backed
 UNREADABLE = (
     *(RuntimeError, pickle.UnpicklingError, EOFError, OSError, LookupError, TypeError),
     *(ValueError, AttributeError, AssertionError, ArithmeticError, struct.error, ImportError),
+    *(BadZipFile, zlib.error),
 )
 
 
@@ -48,6 +51,9 @@ def read_checkpoint(
         ContractError: it holds weights that are not finite.
     """
     try:
+        with ZipFile(path) as parts:  # PyTorch writes checksums, and never asks them
+            if damaged := parts.testzip():
+                raise ValueError(f"{damaged} is not what was written")
         content = torch.load(path, map_location=device, weights_only=True)
         there = (key for key in optional if key in content)
         found = {key: content[key] for key in (*keys, *there)}

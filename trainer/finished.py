@@ -26,9 +26,8 @@ from trainer.events import OnEvent
 from trainer.fit import resolve, train
 from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
-from trainer.owned import SCORES
 from trainer.rows import LENGTH
-from trainer.runs import CONFIG, FREE, LAST, METRICS, ROUNDING, load, read_json
+from trainer.runs import CONFIG, FREE, LAST, METRICS, ROUNDING, SCORES, load, read_json
 from trainer.scoring import by_length, logits
 from trainer.settings import DIGESTS, RANKS
 from trainer.significance import auc_by_user, gauc_of

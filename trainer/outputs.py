@@ -21,7 +21,7 @@ from pathlib import Path
 from schemas.errors import UsageError
 from schemas.replacing import sha256
 from schemas.shape import decode, misfit
-from trainer.atomic import atomically
+from trainer.atomic import atomically, require_no_data_set
 
 RECORD = ".tinprep.json"
 _SAID = "what was written here, so that files of others are not replaced"
@@ -69,9 +69,13 @@ def require_own(paths: Iterable[Path]) -> None:
     """Refuse files that are there and were not written by `put`, or were changed since.
 
     Raises:
-        UsageError: there are some.
+        UsageError: there are some, or it is the folder of a data set.
     """
-    foreign = [path for path in paths if path.exists() and not _own(path.resolve())]
+    foreign = []
+    for path in paths:
+        require_no_data_set(path)
+        if path.exists() and not _own(path.resolve()):
+            foreign.append(path)
     if foreign:
         raise in_the_way(foreign)
 

@@ -15,9 +15,8 @@ from schemas.errors import UsageError
 from schemas.replacing import UNFINISHED
 from schemas.shape import decode
 from trainer.logs import LOG, TENSORBOARD
-from trainer.runs import BEST, CONFIG, LAST, METRICS
+from trainer.runs import BEST, CONFIG, LAST, METRICS, SCORES
 
-SCORES = "test_scores.parquet"
 # Keys of `trainer.config.TrainConfig` that every version has written.
 _SETTINGS = {"data", "run", "model", "encoding", "lr", "batch_size", "seed", "patience", "hidden"}
 _LONGEST_CONFIG = 1 << 20
@@ -57,6 +56,22 @@ def require_own(folder: Path) -> None:
     """
     require_run(folder)
     _refuse(folder, [name for name in _there(folder) if not _own(folder / name)])
+
+
+def require_no_run_file(path: Path) -> None:
+    """Refuse a place in which a run has a file of its own.
+
+    Raises:
+        UsageError: it is one.
+    """
+    path = path.resolve()
+    if path.name in (CONFIG, *_BEGINS) and _own(path.with_name(CONFIG)):
+        raise UsageError(
+            "A run's own file would be replaced.",
+            where=path,
+            expected="another name, or another folder",
+            got=f"{path.name}, in the folder of a run",
+        )
 
 
 def _there(folder: Path) -> list[str]:

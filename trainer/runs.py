@@ -36,6 +36,7 @@ from trainer.models import Inputs, InterestModel, build
 from trainer.settings import DIGESTS
 
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
+SCORES = "test_scores.parquet"
 # Settings that a run may be resumed without: they change no number.
 FREE = {"run", "data", "checkpoint_seconds", "tensorboard"}
 # These change a sum's last digits at most.
@@ -139,7 +140,7 @@ class Run:
                 got=f"a folder with a checkpoint, and no {METRICS}",
                 do="go on with it by `--resume`, or begin anew with `--force`",
             )
-        for name in (METRICS, BEST, LAST):
+        for name in (METRICS, BEST, LAST, SCORES):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from schemas import manifest
 from schemas.alone import LOCK, alone
 from schemas.errors import UsageError
-from trainer.atomic import no_folder
+from trainer.atomic import no_folder, require_no_data_set
 from trainer.owned import left_unfinished, require_own
+from trainer.runs import CONFIG
 
 
 @contextmanager
@@ -37,6 +38,7 @@ def at_work(folder: Path, writes: bool) -> Iterator[None]:
             got=f"a folder with {manifest.NAME}",
             do="choose another `--run`",
         )
+    require_no_data_set(folder / CONFIG)
     made = not folder.exists()
     with ExitStack() as stack:
         try:

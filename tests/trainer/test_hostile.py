@@ -160,6 +160,18 @@ def test_a_state_to_resume_from_that_no_training_left(made, tmp_path, change):
     assert "cannot be read" in refused(3, *words, "--resume")
 
 
+@pytest.mark.parametrize("name", ["best.pt", "last.pt"])
+def test_a_checkpoint_with_a_flipped_bit_is_damaged(made, tmp_path, name):
+    run = shutil.copytree(made[1], tmp_path / "run")
+    held = bytearray((run / name).read_bytes())
+    middle = held.index(b"/data/0") + 600  # in the first weights
+    held[middle] ^= 0x41
+    (run / name).write_bytes(held)
+    further = ["train", "--run", run, "--resume", "--steps", 6]
+    found = refused(3, *(["evaluate", run] if name == "best.pt" else further))
+    assert "is not what was written" in found
+
+
 @pytest.mark.parametrize("text", ["x,1,1,1,1,1,1,1", "1,1,nan,1,1,1,1,1", "1,1,1e999,1,1,1,1,1"])
 def test_a_log_that_no_training_left(made, tmp_path, text):
     run = tmp_path / "run"
