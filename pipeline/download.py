@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from queue import Empty, Full, Queue
@@ -37,7 +38,8 @@ CONNECT_TIMEOUT_S = 5.0
 BACKOFF_S = 0.5
 LONGEST_BACKOFF_S = 8.0
 RANGE_STATUSES = (206, 416)
-CONTENT_RANGE = re.compile(r"bytes (?P<start>\d+)-\d+/(?P<total>\d+|\*)")
+_SIZE = r"[0-9]{1,18}"
+CONTENT_RANGE = re.compile(rf"bytes (?P<start>{_SIZE})-{_SIZE}/(?P<total>{_SIZE}|\*)")
 # An address that gives less than this in so many seconds is given up: 22 GB would take a year.
 LEAST_BYTES, WINDOW_S = 1 << 16, 120.0
 # What is taken where no size is published, be it announced or not; the largest raw file has 22 GB.
@@ -313,7 +315,8 @@ class _Answer:
             try:
                 with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
                     self._put(response)
-                    for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                    read = partial(response.raw.read1, CHUNK_BYTES, decode_content=False)
+                    while chunk := read():  # as it comes: of a slow server each byte counts
                         if not self._put(chunk):
                             return
                 self._put(None)
@@ -411,7 +414,11 @@ def _accepted(response: requests.Response, part: Part) -> tuple[int, int | None]
     """
     if response.status_code == requests.codes.ok:
         length = response.headers.get("Content-Length", "")
-        return 0, int(length) if length.isdecimal() else None
+        if not length.isdecimal():
+            return 0, None
+        if not re.fullmatch(_SIZE, length):
+            raise RefusedError(f"a Content-Length of {len(length):,} digits")
+        return 0, int(length)
     if response.status_code == requests.codes.partial_content:
         found = CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         if found is not None and int(found["start"]) == part.size:

@@ -94,7 +94,7 @@ def fetch(
                         else []
                     )
                 if tried:
-                    raise _no_mirror(tried, file, files, folder, offline_command)
+                    raise _no_mirror(tried, part, files, folder, offline_command)
         except OSError as error:
             raise _disk_fault(error, folder) from error
         finally:
@@ -206,22 +206,24 @@ def _alone(part: Part) -> Iterator[None]:
 
 def _no_mirror(
     tried: Sequence[_Tried],
-    file: RawFile,
+    part: Part,
     files: Sequence[RawFile],
     folder: Path,
     offline_command: str,
 ) -> EnvironmentFault:
-    """Tell what to do when no mirror gave `file`."""
+    """Tell what to do when no mirror gave the file of `part`."""
     offline = not any(one.refused.reached for one in tried)
     if offline:
         what = "Raw files are missing, and no mirror can be reached: there seems to be no network."
         first = "connect to the network and run the same command again"
     elif all(one.refused.status == 404 for one in tried):
-        what = f"No mirror has {file.name}."
+        what = f"No mirror has {part.name}."
         first = "check the name of the category"
     else:
-        what = f"{file.name} could not be downloaded from any mirror."
-        first = "run the same command again later: what is downloaded is kept"
+        what = f"{part.name} could not be downloaded from any mirror."
+        first = "run the same command again later"
+        if part.size:
+            first += f": the {part.size:,} bytes that came are kept"
     return EnvironmentFault(
         what,
         where=folder,

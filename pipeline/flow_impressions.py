@@ -19,6 +19,7 @@ from pipeline.missing import check_missing
 from pipeline.partition_behaviours import ordered_bytes, partition_behaviours, spilled_bytes
 from pipeline.partition_impressions import (
     catalogue_bytes,
+    check_ads,
     fit_users,
     output_bytes,
     parse_catalogue,
@@ -66,15 +67,8 @@ def make(run: Run, config: AlibabaConfig) -> manifest.Manifest:
     seen = partition_impressions(run, config, parsed.ads["ad"], sample)
     days = alibaba.days(config, seen.first, seen.last)
     alibaba.require_train(config, days, seen.first, seen.last, impressions_path)
-    with_ad = seen.kept + seen.left_out
-    shares = check_missing(
-        config,
-        run.paths[1],
-        {
-            "impressions of ads not in ad_feature": Share(seen.no_ad, with_ad + seen.no_ad),
-            **alibaba.without(parsed.ads, alibaba.FIELDS),
-        },
-    )
+    shares = check_ads(run, config, seen.no_ad, seen.kept + seen.left_out)
+    shares |= check_missing(config, run.paths[1], alibaba.without(parsed.ads, alibaba.FIELDS))
     since = alibaba.since(config, seen.first)
     users, repeated, contradicting = fit_users(run, config.drops)
     no_profile = alibaba.without_profile(users, parsed.profiles["user"])

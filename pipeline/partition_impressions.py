@@ -19,6 +19,7 @@ from pipeline.config import AlibabaConfig
 from pipeline.engines.engine import Read
 from pipeline.line_count import estimate_lines
 from pipeline.lines import Part
+from pipeline.missing import check_missing
 from pipeline.partition_behaviours import bucket_of, spilled_bytes
 from pipeline.repeats import Repeats
 from pipeline.sources import alibaba
@@ -30,7 +31,7 @@ from pipeline.sources.alibaba_parse import (
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.errors import InputError
-from schemas.manifest import REPEATED_AD, REPEATED_PROFILE
+from schemas.manifest import REPEATED_AD, REPEATED_PROFILE, Share
 
 REFUSED = refused.kind("raw_sample")
 
@@ -148,6 +149,9 @@ def partition_impressions(
         read, kept = sum(part.read for part in dealt), sum(part.kept for part in dealt)
         left_out = sum(part.left_out for part in dealt)
         found = refused.merged(part.refused for part in dealt)
+        no_ad = found.reasons.get(alibaba.NO_AD, 0)
+        # They count as refused, too: the join is the better word for it.
+        check_ads(run, config, no_ad, kept + left_out)
         found.check(path, read, config.max_rejected)
         if not kept:
             raise InputError(
@@ -157,7 +161,6 @@ def partition_impressions(
                 got=f"{read:,} lines, of which {left_out:,} of users outside the sample",
             )
         times = [time for part in dealt for time in part.times]
-        no_ad = found.reasons.get(alibaba.NO_AD, 0)
         return [run.count, read, kept, left_out, no_ad, min(times), max(times)]
 
     with run.step("partition impressions") as rows:
@@ -165,6 +168,16 @@ def partition_impressions(
         seen = Seen(*found)
         rows[:] = seen.read, seen.kept
         return seen
+
+
+def check_ads(run: Run, config: AlibabaConfig, no_ad: int, with_ad: int) -> dict[str, Share]:
+    """The share of impressions whose ad is not in ad_feature.
+
+    Raises:
+        InputError: as `check_missing`.
+    """
+    share = Share(no_ad, no_ad + with_ad)
+    return check_missing(config, run.paths[1], {"impressions of ads not in ad_feature": share})
 
 
 def _deal(

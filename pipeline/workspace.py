@@ -265,18 +265,21 @@ def _refuse(out: Path, others: set[str], record: Record | None) -> None:
     if not others:
         return
     strange = sorted(others)
-    why = ""
+    what = "The output folder holds something else."
+    do = "give another --out, or move that away"
     if _OLD_KEY in others:
-        why = "; an older tinprep left it unfinished: to begin anew, remove it yourself"
-    elif record is not None and not record.sound:
-        why = f"; {RECORD} is damaged, so what it named is not known any more"
+        do += "; an older tinprep left it unfinished: to begin anew, remove it yourself"
+    elif RECORD in others or (record is not None and not record.sound):
+        what = f"The record of an interrupted run, {RECORD}, is damaged."
+        more = "" if all(f"{name}/".startswith(f"{WORK}/") for name in others) else " and these"
+        do = f"remove {out / WORK}{more} by hand if they are of that run, or give another --out"
     raise UsageError(
-        "The output folder holds something else.",
+        what,
         where=out,
         expected="a new or empty folder, or just what tinprep has made",
         got=", ".join(name if name.isprintable() else ascii(name) for name in strange[:5])
         + (f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""),
-        do=f"give another --out, or move that away{why}",
+        do=do,
     )
 
 

@@ -10,11 +10,13 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from schemas.errors import ContractError, InputError
 from schemas.shape import decode, misfit
+from schemas.shards import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
 
 FORMAT = 1
 NAME = "manifest.json"
@@ -52,6 +54,7 @@ _UNLISTED = {
     f"{name}.parquet" for name in ("items", "ads", "profiles", *(f"rejected/{n}" for n in _REFUSED))
 }
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
+_IDS = 1 << 31  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 _OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|rejected)/)?[^/\\\0]+\.parquet")
 
@@ -226,9 +229,7 @@ def named(text: bytes) -> set[str] | None:
         raw = decode(text.decode())
     except ValueError:
         return None
-    wanted = {"dataset": str, "version": str, "config": dict, "vocabulary": dict, "shards": list}
-    ours = isinstance(raw, dict) and all(isinstance(raw.get(k), of) for k, of in wanted.items())
-    if not ours:
+    if not _is_ours(raw):
         return None
     listed = [one for value in raw.values() if isinstance(value, list) for one in value]
     names = {str(one["path"]) for one in listed if isinstance(one, dict) and "path" in one}
@@ -237,18 +238,22 @@ def named(text: bytes) -> set[str] | None:
     return {name for name in names if _OF_A_DATA_SET.fullmatch(name)} | {NAME}
 
 
-def _other_format(raw: object, path: Path) -> ContractError:
+def _is_ours(raw: object) -> bool:
+    """Whether decoded JSON has the keys of every format's manifest."""
+    wanted = {"dataset": str, "version": str, "config": dict, "vocabulary": dict, "shards": list}
+    return isinstance(raw, dict) and all(isinstance(raw.get(k), of) for k, of in wanted.items())
+
+
+def _other_format(made: dict[str, Any], path: Path) -> ContractError:
     """What to do about a manifest that this version cannot read."""
-    made = raw if isinstance(raw, dict) else {}
     got = made.get("format", "none")
     if isinstance(got, int) and got > FORMAT:
         what = "The data set was made by a newer tinprep."
         do = f"install tinprep {made.get('version', '')} or newer to read it".replace("  ", " ")
     else:
-        what = "The data set was made by an older tinprep, or by something else."
-        dataset = str(made.get("dataset", ""))
-        source, _, category = dataset.partition("-")
-        named = f"{source} --category {category}" if category else source or "amazon"
+        what = "The data set was made by an older tinprep."
+        source, _, category = made["dataset"].partition("-")
+        named = f"{source} --category {category}" if category else source
         do = (
             f"make it again with the options it was made with, and --force: "
             f"`tinprep {named} --out {path.parent} --force`"
@@ -259,7 +264,15 @@ def _other_format(raw: object, path: Path) -> ContractError:
 def parse(raw: object, path: Path) -> Manifest:
     """Check and build a manifest from decoded JSON; `path` is for messages."""
     if not isinstance(raw, dict) or raw.get("format") != FORMAT:
-        raise _other_format(raw, path)
+        if isinstance(raw, dict) and _is_ours(raw):
+            raise _other_format(raw, path)
+        raise ContractError(
+            "This is no manifest of tinprep's.",
+            where=path,
+            expected="what tinprep writes last of a data set",
+            got="something else of this name",
+            do="give the folder of a data set",
+        )
     wanted = [f.name for f in fields(Manifest)]
     missing = [name for name in wanted if name not in raw and name not in _OPTIONAL]
     if missing:
@@ -294,8 +307,55 @@ def parse(raw: object, path: Path) -> Manifest:
             expected=f"bins.count - 1 edges_s and bins.count train_counts, {bins.count} bins",
             got=f"{len(bins.edges_s)} edges_s and {len(bins.train_counts)} train_counts",
         )
+    _check_sizes(manifest, path)
     _check_names(manifest, path)
     return manifest
+
+
+def require(path: Path, holds: bool, key: str, expected: str, got: object) -> None:
+    """Hold a key of the manifest to what it can be; `path` is for the message.
+
+    Raises:
+        ContractError: it does not hold.
+    """
+    if not holds:
+        raise ContractError(
+            f"The manifest declares what cannot be: {key}.",
+            where=path,
+            expected=expected,
+            got=str(got)[:100],
+            do="make the data set again",
+        )
+
+
+def _check_sizes(made: Manifest, path: Path) -> None:
+    """Hold what a manifest declares to what shards can hold, before anybody loops over it.
+
+    Raises:
+        ContractError: it is out of bounds.
+    """
+    want = partial(require, path)
+    want(made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
+    for key, found, most in (
+        ("max_len", made.max_len, MOST_BEHAVIOURS),
+        ("bins.count", made.bins.count, MOST_BINS),
+    ):
+        want(1 <= found <= most, key, f"1 to {most:,}", found)
+    for name, size in made.vocabulary.items():
+        want(0 <= size <= _IDS, f"vocabulary.{name}", f"at most {_IDS:,}", size)
+    for split, rows in made.history_lengths.items():
+        holds = len(rows) == made.max_len + 1 and min(rows) >= 0
+        expected = f"rows of each length from 0 to max_len, {made.max_len}"
+        want(holds, f"history_lengths.{split}", expected, f"{len(rows):,} numbers")
+    counted = {"rows": made.rows, "counts": made.counts, "rejected": made.rejected}
+    counted |= {"bins": {"train_counts": min(made.bins.train_counts)}}
+    counted |= {
+        key: {file.path: file.rows for file in files}
+        for key, files in (("shards", made.shards), ("tables", made.tables))
+    }
+    for key, numbers in counted.items():
+        for name, number in numbers.items():
+            want(number >= 0, f"{key}.{name}"[:200], "0 or more", number)
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:

@@ -140,6 +140,17 @@ def test_raw_files_and_data_set_are_not_in_one_another(
     assert state_of(tmp_path) == before
 
 
+def test_a_damaged_record_is_said(raw: Path, folders: dict[str, Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(folders["killed 50"], out)
+    record = (out / RECORD).read_bytes()
+    for damaged in (b"\0" * len(record), record.replace(b"file", b"fiel"), record[20:]):
+        (out / RECORD).write_bytes(damaged)
+        before = state_of(out)
+        refused(amazon(raw, out), USAGE, f"{RECORD}, is damaged", "by hand", "give another --out")
+        assert state_of(out) == before
+
+
 def test_names_lead_to_no_file_outside(raw: Path, folders: dict[str, Path], tmp_path: Path) -> None:
     for at, name in enumerate(("../mine", str(tmp_path / "mine"), "train/../../mine")):
         (tmp_path / "mine").write_text("mine")

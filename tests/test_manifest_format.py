@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,28 @@ def test_a_newer_one_is_left_alone(made: tuple[Path, Path]) -> None:
         assert "made by a newer tinprep" in ended.said
         assert "install tinprep 9.1 or newer" in ended.said
     assert (out / NAME).read_bytes() == before
+
+
+@pytest.mark.parametrize("held", ['{"name": "my app", "icons": []}', '{"format": 1}', "[]"])
+def test_the_manifest_of_another_program_is_no_older_one(tmp_path: Path, held: str) -> None:
+    (tmp_path / NAME).write_text(held)
+    for command in ("inspect", "verify"):
+        ended = tinprep(command, tmp_path)
+        assert ended.code == 4
+        assert "--force" not in ended.said.replace("(`--force`)", "")
+    assert ("no manifest of tinprep's" in ended.said) == ("format" not in held)
+
+
+def test_more_bins_than_there_can_be_are_soon_refused(made: tuple[Path, Path]) -> None:
+    count = 2_000_000
+    edges = {"edges_s": list(range(count - 1)), "train_counts": [1] * count}
+    rewrite(made[1], bins={"count": count, **edges})
+    began = time.monotonic()
+    for command in ("inspect", "verify"):
+        ended = tinprep(command, made[1])
+        assert ended.code == 4
+        assert "bins.count" in ended.said
+    assert time.monotonic() - began < 60
 
 
 def test_keys_of_a_later_version_do_not_matter(made: tuple[Path, Path]) -> None:

@@ -24,7 +24,7 @@ from trainer.data import Shards
 from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
 from trainer.models import TARGET, InterestModel
-from trainer.owned import require_no_run_file
+from trainer.owned import require_no_run_file, require_run
 from trainer.ranks import Ranks
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
@@ -260,9 +260,10 @@ def settings_of(run: Path, ranks: Ranks, *, data: bool) -> dict[str, Any]:
         data: whether its data set is wanted, too.
 
     Raises:
-        InputError: its config cannot be read, or its data set is not where it was.
-        UsageError: its config has no settings, or other processes began it.
+        InputError: its data set is not where it was.
+        UsageError: the folder is no run's, or other processes began it.
     """
+    require_run(run)
     if not (run / CONFIG).exists():
         return {}
     found = read_settings(run / CONFIG, ranks) | {"run": run}

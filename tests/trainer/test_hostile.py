@@ -69,6 +69,7 @@ def bins(count):
         ({"rows": {"train": 10**15}}, 4),
         ({"rows": {"train": -1}}, 4),
         ({"rows": {"train": 0}}, 2),
+        ({"shards": []}, 4),
         ({"history_lengths": {"train": [1] * 100_000}}, 4),
         ({"history_lengths": {"train": [-1] * 13}}, 4),
         ({"config": {"sessions": "999x999"}}, 4),
@@ -90,6 +91,15 @@ def test_a_manifest_that_declares_what_is_not_there(made, tmp_path, kind, change
     model = ("din", "dsin")[kind]
     refused(code, "train", out, "--run", tmp_path / "run", "--model", model, "--steps", 1, *SMALL)
     assert not list(tmp_path.glob("run/*.pt"))
+
+
+@pytest.mark.parametrize("held", ['{"name": "x"}', '{"model": "gpt", "lr": 1}', "{", "[]"])
+def test_a_folder_of_others_is_no_run_to_resume(made, tmp_path, held):
+    (tmp_path / "config.json").write_text(held)
+    for data in ((), (made[0][0],)):
+        told = refused(2, "train", *data, "--run", tmp_path, "--resume", *SMALL)
+        assert "no run of tinprep" in told
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("config.json", held)]
 
 
 def repeated(content):
