@@ -11,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
 
 EVIL = '<script>document.title = "broken in"</script>'
-FORMULA = '$x^2$ & "quotes" -->'
+FORMULA = '$x^2$ & "quotes" --> 美妆'
 LONG = "A category whose name is far too long to stand anywhere near a bar or a row of cells"
 CONTROL = "=1+1\x1b[31m\x07\t"  # what a terminal obeys, XML forbids, and a spreadsheet runs
 DAY = 86_400
+pytestmark = [
+    pytest.mark.filterwarnings(f"error::{kind}") for kind in ("UserWarning", "RuntimeWarning")
+]
 CHROMIUM_FLAGS = [
     "--headless",
     "--no-sandbox",
@@ -167,6 +171,24 @@ def test_the_same_again_is_the_same_file(
     again = tmp_path / "again.html"
     finished(tinprep("report", out, *runs, "--out", again, "--category", FORMULA))
     assert again.read_bytes() == page.read_bytes()
+
+
+def test_no_numbers_of_a_run_make_a_library_warn(
+    tmp_path: Path, made: tuple[Path, list[Path], Path]
+) -> None:
+    """As weights too large for e^z, and a GAUC that is chance for all."""
+    run = tmp_path / "run"
+    shutil.copytree(made[1][0], run)
+    kept = torch.load(run / "best.pt", weights_only=True)
+    kept["weights"] = {name: 1e3 * weight for name, weight in kept["weights"].items()}
+    torch.save(kept, run / "best.pt")
+    result = json.loads((run / "metrics.json").read_text())
+    for metrics in result["metrics"].values():
+        metrics.update(gauc=0.5, auc=0.5)
+    (run / "metrics.json").write_text(json.dumps(result, indent=1))
+    page = tmp_path / "page.html"
+    finished(tinprep("report", made[0], run, "--out", page, "--category", FORMULA))
+    assert "Pearson not defined" in Page(page).text
 
 
 def test_runs_that_do_not_belong_are_refused_and_the_file_stays(

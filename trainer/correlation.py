@@ -83,9 +83,14 @@ class CorrelationMap:
             return np.zeros(self.values.shape, np.bool_)
         return self.positives < self.label_rate * self.counts
 
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest value; 0 and 0 where there is none."""
+        there = self.values[np.isfinite(self.values)]
+        return (float(there.min()), float(there.max())) if there.size else (0.0, 0.0)
+
     def normalised(self) -> CorrelationMap:
         """The same map with its values moved to 0..1 (least to largest); 0 where all are equal."""
-        low, high = np.nanmin(self.values), np.nanmax(self.values)
+        low, high = self.ends()
         span = high - low
         flat = not span > _CONSTANT * abs(high)
         values = self.values - (self.values if flat else low)
@@ -265,4 +270,6 @@ def pearson(truth: CorrelationMap, other: CorrelationMap) -> float | None:
     a, b = a[both], b[both]
     if len(a) < 2 or any(np.ptp(x) <= _CONSTANT * np.abs(x).max() for x in (a, b)):
         return None
+    # By powers of two, which change no digit: squares of what e^z gives may be too large.
+    a, b = (np.ldexp(x, -np.frexp(np.abs(x).max())[1]) for x in (a, b))
     return float(np.corrcoef(a, b)[0, 1])

@@ -6,7 +6,9 @@ A figure is 1200 px wide as PNG, and an SVG of the same. Nothing outlives a draw
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -52,6 +54,17 @@ def require_matplotlib() -> ModuleType:
     return matplotlib
 
 
+@contextmanager
+def saving() -> Iterator[None]:
+    """Save figures without matplotlib's warnings of scripts that its font lacks.
+
+    An SVG's viewer has other fonts; in a PNG boxes stand for them.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
+        yield
+
+
 def duration(seconds: float) -> str:
     """Seconds in the largest unit that holds one, e.g. 950400 as '11 d'."""
     for unit, size in _UNITS:
@@ -73,6 +86,8 @@ def cell(value: float, against: bool = False, *, factor: float = 1.0) -> str:
     if not math.isfinite(value):
         return "-"
     scaled = value * factor
+    if scaled >= 1e6:
+        return f"{scaled:.1e}"
     digits = 2 if scaled < 10 else 1 if scaled < 100 else 0
     return f"{scaled:.{digits}f}{'↓' if against else ''}"
 
@@ -94,7 +109,7 @@ def draw_maps(maps: Sequence[CorrelationMap], titles: Sequence[str], stem: Path)
     panel = (0.95 if across == 1 else 0.8) + 0.42 * len(maps[0].rows)
     figure = Figure(figsize=(_WIDE, 1.3 + down * panel), dpi=_DPI, layout="constrained")
     axes = figure.subplots(down, across, squeeze=False)
-    high = max(float(np.nanmax(m.values)) for m in maps) * factor or 1.0
+    high = max(m.ends()[1] for m in maps) * factor or 1.0
     for i, (m, title) in enumerate(zip(maps, titles, strict=True)):
         image = _heat_map(axes.flat[i], m, title, factor, high, small=across > 1)
     for spare in axes.flat[len(maps) :]:
@@ -278,7 +293,7 @@ def draw_lines(
 def _save(figure: Figure, stem: Path) -> None:
     """Write both files. The same drawing gives the same bytes: no date, no random ids."""
     matplotlib = require_matplotlib()
-    with matplotlib.rc_context({"svg.hashsalt": "tinprep"}):
+    with matplotlib.rc_context({"svg.hashsalt": "tinprep"}), saving():
         put(stem.with_suffix(".png"), lambda p: figure.savefig(p, format="png"))
         no_date = {"Date": None}
         put(stem.with_suffix(".svg"), lambda p: figure.savefig(p, format="svg", metadata=no_date))

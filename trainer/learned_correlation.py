@@ -94,7 +94,7 @@ def learned_like(
     the time alone, and a model without temporal encoding has the same value at all of them. What
     else an encoding reads there (interval bin, times, history length for places from the oldest)
     is drawn from the behaviours that stand at that place. A cell is the mean over the draws; NaN
-    where no behaviour is.
+    where no behaviour is, or where e^z is too large for a float.
 
     Args:
         truth: whose categories and places.
@@ -125,11 +125,12 @@ def learned_like(
         for p, moment in enumerate(moments):
             if len(drawn) and len(moment):
                 batch = _at(behaviours, drawn, moment, model)
-                values[r, p] = strength(model, batch, released).mean().item()
+                found = strength(model, batch, released).mean().item()
+                values[r, p] = found if math.isfinite(found) else np.nan
     encoding = config.get("encoding")
     name = str(config["model"]) + (f" ({encoding})" if encoding not in (None, "none") else "")
-    found = replace(truth, name=name, values=values, unit="e^z |r|", counts=None, positives=None)
-    return replace(found.normalised(), name=f"{name}, as released") if released else found
+    learned = replace(truth, name=name, values=values, unit="e^z |r|", counts=None, positives=None)
+    return replace(learned.normalised(), name=f"{name}, as released") if released else learned
 
 
 def strength(model: InterestModel, batch: Batch, of_category: bool = False) -> Tensor:

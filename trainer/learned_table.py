@@ -60,7 +60,7 @@ class Learned:
     @property
     def spread(self) -> float | None:
         """The largest cell of the map over the least; None where that is 0, e.g. after min-max."""
-        least, largest = np.nanmin(self.map.values), np.nanmax(self.map.values)
+        least, largest = self.map.ends()
         return float(largest / least) if least > 0 else None
 
     def row(self) -> dict[str, Cell]:

@@ -257,7 +257,7 @@ def results(lines: Sequence[Line], split: str, measure: str, axis: str, name: st
     top = max(mean + (spread or 0.0) for mean, spread in pairs)
     return bars(
         [line.name for line in lines], [mean for mean, _ in pairs], texts, axis, name,
-        errors=errors, low=low, high=low + (top - low) * 1.05 or low + 0.1,
+        errors=errors, low=low, high=low + ((top - low) * 1.05 or 0.1),
     )  # fmt: skip
 
 
@@ -272,5 +272,5 @@ def with_spread(pair: tuple[float, float | None] | None) -> str:
 def scale(m: CorrelationMap) -> tuple[float, float, str]:
     """Factor, darkest value and unit of a map of its own scale."""
     factor, unit = scale_of([m])
-    high = float(np.nanmax(m.values)) * factor
+    high = m.ends()[1] * factor
     return factor, high or 1.0, unit

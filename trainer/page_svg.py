@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from io import StringIO
 from typing import TYPE_CHECKING
 
-from trainer.drawing import require_matplotlib
+from trainer.drawing import require_matplotlib, saving
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -75,7 +75,8 @@ def inline(figure: Figure, name: str, label: str) -> str:
     """
     buffer = StringIO()
     nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
-    figure.savefig(buffer, format="svg", metadata=nothing)
+    with saving():
+        figure.savefig(buffer, format="svg", metadata=nothing)
     root = ET.fromstring(buffer.getvalue())  # noqa: S314  matplotlib has just written it
     for parent in list(root.iter()):
         for child in list(parent):
