@@ -18,13 +18,13 @@ from schemas import vocabulary
 from schemas.errors import InputError, UsageError
 from schemas.manifest import FIRST_ID, NAME
 from schemas.plain import for_spreadsheet
-from trainer.atomic import atomically, require_no_data_set
+from trainer.atomic import atomically
 from trainer.baselines import popularity_columns
 from trainer.data import Shards
 from trainer.inputs import digests_of, require_alike
 from trainer.metrics import Metrics
 from trainer.models import TARGET, InterestModel
-from trainer.owned import require_no_run_file, require_run
+from trainer.owned import require_free, require_run
 from trainer.ranks import Ranks
 from trainer.runs import CONFIG, load, read_json
 from trainer.scoring import logits, score_by_length
@@ -139,8 +139,7 @@ def predict(
             expected="a file in a folder that exists",
             got=f"no folder {to.parent}",
         )
-    require_no_data_set(to)
-    require_no_run_file(to)
+    require_free(to)
     model = load(run, where)
     shards = alike(model, Path(out_shards))
     words = _words(shards, to.suffix == ".csv")

@@ -14,6 +14,7 @@ from pathlib import Path
 from schemas.errors import UsageError
 from schemas.replacing import UNFINISHED
 from schemas.shape import decode
+from trainer.atomic import require_no_data_set
 from trainer.logs import LOG, TENSORBOARD
 from trainer.runs import BEST, CONFIG, LAST, METRICS, SCORES
 
@@ -58,12 +59,13 @@ def require_own(folder: Path) -> None:
     _refuse(folder, [name for name in _there(folder) if not _own(folder / name)])
 
 
-def require_no_run_file(path: Path) -> None:
-    """Refuse a place in which a run has a file of its own.
+def require_free(path: Path) -> None:
+    """Refuse to write where a data set or a run has its own files.
 
     Raises:
-        UsageError: it is one.
+        UsageError: it is in a data set's folder, or is a run's own file.
     """
+    require_no_data_set(path)
     path = path.resolve()
     if path.name in (CONFIG, *_BEGINS) and _own(path.with_name(CONFIG)):
         raise UsageError(

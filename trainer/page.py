@@ -19,11 +19,11 @@ from schemas.manifest import FIRST_ID, Manifest
 from schemas.plain import printable
 from trainer import page_figures as drawn
 from trainer import page_html as html
-from trainer.atomic import atomically, require_no_data_set
+from trainer.atomic import atomically
 from trainer.correlation import correlate
 from trainer.data import Shards
 from trainer.drawing import duration, require_matplotlib
-from trainer.owned import require_no_run_file
+from trainer.owned import require_free
 from trainer.page_correlation import correlation_section
 from trainer.page_results import results_section
 from trainer.page_runs import by_seed, read_runs
@@ -68,8 +68,7 @@ def write_report(
             expected="a file in a folder that exists",
             got="a folder" if to.is_dir() else f"no folder {to.parent}",
         )
-    require_no_data_set(to)
-    require_no_run_file(to)
+    require_free(to)
     shards = Shards(out)
     made = shards.manifest
     lines = by_seed(read_runs([Path(run) for run in runs], shards))
