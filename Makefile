@@ -7,10 +7,10 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 # Of the tests, those that hold what depends on Polars, DuckDB, Arrow and NumPy, and need no PyTorch.
 ON_LOWEST := golden amazon_beauty amazon_meta amazon_parse alibaba_parse alibaba_rows windows tables \
-	vocabulary sql parquet_pages
+	vocabulary sql parquet_shards
 PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 
-.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check fuzz mutants coverage audit clean
+.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -57,10 +57,18 @@ bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
 
 docs: $(READY) ## measure docs/results.md anew, on the demo data: long
 	$(BIN)/tinprep reproduce all --setting small --out docs
-	$(BIN)/tinprep results docs --readme README.md
+	$(BIN)/tinprep results docs --readme docs/paper-results.md
 
-docs-check: $(READY) ## fail where docs/results.md or the README's part of it is stale
-	$(BIN)/tinprep results docs --readme README.md --check
+docs-check: $(READY) ## fail where docs/results.md or the part of it in docs/paper-results.md is stale
+	$(BIN)/tinprep results docs --readme docs/paper-results.md --check
+
+docs-pages: $(READY) ## write docs/cli.md and the keys of docs/description.md anew
+	$(BIN)/python -m tests.docs_pages
+
+docs-site: $(READY) ## build/site: docs/ as a site with search; needs no network once its generator is there
+	test -x $(BIN)/zensical || \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(BIN)/zensical build --strict --config-file zensical.toml
 
 fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'

@@ -20,7 +20,7 @@ import sys
 from schemas import tables
 if sys.argv.pop(1) == "without":
     tables.check = lambda model, frame, where: frame
-from pipeline.cli import main
+from pipeline.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """
 WAYS = ("with", "without")

@@ -71,7 +71,7 @@ def side(name: str, data: Path, to: Path) -> None:
         names = ["target_category", "category", "place", "bits"]
         pq.write_table(pa.table(dict(zip(names, map(list, columns), strict=True))), to)
     else:
-        from trainer.correlation import correlate
+        from trainer.analysis.correlation import correlate
 
         began = time.perf_counter(), time.process_time()
         correlate(data, positions=POSITIONS, everything=to)

@@ -62,7 +62,7 @@ def convert(shards: Path, out: Path) -> dict[str, Any]:
     real = np.repeat(starts - np.cumsum(lengths) + lengths, lengths) + np.arange(lengths.sum())
     offsets = pa.array(np.r_[0, np.cumsum(lengths)].astype(np.int32))
     sequences = pa.ListArray.from_arrays(offsets, pa.array(flat[real].astype(np.int64)))
-    items = pq.read_table(shards / "items.parquet")
+    items = pq.read_table(shards / "lookups/item.parquet")
     of_item = np.zeros(manifest["vocabulary"]["item"], np.int64)
     of_item[_numbers(items, "item")] = _numbers(items, "category")
     if (of_item[flat[real]] != _numbers(table, "history_category")[real]).any():
@@ -89,7 +89,7 @@ def convert(shards: Path, out: Path) -> dict[str, Any]:
     return {
         "rows": len(lengths),
         "mean": float(lengths.mean()),
-        "max_len": manifest["max_len"],
+        "max_len": manifest["histories"]["history"]["max_len"],
         "synthetic": manifest["synthetic"],
     }
 

@@ -1,6 +1,6 @@
 """Our side of `fuxictr.py`: trains one recipe for some steps, or only loads, and prints its rate.
 
-The steps are those of `trainer.training`: groups of similar length, the loss read at each step.
+The steps are those of `trainer.training.loop`: groups of similar length, the loss read at each.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ from pathlib import Path
 import torch
 from feed import Feed, Plan
 
-from trainer.config import preset
-from trainer.data import Shards
-from trainer.fit import gradients
-from trainer.models import build, inputs_of
-from trainer.optimizer import optimizer_of
-from trainer.rows import Batch
+from trainer.data.batches import Batch
+from trainer.data.inputs import inputs_of
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.training.config import cells_of
+from trainer.training.optimizer import optimizer_of
+from trainer.training.train import gradients
 
 
 def main() -> None:
@@ -34,18 +35,18 @@ def main() -> None:
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
     shards = Shards(flags.data)
-    schedule = replace(preset(shards.manifest.dataset), batch_size=flags.batch_size)
+    chosen = replace(shards.facts.training, batch_size=flags.batch_size)
     loading = flags.model == "loader"
     name = "tin" if loading else flags.model
-    model = build(name, None, inputs_of(shards), hidden=schedule.hidden)
-    optimizer = optimizer_of(schedule, model.parameters())
+    model = build(name, None, inputs_of(shards), hidden=chosen.hidden)
+    optimizer = optimizer_of(chosen, model.parameters())
     epochs = count()
 
     def epoch() -> Iterator[list[Batch]]:
         return shards.grouped_batches(
             "train",
             batch_size=flags.batch_size,
-            cells=schedule.cells("cpu"),
+            cells=cells_of(chosen, "cpu"),
             shuffle_seed=0,
             epoch=next(epochs),
             columns=(*model.columns, "label"),

@@ -28,19 +28,19 @@ import pyarrow.parquet as pq
 from planted_truth import ceilings, recovery
 from rich.console import Console
 
-from pipeline.config import AlibabaConfig
 from pipeline.flow import prepare
-from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
 from schemas import manifest
 from schemas.machine import usable_cores
 from schemas.manifest import DataFile
-from trainer.baselines import BASELINES
-from trainer.experiments import MODELS, table4
-from trainer.models import RECIPES, choose
-from trainer.report import LiveReport
-from trainer.significance import auc_by_user, gauc_of, paired_p
-from trainer.tables import Cell, Table
-from trainer.trials import Case, Trial, Trials, mean_sd
+from trainer.analysis.paper_tables import MODELS, table4
+from trainer.analysis.tables import Cell, Table
+from trainer.analysis.trials import Case, Trial, Trials, mean_sd
+from trainer.baselines import baselines_of
+from trainer.metrics import auc_by_user, gauc_of, paired_p
+from trainer.models.recipes import RECIPES, choose
+from trainer.training.console import LiveReport
 
 # Stronger than the default, with more clicks and few categories, so that a small log says enough
 # to learn it all: 26 of the categories have ads, and each some 300 clicks to be learned from.
@@ -112,6 +112,8 @@ def without_features(full: Path, data: Path) -> None:
         shards=shards,
         tables=[t for t in made.tables if t.path.startswith("vocabulary/")],
         fields=["category"],
+        features={},
+        histories={name: replace(one, fields=["category"]) for name, one in made.histories.items()},
         vocabulary={name: made.vocabulary[name] for name in ("user", "category")},
         numbers={},
         digests={},
@@ -144,7 +146,7 @@ def against_tin(trials: Trials) -> Table:
         "synthetic": shards.manifest.synthetic,
     }
     rows = []
-    for name, baseline in BASELINES.items():
+    for name, baseline in baselines_of(shards).items():
         scored = baseline(shards, "test")
         users = auc_by_user(scored.user, scored.label, scored.score)
         gauc = gauc_of(users)
@@ -154,7 +156,7 @@ def against_tin(trials: Trials) -> Table:
             | {"p": paired_p(users, tin.users)}
         )
     for trial in found:
-        bits = "".join("1" if bit else "0" for bit in RECIPES[trial.case.model].code)
+        bits = RECIPES[trial.case.model].code
         mean, sd = mean_sd(_gaucs(trial))
         line: dict[str, Cell] = {"model": trial.case.model, "code": bits, "gauc": mean, "sd": sd}
         line["encoding"] = trial.case.encoding

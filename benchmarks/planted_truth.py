@@ -11,11 +11,11 @@ import polars as pl
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
 
-from pipeline.sources.synthetic_alibaba import AlibabaRecipe
-from pipeline.sources.synthetic_alibaba_law import click_log_odds, gain
+from pipeline.synthetic.alibaba import AlibabaRecipe
+from pipeline.synthetic.alibaba_law import click_log_odds, gain
 from schemas.manifest import FIRST_ID
-from trainer.correlation import correlate
-from trainer.data import Shards
+from trainer.analysis.correlation import correlate
+from trainer.data.shards import Shards
 from trainer.metrics import gauc
 
 POSITIONS = 10  # shown by `tinprep correlate`, as in the paper's Figure 1
@@ -41,7 +41,7 @@ class Seen:
         self.user, self.label = scalar["user"], scalar["label"]
         of = np.repeat(np.arange(len(rows)), rows.lengths)
         place = (of, history["history_position"] - 1)
-        shape = (len(rows), shards.manifest.max_len)
+        shape = (len(rows), shards.manifest.history.max_len)
         target = scalar["target_category"][of]
         self.same = np.zeros(shape, np.bool_)
         self.same[place] = (history["history_category"] == target) & (target >= FIRST_ID)
@@ -92,7 +92,7 @@ def ceilings(raw: Path, data: Path) -> str:
         ("matches by interval bin (tte-t)", (False, True)),
         ("matches by both (tte-pt)", (True, True)),
     ):
-        seen = [split.counted(*by, shards.manifest.bins.count) for split in (train, test)]
+        seen = [split.counted(*by, shards.manifest.history.bins.count) for split in (train, test)]
         fitted = LogisticRegression(max_iter=500).fit(seen[0], train.label)
         lines.append((name, gauc(test.user, test.label, fitted.decision_function(seen[1]))))
     rows = "\n".join(f"| {name} | {value:.4f} |" for name, value in lines)

@@ -31,18 +31,22 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.manifest import Bins, DataFile, Manifest
+from schemas.manifest import FORMAT, Bins, DataFile, Feature, History, Manifest, Target
 from schemas.shards import shard_schema
-from trainer.ahead import on_device
-from trainer.compiling import compiled
-from trainer.config import preset
-from trainer.data import Shards
-from trainer.fit import gradients
-from trainer.models import RECIPES, build, inputs_of
-from trainer.optimizer import optimizer_of
-from trainer.rows import Batch
-from trainer.sharing import sharing
+from trainer.data.batches import Batch
+from trainer.data.inputs import inputs_of
+from trainer.data.prefetch import on_device
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
+from trainer.training.compiling import compiled
+from trainer.training.config import cells_of, threads_of
+from trainer.training.optimizer import optimizer_of
+from trainer.training.threads import sharing
+from trainer.training.train import gradients
 
+# As the preset of Taobao's log has it.
+_WIDE = {"optimizer": "adagrad", "lr": 1e-2, "batch_size": 4096, "epochs": 1, "hidden": [200, 80]}
 BATCH_SIZES = (32, 4096)
 # Steps between two looks at the loss on a GPU, for which its queue runs empty, as in training.
 LOOKS = 50
@@ -142,19 +146,35 @@ def synthetic(
         words = words.append_column("count", words["value"])
         pq.write_table(words, out / "vocabulary" / f"{name}.parquet")
     manifest = Manifest(
-        format=1,
-        dataset="alibaba-benchmark" if wide else "amazon-benchmark",
+        format=FORMAT,
+        dataset="benchmark",
         synthetic=True,
         version="0",
         config={},
         inputs=[],
         rows={"train": rows},
+        events={},
+        target=Target("events", {"by": "time"}, None),
         fields=list(sizes),
+        features={name: Feature("id", name) for name in others},
+        histories={
+            "history": History(
+                "events",
+                list(sizes),
+                max_len,
+                "before",
+                1_800,
+                None,
+                Bins(10, list(range(9)), [0] * 10),
+                {},
+            )
+        },
+        lookups={},
         vocabulary=vocabulary,
+        known=[],
         layout=layout,
-        max_len=max_len,
-        bins=Bins(10, list(range(9)), [0] * 10),
-        history_lengths={},
+        timezone="UTC",
+        train=_WIDE if wide else {},
         rejected={},
         notes=[],
         shards=[DataFile("train/part-00000.parquet", rows, "0" * 64)],
@@ -246,20 +266,20 @@ def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -
     """The table's lines of one data set."""
     torch.manual_seed(0)
     device = torch.device(args.device)
-    usual = preset(shards.manifest.dataset)
+    usual = shards.facts.training
     preferred = (usual.batch_size,) if usual.optimizer == "adagrad" else BATCH_SIZES
     for size in args.batch_sizes or preferred:
-        schedule = replace(usual, batch_size=size)
-        torch.set_num_threads(args.threads or schedule.threads)
+        chosen = replace(usual, batch_size=size)
+        torch.set_num_threads(args.threads or threads_of(chosen))
         inputs = inputs_of(shards)
         read = (*build("tin", None, inputs).columns, "label")
         batches = epochs(shards, size, read, None, device)
         loaded = rate(batches, lambda groups: None, args.seconds, device)
         yield f"| loader, whole batches | {name} | {size:,} | {told(loaded)} |"
         for recipe in models:
-            model = build(recipe, None, inputs, hidden=schedule.hidden).to(device)
+            model = build(recipe, None, inputs, hidden=chosen.hidden).to(device)
             forward = compiled(model) if args.compile else None
-            optimizer = optimizer_of(schedule, model.parameters())
+            optimizer = optimizer_of(chosen, model.parameters())
 
             def step(groups: list[Batch]) -> None:
                 rows = sum(len(group["label"]) for group in groups)
@@ -268,7 +288,7 @@ def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -
                     optimizer.collect()  # noqa: B023
                 optimizer.step()  # noqa: B023
 
-            columns, cells = (*model.columns, "label"), schedule.cells(args.device)
+            columns, cells = (*model.columns, "label"), cells_of(chosen, args.device)
             batches = epochs(shards, size, columns, cells, device)
             alone = rate(batches, step, 3 * args.seconds, device)
             yield f"| training, {recipe} | {name} | {size:,} | {told(alone)} |"

@@ -7,15 +7,16 @@ import zlib
 from io import BytesIO
 
 from fuzz.target import Target, written
-from pipeline.line_count import estimate_lines
-from pipeline.lines import blocks
+from pipeline.readers.line_count import estimate_lines
+from pipeline.readers.lines import blocks
+from pipeline.readers.packed import GZIP_MAGIC
 
 _LINES = b"".join(b"line %d of some text\n" % n for n in range(40))
 _MOST = 64 << 20  # a few kilobytes can hold megabytes, and that is no fault
 
 
 def read(data: bytes) -> int:
-    """Read a file that is named gzip; what could be read must be what is in it."""
+    """Read a file, packed or not; what could be read must be what is in it."""
     path = written("lines.gz", data)
     estimate_lines(path)
     found, expected_line = bytearray(), 0
@@ -28,7 +29,8 @@ def read(data: bytes) -> int:
         if len(found) > _MOST:
             return 1
     try:
-        text = gzip.GzipFile(fileobj=BytesIO(data)).read(_MOST)
+        packed = data.startswith(GZIP_MAGIC)
+        text = gzip.GzipFile(fileobj=BytesIO(data)).read(_MOST) if packed else data
     except (EOFError, OSError, zlib.error):
         return 1  # what the two forgive differs: ours is held to what can be read by both
     kept = bytearray()

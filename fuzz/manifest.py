@@ -7,36 +7,58 @@ import json
 from fuzz.target import Target, folder, written
 from pipeline.inspection import summary
 from schemas.manifest import (
+    FORMAT,
     SPLITS,
     Bins,
     DataFile,
+    Feature,
+    History,
     InputFile,
+    Lookup,
     Manifest,
+    Negatives,
     Step,
     load,
 )
+from schemas.manifest import Target as Of
 
 GOOD = Manifest(
-    format=1,
+    format=FORMAT,
     dataset="amazon-Beauty",
     synthetic=False,
     version="0.1.0",
     config={"key": "k", "negatives": 1, "session_gap": 86_400, "sessions": "none"},
     inputs=[InputFile("reviews.json.gz", 5, "0" * 64)],
     rows={"train": 4, "valid": 2, "test": 2},
+    events={"reviews": "reviews"},
+    target=Of("reviews", {"by": "order", "valid": True}, Negatives("item", 1)),
     fields=["item", "category"],
+    features={"price": Feature("number", None)},
+    histories={
+        "history": History(
+            "reviews",
+            ["item", "category"],
+            3,
+            "order",
+            86_400,
+            None,
+            Bins(3, [0, 86_400], [1, 2, 3]),
+            {name: [0, 2, 2, 0] for name in SPLITS},
+        )
+    },
+    lookups={"item": Lookup(["category"], [], [], True, "without", "without {}")},
     vocabulary={"user": 9, "item": 9, "category": 4},
+    known=["user", "item"],
     layout="padded",
-    max_len=3,
-    bins=Bins(3, [0, 86_400], [1, 2, 3]),
-    history_lengths={name: [0, 2, 2, 0] for name in SPLITS},
+    timezone="UTC",
+    train={"group_field": "category"},
     rejected={"not JSON": 1},
     notes=["a note"],
     shards=[DataFile(f"{name}/part-00000.parquet", 2, "0" * 64) for name in SPLITS],
     steps=[Step("fetch", 0.5, 2, 2, 100)],
     counts={"impressions": 3},
     numbers={"price": {"mean": 0.5, "std": 2.0}},
-    tables=[DataFile("items.parquet", 7, "0" * 64)],
+    tables=[DataFile("lookups/item.parquet", 7, "0" * 64)],
 )
 
 

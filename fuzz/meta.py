@@ -1,15 +1,20 @@
-"""Amazon's meta lines: our reading of them, and `ast.literal_eval`'s."""
+"""Amazon's meta lines: our reading of them, and the standard library's."""
 
 from __future__ import annotations
 
 import ast
+import json
+import re
 import warnings
+from contextlib import suppress
+from typing import Any
 
 import polars as pl
 
+from fuzz.reviews import decoded, storable, whole
 from fuzz.target import Target, block_bytes, numbered, written
-from pipeline.sources.amazon_parse import read_meta
-from pipeline.sources.python_literal import read_item
+from pipeline.readers.amazon_parse import read_meta
+from pipeline.readers.meta_lines import read_item
 
 _GOOD = (
     b"{'asin': '0528881469', 'title': \"it's\", 'price': 12.5, 'related': {'also': ['a', 'b']}, "
@@ -27,35 +32,51 @@ def read(data: bytes) -> int:
     lines = numbered(b"\n" + data)
     wanted = set(_WANTED)
     for number, line in lines:
-        exact = _exact(line)
-        assert (exact is None) == (number in refused), (line, exact)
-        kept = exact if exact is not None and exact[0] in wanted else None
+        expected = decoded(line, exact)
+        assert (expected is None) == (number in refused), (line, expected)
+        kept = expected if expected is not None and expected[0] in wanted else None
         assert rows.get(number) == kept, (line, rows.get(number), kept)
     return len(lines)
 
 
-def _exact(line: bytes) -> tuple[str, str | None] | None:
-    """The item that a line holds, None for none."""
+def exact(text: str) -> tuple[str, str | None] | None:
+    """The item that a line holds, None for none, by the standard library."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            value = ast.literal_eval(line.decode())
+            value = _value(text)
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return None
     asin = value.get("asin") if isinstance(value, dict) else None
+    asin = str(asin) if type(asin) is int else asin
     if not asin or not _is_text(asin):
         return None
-    paths = value.get("categories", [])
+    paths = value.get("categories")
+    paths = value.get("category") if paths is None else paths
+    if paths is None or paths == []:
+        return asin, None
     if not isinstance(paths, list):
         return None
-    for path in paths:
-        if not isinstance(path, list) or not all(map(_is_text, path)):
-            return None
-    return asin, paths[-1][-1] if paths and paths[-1] else None
+    if all(map(_is_text, paths)):
+        return asin, paths[-1]
+    if not all(isinstance(path, list) and all(map(_is_text, path)) for path in paths):
+        return None
+    return asin, paths[-1][-1] if paths[-1] else None
+
+
+def _value(text: str) -> Any:
+    with suppress(ValueError):
+        return json.loads(text, parse_constant=lambda _: None, parse_int=whole)
+    with suppress(ValueError, SyntaxError):
+        return ast.literal_eval(text)
+    names = {"null": "None", "nan": "None", "true": "True", "false": "False", "inf": "1e999"}
+    for name, ours in names.items():
+        text = re.sub(rf"(?<![\w'\"]){name}(?![\w'\"])", ours, text)
+    return ast.literal_eval(text)
 
 
 def _is_text(value: object) -> bool:
-    return isinstance(value, str) and not any("\ud800" <= c <= "\udfff" for c in value)
+    return isinstance(value, str) and storable(value)
 
 
 TARGETS = (

@@ -1,38 +1,48 @@
-"""Amazon's review lines: Polars' and Python's reading of them, line by line."""
+"""Amazon's review lines: ours and Python's reading of them, line by line."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import re
+from collections.abc import Callable
+from typing import TypeVar
 
 from fuzz.target import Target, block_bytes, numbered, written
-from pipeline.sources.amazon_parse import read_reviews
-from pipeline.sources.review_json import read_review
+from pipeline.readers import parsed
+from pipeline.readers.amazon_parse import Reviews
+from pipeline.readers.review_lines import read_review
 
+Found = TypeVar("Found")
 _GOOD = b'{"reviewerID": "A2IBPI20UZIR0U", "asin": "0528881469", "unixReviewTime": 1370131200}'
 
 
 def read(data: bytes) -> int:
     """Read the lines, and each by itself with the standard library."""
     path = written("reviews.json", b"\n" + data)  # never gzip: that is another target
-    parts = list(read_reviews(path, block_bytes(data)))
+    parts = list(parsed.read(Reviews(block_bytes(data)), path))
     rows = {row[0]: row[1:] for part in parts for row in part.rows.iter_rows()}
     refused = {line - 1 for part in parts for line in part.rejected["line"]}
     lines = numbered(b"\n" + data)
     assert rows.keys() | refused == {number for number, _ in lines}
     assert not rows.keys() & refused
     for number, line in lines:
-        expected = _exact(line)
+        expected = decoded(line, exact)
         assert rows.get(number) == expected, (line, rows.get(number), expected)
     return len(lines)
 
 
-def _exact(line: bytes) -> tuple[str, str, int] | None:
-    """The review that a line holds, None for none."""
+def decoded(line: bytes, read: Callable[[str], Found | None]) -> Found | None:
+    """What a reader says of a line; None if it is not UTF-8."""
     try:
-        value = json.loads(
-            line.decode(), object_pairs_hook=_first, parse_constant=_refuse, parse_int=_whole
-        )
+        return read(line.decode())
+    except UnicodeDecodeError:
+        return None
+
+
+def exact(text: str) -> tuple[str, str, int] | None:
+    """The review that a line holds, None for none, by the standard library."""
+    try:
+        value = json.loads(text, parse_constant=lambda _: None, parse_int=whole)
     except (ValueError, RecursionError):
         return None
     if not isinstance(value, dict):
@@ -40,27 +50,22 @@ def _exact(line: bytes) -> tuple[str, str, int] | None:
     user, item, time = (value.get(key) for key in ("reviewerID", "asin", "unixReviewTime"))
     user, item = (str(key) if type(key) is int else key for key in (user, item))
     for key in (user, item):
-        if not isinstance(key, str) or not key or (not key.isascii() and not _storable(key)):
+        if not isinstance(key, str) or not key or not storable(key):
             return None
-    return (user, item, time) if type(time) is int and 0 <= time < 10**11 else None
+    if isinstance(time, str):
+        time = int(time) if re.fullmatch("-?[0-9]{1,20}", time) else None
+    if time is None or isinstance(time, bool | list | dict) or not 0 <= time < 10**11:
+        return None
+    return (user, item, int(time)) if time == int(time) else None
 
 
-def _first(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        found.setdefault(key, value)
-    return found
-
-
-def _refuse(name: str) -> None:
-    raise ValueError(name)
-
-
-def _whole(text: str) -> int | float:
+def whole(text: str) -> int | float:
+    """An integer, infinite if it has more than 20 digits."""
     return int(text) if len(text) <= 20 else float("inf")
 
 
-def _storable(text: str) -> bool:
+def storable(text: str) -> bool:
+    """Whether there is no lone surrogate in a text."""
     return not any("\ud800" <= c <= "\udfff" for c in text)
 
 

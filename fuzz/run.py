@@ -17,8 +17,8 @@ from fuzz.target import Target
 from fuzz.targets import MODULES, target
 
 _INSTRUMENTED = [
-    *("pipeline.sources", "pipeline.lines", "pipeline.line_count", "pipeline.gzipped"),
-    *("pipeline.inspection", "schemas", "trainer.arrow", "trainer.pieces"),
+    *("pipeline.readers", "pipeline.inspection", "schemas"),
+    "trainer.data.row_groups",
 ]
 # Inputs of lines that are read at once: files and threads cost more than a line.
 _TOGETHER = 200

@@ -11,10 +11,10 @@ import torch
 
 from fuzz.target import Target, folder, written
 from schemas.errors import TinprepError
-from trainer.evaluation import data_of
-from trainer.inputs import Inputs
-from trainer.models import build
-from trainer.runs import load, resuming
+from trainer.data.inputs import Inputs
+from trainer.models.interest import build
+from trainer.training.evaluation import data_of
+from trainer.training.runs import load, resuming
 
 _SETTINGS = {
     "data": "data/amazon",
@@ -45,7 +45,7 @@ def read_checkpoint(data: bytes) -> int:
 
 
 def _checkpoint() -> bytes:
-    inputs = Inputs({"item": 4, "category": 3}, {}, (), 2, 2)
+    inputs = Inputs({"item": 4, "category": 3}, {}, (), 2, 2, digests={"bin edges": "0"})
     built = {
         "model": "tin",
         "encoding": "tte-p",

@@ -15,7 +15,6 @@ MODULES = {
     "behavior_log": "fuzz.alibaba",
     "gzip": "fuzz.gzip_stream",
     "manifest": "fuzz.manifest",
-    "part": "fuzz.part",
     "vocabulary": "fuzz.vocabulary",
     "shard": "fuzz.shard",
     "inspect": "fuzz.shard",

@@ -1,38 +1,39 @@
-"""From raw files to a finished data set, whatever the source.
+"""From raw files to a finished data set, whatever its description: the one order of steps.
 
-The order of the steps between is in `flow_reviews` and `flow_impressions`.
+Deal events out to buckets of users, fit what is known of the whole, transform each bucket by it.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 
 from pipeline import memory
-from pipeline.config import AlibabaConfig, AmazonConfig, Config
+from pipeline.config import Config
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import Local
 from pipeline.identity import identifying, state
 from pipeline.publish import publish
+from pipeline.readers.line_count import estimate_table
+from pipeline.readers.remote import RemotePath
 from pipeline.record import Record
-from pipeline.remote import RemotePath
-from pipeline.workspace import Ours, Run, Told, begin, check_apart, check_out, end, look
+from pipeline.workspace import Ours, Run, Told, begin, check_apart, check_out, discard, end, look
 from schemas import manifest
 from schemas.alone import alone
-from schemas.errors import UsageError
+from schemas.errors import ContractError, InputError, UsageError
 
 # How long a thread that wants Python's lock lets another one keep it; Python's own 5 ms are as long
 # as many a call on a block of rows takes.
 _SWITCH_S = 0.0005
+# For estimates only.
+_ROWS_A_SECOND = 300_000
 
 
-def prepare(
-    config: AmazonConfig | AlibabaConfig, told: Told = lambda *_: None
-) -> manifest.Manifest:
+def prepare(config: Config, told: Told = lambda *_: None) -> manifest.Manifest:
     """Make the data set of `config`, or go on with an interrupted one, or find it done.
 
     Args:
@@ -55,7 +56,7 @@ def prepare(
 
 @contextmanager
 def _tuned() -> Iterator[None]:
-    """Have Python's lock handed over sooner meanwhile; what malloc keeps, it goes on to keep."""
+    """Have Python's lock handed over sooner meanwhile, and what is freed kept for later arrays."""
     memory.keep_freed()
     before = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_S)
@@ -70,27 +71,34 @@ def _prepare(run: Run) -> manifest.Manifest:
     asked = replace(config, out=run.remote or config.out)
     check_folders(asked)
     with run.step("fetch") as rows:
-        run.paths = _files(config).obtain(asked)
+        run.paths = asked.obtain()
         run.states = [state(path) for path in run.paths]
         rows[:] = len(run.paths), len(run.paths)
-    for path in run.paths:
-        check_apart(path.parent, asked.out)
+    for path in asked.apart(run.paths):
+        check_apart(path, asked.out)
     with identifying(config, run.paths) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
-        source = _source(config)
-        fixed = source.fixed_bytes(config, run.paths)
+        from pipeline.steps.make import fixed_bytes, make
+
+        d = config.description(run.paths)
+        fixed = fixed_bytes(d)
         memory.check(config.memory, fixed)
         spark = config.engine == "spark"
         threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
         run.config = config = replace(config, threads=threads)
+        new = not os.path.lexists(config.out)
         with alone(config.out), _engine(config, run.work) as run.engine:
-            ours = look(config.out)
+            ours = look(config.out, force=config.force)
             if ours.made and not config.force:
                 return _done(run, ours)
             run.record = ours.record or Record(config.out)
             with run.record.at_work():
                 begin(run, ours)
-                made: manifest.Manifest = source.make(run, config)
+                try:
+                    made = make(run, d)
+                except (InputError, ContractError):
+                    discard(run.record, folder=new)
+                    raise
                 end(run.record)
                 return made
 
@@ -102,9 +110,10 @@ def check_folders(config: Config) -> None:
         UsageError: `out` holds what is not ours, or one of it and the raw files' is in the other.
         EnvironmentFault: another run is at work in `out`.
     """
-    check_apart(_files(config).raw_folder(config), config.out)
+    for path in config.apart(()):
+        check_apart(path, config.out)
     if not isinstance(config.out, RemotePath):
-        check_out(config.out)
+        check_out(config.out, force=config.force)
 
 
 @contextmanager
@@ -136,29 +145,28 @@ def _done(run: Run, ours: Ours) -> manifest.Manifest:
     return done
 
 
-def plan(config: AmazonConfig | AlibabaConfig) -> str:
+def plan(config: Config) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
-    told: str = _source(config).plan(config)
-    return told
+    from pipeline.steps.make import output_bytes
 
-
-def _files(config: Config) -> ModuleType:
-    """The module that has the raw files of a data set; it loads no library."""
-    if isinstance(config, AmazonConfig):
-        from pipeline.sources import amazon_files
-
-        return amazon_files
-    from pipeline.sources import alibaba_files
-
-    return alibaba_files
-
-
-def _source(config: Config) -> ModuleType:
-    """The module with the steps of a data set; only that one is imported."""
-    if isinstance(config, AmazonConfig):
-        from pipeline import flow_reviews
-
-        return flow_reviews
-    from pipeline import flow_impressions
-
-    return flow_impressions
+    fetched, paths = config.absent()
+    if paths is None:
+        return f"{fetched}\nrows, disk and time follow from the files"
+    d = config.description(paths)
+    lines = {table.name: estimate_table(table.paths) for table in d.tables}
+    rows = lines[d.target.name] * d.rows_of_a_target
+    work = sum(lines[table.name] * table.disk_bytes_a_line for table in d.tables)
+    seconds = 1.5 + rows / _ROWS_A_SECOND
+    seconds += sum(lines[table.name] / table.lines_a_second for table in d.tables)
+    told = [fetched] if fetched else []
+    told += [f"{name:<14}about {n:,}" for name, n in lines.items()]
+    output = output_bytes(d, rows)
+    return "\n".join(
+        [
+            *told,
+            f"{'rows':<14}at most {rows:,}",
+            f"{'disk':<14}about {(work + output) / 1e6:,.0f} MB at the most, of which "
+            f"{output / 1e6:,.0f} MB stay, in {config.out}",
+            f"{'time':<14}about {seconds:.0f} s on two cores",
+        ]
+    )

@@ -12,12 +12,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pipeline.config import Config, without_how
+from pipeline.readers.raw_files import names_of
 from schemas import manifest
 from schemas.interrupts import FOR_EVER
 
@@ -45,7 +45,8 @@ def key(settings: dict[str, Any], inputs: list[manifest.InputFile], by: str) -> 
         inputs: the raw files, with their checksums.
         by: the version that makes them.
     """
-    depends = [settings, [asdict(i) for i in inputs], manifest.FORMAT, by]
+    files = [{"file": i.file, "bytes": i.bytes, "sha256": i.sha256} for i in inputs]
+    depends = [settings, files, manifest.FORMAT, by]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
 
 
@@ -72,7 +73,8 @@ def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Iden
     stopped = threading.Event()
 
     def identity() -> Identity:
-        inputs = [_summed(path, stopped) for path in paths]
+        named = zip(names_of(paths), paths, strict=True)
+        inputs = [_summed(name, path, stopped) for name, path in named]
         return Identity(inputs, key(config.rows_depend_on(), inputs, version("tinprep")))
 
     with ThreadPoolExecutor(1, "checksum") as beside:
@@ -83,14 +85,14 @@ def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Iden
             stopped.set()
 
 
-def _summed(path: Path, stopped: threading.Event) -> manifest.InputFile:
+def _summed(name: str, path: Path, stopped: threading.Event) -> manifest.InputFile:
     """The file's size and SHA-256; not to the end once nobody waits for it."""
     digest = hashlib.sha256()
     chunk = memoryview(bytearray(_CHUNK_BYTES))
     with path.open("rb", buffering=0) as file:
         while not stopped.is_set() and (size := file.readinto(chunk)):
             digest.update(chunk[:size])
-        return manifest.InputFile(path.name, file.tell(), digest.hexdigest())
+        return manifest.InputFile(name, file.tell(), digest.hexdigest())
 
 
 def state(path: Path) -> tuple[int, ...]:

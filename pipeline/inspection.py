@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -11,25 +11,18 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from rich.box import SIMPLE_HEAD
-from rich.console import Group
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from pipeline.description.split import clock
 from schemas import vocabulary
 from schemas.errors import ContractError, InputError
 from schemas.manifest import FIRST_ID, NAME, PADDING_ID, UNKNOWN_ID, Manifest, load
-from schemas.plain import printable
+from schemas.plain import duration, printable
+from schemas.shards import UNITS
 
-_UNITS = (("y", 31_557_600), ("d", 86_400), ("h", 3_600), ("min", 60))
 _SHOWN_BEHAVIOURS = 4
-
-
-def duration(seconds: int) -> str:
-    """Seconds in the largest unit that holds one, e.g. 950400 as '11 d'."""
-    for unit, size in _UNITS:
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds} s"
 
 
 def summary(made: Manifest, out: Path) -> Group:
@@ -50,7 +43,7 @@ def summary(made: Manifest, out: Path) -> Group:
     for name, share in made.shares.items():
         if share.count:
             what.add_row(name, str(share))
-    what.add_row("histories", f"latest {made.max_len}, {made.layout}")
+    what.add_row("histories", f"latest {made.history.max_len}, {made.layout}")
     if made.steps:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
         what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
@@ -67,14 +60,14 @@ def bins(made: Manifest) -> Table:
     table.add_column("up to", justify="right")
     table.add_column("behaviours", justify="right")
     table.add_column("share", justify="right")
-    total = max(1, sum(made.bins.train_counts))
-    edges = [None, *made.bins.edges_s, None]
-    for k, count in enumerate(made.bins.train_counts):
+    total, a_second = max(1, sum(made.history.bins.train_counts)), UNITS[made.time_unit]
+    edges = [None, *made.history.bins.edges_s, None]
+    for k, count in enumerate(made.history.bins.train_counts):
         low, high = edges[k], edges[k + 1]
         table.add_row(
             str(k + 1),
-            "-" if low is None else duration(low),
-            "-" if high is None else duration(high),
+            "-" if low is None else duration(low / a_second),
+            "-" if high is None else duration(high / a_second),
             f"{count:,}",
             f"{count / total:.1%}",
         )
@@ -96,6 +89,21 @@ def inspect(out: Path, rows: int) -> Group:
     return Group(summary(made, out), _lengths(made), *_decoded(made, out, rows))
 
 
+def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
+    """What tells whether a description fits its data: the summary, and targets in plain words.
+
+    Args:
+        made: of the data set.
+        out: its folder.
+        targets: how many of each split to decode, without their negatives.
+
+    Raises:
+        ContractError: a file breaks the contract.
+    """
+    own = _decoded(made, out, targets * made.each)[:: made.each]
+    return [summary(made, Path("nowhere: a sample")), *own]
+
+
 def _lengths(made: Manifest) -> Table:
     table = Table(title="history length, rows")
     ranges = [(0, 0), (1, 4), (5, 9), (10, 14), (15, 19), (20, 49), (50, 1 << 15)]
@@ -103,7 +111,7 @@ def _lengths(made: Manifest) -> Table:
     for low, high in ranges:
         table.add_column(f"{low}" if low == high else f"{low}+" if high > 50 else f"{low}-{high}")
     table.add_column("mean", justify="right")
-    for split, counts in made.history_lengths.items():
+    for split, counts in made.history.lengths.items():
         n = np.asarray(counts)
         cells = [f"{int(n[low : high + 1].sum()):,}" for low, high in ranges]
         mean = float((n * np.arange(len(n))).sum() / max(1, n.sum()))
@@ -117,11 +125,13 @@ def _decoded(made: Manifest, out: Path, count: int) -> list[Table]:
         (split, row)
         for split in made.rows
         if count and (paths := made.shard_paths(out, split))
-        for row in _first_rows(paths[0], made.fields, count)
+        for row in _first_rows(paths[0], made, count)
     ]
     # Vocabularies may be far larger than the rows shown: read only if there is one.
-    words = {name: _words(out, name) for name in ("user", *made.fields)} if shown else {}
-    return [_decoded_row(split, row, made.fields, words, zone) for split, row in shown]
+    others = [feature.vocabulary for feature in made.features.values() if feature.vocabulary]
+    names = dict.fromkeys(("user", *made.fields, *others)) if shown else ()
+    words = {name: _words(out, name) for name in names}
+    return [_decoded_row(split, row, made, words, zone) for split, row in shown]
 
 
 def _words(out: Path, name: str) -> pa.ChunkedArray:
@@ -130,7 +140,7 @@ def _words(out: Path, name: str) -> pa.ChunkedArray:
 
 
 def _zone(made: Manifest, out: Path) -> ZoneInfo:
-    name = made.config.get("timezone", "UTC")
+    name = made.timezone
     try:
         return ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
@@ -142,23 +152,28 @@ def _zone(made: Manifest, out: Path) -> ZoneInfo:
         ) from None
 
 
-def _first_rows(path: Path, fields: list[str], count: int) -> list[dict[str, Any]]:
-    """The first rows of a shard, of the columns that are shown.
+def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:
+    """The first rows of a shard, of the columns that are shown; the history is called `history`.
 
     Raises:
         InputError: the shard is missing or damaged.
         ContractError: it lacks a column.
     """
-    shown = ["row", "user", "label", "target_time", "history_length"]
-    shown += [f"history_{name}" for name in ("time", "position", "interval_bin", *fields)]
-    shown += [f"target_{name}" for name in fields]
+    (called,) = made.histories
+    behaviours = ("length", "time", "position", "interval_bin", *made.history.fields)
+    of_history = {f"{called}_{name}": f"history_{name}" for name in behaviours}
+    shown = ["row", "user", "label", "target_time", *of_history]
+    shown += [f"target_{name}" for name in made.fields]
+    shown += [*made.features, *(f"{name}_length" for name in made.lists), *made.keep]
+    shown += ["weight"] if made.weight else []
     try:
         with pq.ParquetFile(path) as file:
             first = next(file.iter_batches(batch_size=count, columns=shown), None)
             # What was read may have fewer columns than a damaged file's schema names.
             there = file.schema_arrow.names if first is None else first.schema.names
             lacking = sorted({*shown} - {*there})
-        rows = [] if first is None else first.slice(0, count).to_pylist()
+        found = [] if first is None else first.slice(0, count).to_pylist()
+        rows = [{of_history.get(name, name): of for name, of in row.items()} for row in found]
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
             "A shard cannot be read.",
@@ -167,7 +182,7 @@ def _first_rows(path: Path, fields: list[str], count: int) -> list[dict[str, Any
             got=" ".join(str(error).split())[:200],
             do="`tinprep verify` says more; make the data set again",
         ) from error
-    if lacking or not all(_is_readable(row) for row in rows):
+    if lacking or not all(_is_readable(row, made) for row in rows):
         raise ContractError(
             "A shard breaks its contract.",
             where=path,
@@ -178,27 +193,32 @@ def _first_rows(path: Path, fields: list[str], count: int) -> list[dict[str, Any
     return rows
 
 
-def _is_readable(row: dict[str, Any]) -> bool:
-    """Whether a row has whole numbers, and lists that are as long as it says."""
-    lists = [value for name, value in row.items() if name.startswith("history_")]
-    whole = [value for name, value in row.items() if not name.startswith("history_")]
-    length = row["history_length"]
-    lists.remove(length)
-    return (
-        all(isinstance(value, int) for value in (length, *whole))
-        and all(isinstance(values, list) and len(values) >= length for values in lists)
-        and all(isinstance(value, int) for values in lists for value in values[:length])
+def _is_readable(row: dict[str, Any], made: Manifest) -> bool:
+    """Whether a row has numbers, and lists that are as long as it says."""
+    numbers = [name for name, one in made.features.items() if one.kind == "number"]
+    kinds = dict.fromkeys([*numbers, "weight"], float) | dict.fromkeys(made.keep, object)
+    lists: dict[str, str] = {name: f"{name}_length" for name in made.lists}
+    for name in row:
+        if name.startswith("history_") and name != "history_length":
+            lists[name] = "history_length"
+    plain = all(isinstance(row[name], kinds.get(name, int)) for name in row if name not in lists)
+    return plain and all(
+        isinstance(row[name], list)
+        and len(row[name]) >= row[length]
+        and all(isinstance(value, int) for value in row[name][: row[length]])
+        for name, length in lists.items()
     )
 
 
 def _decoded_row(
     split: str,
     row: dict[str, Any],
-    fields: list[str],
+    made: Manifest,
     words: dict[str, pa.ChunkedArray],
     zone: ZoneInfo,
 ) -> Table:
     """A row in plain words: the target, then its newest behaviours."""
+    fields = made.fields
 
     def word(name: str, id_: int) -> str:
         if id_ in (PADDING_ID, UNKNOWN_ID):
@@ -206,11 +226,11 @@ def _decoded_row(
         known = FIRST_ID <= id_ < FIRST_ID + len(words[name])
         return str(words[name][id_ - FIRST_ID].as_py()) if known else f"(no {name}: {id_})"
 
-    def moment(seconds: int) -> str:
+    def moment(time: int) -> str:
         try:
-            return datetime.fromtimestamp(seconds, zone).strftime("%Y-%m-%d %H:%M:%S")
+            return clock(time, zone, made.time_unit)
         except (ValueError, OverflowError, OSError):
-            return f"(no time: {seconds})"
+            return f"(no time: {time})"
 
     table = Table(
         title=f"{split}: row {row['row']:,}, user {word('user', row['user'])}, "
@@ -228,11 +248,29 @@ def _decoded_row(
         time = row["history_time"][i]
         table.add_row(
             str(row["history_position"][i]),
-            *(word(name, row[f"history_{name}"][i]) for name in fields),
+            *(word(n, row[f"history_{n}"][i]) if n in made.history.fields else "" for n in fields),
             moment(time),
-            duration(row["target_time"] - time),
+            duration((row["target_time"] - time) / UNITS[made.time_unit]),
             str(row["history_interval_bin"][i]),
         )
     if length > _SHOWN_BEHAVIOURS:
         table.add_row(f"and {length - _SHOWN_BEHAVIOURS} older")
+    if others := _others(row, made, word):
+        table.caption, table.caption_justify = Text(printable(others)), "left"
     return table
+
+
+def _others(row: dict[str, Any], made: Manifest, word: Callable[[str, int], str]) -> str:
+    """What a row has besides its target and its history, for people."""
+    told = [f"weight {row['weight']:g}"] if made.weight else []
+    for name, feature in made.features.items():
+        if feature.vocabulary is None:
+            told.append(f"{name} {row[name]:.4g}")
+        elif feature.max_len is None:
+            told.append(f"{name} {word(feature.vocabulary, row[name])}")
+        else:
+            ids = row[name][: row[f"{name}_length"]]
+            values = ", ".join(word(feature.vocabulary, one) for one in ids)
+            told.append(f"{name} [{values}]")
+    told += [f"{name} {row[name]}" for name in made.keep]
+    return "; ".join(told)

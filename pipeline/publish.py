@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from pipeline.config import AlibabaConfig, AmazonConfig
+from pipeline.config import Config
+from pipeline.readers.remote import RemotePath
 from pipeline.record import RECORD, WORK, Record
-from pipeline.remote import RemotePath
 from pipeline.workspace import below, enter, ours_of
 from schemas import interrupts, manifest
 from schemas.alone import LOCK
@@ -18,9 +18,9 @@ from schemas.errors import UsageError
 
 
 def publish(
-    config: AmazonConfig | AlibabaConfig,
+    config: Config,
     out: RemotePath,
-    prepare: Callable[[AmazonConfig | AlibabaConfig, RemotePath], manifest.Manifest],
+    prepare: Callable[[Config, RemotePath], manifest.Manifest],
 ) -> manifest.Manifest:
     """Prepare a data set in a folder of this machine, and have it in `out` at the end.
 
@@ -47,7 +47,7 @@ def publish(
     there: dict[str, bool | None] = {**out.below()} if out.local is None else _links_too(out.local)
     record = Record.parse(out, _read(out / RECORD)) if there.get(RECORD) else None
     held = _read(out / manifest.NAME) if there.get(manifest.NAME) else b""
-    ours = ours_of(out, there, record, held)
+    ours = ours_of(out, there, record, held, force=config.force)
     with interrupts.held(), tempfile.TemporaryDirectory(prefix="tinprep-") as name:
         local = Path(name)
         if ours.made and not config.force:

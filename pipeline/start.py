@@ -28,6 +28,6 @@ def run() -> NoReturn:
     from schemas.interrupts import watch
 
     watch()
-    from pipeline.cli import run as command
+    from pipeline.cli.app import run as command
 
     command()

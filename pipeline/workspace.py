@@ -28,19 +28,19 @@ from pipeline import memory
 from pipeline.config import Config
 from pipeline.engines.engine import Deal, Each, Engine
 from pipeline.identity import Identity, changed
-from pipeline.line_count import estimate_lines
+from pipeline.readers.line_count import estimate_table
+from pipeline.readers.remote import RemotePath
 from pipeline.record import RECORD, WORK, Record, as_line
-from pipeline.remote import RemotePath
 from schemas import manifest
 from schemas.alone import LOCK, alone
 from schemas.errors import EnvironmentFault, InputError, UsageError
-from schemas.replacing import UNFINISHED
+from schemas.replacing import UNFINISHED, require_folder
 
 if TYPE_CHECKING:
-    from pipeline.tally import Tally
+    from pipeline.engines.tally import Tally
+    from pipeline.readers.parsed import Reader
 
-TABLES = ("items.parquet", "ads.parquet", "profiles.parquet")
-_FOLDERS = {WORK, "vocabulary", "rejected", *manifest.SPLITS}
+_FOLDERS = {WORK, "vocabulary", "lookups", "rejected", *manifest.SPLITS}
 # More than a run of most buckets has: among so many, some are of others.
 _ENOUGH = 100_000
 # What the unfinished work of an older version was known by.
@@ -120,17 +120,23 @@ class Run:
             )
 
     def deal(
-        self, name: str, path: Path, work: Deal[Result], kinds: Sequence[str]
+        self,
+        name: str,
+        paths: Sequence[Path],
+        reader: Reader,
+        work: Deal[Result],
+        kinds: Sequence[str],
     ) -> Iterable[Result]:
-        """`Engine.deal` of a raw file to `count` buckets, with its progress told."""
-        about, lines = estimate_lines(path), 0
+        """`Engine.deal` of a table's files to `count` buckets, with its progress told."""
+        about, lines = estimate_table(paths), 0
 
         def read(more: int) -> None:
             nonlocal lines
             lines += more
             self.told(name, lines, max(about, lines))
 
-        return self.engine.deal(work, self.engine.parts(path), self.count, kinds, read)
+        shares = self.engine.shares(paths, reader)
+        return self.engine.deal(work, shares, self.count, kinds, read)
 
     def each(
         self,
@@ -220,22 +226,27 @@ class Ours:
         return {*self.made, *recorded, *self.unfinished}
 
 
-def look(out: Path) -> Ours:
+def look(out: Path, *, force: bool) -> Ours:
     """Find what a folder holds of ours; nothing is changed.
 
+    Args:
+        out: the folder.
+        force: whether a data set in it is to be replaced.
+
     Raises:
-        UsageError: `out` is no folder, or holds anything else.
+        UsageError: `out` is no folder, or holds anything else, and something is to be written.
     """
-    if os.path.lexists(out) and not out.is_dir():
-        raise UsageError("--out is not a folder.", where=out, do="give the name of a folder")
+    require_folder("The folder of the data set", out)
     # Looked at before the record is read: so a run that is at work has entered what is found.
     there = dict(islice(below(out), _ENOUGH)) if out.is_dir() else {}
     record = Record.read(out) if there.get(RECORD) else None
     made = (out / manifest.NAME).read_bytes() if there.get(manifest.NAME) else b""
-    return ours_of(out, there, record, made)
+    return ours_of(out, there, record, made, force=force)
 
 
-def ours_of(out: Path, there: dict[str, bool | None], record: Record | None, made: bytes) -> Ours:
+def ours_of(
+    out: Path, there: dict[str, bool | None], record: Record | None, made: bytes, *, force: bool
+) -> Ours:
     """Find what is ours of what is in a folder.
 
     Args:
@@ -243,13 +254,16 @@ def ours_of(out: Path, there: dict[str, bool | None], record: Record | None, mad
         there: what is in it, as `below` has it.
         record: of an unfinished run.
         made: what the file `manifest.json` holds.
+        force: whether a data set that is there is to be replaced.
 
     Raises:
-        UsageError: there is anything else.
+        UsageError: there is anything else, and something is to be written.
     """
     recorded = record.files if record is not None else {}
     unfinished = {name for name in there if record is not None and _of(record, name)}
     ours = Ours(manifest.named(made) or set(), record, unfinished)
+    if ours.made and not force:
+        return ours  # nothing is written beside what a file browser, say, has put there
     # While a file has its first name still, what stands under its last one is another.
     early = {name for name, whole in recorded.items() if f"{WORK}/{whole.was}" in there}
     files = {*(ours.files - early), *ours.made, *({RECORD} if record is not None else ())}
@@ -277,7 +291,7 @@ def _refuse(out: Path, others: set[str], record: Record | None) -> None:
         what,
         where=out,
         expected="a new or empty folder, or just what tinprep has made",
-        got=", ".join(name if name.isprintable() else ascii(name) for name in strange[:5])
+        got=", ".join(strange[:5])
         + (f" and {len(strange) - 5:,} more" if len(strange) > 5 else ""),
         do=do,
     )
@@ -309,15 +323,19 @@ def _resolved(path: Path) -> PurePosixPath:
     return PurePosixPath(str(path) if at is None else at.resolve())
 
 
-def check_out(out: Path) -> None:
+def check_out(out: Path, *, force: bool) -> None:
     """Refuse a folder that holds what is not ours, before anything is done.
+
+    Args:
+        out: the folder.
+        force: whether a data set in it is to be replaced.
 
     Raises:
         UsageError: as `look`.
         EnvironmentFault: another run is at work there.
     """
     try:
-        look(out)
+        look(out, force=force)
     except UsageError:
         if (out / LOCK).is_file():
             with alone(out):  # it says so if what was found is another run's
@@ -347,6 +365,22 @@ def end(record: Record) -> None:
     names = {name for name in {*record.files, *left} if name.startswith(f"{WORK}/")}
     _remove(record.out, names)
     _remove(record.out, {RECORD})
+
+
+def discard(record: Record, *, folder: bool) -> None:
+    """Remove all that a run has written: what is wrong has to be mended, and then all is another.
+
+    Args:
+        record: of the files that it wrote.
+        folder: whether the folder goes, too, if nothing else is in it; its lock has to be held.
+    """
+    end(record)
+    _remove(record.out, {*record.files})
+    if folder:
+        with suppress(OSError):  # something else has come to stand there
+            if {name for name, _ in below(record.out)} <= {LOCK}:
+                (record.out / LOCK).unlink()
+                record.out.rmdir()
 
 
 def enter(out: RemotePath, writer: str, names: Iterable[str]) -> None:

@@ -19,8 +19,8 @@ _MARK = b"locked by tinprep\n"
 def alone(folder: Path) -> Iterator[None]:
     """Hold the lock of a folder, which is made if absent; a second process is told.
 
-    The lock ends with its process, however that ends; its file stays. A file of that name that
-    is there already is locked and left as it is.
+    The lock ends with its process, however that ends; its file stays, unless who holds it removes
+    the folder. A file of that name that is there already is locked and left as it is.
 
     Raises:
         UsageError: what stands in the place of the lock's file is no file.
@@ -30,11 +30,22 @@ def alone(folder: Path) -> Iterator[None]:
     with held(), opened(folder / LOCK) as (handle, _):
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_there(handle, folder / LOCK):
+                raise BlockingIOError  # its holder has just removed it
         except BlockingIOError:
             raise EnvironmentFault(
                 "Another run is at work in this folder.", where=folder, do="wait for it to end"
             ) from None
         yield
+
+
+def _is_there(handle: int, path: Path) -> bool:
+    """Whether an open file is still the one of its name."""
+    try:
+        there = path.stat(follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(handle))
 
 
 @contextmanager

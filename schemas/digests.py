@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from schemas import vocabulary
+from schemas.checked import is_finite
 from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest
 from schemas.plain import printable
-from schemas.shape import is_finite
 
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
 # The settings that decide which behaviours a history holds, in which order and sessions.
@@ -31,8 +31,10 @@ _SHOWN, _LONGEST = 12, 1_000  # characters of a digest, and of all, for people
 
 def of_manifest(made: Manifest) -> dict[str, str]:
     """The digests of all but the vocabularies: what -> its digest."""
-    window = {name: made.config.get(name) for name in _WINDOW} | {"max_len": made.max_len}
-    found = {"bin edges": _of_json(made.bins.edges_s), "window rule": _of_json(window)}
+    window = {name: made.config.get(name) for name in _WINDOW} | {"max_len": made.history.max_len}
+    found = {"bin edges": _of_json(made.history.bins.edges_s), "window rule": _of_json(window)}
+    if made.time_unit != "s":  # as it is where nothing is said of it
+        found["time unit"] = _of_json(made.time_unit)
     for name, scale in made.numbers.items():
         # How many rows it was taken from changes no value. Logarithms differ in their last digit
         # between machines; a stored float32 has 7.
@@ -101,8 +103,8 @@ def of_data(out: Path, made: Manifest) -> dict[str, str]:
         raise ContractError(
             "The data set is not what its manifest says.",
             where=out / NAME,
-            expected=told(made.digests, wrong),
-            got=told(found, wrong),
+            expected=in_short(made.digests, wrong),
+            got=in_short(found, wrong),
             do="make the data set again (`--force`)",
         )
     return found
@@ -122,7 +124,7 @@ def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return [name for name in sorted({*one, *other}) if one.get(name) != other.get(name)]
 
 
-def told(digests: Mapping[str, Any], names: list[str]) -> str:
+def in_short(digests: Mapping[str, Any], names: list[str]) -> str:
     """Some of the digests, for people."""
     shown = [f"{name} {str(digests.get(name, 'none'))[:_SHOWN]}" for name in names]
     return printable(", ".join(shown))[:_LONGEST]

@@ -86,8 +86,8 @@ def begin(message: str) -> None:
 
 def end() -> bool:
     """It has ended, and tells of it; returns whether a signal came."""
-    _Now.message = None
     _Now.said = _Now.came is not None
+    _Now.message = None
     return _Now.said
 
 
@@ -131,6 +131,8 @@ def _on(number: int, frame: FrameType | None) -> None:
     if number != signal.SIGALRM and _Now.came is not None:
         if now - _Now.came > _PATIENCE_S:
             _leave()
+        return
+    if _Now.said:  # the command was ending as it was looked again
         return
     _Now.came = _Now.came or now
     if _Now.message is None:

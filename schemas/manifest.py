@@ -8,19 +8,27 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, fields
-from functools import partial
+from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Annotated, Any
 
+import pyarrow as pa
+from annotated_types import Ge, Le
+
+from schemas.bounds import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
+from schemas.checked import OPEN, STRICT, Count, Misfit, Whole, build, decode
 from schemas.errors import ContractError, InputError
-from schemas.shape import decode, misfit
-from schemas.shards import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
+from schemas.shards import KEPT_TYPES, UNITS, Shape, schema_of
 
-FORMAT = 1
+FORMAT = 2
 NAME = "manifest.json"
+KEPT = "description.toml"
+"""A description that a data set keeps, where nobody else does."""
+KEEPS = "keeps"
+"""The setting that says so."""
 SPLITS = ("train", "valid", "test")
+WINDOWS = ("order", "before")
+KINDS = ("id", "number", "list")
 PADDING_ID = 0
 UNKNOWN_ID = 1
 FIRST_ID = 2
@@ -31,16 +39,7 @@ REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
 WITHOUT_PROFILE = "impressions of users without a profile"
 WITHOUT_META = "items without a meta line"
-WITHOUT_CATEGORY = "items whose meta line has no category"
-OF_NOBODY = "behaviours of users without impressions"
-_OPTIONAL: dict[str, Callable[[], Any]] = {
-    "counts": dict,
-    "numbers": dict,
-    "tables": list,
-    "digests": dict,
-    "shares": dict,
-}
-"""Keys that a manifest may lack, and what makes their empty value."""
+WITHOUT_CATEGORY = "items whose meta line has no {}"
 _REFUSED = (
     "reviews",
     "meta",
@@ -54,40 +53,148 @@ _UNLISTED = {
     f"{name}.parquet" for name in ("items", "ads", "profiles", *(f"rejected/{n}" for n in _REFUSED))
 }
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
-_IDS = 1 << 31  # of 32 bits
+_Ids = Annotated[int, Ge(0), Le(1 << 31)]  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
-_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|rejected)/)?[^/\\\0]+\.parquet")
+_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|lookups|rejected)/)?[^/\\\0]+\.parquet")
 
 
 @dataclass(frozen=True)
 class InputFile:
-    """A raw file as it was read."""
+    """A raw file as it was read.
 
+    Of a file of events, `first_row` is the row in its table of its first line.
+    """
+
+    __pydantic_config__ = STRICT
     file: str
-    bytes: int
+    bytes: Whole
     sha256: str
+    first_row: Whole | None = None
 
 
 @dataclass(frozen=True)
 class Bins:
     """Equal-frequency bins of the interval from behaviour to target.
 
-    `edges_s` holds `count - 1` intervals in seconds, non-decreasing; bin k is (edge k-1, edge k].
+    `edges_s` holds `count - 1` intervals, non-decreasing, in the data set's `time_unit` (the name
+    is from when that was always the second); bin k is (edge k-1, edge k].
     `train_counts` holds how many behaviours stored in the train split, those of negatives' rows
     too, fall in bins 1..count.
     """
 
-    count: int
-    edges_s: list[int]
-    train_counts: list[int]
+    __pydantic_config__ = STRICT
+    count: Annotated[int, Ge(1), Le(MOST_BINS)]
+    edges_s: list[Whole]
+    train_counts: list[Count]
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """`each` negatives of a positive, drawn from values of `field`.
+
+    `pool` is `all` values, or those seen by the end of `train`; `weight` says how often each is
+    drawn; `exclude` what is not: what the user has `ever`, or also in events that count for nothing
+    else (`unfiltered`); or what stands in the `history` as stored, and the target.
+    """
+
+    __pydantic_config__ = STRICT
+    field: str
+    each: Annotated[int, Ge(1)]
+    exclude: str = "ever"
+    pool: str = "all"
+    weight: str = "uniform"
+
+
+@dataclass(frozen=True)
+class Target:
+    """What targets are: events of `table`, split by a rule (`by` order, day, time or column).
+
+    With `negatives` each target is a positive, followed by its negatives; None: events have labels
+    of their own. `where` says whether only some events of the table are what a target is; with
+    `only_new` none is whose value of that column its user has touched before. Users and values have
+    at least `k_core` events, and targets `min_history` behaviours.
+    """
+
+    __pydantic_config__ = STRICT
+    table: str
+    split: dict[str, Any]
+    negatives: Negatives | None
+    where: bool = False
+    only_new: str | None = None
+    k_core: Count = 0
+    min_history: Count = 0
+
+
+@dataclass(frozen=True)
+class History:
+    """The histories of one name: behaviours of `table` that carry `fields`.
+
+    `window` says which: those strictly `before` the target's time, or those before it by `order`.
+    `sessions` are DSIN's [M, K]; `lengths` are rows of each split by length 0 to `max_len`.
+    `where` says whether only some events of the table are behaviours.
+    """
+
+    __pydantic_config__ = STRICT
+    table: str
+    fields: list[str]
+    max_len: Annotated[int, Ge(1), Le(MOST_BEHAVIOURS)]
+    window: str
+    session_gap: Whole
+    sessions: list[Whole] | None
+    bins: Bins
+    lengths: dict[str, list[Count]]
+    where: bool = False
+
+    @property
+    def shape(self) -> tuple[int, int] | None:
+        """`sessions` as a pair."""
+        return None if self.sessions is None else (self.sessions[0], self.sessions[1])
+
+
+@dataclass(frozen=True)
+class Feature:
+    """Another column of a row: an `id` of a vocabulary, a `number`, or a `list` of ids.
+
+    A list has at most `max_len` values, and a column `<name>_length` beside it.
+    """
+
+    __pydantic_config__ = STRICT
+    kind: str
+    vocabulary: str | None
+    max_len: Annotated[int, Ge(1), Le(MOST_BEHAVIOURS)] | None = None
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """`lookups/<key>.parquet`: a row a known value of the key, with its columns.
+
+    They are ids, numbers as they were read, or lists of ids, cut as those of rows are.
+
+    `every` says whether every value that has an id has a row. `without` is what the share of what
+    is not there is called, and `lacks` that of values whose line lacks a column, which is `{}`;
+    `repeated` what lines of a key are called that had one: they are counted as rejected, but are in
+    no table. `refuses` says whether events are refused whose value is not there.
+    """
+
+    __pydantic_config__ = STRICT
+    fields: list[str]
+    features: list[str]
+    numbers: list[str]
+    every: bool
+    without: str
+    lacks: str
+    lists: list[str] = field(default_factory=list)
+    repeated: str = ""
+    refuses: bool = False
 
 
 @dataclass(frozen=True)
 class DataFile:
     """One Parquet file of the data set; `path` is relative to the manifest, with '/'."""
 
+    __pydantic_config__ = STRICT
     path: str
-    rows: int
+    rows: Count
     sha256: str
 
 
@@ -95,19 +202,21 @@ class DataFile:
 class Step:
     """What a step took. `peak_rss_mb` is the process's peak so far, at the end of the step."""
 
+    __pydantic_config__ = STRICT
     name: str
     seconds: float
-    rows_in: int
-    rows_out: int
-    peak_rss_mb: int
+    rows_in: Whole
+    rows_out: Whole
+    peak_rss_mb: Whole
 
 
 @dataclass(frozen=True)
 class Share:
     """So many of a whole."""
 
-    count: int
-    of: int
+    __pydantic_config__ = STRICT
+    count: Whole
+    of: Whole
 
     @property
     def share(self) -> float:
@@ -121,6 +230,52 @@ class Share:
 def repeated(table: str, dropped: bool) -> str:
     """What the share of a table's records is called that repeat another one."""
     return f"repeated {table}{', dropped' if dropped else ''}"
+
+
+def left_out(events: str, described: bool) -> str:
+    """What the count of events is called that do not count, of a description in the language."""
+    return f"{events} left out by where" if described else f"{events} of other kinds or times"
+
+
+def without_history(target: str, behaviours: str) -> str:
+    """What the share of targets is called that have an empty history."""
+    return f"{target} without {'earlier ' * (target == behaviours)}{behaviours}"
+
+
+def touched_before(table: str) -> str:
+    """What the share of a table's events is called that are no targets, as they are not new."""
+    return f"{table} of what the user had touched before"
+
+
+def without(rows: str, column: str) -> str:
+    """What the share of rows is called that have no value of a column."""
+    return f"{rows} without a {column}"
+
+
+def out_of_scale(rows: str, number: str, scale: str) -> str:
+    """What the share of rows is called whose number, on its scale, has no value."""
+    what = "of 0 or less" if scale == "log" else "that 32 bits cannot hold"
+    return f"{rows} with a {number} {what}"
+
+
+def outside_core(table: str) -> str:
+    """What the share of a table's events is called whose users or values have too few of them."""
+    return f"{table} outside the k-core"
+
+
+def short_history(table: str, least: int) -> str:
+    """What the share of targets is called that are none, as too few behaviours are before them."""
+    return f"{table} with fewer than {least} behaviours before them"
+
+
+def unknown_targets(split: str, name: str) -> str:
+    """What the share of a split's targets is called whose field or feature has no id."""
+    return f"{split} targets of unknown {name}"
+
+
+def unknown_behaviours(split: str, history: str, field: str) -> str:
+    """What the share of the behaviours of a split's targets is called whose field has no id."""
+    return f"{split} {history} behaviours of unknown {field}"
 
 
 def in_history(split: str, label: int) -> str:
@@ -137,40 +292,96 @@ def not_in_train(split: str, field: str) -> str:
 class Manifest:
     """The contents of `manifest.json`; see the module's text.
 
+    `events` lists the tables of events and what the tables of their refused lines are called, that
+    of the targets first; `fields` are what targets carry; `features` other columns of a row;
+    `lookups` are by key; `known` lists the vocabularies whose unknown id stands in no row;
+    `vocabulary_from` says whether `all` values have an id, or those that rows of `train` hold;
+    `timezone` is that of days; `train` holds what training takes where it is not told otherwise.
     `counts` holds what else is worth knowing, e.g. rows of users without a profile; `shares` the
     same as parts of a whole, e.g. how many reviews repeat another one; `numbers` says of each float
     column how it was standardised; `tables` lists the files beside the shards: vocabularies, items
     or ads and profiles, what was refused; `digests` say what ids, bins, numbers and histories mean,
     see `schemas.digests`. They are empty where there is nothing to say, or where an older version
-    did not say it.
+    did not say it. `time_unit` is that of every time, interval, gap and edge; `weight` says whether
+    rows have a column `weight`, of their loss; `keep` names the columns that are passed through,
+    with their types; `description` is what a data set was made from, where that is a description
+    in the language; `own` says of each table of events which columns it has itself, which are
+    those of no lookup.
     """
 
+    __pydantic_config__ = OPEN
     format: int
     dataset: str
     synthetic: bool
     version: str
     config: dict[str, Any]
     inputs: list[InputFile]
-    rows: dict[str, int]
+    rows: dict[str, Count]
+    events: dict[str, str]
+    target: Target
     fields: list[str]
-    vocabulary: dict[str, int]
+    features: dict[str, Feature]
+    histories: dict[str, History]
+    lookups: dict[str, Lookup]
+    vocabulary: dict[str, _Ids]
+    known: list[str]
     layout: str
-    max_len: int
-    bins: Bins
-    history_lengths: dict[str, list[int]]
-    rejected: dict[str, int]
+    timezone: str
+    train: dict[str, Any]
+    rejected: dict[str, Count]
     notes: list[str]
     shards: list[DataFile]
     steps: list[Step] = field(default_factory=list)
-    counts: dict[str, int] = field(default_factory=dict)
+    counts: dict[str, Count] = field(default_factory=dict)
     numbers: dict[str, dict[str, Any]] = field(default_factory=dict)
     tables: list[DataFile] = field(default_factory=list)
+    vocabulary_from: str = "all"
     digests: dict[str, str] = field(default_factory=dict)
     shares: dict[str, Share] = field(default_factory=dict)
+    time_unit: str = "s"
+    weight: bool = False
+    keep: dict[str, str] = field(default_factory=dict)
+    description: dict[str, Any] = field(default_factory=dict)
+    own: dict[str, list[str]] = field(default_factory=dict)
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+    @property
+    def history(self) -> History:
+        """The only history that there may be so far."""
+        (only,) = self.histories.values()
+        return only
+
+    @property
+    def each(self) -> int:
+        """Rows of a target: its own, and those of its negatives."""
+        return 1 + (self.target.negatives.each if self.target.negatives is not None else 0)
+
+    @property
+    def schema(self) -> pa.Schema:
+        """The schema of its shards."""
+        shapes = {
+            name: Shape(tuple(one.fields), one.max_len, one.shape)
+            for name, one in self.histories.items()
+        }
+        of = {kind: tuple(n for n, f in self.features.items() if f.kind == kind) for kind in KINDS}
+        return schema_of(
+            tuple(self.fields),
+            shapes,
+            self.layout,
+            weight=self.weight,
+            features=of["id"],
+            numbers=of["number"],
+            lists=self.lists,
+            keep=self.keep,
+        )
+
+    @property
+    def lists(self) -> dict[str, int]:
+        """The multi-valued features, and the most values that one has."""
+        return {name: one.max_len for name, one in self.features.items() if one.max_len is not None}
 
     @property
     def targets(self) -> int:
@@ -235,7 +446,8 @@ def named(text: bytes) -> set[str] | None:
     names = {str(one["path"]) for one in listed if isinstance(one, dict) and "path" in one}
     if "tables" not in raw:
         names |= {f"vocabulary/{name}.parquet" for name in raw["vocabulary"]} | _UNLISTED
-    return {name for name in names if _OF_A_DATA_SET.fullmatch(name)} | {NAME}
+    kept = {KEPT} if raw["config"].get(KEEPS) == KEPT else set()
+    return {name for name in names if _OF_A_DATA_SET.fullmatch(name)} | {NAME} | kept
 
 
 def _is_ours(raw: object) -> bool:
@@ -273,43 +485,14 @@ def parse(raw: object, path: Path) -> Manifest:
             got="something else of this name",
             do="give the folder of a data set",
         )
-    wanted = [f.name for f in fields(Manifest)]
-    missing = [name for name in wanted if name not in raw and name not in _OPTIONAL]
-    if missing:
-        raise ContractError(
-            "The manifest lacks keys.", where=path, expected=", ".join(missing), got="absent"
-        )
-    held = {name: raw[name] if name in raw else _OPTIONAL[name]() for name in wanted}
-    if found := misfit(held, Manifest):
-        at, expected, got = found
-        raise ContractError(
-            f"The manifest has an entry of another shape, at {at.lstrip('.')}.",
-            where=path,
-            expected=expected,
-            got=got,
-        )
-    manifest = Manifest(
-        **{
-            **held,
-            "inputs": [InputFile(**x) for x in held["inputs"]],
-            "bins": Bins(**held["bins"]),
-            "shards": [DataFile(**x) for x in held["shards"]],
-            "steps": [Step(**x) for x in held["steps"]],
-            "tables": [DataFile(**x) for x in held["tables"]],
-            "shares": {name: Share(**x) for name, x in held["shares"].items()},
-        }
-    )
-    bins = manifest.bins
-    if (len(bins.edges_s), len(bins.train_counts)) != (bins.count - 1, bins.count):
-        raise ContractError(
-            "The manifest's bins do not agree.",
-            where=path,
-            expected=f"bins.count - 1 edges_s and bins.count train_counts, {bins.count} bins",
-            got=f"{len(bins.edges_s)} edges_s and {len(bins.train_counts)} train_counts",
-        )
-    _check_sizes(manifest, path)
-    _check_names(manifest, path)
-    return manifest
+    try:
+        made = build(Manifest, raw)
+    except Misfit as error:
+        require(path, False, error.at, error.expected, error.got)
+        raise
+    _check_sizes(made, path)
+    _check_names(made, path)
+    return made
 
 
 def require(path: Path, holds: bool, key: str, expected: str, got: object) -> None:
@@ -320,7 +503,7 @@ def require(path: Path, holds: bool, key: str, expected: str, got: object) -> No
     """
     if not holds:
         raise ContractError(
-            f"The manifest declares what cannot be: {key}.",
+            f"The manifest declares what cannot be: {key[:200]}.",
             where=path,
             expected=expected,
             got=str(got)[:100],
@@ -329,33 +512,39 @@ def require(path: Path, holds: bool, key: str, expected: str, got: object) -> No
 
 
 def _check_sizes(made: Manifest, path: Path) -> None:
-    """Hold what a manifest declares to what shards can hold, before anybody loops over it.
+    """Hold lists of a manifest to the sizes that it declares.
 
     Raises:
-        ContractError: it is out of bounds.
+        ContractError: they are of other sizes.
     """
-    want = partial(require, path)
-    want(made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
-    for key, found, most in (
-        ("max_len", made.max_len, MOST_BEHAVIOURS),
-        ("bins.count", made.bins.count, MOST_BINS),
-    ):
-        want(1 <= found <= most, key, f"1 to {most:,}", found)
-    for name, size in made.vocabulary.items():
-        want(0 <= size <= _IDS, f"vocabulary.{name}", f"at most {_IDS:,}", size)
-    for split, rows in made.history_lengths.items():
-        holds = len(rows) == made.max_len + 1 and min(rows) >= 0
-        expected = f"rows of each length from 0 to max_len, {made.max_len}"
-        want(holds, f"history_lengths.{split}", expected, f"{len(rows):,} numbers")
-    counted = {"rows": made.rows, "counts": made.counts, "rejected": made.rejected}
-    counted |= {"bins": {"train_counts": min(made.bins.train_counts)}}
-    counted |= {
-        key: {file.path: file.rows for file in files}
-        for key, files in (("shards", made.shards), ("tables", made.tables))
-    }
-    for key, numbers in counted.items():
-        for name, number in numbers.items():
-            want(number >= 0, f"{key}.{name}"[:200], "0 or more", number)
+    require(path, made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
+    require(path, len(made.histories) == 1, "histories", "one", len(made.histories))
+    for of, one in made.histories.items():
+        key = f"histories.{of}"
+        require(path, one.window in WINDOWS, f"{key}.window", " or ".join(WINDOWS), one.window)
+        shape = one.sessions or [1, 1]
+        fits = len(shape) == 2 and min(shape) > 0 and shape[0] * shape[1] <= MOST_BEHAVIOURS
+        require(path, fits, f"{key}.sessions", "[sessions, behaviours of each]", one.sessions)
+        bins, sizes = one.bins, (len(one.bins.edges_s), len(one.bins.train_counts))
+        require(
+            path,
+            sizes == (bins.count - 1, bins.count),
+            f"{key}.bins",
+            f"bins.count - 1 edges_s and bins.count train_counts, {bins.count} bins",
+            f"{sizes[0]} edges_s and {sizes[1]} train_counts",
+        )
+        for split, rows in one.lengths.items():
+            expected = f"rows of each length from 0 to max_len, {one.max_len}"
+            name = f"{key}.lengths.{split}"
+            require(path, len(rows) == one.max_len + 1, name, expected, f"{len(rows):,} numbers")
+    for name, feature in made.features.items():
+        fits = feature.kind in KINDS and (feature.kind == "number") == (feature.vocabulary is None)
+        fits &= (feature.kind == "list") == (feature.max_len is not None)
+        expected = "an id of a vocabulary, a number, or a list of ids with a max_len"
+        require(path, fits, f"features.{name}", expected, feature)
+    require(path, made.time_unit in UNITS, "time_unit", " or ".join(UNITS), ascii(made.time_unit))
+    for name, kind in made.keep.items():
+        require(path, kind in KEPT_TYPES, f"keep.{name}", " or ".join(KEPT_TYPES), ascii(kind))
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
@@ -364,7 +553,10 @@ def _check_names(manifest: Manifest, path: Path) -> None:
     Raises:
         ContractError: there is one.
     """
-    for name in (*manifest.fields, *manifest.vocabulary):
+    histories = [name for one in manifest.histories.values() for name in one.fields]
+    columns = (*manifest.fields, *manifest.features, *manifest.keep)
+    names = (*columns, *manifest.histories, *histories)
+    for name in (*names, *manifest.lookups, *manifest.vocabulary):
         if not _PLAIN_NAME.fullmatch(name):
             raise ContractError(
                 "A field has a name that no file can have.",

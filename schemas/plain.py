@@ -1,4 +1,4 @@
-"""Text of strangers, as it may be shown: a name in raw data or in a file may hold any character."""
+"""Text as it may be shown: of strangers, whose names may hold any character, and of durations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _UNSEEN = re.compile(
 )
 # What makes a spreadsheet take a cell for a formula, in full width as well, and what is a number.
 _FORMULA = re.compile(r"\s*[=+\-@\uff1d\uff0b\uff0d\uff20]|[\t\r\n']")
+_UNITS = (("y", 31_557_600), ("d", 86_400), ("h", 3_600), ("min", 60))
 _NUMBER = re.compile(r"[-+]?[0-9]*\.?[0-9]+(e[-+]?[0-9]+)?")
 
 
@@ -21,7 +22,7 @@ def printable(text: str) -> str:
 
 def for_markdown(text: str) -> str:
     """The text of a cell in a Markdown table."""
-    return printable(text).replace("|", "\\|").replace("<", "&lt;")
+    return re.sub(r"<(?!\s)", "&lt;", printable(text).replace("|", "\\|"))
 
 
 def for_spreadsheet(text: str) -> str:
@@ -37,3 +38,13 @@ def for_spreadsheet(text: str) -> str:
 def from_spreadsheet(text: str) -> str:
     """The text that `for_spreadsheet` was given."""
     return text.removeprefix("'")
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the largest unit that holds one, e.g. 950400 as '11 d', 0.25 as '250 ms'."""
+    for unit, size in _UNITS:
+        if seconds >= size:
+            return f"{seconds / size:.3g} {unit}"
+    if 0 < seconds < 1:
+        return f"{1e3 * seconds:.3g} ms"
+    return f"{seconds:.3g} s"

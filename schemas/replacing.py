@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from schemas.errors import UsageError
 from schemas.interrupts import held
 
 UNFINISHED = re.compile(r"\.tinprep-(?:([0-9a-f]+)-)?[0-9a-f]{16}\.unfinished")
@@ -63,3 +64,28 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_folder(what: str, folder: Path) -> None:
+    """Refuse a folder that cannot be one, as something else stands there or above it.
+
+    Args:
+        what: it is, e.g. `The run's folder`.
+        folder: which need not be there yet.
+
+    Raises:
+        UsageError: something else stands there.
+    """
+    there = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+    if there.is_dir():
+        return
+    got = "a file" if there.is_file() else "a device or the like"
+    if there.is_symlink() and not there.exists():
+        got = f"a link to {there.readlink()}, which is not there"
+    raise UsageError(
+        f"{what} cannot be made.",
+        where=there,
+        expected="a folder, or nothing yet",
+        got=got,
+        do="give another name, or remove it",
+    )

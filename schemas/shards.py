@@ -5,14 +5,30 @@ Legend: one row is one target; L is the data set's `max_len`.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-LAYOUTS = ("padded", "ragged")
-# What the types below can count: interval bins, and behaviours of a row, in sessions as well.
-MOST_BINS, MOST_BEHAVIOURS = 255, 32_767
+from schemas.bounds import HISTORY
+
+# Of times, and so of intervals and edges: how many there are in a second.
+UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+# How a number is scaled.
+SCALES = ("log", "standard", "none")
+# What a column may be that is passed through.
+KEPT_TYPES: dict[str, pa.DataType] = {
+    "int64": pa.int64(),
+    "string": pa.string(),
+    "float64": pa.float64(),
+}
+_KEPT = {
+    "int64": pa.types.is_int64,
+    "float64": pa.types.is_float64,
+    "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
+}
 
 HISTORY_COLUMNS: dict[str, pa.DataType] = {
     "position": pa.int16(),
@@ -28,6 +44,97 @@ def history_type(value: pa.DataType, layout: str, max_len: int) -> pa.DataType:
     return pa.list_(element, max_len) if layout == "padded" else pa.list_(element)
 
 
+@dataclass(frozen=True)
+class Shape:
+    """What the histories of one name look like.
+
+    Attributes:
+        fields: what behaviours carry, e.g. (item, category).
+        max_len: L.
+        sessions: DSIN's (M, K), with columns of their own: `session_<field>` holds M sessions of K
+            behaviours each, the latest session first, its oldest behaviour first; ragged, just
+            the behaviours, and `session_length` tells sessions apart.
+    """
+
+    fields: tuple[str, ...]
+    max_len: int
+    sessions: tuple[int, int] | None = None
+
+
+def schema_of(
+    fields: tuple[str, ...],
+    histories: Mapping[str, Shape],
+    layout: str,
+    *,
+    weight: bool = False,
+    features: tuple[str, ...] = (),
+    numbers: tuple[str, ...] = (),
+    lists: Mapping[str, int] | None = None,
+    keep: Mapping[str, str] | None = None,
+) -> pa.Schema:
+    """The schema of a shard.
+
+    Args:
+        fields: what targets carry, e.g. (item, category).
+        histories: by name.
+        layout: one of `LAYOUTS`.
+        weight: whether a row's loss has a weight.
+        features: other id columns of a row, e.g. the user's profile.
+        numbers: float columns of a row.
+        lists: multi-valued features of a row, with the most values that one has: ids, and
+            `<name>_length`, how many they are.
+        keep: columns that are passed through, with their types, keys of `KEPT_TYPES`: the only ones
+            that may hold nulls.
+    """
+    scalar: list[tuple[str, pa.DataType]] = [
+        ("row", pa.int64()),
+        ("user", pa.int32()),
+        *((f"target_{name}", pa.int32()) for name in fields),
+        ("target_time", pa.int64()),
+        ("label", pa.int8()),
+        *([("weight", pa.float32())] if weight else []),
+        *((name, pa.int32()) for name in features),
+        *((name, pa.float32()) for name in numbers),
+    ]
+    for name, most in (lists or {}).items():
+        scalar += [(name, history_type(pa.int32(), layout, most)), (f"{name}_length", pa.int16())]
+    kept = [pa.field(name, KEPT_TYPES[kind]) for name, kind in (keep or {}).items()]
+    cells: list[tuple[str, pa.DataType]] = [(f"{name}_length", pa.int16()) for name in histories]
+    for prefix, shape in histories.items():
+        columns = [*((name, pa.int32()) for name in shape.fields), *HISTORY_COLUMNS.items()]
+        cells += [
+            (f"{prefix}_{name}", history_type(kind, layout, shape.max_len))
+            for name, kind in columns
+        ]
+        if shape.sessions is not None:
+            most, length = shape.sessions
+            of_sessions = history_type(pa.int32(), layout, most * length)
+            before = session_prefix(prefix)
+            cells += [(f"{before}_{name}", of_sessions) for name in shape.fields]
+            cells.append((f"{before}_length", history_type(pa.int16(), layout, most)))
+    never_null = [
+        [pa.field(name, kind, nullable=False) for name, kind in some] for some in (scalar, cells)
+    ]
+    return pa.schema([*never_null[0], *kept, *never_null[1]])
+
+
+def kept_type(kind: pa.DataType) -> str:
+    """What the type of a column that is passed through is called, a key of `KEPT_TYPES`.
+
+    Raises:
+        ValueError: no such column is passed through.
+    """
+    for name, is_it in _KEPT.items():
+        if is_it(kind):
+            return name
+    raise ValueError(f"No column of {kind} is passed through.")
+
+
+def session_prefix(history: str) -> str:
+    """What the names of the columns begin with that hold the sessions of a history."""
+    return "session" if history == HISTORY else f"{history}_session"
+
+
 def shard_schema(
     fields: tuple[str, ...],
     layout: str,
@@ -37,36 +144,9 @@ def shard_schema(
     numbers: tuple[str, ...] = (),
     sessions: tuple[int, int] | None = None,
 ) -> pa.Schema:
-    """The schema of a shard.
-
-    Args:
-        fields: what behaviours and targets carry, e.g. (item, category).
-        layout: one of `LAYOUTS`.
-        max_len: L.
-        features: other id columns of a row, e.g. the user's profile.
-        numbers: float columns of a row.
-        sessions: DSIN's (M, K), with columns of their own: `session_<field>` holds M sessions of K
-            behaviours each, the latest session first, its oldest behaviour first; ragged, just
-            the behaviours, and `session_length` tells sessions apart.
-    """
-    scalar = [
-        ("row", pa.int64()),
-        ("user", pa.int32()),
-        *((f"target_{name}", pa.int32()) for name in fields),
-        ("target_time", pa.int64()),
-        ("label", pa.int8()),
-        *((name, pa.int32()) for name in features),
-        *((name, pa.float32()) for name in numbers),
-        ("history_length", pa.int16()),
-    ]
-    sequence = [*((name, pa.int32()) for name in fields), *HISTORY_COLUMNS.items()]
-    lists = [(f"history_{name}", history_type(kind, layout, max_len)) for name, kind in sequence]
-    if sessions is not None:
-        most, length = sessions
-        cells = history_type(pa.int32(), layout, most * length)
-        lists += [(f"session_{name}", cells) for name in fields]
-        lists.append(("session_length", history_type(pa.int16(), layout, most)))
-    return pa.schema([pa.field(name, kind, nullable=False) for name, kind in (*scalar, *lists)])
+    """`schema_of` shards with one history, called `HISTORY`."""
+    histories = {HISTORY: Shape(fields, max_len, sessions)}
+    return schema_of(fields, histories, layout, features=features, numbers=numbers)
 
 
 def numpy_type(kind: pa.DataType) -> np.dtype[Any]:

@@ -6,10 +6,12 @@ pandera looks at values only in a `DataFrame`, so a table is checked where it is
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import polars as pl
+import pyarrow
 
 from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
@@ -32,16 +34,16 @@ class _Table(pa.DataFrameModel):
 # Where the number of a row's raw line stands, and what makes it the 1-based one of the file.
 _SOURCE_LINES = {
     "Reviews": ("row", 1),
-    "Meta": ("line", 1),
+    "Meta": ("row", 1),
     "Impressions": ("row", 2),
-    "Ads": ("line", 1),
-    "Profiles": ("line", 1),
+    "Ads": ("row", 2),
+    "Profiles": ("row", 2),
     "Rejected": ("line", 0),
 }
 
 
 class Reviews(_Table):
-    """Amazon's reviews as parsed: one row a review, in the file's order."""
+    """Reviews as parsed: one row a review, in the file's order."""
 
     row: pl.Int64 = pa.Field(ge=0, description="0-based line in the file")
     user: pl.String = pa.Field(str_length={"min_value": 1})
@@ -50,15 +52,15 @@ class Reviews(_Table):
 
 
 class Meta(_Table):
-    """Amazon's items as parsed: one row a line, so an item may be there twice."""
+    """Items as parsed: one row a line, so an item may be there twice."""
 
-    line: pl.Int64 = pa.Field(ge=0, description="0-based line in the file")
+    row: pl.Int64 = pa.Field(ge=0, description="0-based line in the file")
     item: pl.String = pa.Field(str_length={"min_value": 1})
     category: pl.String = pa.Field(nullable=True, description="null: the item has none")
 
 
 class Impressions(_Table):
-    """Alibaba's impressions as parsed: one row an impression."""
+    """Impressions as parsed: one row an impression."""
 
     row: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
     user: pl.Int64 = pa.Field(ge=0)
@@ -69,9 +71,9 @@ class Impressions(_Table):
 
 
 class Ads(_Table):
-    """Alibaba's ads as parsed: one row a line, so an ad may be there twice."""
+    """Ads as parsed: one row a line, so an ad may be there twice."""
 
-    line: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
+    row: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
     ad: pl.Int64 = pa.Field(ge=0)
     category: pl.Int64 = pa.Field(ge=0, nullable=True)
     campaign: pl.Int64 = pa.Field(ge=0, nullable=True)
@@ -81,9 +83,9 @@ class Ads(_Table):
 
 
 class Profiles(_Table):
-    """Alibaba's users as parsed: one row a line, so a user may be there twice."""
+    """Users as parsed: one row a line, so a user may be there twice."""
 
-    line: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
+    row: pl.Int64 = pa.Field(ge=0, description="0-based data row in the file")
     user: pl.Int64 = pa.Field(ge=0)
     cms_segid: pl.Int64 = pa.Field(ge=0, nullable=True)
     cms_group_id: pl.Int64 = pa.Field(ge=0, nullable=True)
@@ -96,7 +98,7 @@ class Profiles(_Table):
 
 
 class Behaviours(_Table):
-    """A bucket of Alibaba's behaviours, encoded and in order."""
+    """A bucket of behaviours, encoded and in order."""
 
     user: pl.Int32 = pa.Field(ge=FIRST_ID)
     time: pl.Int64 = pa.Field(ge=1, description="unix seconds")
@@ -152,6 +154,97 @@ class EncodedProfiles(_Table):
     new_user_class_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
 
 
+def made(name: str, columns: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> type[_Table]:
+    """A model of a table that a description says the columns of.
+
+    Args:
+        name: what it is called in messages.
+        columns: name -> type, an instance of a Polars one, and what pandera is to hold it to; a
+            column may hold nulls if that says so.
+    """
+    # A column may be called as a method of pandera's is: so no attribute is called after one.
+    fields = {f"column_{k}": one for k, one in enumerate(columns.items())}
+    body: dict[str, Any] = {
+        attribute: pa.Field(alias=column, **checks)
+        for attribute, (column, (_, checks)) in fields.items()
+    }
+    body["__annotations__"] = {attribute: kind for attribute, (_, (kind, _)) in fields.items()}
+    body["__module__"] = __name__
+    return type(name, (_Table,), body)
+
+
+def events(name: str, columns: Mapping[str, pyarrow.DataType], ids: Iterable[str]) -> type[_Table]:
+    """The model of a table of events as parsed, one row an event.
+
+    Args:
+        name: of the table.
+        columns: `user`, `time`, and the others, with their types. `user`, `time`, `label` and
+            `weight` hold no null.
+        ids: those that are ids, besides `user`: as numbers they are 0 or more.
+    """
+    checks: dict[str, dict[str, Any]] = {
+        "label": {"isin": [0, 1]},
+        "weight": {"ge": 0, "lt": float("inf")},
+    }
+    known = {"user", "time", "label", "weight"}
+    return _parsed(name, columns, {"user", "time", *ids}, known, checks)
+
+
+def lines(name: str, key: str, columns: Mapping[str, pyarrow.DataType]) -> type[_Table]:
+    """The model of a lookup's lines as parsed: one row a line, so a key may be there twice.
+
+    Args:
+        name: of what its lines are.
+        key: the column that is looked up; the others may hold nulls.
+        columns: all of them, with their types.
+    """
+    return _parsed(name, columns, columns, {key}, {})
+
+
+def encoded(
+    name: str, key: str, ids: Iterable[str], numbers: Iterable[str], lists: Iterable[str]
+) -> type[_Table]:
+    """The model of `lookups/<key>.parquet`: every known value of the key with its columns.
+
+    Args:
+        name: of what its lines are.
+        key: the column that is looked up.
+        ids: the columns of ids.
+        numbers: those of numbers, as they were read.
+        lists: those of lists of ids.
+    """
+    return made(
+        name,
+        {
+            key: (pl.Int32(), {"ge": FIRST_ID, "unique": True}),
+            **{one: (pl.Int32(), {"ge": UNKNOWN_ID}) for one in ids},
+            **{one: (pl.Float64(), {"nullable": True}) for one in numbers},
+            **{one: (pl.List(pl.Int32), {}) for one in lists},
+        },
+    )
+
+
+def _parsed(
+    name: str,
+    columns: Mapping[str, pyarrow.DataType],
+    ids: Collection[str],
+    known: Collection[str],
+    checks: Mapping[str, Mapping[str, Any]],
+) -> type[_Table]:
+    """The model of rows of a raw file, in which whole numbers that are ids are not negative."""
+    found: dict[str, tuple[Any, Mapping[str, Any]]] = {"row": (pl.Int64(), {"ge": 0})}
+    for column, kind in columns.items():
+        dtype = polars_type(kind)
+        own = checks.get(column, {"ge": 0} if column in ids and dtype == pl.Int64 else {})
+        found[column] = dtype, {**own, "nullable": column not in known}
+    return made(name, found)
+
+
+def polars_type(kind: pyarrow.DataType) -> pl.DataType:
+    """Polars' type for one of Arrow."""
+    return pl.Series(pyarrow.array([], kind)).dtype
+
+
 class Rejected(_Table):
     """Lines of raw files that were refused."""
 
@@ -165,6 +258,11 @@ def empty(model: type[pa.DataFrameModel]) -> pl.DataFrame:
     """A table of the model without rows."""
     columns = model.to_schema().columns
     return pl.DataFrame(schema={name: column.dtype.type for name, column in columns.items()})
+
+
+def columns(model: type[pa.DataFrameModel]) -> list[str]:
+    """The names of a model's columns, in their order."""
+    return [*model.to_schema().columns]
 
 
 def warm_up() -> None:

@@ -14,6 +14,9 @@ from schemas.manifest import FIRST_ID
 
 VALUES = (pa.int64(), pa.string(), pa.large_string())
 """Types of a value."""
+CONTRACT = (
+    "value (int64 or text), id (int32: 2, 3, ...) and count (int64), no value twice, no nulls"
+)
 
 
 def read(path: Path) -> pa.Table:
@@ -48,19 +51,19 @@ def read(path: Path) -> pa.Table:
             got=" ".join(str(error).split())[:200],
             do="make the data set again",
         ) from error
-    if broken := _breach(table):
+    if broken := breach(table):
         raise ContractError(
             "A vocabulary breaks its contract.",
             where=path,
-            expected="value, id (int32) and count (int64), ids from 2 on, each value once",
+            expected=CONTRACT,
             got=broken,
             do="make the data set again",
         )
     return table
 
 
-def _breach(table: pa.Table) -> str | None:
-    """What is wrong with a vocabulary, None if nothing is."""
+def breach(table: pa.Table) -> str | None:
+    """What of `CONTRACT` a table breaks, None if nothing."""
     types = table.schema.types
     if table.column_names != ["value", "id", "count"]:
         return f"the columns {', '.join(table.column_names)!a}"[:200]
@@ -69,8 +72,11 @@ def _breach(table: pa.Table) -> str | None:
     if any(column.null_count for column in table.columns):
         return "nulls"
     ids = table["id"].to_numpy()
-    if not np.array_equal(ids, np.arange(FIRST_ID, FIRST_ID + len(ids))):
-        return "other ids"
-    if pc.count_distinct(table["value"]).as_py() != len(ids):
+    if len(wrong := np.flatnonzero(ids != np.arange(FIRST_ID, FIRST_ID + len(ids)))):
+        return f"id {ids[wrong[0]]} in row {wrong[0]}"
+    values = table["value"].combine_chunks()
+    # In order, as they are written, they need no hash table.
+    rise = pc.all(pc.greater(values[1:], values[:-1])).as_py()
+    if rise is False and pc.count_distinct(values).as_py() != len(ids):
         return "a value that stands twice"
     return None

@@ -185,20 +185,20 @@ def agree(out: Path, expected: Expected) -> None:
         name: n for name, n in expected.sizes.items() if n
     }
     assert made.fields == ["category", "brand"]
-    assert made.bins.edges_s == expected.edges
-    assert made.bins.train_counts == expected.train_counts
+    assert made.history.bins.edges_s == expected.edges
+    assert made.history.bins.train_counts == expected.train_counts
     assert made.rejected.get(ABSENT_AD, 0) == expected.left_out.get(ABSENT_AD, 0)
     assert made.vocabulary == {f: len(known) + 2 for f, known in expected.vocabulary.items()}
     for name, known in expected.vocabulary.items():
         words = pl.read_parquet(out / "vocabulary" / f"{name}.parquet")
         assert dict(words.select("value", "id").rows()) == known, name
         assert dict(words.select("value", "count").rows()) == expected.counts[name], name
-    ads = pl.read_parquet(out / "ads.parquet")
+    ads = pl.read_parquet(out / "lookups/ad.parquet")
     assert ads.columns == ["ad", "category", "brand", "campaign", "customer", "price"]
     known_ads = ads.filter(pl.col("ad") > 1)
     assert known_ads["ad"].is_unique().all()
     assert {row[0]: row[1:] for row in known_ads.iter_rows()} == expected.ads
-    profiles = pl.read_parquet(out / "profiles.parquet")
+    profiles = pl.read_parquet(out / "lookups/user.parquet")
     assert profiles.columns == ["user", *PROFILE]
     assert profiles["user"].is_unique().all()
     assert {row[0]: row[1:] for row in profiles.iter_rows()} == expected.profiles

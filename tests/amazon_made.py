@@ -162,10 +162,10 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
     manifest, got = load(out), read_shards(out)
     check_positives(got, expected)
     check_negatives(got, expected, per_positive=negatives)
-    assert manifest.bins.edges_s == expected.edges
+    assert manifest.history.bins.edges_s == expected.edges
     # The negatives have their positive's history.
     stored = [n * (1 + negatives) for n in expected.train_counts]
-    assert manifest.bins.train_counts == stored
+    assert manifest.history.bins.train_counts == stored
     assert manifest.rejected.get(TOUCHED, 0) == full
     told = {name: (share.count, share.of) for name, share in manifest.shares.items()}
     (repeats,) = (name for name in told if name.startswith("repeated reviews"))
@@ -182,7 +182,7 @@ def agree(out: Path, expected: Expected, full: int, negatives: int = 1) -> None:
         assert dict(words.select("value", "id").rows()) == ids, name
         assert dict(words.select("value", "count").rows()) == expected.counts[name], name
         assert manifest.vocabulary[name] == len(ids) + 2
-    items = pl.read_parquet(out / "items.parquet").select(FIELDS)
+    items = pl.read_parquet(out / "lookups/item.parquet").select(FIELDS)
     assert dict(items.rows()) == expected.item_category
 
 
@@ -225,8 +225,8 @@ def check_parity(raw_folder: Path, out: Path, category: str) -> None:
         assert (frame["history_item"].list.len() == frame["history_length"]).all()
         longest = max(longest, *frame["history_length"].to_list())
         assert as_released(frame.iter_rows(named=True), split) == theirs, split
-    assert manifest.max_len == longest
-    items = pl.read_parquet(out / "items.parquet").sort("item")
+    assert manifest.history.max_len == longest
+    items = pl.read_parquet(out / "lookups/item.parquet").sort("item")
     shift = SHIFT - ("" in categories.values())  # then rank 0 is our unknown
     assert (items["category"] - shift).to_list() == want.categories
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from hypothesis import settings
 
-from pipeline.cli import main
+from pipeline.cli.app import main
 from tests.oracle import Review
 
 # A busy machine is no failure.
@@ -95,6 +96,12 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with gzip.open(path, "wt", encoding="utf-8", compresslevel=1) as file:
         file.writelines(f"{line}\n" for line in lines)
+
+
+def zstd(data: bytes) -> bytes:
+    """Some bytes as a zstd file."""
+    packed: bytes = pa.compress(data, "zstd", asbytes=True)
+    return packed
 
 
 def write_raw(

@@ -30,7 +30,7 @@ def watch(event, args):
         if seen == at:
             os.kill(os.getpid(), signal.SIGKILL)
 sys.addaudithook(watch)
-from pipeline.cli import main
+from pipeline.cli.app import main
 code = main()
 if not at:
     print("changes", seen)

@@ -19,7 +19,6 @@ class Answer:
     body: bytes | None = None  # instead of the file
     headers: dict[str, str] = field(default_factory=dict)
     ranges: bool = True
-    honours_if_range: bool = True
     range_shift: int = 0  # lies about where the part starts
     drop_at: int | None = None  # cut the connection after so many bytes of body
     stall_at: int | None = None  # go silent after so many bytes of body
@@ -41,8 +40,7 @@ class Request:
 class FileServer(ThreadingHTTPServer):
     """Serves `files` (path without '/' -> bytes).
 
-    `answers` are used up one a request; then `always` holds. `etag` and `modified` are sent with
-    every file unless they are None.
+    `answers` are used up one a request; then `always` holds.
     """
 
     daemon_threads = True
@@ -52,8 +50,6 @@ class FileServer(ThreadingHTTPServer):
         self.files: dict[str, bytes] = {}
         self.answers: deque[Answer] = deque()
         self.always = Answer()
-        self.etag: str | None = '"one"'
-        self.modified: str | None = None
         self.requests: list[Request] = []
         self.stalled = threading.Event()
         self.closing = threading.Event()
@@ -100,7 +96,10 @@ class _Handler(BaseHTTPRequestHandler):
             status = 404 if answer.status == 200 else answer.status
             self._head(status, {"Content-Length": "0", **answer.headers})
             return
-        start = self._start(answer, request, len(body))
+        start = self._start(answer, request)
+        if start is not None and start >= len(body):
+            self._head(416, {"Content-Length": "0", "Content-Range": f"bytes */{len(body)}"})
+            return
         headers = {"Content-Type": "application/octet-stream", "Accept-Ranges": "bytes"}
         if start is not None:
             first = start + answer.range_shift
@@ -109,25 +108,15 @@ class _Handler(BaseHTTPRequestHandler):
             headers["Content-Length"] = str(len(body) - (start or 0))
         else:
             self.close_connection = True
-        if server.etag:
-            headers["ETag"] = server.etag
-        if server.modified:
-            headers["Last-Modified"] = server.modified
         if answer.drip_head_s is not None:
             self._drip(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 10_000, answer.drip_head_s)
         self._head(200 if start is None else 206, headers | answer.headers)
         self._send(body[start or 0 :], answer, request)
 
-    def _start(self, answer: Answer, request: Request, size: int) -> int | None:
+    def _start(self, answer: Answer, request: Request) -> int | None:
         """Where the part asked for starts; None for the whole file."""
         asked = re.fullmatch(r"bytes=(\d+)-", request.headers.get("Range", ""))
-        if asked is None or not answer.ranges or int(asked[1]) >= size:
-            return None
-        condition = request.headers.get("If-Range")
-        current = (self.server.etag, self.server.modified)
-        if answer.honours_if_range and condition is not None and condition not in current:
-            return None
-        return int(asked[1])
+        return int(asked[1]) if asked and answer.ranges else None
 
     def _drip(self, piece: bytes, seconds: float) -> None:
         for byte in piece:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from pipeline.sources.synthetic_law import Draw
+from pipeline.synthetic.law import Draw
 
 
 @dataclass

@@ -21,7 +21,7 @@ from schemas.shards import shard_schema
 from tests.alibaba_made import agree, alibaba, check_rows, read_made
 from tests.alibaba_oracle import Expected, oracle
 from tests.alibaba_raw import FILES, PROFILE
-from tests.conftest import finished
+from tests.conftest import finished, zstd
 
 DAY = 86_400
 BEIJING = 8 * 3600
@@ -158,7 +158,7 @@ def test_price_statistics_are_those_of_train(manifest: Manifest, expected: Expec
 
 
 def test_bins_are_even(manifest: Manifest) -> None:
-    share = np.array(manifest.bins.train_counts) / sum(manifest.bins.train_counts)
+    share = np.array(manifest.history.bins.train_counts) / sum(manifest.history.bins.train_counts)
     assert np.abs(share - 0.1).max() < 0.001
 
 
@@ -235,17 +235,17 @@ def test_same_rows_whatever_the_buckets_threads_and_order_of_behaviours(
     got, want = shards(tmp_path / "out"), shards(part_out)
     assert got.columns == want.columns
     assert got.equals(want)
-    assert load(tmp_path / "out").bins == load(part_out).bins
+    assert load(tmp_path / "out").history.bins == load(part_out).history.bins
 
 
-def test_gzipped_files_are_read_as_the_plain_ones(
+def test_files_are_read_whatever_their_packing_and_name(
     part: Path, part_out: Path, tmp_path: Path
 ) -> None:
     raw = tmp_path / "raw"
     raw.mkdir()
-    for name in FILES[1:]:
-        (raw / f"{name}.gz").write_bytes(gzip.compress((part / name).read_bytes(), 1))
-    shutil.copy(part / FILES[0], raw)
+    packings = (".gz", bytes), ("", gzip.compress), (".zst", zstd), (".zst", gzip.compress)
+    for name, (ending, packed) in zip(FILES, packings, strict=True):
+        (raw / f"{name}{ending}").write_bytes(packed((part / name).read_bytes()))
     finished(alibaba(raw, tmp_path / "out"))
     assert shards(tmp_path / "out").equals(shards(part_out))
 

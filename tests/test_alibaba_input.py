@@ -62,17 +62,27 @@ def test_a_missing_file_names_the_four(raw: Path, out: Path, name: str) -> None:
     assert not (out / NAME).exists()
 
 
-@pytest.mark.parametrize("ending", ["", ".gz"])
-def test_a_file_whose_name_has_another_case(raw: Path, out: Path, ending: str) -> None:
-    (raw / SAMPLE).rename(raw / f"RAW_SAMPLE.csv{ending}")
-    said = f"no {SAMPLE}, but RAW_SAMPLE.csv{ending} (case counts)"
+@pytest.mark.parametrize(
+    "there",
+    [
+        *("RAW_SAMPLE.csv", "Raw Sample.CSV.gz", "raw_sample (1).csv", "raw_sample.csv.zip"),
+        *("raw_sample_00.csv", "raw_samples.csv", "raw_sample.csv.aa", "archive/raw_sample.csv"),
+        "raw_sample.csv/part-00000",
+    ],
+)
+def test_files_with_nearly_the_name_are_told(raw: Path, out: Path, there: str) -> None:
+    text = (raw / SAMPLE).read_bytes()
+    (raw / SAMPLE).unlink()
+    (raw / there).parent.mkdir(exist_ok=True)
+    (raw / there).write_bytes(text)
     for folder in (raw, Path(f"file://{raw}")):
-        refused(alibaba(folder, out), INPUT, said)
+        told = f"no {SAMPLE}, but there is {there if there[0] != SAMPLE[0] else there[:13]}"
+        refused(alibaba(folder, out), INPUT, told, "give it the expected name")
 
 
 def test_a_file_that_is_there_twice(raw: Path, out: Path) -> None:
     (raw / f"{LOG}.gz").write_bytes(b"")
-    refused(alibaba(raw, out), INPUT, raw, "there twice", f"{LOG} or {LOG}.gz")
+    refused(alibaba(raw, out), INPUT, raw, "more than once", f"{LOG}, {LOG}.gz")
 
 
 def test_a_missing_folder(tmp_path: Path, out: Path) -> None:
@@ -114,7 +124,7 @@ def test_what_is_no_number(raw: Path, out: Path, name: str) -> None:
     good = lines_of(raw / name)[1].split(",")
     added = [
         ",".join(bad if k == place else x for k, x in enumerate(good))
-        for bad in ("x1", "1e3", "1_0", "-1", '"1"', "+1", "9" * 20)
+        for bad in ("x1", "1e3", "1_0", "-1", "4.5", "\u0661", "9" * 20)
         for place in NUMBERS[name]
         # The real log has behaviours before 1970, which are left out.
         if (name, place, bad) != (LOG, 1, "-1")
@@ -130,6 +140,16 @@ def test_what_is_no_number(raw: Path, out: Path, name: str) -> None:
     assert shown["line"].to_list() == list(range(first, first + len(added)))
     assert shown["file"].unique().to_list() == [name]
     assert shown["text"].to_list() == added
+
+
+def test_files_that_another_program_has_saved_again(raw: Path, out: Path, tmp_path: Path) -> None:
+    finished(alibaba(raw, tmp_path / "before"))
+    for name, style in zip(FILES, ("always", "necessary", "non_numeric", "always"), strict=True):
+        frame = pl.read_csv(raw / name, null_values="NULL")
+        frame = frame.with_columns(pl.selectors.integer().cast(pl.Float64))
+        frame.write_csv(raw / name, null_value="nan", quote_style=style)
+    finished(alibaba(raw, out, "--max-rejected", 0))
+    assert read_made(out) == read_made(tmp_path / "before")
 
 
 def test_a_missing_value_where_none_may_be(raw: Path, out: Path) -> None:
@@ -183,7 +203,7 @@ def test_no_behaviours_give_empty_histories_and_say_so(raw: Path, out: Path) -> 
     finished(alibaba(raw, out))
     made = load(out)
     assert made.counts["behaviours kept"] == 0
-    assert made.bins.train_counts == [0] * made.bins.count
+    assert made.history.bins.train_counts == [0] * made.history.bins.count
     rows = read_made(out).values()
     assert len(rows) == len(GOOD.impressions)
     assert not any(row["history_length"] or row["session_length"] for row in rows)

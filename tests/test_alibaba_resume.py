@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.config import AlibabaConfig
+from pipeline.presets.alibaba import AlibabaConfig
 from schemas.manifest import NAME, load
 from tests.alibaba_made import RawLog, agree, alibaba, check_rows, read_made
 from tests.alibaba_oracle import Expected, oracle
@@ -110,4 +110,4 @@ def test_other_settings_start_anew(raw: Path, tmp_path: Path) -> None:
     interrupted(raw, out, said.index("transform") + 3)
     finished(alibaba(raw, out, "--max-len", 4, "--sessions", "2x3", "--buckets", BUCKETS))
     agree(out, oracle(raw, max_len=4, session_shape=(2, 3)))
-    assert load(out).max_len == 4
+    assert load(out).history.max_len == 4

@@ -48,7 +48,7 @@ def test_beauty_has_its_known_counts(manifest: Manifest, rows: pl.DataFrame) -> 
     assert manifest.vocabulary == {"user": 22_363 + 2, "item": 12_101 + 2, "category": 195 + 2}
     assert (manifest.dataset, manifest.layout) == ("amazon-Beauty", "padded")
     assert not manifest.synthetic
-    assert manifest.max_len == 50
+    assert manifest.history.max_len == 50
     assert not any(manifest.rejected.values())
     counted = dict(rows.group_by("split").len().iter_rows())
     assert counted == manifest.rows
@@ -100,7 +100,9 @@ def test_vocabularies_lead_back_to_the_raw_values(
 
     categories = dict(vocabulary(beauty_out, "category").select("id", "value").iter_rows())
     item_ids = dict(items.select("value", "id").iter_rows())
-    of_item = dict(pl.read_parquet(beauty_out / "items.parquet").select("item", "category").rows())
+    of_item = dict(
+        pl.read_parquet(beauty_out / "lookups/item.parquet").select("item", "category").rows()
+    )
     meta = dict(read_meta(meta_file(beauty)))
     assert len(of_item) == 12_101
     assert all(categories[of_item[number]] == meta[value] for value, number in item_ids.items())
@@ -124,7 +126,9 @@ def test_negatives_are_uniform_over_what_the_user_never_touches(
     for name in ("item", "category", "position", "interval_bin", "time", "session"):
         column = f"history_{name}"
         assert np.array_equal(negatives[column].to_numpy(), positives[column].to_numpy()), column
-    category = pl.read_parquet(beauty_out / "items.parquet").select("item", category_is="category")
+    category = pl.read_parquet(beauty_out / "lookups/item.parquet").select(
+        "item", category_is="category"
+    )
     checked = rows.join(category, left_on="target_item", right_on="item")
     assert checked.height == rows.height
     assert (checked["target_category"] == checked["category_is"]).all()

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources.synthetic import synthesize_amazon
-from pipeline.sources.synthetic_recipe import AmazonRecipe
+from pipeline.synthetic.amazon import synthesize_amazon
+from pipeline.synthetic.recipe import AmazonRecipe
 from pipeline.verify import verify
 from schemas.manifest import Manifest, load
 from tests.amazon_made import (
@@ -55,14 +55,14 @@ def test_bins_are_the_exact_quantiles_of_the_train_split(
         inside
     ]
     edges = quantile_edges(intervals.tolist(), 10)
-    assert manifest.bins.count == 10
-    assert manifest.bins.edges_s == edges
+    assert manifest.history.bins.count == 10
+    assert manifest.history.bins.edges_s == edges
     assert edges[0] == 0  # over a tenth of the behaviours are of the target's own day
     numbers = stored["history_interval_bin"].to_numpy()
     assert not numbers[~inside].any()
     counts = np.bincount(numbers[inside], minlength=11)
     # Each positive's negative has the same history.
-    assert (2 * counts).tolist() == [0, *manifest.bins.train_counts]
+    assert (2 * counts).tolist() == [0, *manifest.history.bins.train_counts]
     share = counts[1:] / counts.sum()
     # From the third bin on no interval holds as much as a hundredth.
     values, often = np.unique(intervals, return_counts=True)
@@ -197,7 +197,7 @@ def test_who_has_touched_every_item_gives_no_rows(tmp_path: Path) -> None:
     assert load(tmp_path / "out").rejected[TOUCHED] == 4
     assert {row["target_item"] for row in got if row["label"] == 0} == {6}
     # Bins are those of the histories as stored: one train target, ten days after its behaviour.
-    bins = load(tmp_path / "out").bins
+    bins = load(tmp_path / "out").history.bins
     assert (bins.edges_s, bins.train_counts) == ([10 * DAY], [2, 0])
 
 

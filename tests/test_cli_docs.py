@@ -1,55 +1,37 @@
-"""The command line explains itself, and the README shows every command."""
+"""The command line explains itself, and the README and `docs/` say what is there."""
 
 from __future__ import annotations
 
 import re
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer
 
-from pipeline.cli import app
+from pipeline.description.checks import refuse_later, spec_of
+from pipeline.description.toml import Source
+from tests.docs_pages import ROOT, commands, flags, pages
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-
-
-def commands(command: Any, name: str = "") -> dict[str, Any]:
-    """Every command that does something, by its full name."""
-    if not hasattr(command, "commands"):
-        return {name: command}
-    found: dict[str, Any] = {}
-    for child, value in command.commands.items():
-        found |= commands(value, f"{name} {child}".strip())
-    return found
+COMMANDS = commands()
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+MOST_LINES = 250  # of the README
 
 
-ROOT: Any = typer.main.get_command(app)
-COMMANDS = commands(ROOT)
+def blocks(path: Path, language: str = "") -> list[str]:
+    text = path.read_text(encoding="utf-8")
+    found = re.findall(r"^```(\w*)\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+    return [block for of, block in found if of == language]
 
 
-def flags(command: Any) -> set[str]:
-    return {flag for p in command.params for flag in (*p.opts, *p.secondary_opts)}
-
-
-def test_the_commands_are_these() -> None:
-    assert {
-        "alibaba",
-        "amazon",
-        "train",
-        "models",
-        "evaluate",
-        "predict",
-        "inspect",
-        "synthesize amazon",
-        "synthesize alibaba",
-    } <= set(COMMANDS)
-
-
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_every_command_is_in_a_code_block_of_the_readme(name: str) -> None:
-    blocks = "\n".join(re.findall(r"^```[^\n]*\n(.*?)^```", README, re.DOTALL | re.MULTILINE))
-    assert re.search(rf"^tinprep {name}\b", blocks, re.MULTILINE)
+def examples(path: Path) -> Iterator[list[str]]:
+    """The words of each command in a block or in a text."""
+    text = path.read_text(encoding="utf-8")
+    lines = [line for one in blocks(path) for line in one.replace("\\\n", " ").splitlines()]
+    lines += [" ".join(one.split()) for one in re.findall(r"(?<!`)`(tinprep [^`]+)`", text)]
+    for line in lines:
+        if "tinprep " in line and "[OPTIONS]" not in line and (words := shlex.split(line, True)):
+            yield from ([words[words.index("tinprep") + 1 :]] if "tinprep" in words else [])
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS))
@@ -59,18 +41,48 @@ def test_every_command_and_option_has_help(name: str) -> None:
     assert [p.name for p in command.params if not getattr(p, "help", None)] == []
 
 
-@pytest.mark.parametrize("name", sorted(COMMANDS))
-def test_examples_of_the_readme_use_options_that_exist(name: str) -> None:
-    known = flags(COMMANDS[name])
-    for line in re.findall(rf"^tinprep {name} .*$", README, re.MULTILINE):
-        used = set(re.findall(r"(?<!\S)--[a-z][a-z-]*", line.split(" #")[0]))
-        assert used <= known, line
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_examples_are_of_commands_and_options_that_exist(path: Path) -> None:
+    for words in examples(path):
+        name = max((n for n in COMMANDS if words[: len(n.split())] == n.split()), default="")
+        assert name or words[0].startswith("--"), words
+        used = {word.partition("=")[0] for word in words if word.startswith("--")}
+        assert used <= (flags(COMMANDS[name]) if name else {"--version", "--help"}), words
 
 
-@pytest.mark.parametrize("name", ["alibaba", "amazon", "train"])
-def test_option_tables_of_the_readme_name_options_that_exist(name: str) -> None:
-    section = README.split(f"\n## {name.capitalize()}\n")[1].split("\n## ")[0]
-    cells = re.findall(r"^\| (`--[^|]*)\|", section, re.MULTILINE)
-    named = {flag for cell in cells for flag in re.findall(r"--[a-z][a-z-]*", cell)}
-    assert named
-    assert named <= flags(COMMANDS[name])
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        file, _, anchor = link.partition("#")
+        if ":" in file:
+            continue
+        to = path.parent / file if file else path
+        assert to.exists(), link
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", to.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor in {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in heads}
+
+
+def test_generated_pages_are_fresh() -> None:
+    stale = [path.name for path, text in pages().items() if path.read_text("utf-8") != text]
+    assert not stale, "run `make docs-pages`"
+
+
+@pytest.mark.parametrize("path", [p for p in PAGES if blocks(p, "toml")], ids=lambda p: p.name)
+def test_descriptions_that_are_shown_are_of_the_language(path: Path) -> None:
+    for text in blocks(path, "toml"):
+        source = Source("shown.toml", text)
+        refuse_later(spec_of(source), source)
+
+
+def test_the_readme_stays_short_and_leads_to_every_page() -> None:
+    text = PAGES[0].read_text(encoding="utf-8")
+    assert len(text.splitlines()) <= MOST_LINES
+    index = (ROOT / "docs" / "index.md").read_text(encoding="utf-8")
+    site = (ROOT / "zensical.toml").read_text(encoding="utf-8")
+    for page in PAGES[1:]:
+        assert f'= "{page.name}"' in site, page
+        if page.name != "index.md":
+            assert f"(docs/{page.name}" in text, page
+            assert f"({page.name})" in index, page

@@ -70,7 +70,7 @@ def test_a_terminal_of_few_letters_gets_all_the_text() -> None:
 @pytest.mark.parametrize(
     ("number", "module"),
     [
-        (signal.SIGINT, "pipeline.cli_look"),
+        (signal.SIGINT, "pipeline.cli.look"),
         (signal.SIGTERM, "torch.nn"),
         (signal.SIGHUP, "matplotlib.figure"),  # when a part of what is asked for is written
     ],
@@ -100,7 +100,7 @@ run()
     )
     assert done.returncode == INTERRUPTED, done.stderr
     assert done.stderr.startswith("error: Interrupted.\n")
-    assert done.stderr.count("\n") == 1 + (module != "pipeline.cli_look")
+    assert done.stderr.count("\n") == 1 + (module != "pipeline.cli.look")
     assert not [path for path in tmp_path.rglob("*") if UNFINISHED.fullmatch(path.name)]
 
 
@@ -123,6 +123,44 @@ def test_what_is_no_file_is_not_replaced(tmp_path: Path) -> None:
     refused(tinprep("report", out, "--out", pipe), USAGE, pipe, "a device or the like")
     assert pipe.is_fifo()
     refused(tinprep("report", out, "--out", tmp_path), USAGE, tmp_path, "a folder")
+
+
+@pytest.mark.parametrize("what", ["a file", "a link to"])
+def test_what_stands_in_the_place_of_a_folder_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    out, here = tmp_path / "out", Path("here")
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), out))
+    here.touch() if what == "a file" else here.symlink_to("nowhere")
+    for words in (
+        ["amazon", "--category", "Beauty", "--raw", "raw", "--out"],
+        ["train", out, "--run"],
+        ["correlate", out, "--out"],
+        ["synthesize", "amazon", "--scale", 0.001, "--out"],
+        ["synthesize", "alibaba", "--scale", 0.001, "--out"],
+    ):
+        for path in (here, here / "below"):
+            refused(tinprep(*words, path), USAGE, "cannot be made", here, what)
+    assert {path.name for path in tmp_path.iterdir()} == {"raw", "out", "here"}
+
+
+@pytest.mark.parametrize("below", [".", "train"])
+def test_no_run_is_put_into_a_data_set(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str
+) -> None:
+    out = tmp_path / "out"
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), out))
+    before = sorted(out.rglob("*"))
+    monkeypatch.chdir(out / below)
+    refused(tinprep("train", out, "--epochs", 1), USAGE, out / "manifest.json")
+    refused(tinprep("train", ".", "--epochs", 1), INPUT if below != "." else USAGE)
+    assert sorted(out.rglob("*")) == before
+    monkeypatch.chdir(out)
+    finished(tinprep("train", ".", "--epochs", 1, "--run", tmp_path / "run"))
+    monkeypatch.chdir(tmp_path / "run")
+    finished(tinprep("train", "../out", "--epochs", 1))
+    assert Path("runs/out-tin-0/metrics.json").exists()
 
 
 def test_a_file_where_a_folder_belongs(tmp_path: Path) -> None:
@@ -181,7 +219,7 @@ def test_a_ctrl_c_that_polars_panics_of_is_one(capsys: pytest.CaptureFixture[str
     import polars as pl
     import typer
 
-    from pipeline.cli_errors import told_errors
+    from pipeline.cli.errors import told_errors
 
     for text, kind in (
         ("type: KeyboardInterrupt", typer.Exit),
@@ -192,6 +230,28 @@ def test_a_ctrl_c_that_polars_panics_of_is_one(capsys: pytest.CaptureFixture[str
             raise panic
         assert (left.value is panic) == (kind is BaseException)
     assert capsys.readouterr().err.count("error: Interrupted.") == 1
+
+
+def test_a_ctrl_c_that_is_told_is_not_told_again() -> None:
+    script = """
+import contextlib, signal, time, typer
+from pipeline.cli.errors import told_errors
+from schemas import interrupts
+
+class Asked:
+    def __del__(self):  # what is raised here is raised again a moment later
+        signal.raise_signal(signal.SIGINT)
+
+interrupts.watch()
+with contextlib.suppress(typer.Exit), told_errors():
+    Asked()
+    raise RuntimeError("a library was stopped")
+time.sleep(0.2)
+print("ended")
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ended.stderr.count("error: Interrupted.") == 1
+    assert ended.stdout == "ended\n"
 
 
 @pytest.mark.parametrize("command", ["train", "amazon", "inspect", "evaluate"])

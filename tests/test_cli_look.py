@@ -109,7 +109,7 @@ def test_inspect_of_no_rows_needs_no_vocabulary(copy: Path) -> None:
 def test_inspect_of_a_timezone_that_is_none(copy: Path) -> None:
     path = copy / "manifest.json"
     text = path.read_text(encoding="utf-8")
-    path.write_text(text.replace('"bins": 3,', '"bins": 3, "timezone": "../etc",', 1))
+    path.write_text(text.replace('"timezone": "UTC"', '"timezone": "../etc"', 1))
     ended = tinprep("inspect", copy)
     assert ended.code == CONTRACT, ended.err
     assert "names no timezone" in ended.said

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.negatives import counter_hash, mix
+from pipeline.steps.negatives import counter_hash, mix
 
 MASK = 2**64 - 1
 GOLDEN = 0x9E3779B97F4A7C15

@@ -15,7 +15,7 @@ from tests.alibaba_made import RawLog, alibaba, read_made, write_csv
 from tests.amazon_made import read_shards
 from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
-from trainer.plan import Plan
+from trainer.training.schedule import Schedule
 
 DAY = 86_400
 NIGHT = 1_494_000_000  # 2017-05-06 00:00 in Beijing
@@ -192,7 +192,7 @@ def test_what_the_meta_file_lacks(tmp_path: Path) -> None:
     [
         (1, (), "--split-at 1494000025"),
         (2, (), f"--split-at {NIGHT + DAY} for one without valid"),
-        (4, ("--split-at", NIGHT), f"give a second from {NIGHT + 1}"),
+        (4, ("--split-at", NIGHT), f"give a time from {NIGHT + 1}"),
     ],
 )
 def test_a_log_with_nothing_to_train_on(
@@ -234,9 +234,9 @@ def test_few_steps_are_told_once_with_what_would_suit(tmp_path: Path) -> None:
 @given(st.integers(1, 10**7), st.integers(1, 1 << 14), st.integers(1, 9))
 def test_what_is_advised_makes_steps_enough(rows: int, batch: int, epochs: int) -> None:
     asked: dict[str, Any] = {"steps": None, "evaluations": None, "evaluate_every": None}
-    plan = Plan.of({**asked, "batch_size": batch, "epochs": epochs}, rows, has_valid=True)
+    plan = Schedule.of({**asked, "batch_size": batch, "epochs": epochs}, rows, has_valid=True)
     advice = plan.advice(rows)
     assert (advice is None) == (plan.steps >= 200)
     if advice and (named := re.search("--batch-size ([0-9]+) --epochs ([0-9]+)", advice)):
         asked |= {"batch_size": int(named[1]), "epochs": int(named[2])}
-        assert Plan.of(asked, rows, has_valid=True).steps >= 200
+        assert Schedule.of(asked, rows, has_valid=True).steps >= 200

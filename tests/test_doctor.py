@@ -44,7 +44,7 @@ def test_data_sets_are_named(tmp_path: Path) -> None:
     reviews: list[Review | None] = [Review(u, f"I{k}", k) for u in "ab" for k in range(4)]
     reviews.append(Review("c", "I9", 1))
     raw = write_raw(tmp_path / "raw", reviews, [])
-    finished(amazon(raw, tmp_path / "data/mine"))
+    finished(amazon(raw, tmp_path / "data/mine", "--no-meta"))
     (tmp_path / "data/other").mkdir()
     (tmp_path / "data/other/manifest.json").write_text("{")
     (tmp_path / "data/unfinished").mkdir()

@@ -48,7 +48,7 @@ def fill(disk: Path, left: int) -> Path:
     return hog
 
 
-@pytest.mark.parametrize("step", ["partition", "order and fit intervals", "transform"])
+@pytest.mark.parametrize("step", ["deal reviews", "order and fit intervals", "transform"])
 def test_the_disk_fills_in_the_middle(
     beauty: Path, beauty_out: Path, small_disk: Path, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.sources.python_literal import LONGEST, NOT_LITERAL, TOO_LONG, read_item
-from pipeline.sources.review_json import NOT_JSON, read_review
+from pipeline.readers.meta_lines import LONGEST, NOT_READ, TOO_LONG, read_item
+from pipeline.readers.review_lines import NOT_JSON, read_review
 
 ROOT = Path(__file__).parents[1]
 # `TINPREP_GIANT=1` reads what is as large as it may come: a line of 3 GB, a bomb of 10 GB.
@@ -21,9 +21,10 @@ MB = 1 << 20
 _PROGRAM = """
 import resource, sys
 from pathlib import Path
-from pipeline.sources.amazon_parse import read_reviews
+from pipeline.readers.amazon_parse import Reviews
+from pipeline.readers.parsed import read
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-parts = list(read_reviews(Path(sys.argv[1])))
+parts = list(read(Reviews(), Path(sys.argv[1])))
 more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
 print(sum(p.rows.height for p in parts), *(r for p in parts for r in p.rejected["reason"]), sep="|")
 print(more // 1024)
@@ -80,8 +81,8 @@ def test_a_giant_line_takes_little_memory(tmp_path: Path) -> None:
     ids=lambda text: text[:6],
 )
 def test_a_deep_literal_is_refused(text: str) -> None:
-    assert read_item(text) == NOT_LITERAL
-    assert read_item("{'asin': 'B1', 'x': " + text + "}") == NOT_LITERAL
+    assert read_item(text) == NOT_READ
+    assert read_item("{'asin': 'B1', 'x': " + text + "}") == NOT_READ
 
 
 def test_a_literal_too_long_for_python_is_refused() -> None:

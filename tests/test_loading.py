@@ -11,7 +11,7 @@ import pytest
 
 LOADED = """
 import json, sys
-import pipeline.cli, pipeline.flow, pipeline.sources.amazon_files, pipeline.sources.alibaba_files
+import pipeline.cli.app, pipeline.flow, pipeline.presets.amazon, pipeline.presets.alibaba
 print(json.dumps(sorted({"polars", "duckdb", "pandera"} & set(sys.modules))))
 """
 

@@ -10,10 +10,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.buckets import bucket_path, spilled_pieces
-from pipeline.lines import Part
-from pipeline.refused import RefusedLines, Summary, merged
-from pipeline.sources.parsed import REJECTED
+from pipeline.engines.buckets import bucket_path, spilled_pieces
+from pipeline.readers.parsed import REJECTED
+from pipeline.steps.refused import RefusedLines, Summary, merged
 from schemas.errors import InputError
 from tests.alibaba_made import RawLog
 
@@ -27,7 +26,7 @@ def lines(numbers: range, reason: str = "odd") -> pl.DataFrame:
 
 
 def test_they_come_back_in_order_and_piece_by_piece(tmp_path: Path) -> None:
-    with RefusedLines(tmp_path / "refused", Part(tmp_path / "log.csv")) as refused:
+    with RefusedLines(tmp_path / "refused") as refused:
         for begin in range(1, 120_001, 10_000):
             refused.append(lines(range(begin, begin + 10_000)))
         refused.append(lines(range(0)))
@@ -38,11 +37,9 @@ def test_they_come_back_in_order_and_piece_by_piece(tmp_path: Path) -> None:
     assert refused.summary == Summary({"odd": 120_000}, (1, "odd", "text 1"))
 
 
-def test_later_parts_of_a_file_are_in_no_earlier_bucket(tmp_path: Path) -> None:
-    path = tmp_path / "log.csv"
-    path.write_bytes(b"x\n" * 500)
+def test_later_shares_of_a_table_are_in_no_earlier_bucket(tmp_path: Path) -> None:
     for begin in (0, 100, 600, 998):
-        with RefusedLines(tmp_path / "refused", Part(path, begin), buckets=5) as refused:
+        with RefusedLines(tmp_path / "refused", begin / 1_000, buckets=5) as refused:
             refused.append(lines(range(begin + 1, begin + 2)))
     found = {
         bucket: pl.DataFrame(next(spilled_pieces(bucket_path(tmp_path / "refused", bucket))))[
@@ -50,7 +47,7 @@ def test_later_parts_of_a_file_are_in_no_earlier_bucket(tmp_path: Path) -> None:
         ]
         for bucket in (0, 3, 4)
     }
-    # The second part's file has taken the place of the first one's: elsewhere they never meet.
+    # The second share's file has taken the place of the first one's: elsewhere they never meet.
     assert {bucket: line.to_list() for bucket, line in found.items()} == {
         0: [101],
         3: [601],
@@ -68,9 +65,9 @@ def test_what_is_said_of_parts_is_what_is_said_of_the_whole() -> None:
     whole.add(pl.concat(parts))
     assert merged(summaries) == merged(reversed(summaries)) == whole
     assert whole == Summary({"odd": 7, "cut": 3}, (2, "cut", "text 2"))
-    whole.check(Path("log.csv"), 100, 0.1)
+    whole.check([Path("log.csv")], 100, 0.1)
     with pytest.raises(InputError, match="first: cut") as said:
-        whole.check(Path("log.csv"), 99, 0.1)
+        whole.check([Path("log.csv")], 99, 0.1)
     assert "10: odd 7, cut 3; line 2 begins 'text 2'" in str(said.value)
 
 
@@ -78,7 +75,7 @@ def test_what_is_said_of_parts_is_what_is_said_of_the_whole() -> None:
 _PROGRAM = r"""
 import re, sys
 from pathlib import Path
-from pipeline.cli import main
+from pipeline.cli.app import main
 main(sys.argv[1:])
 print("peak", re.search(r"VmHWM:\s*(\d+)", Path("/proc/self/status").read_text())[1])
 """

@@ -15,6 +15,7 @@ import torch
 
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
+from trainer.training.config import NOTHING, ORDER, ROUNDING, moving
 
 EVIL = '<script>document.title = "broken in"</script>'
 FORMULA = '$x^2$ & "quotes" --> 美妆'
@@ -41,7 +42,7 @@ CHROMIUM_FLAGS = [
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 FIGURES = {
     "lengths", "intervals", "popularity", "categories", "ctc", "ctc-share", "learned-0",
-    "learned-1", "results-gauc", "results-auc", "curve-train_loss", "curve-valid_loss",
+    "learned-1", "results-gauc", "results-auc", "curve-train_loss", "curve-logloss",
     "curve-gauc",
 }  # fmt: skip
 
@@ -75,6 +76,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], Pa
     out = prepared(folder)
     runs = [trained(out, folder / f"{m}-{s}", m, s) for m, s in (("tin", 0), ("tin", 1))]
     runs += [trained(out, folder / "din-0", "din", 0), trained(out, folder / "dien", "dien", 0)]
+    for run in runs[1:3]:
+        result = json.loads((run / "metrics.json").read_text())
+        result["config"] |= dict.fromkeys(moving(NOTHING, ROUNDING, ORDER) - {"data"})
+        # A run may be older than a setting, or than a metric.
+        result["metrics"]["test"].pop("pair_accuracy")
+        (run / "metrics.json").write_text(json.dumps(result, indent=1))
     page = folder / "report.html"
     finished(tinprep("report", out, *runs, "--out", page, "--category", FORMULA))
     return out, runs, page

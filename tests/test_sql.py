@@ -14,17 +14,15 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
-from pipeline.vocabulary import query
+from pipeline.steps.sql import query
 
 CASES = Path(__file__).parent / "cases"
 SQL = Path(__file__).parents[1] / "sql"
 FILES = sorted(str(path.relative_to(SQL).with_suffix("")) for path in SQL.rglob("*.sql"))
 PARAMS: dict[str, dict[str, Any]] = {
     "vocabulary": {"first_id": 2},
-    "alibaba/ads": {"unknown_id": 1},
-    "alibaba/impressions": {"unknown_id": 1},
-    "alibaba/profiles": {"unknown_id": 1},
     "correlation/ctc": {"places": 2, "missing": 0, "repeats": True},
+    "correlation/intervals": {"in_a_second": 1},
 }
 
 
@@ -49,7 +47,7 @@ def given(name: str) -> dict[str, pa.Table]:
 
 
 def test_there_are_sql_files() -> None:
-    assert {"vocabulary", "amazon/behaviours", "amazon/items"} <= set(FILES)
+    assert {"vocabulary", "first_lines", "correlation/ctc"} <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)

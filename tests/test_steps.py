@@ -15,8 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from pipeline import histories, intervals, negatives, split
-from pipeline.tally import Tally
+from pipeline.description import split
+from pipeline.engines.tally import Tally
+from pipeline.steps import histories, intervals, negatives
 from schemas.manifest import SPLITS
 
 Int64s = npt.NDArray[np.int64]
@@ -33,22 +34,29 @@ def offsets_of(lengths: list[int]) -> Int64s:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 
 
+def before_each(offsets: Int64s) -> tuple[Int64s, Int64s]:
+    """The windows of what stands before each event but a user's first."""
+    start = np.repeat(offsets[:-1], np.diff(offsets))
+    at = np.flatnonzero(np.arange(offsets[-1]) > start)
+    return start[at], at
+
+
 # --- split
 
 
-@pytest.mark.parametrize("rule", ["tin", "din"])
+@pytest.mark.parametrize("valid", [True, False])
 @given(lengths=LENGTHS)
-def test_leave_one_out(rule: str, lengths: list[int]) -> None:
-    expected, begin = [], 0
+def test_leave_one_out(valid: bool, lengths: list[int]) -> None:
+    expected = []
     for n in lengths:
-        for i in range(1, n):
-            name = "test" if i == n - 1 else "valid" if i == n - 2 and rule == "tin" else "train"
-            expected.append((begin + i, begin, name))
-        begin += n
-    got = split.leave_one_out(offsets_of(lengths), rule)
-    names = [SPLITS[s] for s in got.split]
-    assert list(zip(got.at.tolist(), got.start.tolist(), names, strict=True)) == expected
-    assert (got.at.dtype, got.start.dtype, got.split.dtype) == (np.int64, np.int64, np.int8)
+        for i in range(n):
+            name = "test" if i == n - 1 else "valid" if i == n - 2 and valid else "train"
+            expected.append(name if i else None)
+    got = split.ByOrder(valid).of(
+        split.InOrder(offsets_of(lengths), np.zeros(sum(lengths), np.int64))
+    )
+    assert [SPLITS[s] if s >= 0 else None for s in got] == expected
+    assert got.dtype == np.int8
 
 
 # --- negatives
@@ -166,12 +174,10 @@ def padded_rows(values: Int64s, of: histories.Histories, max_len: int) -> Int64s
 
 @given(lengths=LENGTHS, max_len=st.integers(1, 8))
 def test_latest_keeps_the_latest_with_positions(lengths: list[int], max_len: int) -> None:
-    targets = split.leave_one_out(offsets_of(lengths), "tin")
-    got = histories.latest(targets.start, targets.at, max_len)
-    windows = [
-        list(range(start, at))[-max_len:]
-        for start, at in zip(targets.start, targets.at, strict=True)
-    ]
+    offsets = offsets_of(lengths)
+    start, at = before_each(offsets)
+    got = histories.latest(start, at, max_len)
+    windows = [list(range(first, end))[-max_len:] for first, end in zip(start, at, strict=True)]
     assert got.offsets.tolist() == offsets_of([len(w) for w in windows]).tolist()
     assert got.source.tolist() == [i for w in windows for i in w]
     assert {array.dtype for array in got} == {np.dtype(np.int64)}
@@ -202,8 +208,8 @@ def test_sessions_count_back_from_the_latest(
 ) -> None:
     times = [sorted(user) for user in users]
     offsets = offsets_of([len(user) for user in times])
-    targets = split.leave_one_out(offsets, "tin")
-    got = histories.latest(targets.start, targets.at, max_len)
+    start, at = before_each(offsets)
+    got = histories.latest(start, at, max_len)
     breaks = histories.session_breaks(int64s([t for user in times for t in user]), offsets, gap)
     expected = []
     for user in times:

@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from pipeline import lines, partition_behaviours, partition_impressions
-from pipeline.config import AlibabaConfig, AmazonConfig
 from pipeline.flow import prepare
-from pipeline.sources import alibaba_parse, amazon, amazon_parse
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.presets.amazon import AmazonConfig
+from pipeline.readers import alibaba_parse, amazon_parse, lines
+from pipeline.steps import spill
 from tests.alibaba_made import RawLog
 from tests.conftest import meta_file, reviews_file, write_raw
 from tests.oracle import Review
@@ -39,13 +40,7 @@ def kept_streams(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
         return made
 
-    for module, name in (
-        (amazon, "reviews"),
-        (amazon, "read_reviews"),
-        (amazon, "read_meta"),
-        (partition_impressions, "read_impressions"),
-        (partition_behaviours, "map_stream"),
-    ):
+    for module, name in ((spill, "map_stream"), (amazon_parse, "map_stream")):
         monkeypatch.setattr(module, name, keeping(getattr(module, name)))
     for parse in (amazon_parse, alibaba_parse):
         monkeypatch.setattr(parse, "blocks", lambda path, _: lines.blocks(path, BLOCK_BYTES))
@@ -81,17 +76,17 @@ def is_open(path: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("step", ["partition", "parse meta"])
+@pytest.mark.parametrize("step", ["deal reviews", "read meta"])
 def test_amazon(tmp_path: Path, step: str) -> None:
     reviews = [Review(f"A{u}", f"B{(u + n) % 50}", 86_400 * n) for u in range(99) for n in range(5)]
     raw = write_raw(tmp_path / "raw", reviews, [(f"B{n}", "Red") for n in range(500)])
     config = AmazonConfig(category="Beauty", raw=raw, out=tmp_path / "out")
-    fails_in(config, step, (reviews_file if step == "partition" else meta_file)(raw))
+    fails_in(config, step, (reviews_file if step == "deal reviews" else meta_file)(raw))
 
 
 @pytest.mark.parametrize(
     ("step", "name"),
-    [("partition impressions", "raw_sample.csv"), ("partition behaviours", "behavior_log.csv")],
+    [("deal impressions", "raw_sample.csv"), ("deal behaviours", "behavior_log.csv")],
 )
 def test_alibaba(tmp_path: Path, step: str, name: str) -> None:
     raw = RawLog(

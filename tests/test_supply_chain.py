@@ -83,7 +83,7 @@ def test_pinned_versions_satisfy_what_is_declared() -> None:
 def test_nothing_connects_when_modules_are_imported() -> None:
     modules = sorted(
         ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
-        for package in ("pipeline", "schemas", "sql", "trainer")
+        for package in ("pipeline", "schemas", "sql", "tinprep", "trainer")
         for path in (ROOT / package).rglob("*.py")
     )
     assert len(modules) > 80

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.sources.synthetic import MARKER, AmazonRecipe, AmazonSizes, synthesize_amazon
-from pipeline.sources.synthetic_law import draw_reviews, history_lengths
+from pipeline.synthetic.amazon import MARKER, AmazonRecipe, AmazonSizes, synthesize_amazon
+from pipeline.synthetic.law import draw_reviews, history_lengths
 from schemas.expected import AMAZON_COUNTS
 from tests.conftest import SHARED
 from tests.synthetic_read import repeat_share, step_of, unpack

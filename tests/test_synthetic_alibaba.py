@@ -10,8 +10,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.sources import synthetic_alibaba
-from pipeline.sources.synthetic_alibaba import (
+from pipeline.synthetic import alibaba as synthetic_alibaba
+from pipeline.synthetic.alibaba import (
     FILES,
     MARKER,
     AlibabaRecipe,
@@ -19,10 +19,10 @@ from pipeline.sources.synthetic_alibaba import (
     click_log_odds,
     synthesize_alibaba,
 )
-from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
-from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base
-from pipeline.sources.synthetic_alibaba_market import Market, People
-from pipeline.sources.synthetic_alibaba_recipe import KINDS
+from pipeline.synthetic.alibaba_draw import Block, draw_block
+from pipeline.synthetic.alibaba_law import click_probability, fit_base
+from pipeline.synthetic.alibaba_market import Market, People
+from pipeline.synthetic.alibaba_recipe import KINDS
 from tests.synthetic_read import AlibabaFiles, Histories, read_histories
 from trainer.metrics import logloss as mean_logloss
 

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources.synthetic_alibaba import (
+from pipeline.synthetic.alibaba import (
     AlibabaRecipe,
     AlibabaSizes,
     click_log_odds,
 )
-from pipeline.sources.synthetic_alibaba_draw import Block, draw_block
-from pipeline.sources.synthetic_alibaba_law import click_probability, fit_base, gain
-from pipeline.sources.synthetic_alibaba_market import Market, People, share_out
+from pipeline.synthetic.alibaba_draw import Block, draw_block
+from pipeline.synthetic.alibaba_law import click_probability, fit_base, gain
+from pipeline.synthetic.alibaba_market import Market, People, share_out
 from trainer.metrics import gauc
 
 LAW = AlibabaRecipe(scale=0.003, seed=5)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import demo
-from pipeline.sources.synthetic import MARKER
+from pipeline.cli import demo
+from pipeline.synthetic.amazon import MARKER
 from schemas.manifest import NAME, load
 from tests.alibaba_raw import FILES
 from tests.conftest import finished, refused, tinprep
@@ -66,5 +66,5 @@ def test_a_demo_is_prepared_from_files_of_its_own(
     ended = tinprep(source, "--demo", "--out", "here", "--bins", 3)
     finished(ended)
     made = load(tmp_path / "here")
-    assert (made.synthetic, made.bins.count) == (True, 3)
+    assert (made.synthetic, made.history.bins.count) == (True, 3)
     assert "synthetic data" in ended.said

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.sources import synthetic_alibaba
-from pipeline.sources.synthetic import MARKER, AmazonRecipe, synthesize_amazon
-from pipeline.sources.synthetic_alibaba import FILES, AlibabaRecipe, synthesize_alibaba
+from pipeline.synthetic import alibaba as synthetic_alibaba
+from pipeline.synthetic.alibaba import FILES, AlibabaRecipe, synthesize_alibaba
+from pipeline.synthetic.amazon import MARKER, AmazonRecipe, synthesize_amazon
 from schemas.errors import EnvironmentFault, UsageError
 from tests.synthetic_read import unpack
 
@@ -252,10 +252,9 @@ def test_data_of_another_origin_is_never_replaced(tmp_path: Path, name: str) -> 
 @BOTH
 def test_bad_calls_say_what_is_wrong(tmp_path: Path, maker: Maker) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(UsageError, match="not a folder"):
-        maker.make(tmp_path / "file", maker.small)
-    with pytest.raises(EnvironmentFault):
-        maker.make(tmp_path / "file" / "below", maker.small)
+    for out in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(UsageError, match="cannot be made"):
+            maker.make(out, maker.small)
     for wrong in maker.wrong:
         with pytest.raises(UsageError) as caught:
             type(maker.small)(**wrong)

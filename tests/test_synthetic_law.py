@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.sources.synthetic import AmazonRecipe, AmazonSizes
-from pipeline.sources.synthetic_law import draw_reviews
+from pipeline.synthetic.amazon import AmazonRecipe, AmazonSizes
+from pipeline.synthetic.law import draw_reviews
 from tests.synthetic_read import repeat_share, step_of
 
 

@@ -18,7 +18,7 @@ from schemas.tables import (
 )
 
 REVIEWS = pl.DataFrame({"row": [0, 3], "user": ["A1", "A2"], "item": ["B1", "B1"], "time": [0, 9]})
-META = pl.DataFrame({"line": [0, 1], "item": ["B1", "B2"], "category": ["", None]})
+META = pl.DataFrame({"row": [0, 1], "item": ["B1", "B2"], "category": ["", None]})
 REJECTED = pl.DataFrame({"file": ["f"], "line": [1], "reason": ["not JSON"], "text": [""]})
 
 IMPRESSIONS = pl.DataFrame(

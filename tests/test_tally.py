@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.tally import Tally
+from pipeline.engines.tally import Tally
 
 # Small numbers have a counter each; large ones are kept another way; below 0 is missing.
 NUMBERS = st.one_of(st.integers(-3, 40), st.integers(1 << 22, (1 << 22) + 5), st.just(1 << 40))

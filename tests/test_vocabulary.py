@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import vocabulary
+from pipeline.steps import sql, vocabulary
 from schemas.manifest import FIRST_ID
 
 # Beyond the Basic Multilingual Plane, the order of UTF-16 is not that of bytes.
@@ -86,7 +86,7 @@ def press() -> None:
 @pytest.mark.parametrize("event", [stop, press])
 def test_a_ctrl_c_that_a_query_meets_is_one(event: object) -> None:
     with pytest.raises(KeyboardInterrupt):
-        vocabulary.query("vocabulary", {"counted": counts_then(event)}, first_id=2)
+        sql.query("vocabulary", {"counted": counts_then(event)}, first_id=2)
 
 
 def test_an_interrupted_query_is_a_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -96,23 +96,23 @@ def test_an_interrupted_query_is_a_ctrl_c(monkeypatch: pytest.MonkeyPatch) -> No
             def cursor(self) -> duckdb.DuckDBPyConnection:
                 return con
 
-        monkeypatch.setattr(vocabulary, "_database", lambda threads: Database())
+        monkeypatch.setattr(sql, "_database", lambda threads: Database())
         with pytest.raises(KeyboardInterrupt) as caught:
             rows = counts_then(con.interrupt)
-            vocabulary.query("vocabulary", {"counted": rows}, first_id=2)
+            sql.query("vocabulary", {"counted": rows}, first_id=2)
         assert isinstance(caught.value.__cause__, duckdb.InterruptException)
 
 
 def test_other_errors_of_a_query_stay_what_they_are() -> None:
     with pytest.raises(duckdb.CatalogException, match="counted"):
-        vocabulary.query("vocabulary", {}, first_id=2)
+        sql.query("vocabulary", {}, first_id=2)
     with pytest.raises((duckdb.Error, RuntimeError), match="not a Ctrl-C"):
-        vocabulary.query("vocabulary", {"counted": counts_then(fail)}, first_id=2)
+        sql.query("vocabulary", {"counted": counts_then(fail)}, first_id=2)
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_query_runs_on_the_threads_it_is_given(threads: int) -> None:
-    with vocabulary._database(threads).cursor() as con:
+    with sql._database(threads).cursor() as con:
         found = con.execute("SELECT current_setting('threads')").fetchall()
     assert found == [(threads,)]
 
@@ -122,6 +122,6 @@ def test_a_query_runs_on_the_threads_it_is_given(threads: int) -> None:
 def test_a_query_keeps_its_order(threads: int, rows: int) -> None:
     """Also one with parameters, whose result DuckDB may hand over in parts, side by side."""
     counted = pa.table({"value": range(rows, 0, -1), "count": [1] * rows})
-    found = vocabulary.query("vocabulary", {"counted": counted}, threads, first_id=2)
+    found = sql.query("vocabulary", {"counted": counted}, threads, first_id=2)
     assert found["value"].to_pylist() == list(range(1, rows + 1))
     assert found["id"].to_pylist() == list(range(2, rows + 2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
+from unittest.mock import patch
 from zoneinfo import ZoneInfo
 
 import numpy as np
@@ -13,13 +14,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import histories
-from pipeline import transform_impressions as transform
-from pipeline.buckets import Behaviours
-from pipeline.config import AlibabaConfig
-from pipeline.sources import alibaba
-from pipeline.split import Days
-from pipeline.tally import Ids, Tally
+from pipeline.description.split import ByDay, ByTime, Events, InOrder
+from pipeline.engines.buckets import Behaviours
+from pipeline.engines.tally import Ids, Tally
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.steps import histories, order, rows
+from pipeline.steps.numbers import fitted_by_place, scaled
+from schemas.bounds import LAYOUTS
 
 Int64s = npt.NDArray[np.int64]
 Row = tuple[int, int, int, int]
@@ -41,8 +42,8 @@ def behaviours_of(rows: list[Row]) -> Behaviours:
         np.array([row[k] for row in rows], kind)
         for k, kind in enumerate((np.int32, np.int64, np.int32, np.int32))
     )
-    user, time, category, brand = transform.order(user, time, category, brand)
-    return Behaviours.of(user, time, {"category": category, "brand": brand})
+    by, user, time = order.in_order(user, time, [category, brand])
+    return Behaviours.of(user, time, {"category": category[by], "brand": brand[by]})
 
 
 @given(rows=st.one_of(ROWS, WIDE))
@@ -61,7 +62,7 @@ def test_a_window_holds_the_users_behaviours_strictly_before(
 ) -> None:
     seen = sorted(seen)
     user, time = np.array(seen, np.int64).reshape(-1, 2).T
-    got = transform.windows(behaviours_of(rows), user.astype(np.int32), time)
+    got = order.windows_before(behaviours_of(rows), user.astype(np.int32), time)
     ordered = sorted(rows)
     for (who, when), start, end in zip(seen, got.start, got.end, strict=True):
         want = [i for i, row in enumerate(ordered) if row[0] == who and row[1] < when]
@@ -85,7 +86,7 @@ def test_latest_sessions(
     behaviours = behaviours_of([(user, time, 1, 1) for user, time in rows])
     seen = sorted(seen)
     user, time = np.array(seen, np.int64).T
-    windows = transform.windows(behaviours, user.astype(np.int32), time)
+    windows = order.windows_before(behaviours, user.astype(np.int32), time)
     breaks = histories.session_breaks(behaviours.time, behaviours.offsets, gap)
     bounds, kept = histories.latest_sessions(windows.start, windows.end, breaks, most, length)
     for i, (who, when) in enumerate(seen):
@@ -175,35 +176,57 @@ def test_splits_meet_at_midnight_in_the_time_zone() -> None:
     def at(text: str) -> int:
         return int(datetime.fromisoformat(text).timestamp())
 
-    config = AlibabaConfig(out=Path("out"))
     first, last = at("2017-05-06T00:00:10+08:00"), at("2017-05-13T23:59:46+08:00")
-    days = alibaba.days(config, first, last)
-    assert days == Days(at("2017-05-12T00:00:00+08:00"), at("2017-05-13T00:00:00+08:00"))
+    days = ByDay("Asia/Shanghai").fixed(Events("", Path(), first, last, 1, 1))
+    meet = at("2017-05-12T00:00:00+08:00"), at("2017-05-13T00:00:00+08:00")
+    assert days == ByTime(*meet, "Asia/Shanghai", "day")
     seen = [days.valid - 1, days.valid, days.test - 1, days.test]
-    splits = days.split(np.array(seen))
+    splits = days.of(InOrder(np.array([0, 4]), np.array(seen)))
     assert splits.tolist() == [0, 1, 1, 2]
     assert splits.dtype == np.int8
     # DSIN's fixed bound, 2017-05-03 02:00 UTC, is on the day that the default begins with.
-    assert alibaba.since(config, first) == at("2017-05-03T00:00:00+08:00")
-    assert alibaba.since(config, first) <= 1_493_769_600 < alibaba.since(config, first) + 86_400
+    since = AlibabaConfig(out=Path("out")).since(first)
+    assert since == at("2017-05-03T00:00:00+08:00")
+    assert since <= 1_493_769_600 < since + 86_400
 
 
 def test_a_day_of_the_clock_change_has_its_own_length() -> None:
-    config = AlibabaConfig(out=Path("out"), timezone="Europe/Berlin")
     zone = ZoneInfo("Europe/Berlin")
     last = int(datetime(2024, 4, 1, 12, tzinfo=zone).timestamp())
-    days = alibaba.days(config, last, last)
+    days = ByDay("Europe/Berlin").fixed(Events("", Path(), last, last, 1, 1))
     assert days.test - days.valid == 23 * 3600
 
 
 def test_prices_are_standardised_over_the_train_impressions() -> None:
     price = np.array([1.0, np.e**2, np.nan, 0.0, np.e**9])
-    got, how = alibaba.price_numbers(price, np.array([3, 1, 5, 5, 0]))
+    how = fitted_by_place(price, np.array([3, 1, 5, 5, 0]), "log")
+    got = scaled(price, "log", how)
     assert how["train_rows"] == 4
     assert how["mean"] == pytest.approx(0.5)
     assert how["std"] == pytest.approx(np.sqrt(0.75))
     want = [-0.5 / np.sqrt(0.75), 1.5 / np.sqrt(0.75), 0, 0, 8.5 / np.sqrt(0.75)]
     assert got.tolist() == pytest.approx(want)
     assert got.dtype == np.float32
-    alone, _ = alibaba.price_numbers(np.array([5.0]), np.array([2]))
+    five = np.array([5.0])
+    alone = scaled(five, "log", fitted_by_place(five, np.array([2]), "log"))
     assert alone.tolist() == [0.0]
+
+
+@given(st.lists(st.integers(0, 900), max_size=60), st.integers(1, 3), st.sampled_from([3, 50, 900]))
+def test_rows_are_cut_into_blocks_of_as_many(counts: list[int], each: int, max_len: int) -> None:
+    ends = np.array(counts, np.int64)
+    targets = rows.Windows(np.zeros_like(ends), ends)
+    for layout in LAYOUTS:
+        stored = rows.Stored(np.zeros(0, np.int64), max_len, layout, 0)
+        nothing = np.zeros(0, np.int64)
+        events = Behaviours(nothing.astype(np.int32), nothing, {}, nothing)
+        history = rows.History(events, targets, stored, histories.Breaks(nothing, nothing))
+        with patch.object(rows, "_BLOCK_CELLS", 2_000):
+            cut = [range(len(ends))[block] for block in rows.blocks([history], each)]
+        assert [row for block in cut for row in block] == list(range(len(ends)))
+        assert len({len(block) for block in cut[:-1]}) <= 1
+        assert all(0 < len(block) <= len(cut[0]) for block in cut)
+        for block in cut:
+            kept = np.minimum(ends[block.start : block.stop], max_len)
+            cells = each * (kept.sum() if layout == "ragged" else max_len * len(block))
+            assert len(block) == 1 or cells <= 2_000

@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID
-from trainer.data import Shards
+from trainer.data.batches import HISTORY, LENGTH, Array, Index
+from trainer.data.shards import Shards
 from trainer.metrics import Floats, Integers, Metrics, evaluate
-from trainer.rows import HISTORY, LENGTH, Array, Index
 
 _ROWS = 65_536
 _TARGET = "target_"
@@ -39,35 +38,23 @@ class Scored:
         return replace(evaluate(self.user, self.label, self.score), logloss=None)
 
 
-def popularity_columns(shards: Shards) -> tuple[str, ...]:
-    """What a target's popularity is counted by.
-
-    The item where targets have one; else the ad where rows have one; else all of the target's
-    fields together, e.g. its category and brand.
-    """
-    if "item" in shards.manifest.fields:
-        return (f"{_TARGET}item",)
-    if "ad" in shards.schema(shards.splits[0]).names:
-        return ("ad",)
-    return tuple(_TARGET + name for name in shards.manifest.fields)
-
-
 def popularity(shards: Shards, split: str) -> Scored:
     """Score a row by how often its target is that of a positive of train.
 
     Args:
         shards: the data set.
         split: the split to score.
-
-    Raises:
-        UsageError: the data set has no such split, or no train.
     """
-    columns = popularity_columns(shards)
+    columns = shards.key_columns
     sizes = shards.manifest.vocabulary
     dims = tuple(sizes[name.removeprefix(_TARGET)] for name in columns)
 
     def keys(rows: dict[str, Array]) -> Index:
-        return np.ravel_multi_index([rows[name].astype(np.int64) for name in columns], dims)
+        # Past 2^64 a key wraps round, so that two targets might share one, by an unlikely chance.
+        found = np.zeros(len(rows[columns[0]]), np.int64)
+        for name, size in zip(columns, dims, strict=True):
+            found = found * size + rows[name].astype(np.int64)
+        return found
 
     train = _batches(shards, "train", ("label", *columns))
     positives = np.concatenate([keys(rows)[rows["label"].astype(bool)] for rows in train])
@@ -83,27 +70,16 @@ def popularity(shards: Shards, split: str) -> Scored:
     return _scored(shards, split, columns, score)
 
 
-def category_share(shards: Shards, split: str) -> Scored:
-    """Score a row by the share of its behaviours that are of the target's category.
+def group_share(shards: Shards, split: str) -> Scored:
+    """Score a row by the share of its behaviours that are of the target's group, e.g. category.
 
-    0 where there is no behaviour. An unknown category is the same as no other.
+    0 where there is no behaviour. An unknown group is the same as no other.
 
     Args:
-        shards: the data set.
+        shards: the data set, which has a `group_field`.
         split: the split to score.
-
-    Raises:
-        UsageError: the data set has no such split.
-        ContractError: its behaviours have no category.
     """
-    if "category" not in shards.manifest.fields:
-        raise ContractError(
-            "The behaviours have no category to compare with the target's.",
-            where=shards.out,
-            expected="a field `category`",
-            got=", ".join(shards.manifest.fields),
-        )
-    behaviour, target = f"{HISTORY}category", f"{_TARGET}category"
+    behaviour, target = (f"{prefix}{shards.facts.group_field}" for prefix in (HISTORY, _TARGET))
 
     def score(rows: dict[str, Array]) -> Floats:
         # Padding is 0, below the first real id, so it never counts.
@@ -115,10 +91,11 @@ def category_share(shards: Shards, split: str) -> Scored:
     return _scored(shards, split, (behaviour, target, LENGTH), score)
 
 
-BASELINES: dict[str, Callable[[Shards, str], Scored]] = {
-    "popularity": popularity,
-    "category_share": category_share,
-}
+def baselines_of(shards: Shards) -> dict[str, Callable[[Shards, str], Scored]]:
+    """The baselines that a data set has, by name: the second where it has a `group_field`."""
+    group = shards.facts.group_field
+    grouped = {} if group is None else {f"{group}_share": group_share}
+    return {"popularity": popularity, **grouped}
 
 
 def _batches(shards: Shards, split: str, columns: tuple[str, ...]) -> Iterator[dict[str, Array]]:

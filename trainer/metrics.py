@@ -1,41 +1,44 @@
 """What a trained model is judged by.
 
-Shape legend: N scored rows. Scores may be logits or probabilities except where said: only their
-order matters. They are finite: `trainer.scoring` sees to it.
+Shape legend: N scored rows, U users with both classes. Scores may be logits or probabilities except
+where said: only their order matters. They are finite: `trainer.training.scoring` sees to it.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
+import polars as pl
+from annotated_types import Ge, Le
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from schemas.checked import STRICT, Count
+
 Floats = NDArray[np.floating]
 Integers = NDArray[np.integer]
+_Share = Annotated[float, Ge(0), Le(1)]
 
 
-def gauc(user: Integers, label: Integers, score: Floats) -> float:
-    """AUC per user, averaged with the users' impressions as weights.
-
-    Users with only one class are skipped; a tie between a positive and a negative counts half.
-    This is one of several definitions in the field (see DIN, KDD 2018, Eq. 7, for the weights).
+def auc_by_user(user: NDArray[Any], label: Integers, score: Floats) -> pl.DataFrame:
+    """AUC of each user who has both classes; a tie between a positive and a negative counts half.
 
     Args:
-        user: user of each row, N.
+        user: user of each row, by id or by name, N.
         label: 1 positive, 0 negative, N.
         score: N.
 
     Returns:
-        A number in 0..1, or NaN where no user has both classes.
+        `user`, `rows` and `auc` of these users, by user.
     """
     order = np.lexsort((score, user))
     user, positive, score = user[order], label[order] > 0, score[order]
     n = len(user)
     if n == 0:
-        return math.nan
+        return pl.DataFrame(schema={"user": pl.Int64, "rows": pl.Int64, "auc": pl.Float64})
     new_user = np.r_[True, user[1:] != user[:-1]]
     new_tie = new_user | np.r_[True, score[1:] != score[:-1]]
     # The rank of a row within its user, from 1; tied rows share the mean of their ranks.
@@ -49,11 +52,60 @@ def gauc(user: Integers, label: Integers, score: Floats) -> float:
     negatives = user_size - positives
     rank_sum = np.add.reduceat(np.where(positive, rank, 0.0), user_start)
     both = (positives > 0) & (negatives > 0)
-    if not both.any():
-        return math.nan
     won = rank_sum[both] - positives[both] * (positives[both] + 1) / 2
-    per_user = won / (positives[both] * negatives[both])
-    return float(np.average(per_user, weights=user_size[both]))
+    users = user[user_start][both]
+    named = users.tolist() if users.dtype.kind in "OUS" else users.astype(np.int64)
+    each = {"user": named, "rows": user_size[both]}
+    return pl.DataFrame(each | {"auc": won / (positives[both] * negatives[both])})
+
+
+def gauc_of(users: pl.DataFrame) -> float:
+    """The GAUC of what `auc_by_user` returns; NaN where there is no user.
+
+    The mean of the users' AUCs, weighted by their impressions. This is one of several definitions
+    in the field (see DIN, KDD 2018, Eq. 7, for the weights).
+    """
+    if users.is_empty():
+        return math.nan
+    return float(np.average(users["auc"].to_numpy(), weights=users["rows"].to_numpy()))
+
+
+def gauc(user: NDArray[Any], label: Integers, score: Floats) -> float:
+    """The GAUC of scored rows, each array of N; see `auc_by_user` and `gauc_of`."""
+    return gauc_of(auc_by_user(user, label, score))
+
+
+def mean_by_user(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """The mean over runs, e.g. seeds, of each user's AUC; the runs have scored the same rows."""
+    return (
+        pl.concat(parts).group_by("user").agg(pl.col("rows").first(), pl.mean("auc")).sort("user")
+    )
+
+
+def paired_p(ours: pl.DataFrame, other: pl.DataFrame) -> float:
+    """Two-sided p of "the two have the same GAUC", by the users' differences.
+
+    The difference of the GAUCs is the mean of the users' own differences weighted by their rows.
+    It is held against its standard error over users, sqrt(sum w^2 (d - mean)^2) / sum w, as a
+    normal variable, so U should be in the dozens at least.
+
+    Args:
+        ours: what `auc_by_user` returns, of U users.
+        other: the same, of the same users.
+
+    Returns:
+        A number in 0..1: 1 where no user differs, or where there are fewer than two.
+    """
+    both = ours.join(other, on="user", suffix="_other", validate="1:1")
+    weight = both["rows"].to_numpy().astype(np.float64)
+    difference = (both["auc"] - both["auc_other"]).to_numpy()
+    if len(both) < 2:
+        return 1.0
+    mean = float(np.average(difference, weights=weight))
+    error = math.sqrt(float((weight**2 * (difference - mean) ** 2).sum())) / float(weight.sum())
+    if error == 0.0:
+        return 1.0 if mean == 0.0 else 0.0
+    return math.erfc(abs(mean) / error / math.sqrt(2.0))
 
 
 def auc(label: Integers, score: Floats) -> float:
@@ -96,15 +148,17 @@ def pair_accuracy(user: Integers, label: Integers, score: Floats) -> float | Non
 class Metrics:
     """All metrics of one split; None where one does not apply to its rows.
 
-    GAUC and AUC are of the logits, in which no two different scores round to one probability.
+    GAUC and AUC are of the logits, in which no two different scores round to one probability. A
+    `metrics.json` may be older than a metric, so each has a default.
     """
 
-    rows: int
-    users: int
-    gauc: float | None
-    pair_accuracy: float | None
-    auc: float | None
-    logloss: float | None
+    __pydantic_config__ = STRICT
+    rows: Count
+    users: Count
+    gauc: _Share | None = None
+    pair_accuracy: _Share | None = None
+    auc: _Share | None = None
+    logloss: Annotated[float, Ge(0)] | None = None
 
 
 def evaluate(user: Integers, label: Integers, logit: Floats) -> Metrics:

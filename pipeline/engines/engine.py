@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.lines import Part
-    from pipeline.tally import Tally
+    from pipeline.engines.tally import Tally
+    from pipeline.readers.parsed import Reader
+    from pipeline.readers.shares import Share
 
 Result = TypeVar("Result")
 
 Read = Callable[[int], None]
-Deal = Callable[[Path, "Part", Read], Result]
+Deal = Callable[[Path, "Share", Read], Result]
 Each = Callable[..., Result]
 
 
@@ -41,41 +42,46 @@ class Engine(Protocol):
         """How many buckets keep all of it at work."""
         ...
 
-    def parts(self, path: Path) -> Sequence[Part]:
-        """A raw file as parts, which may be dealt side by side."""
+    def shares(self, paths: Sequence[Path], reader: Reader) -> Sequence[Share]:
+        """A table's raw files as shares, which may be dealt side by side.
+
+        Args:
+            paths: the files, in the table's order.
+            reader: of their lines.
+        """
         ...
 
     def deal(
         self,
         work: Deal[Result],
-        parts: Sequence[Part],
+        shares: Sequence[Share],
         buckets: int,
         kinds: Sequence[str],
         read: Read,
     ) -> Iterable[Result]:
-        """Spill each part's rows to the files of their buckets.
+        """Spill each share's rows to the files of their buckets.
 
         Args:
-            work: `work(folder, part, read)`, with `read(lines)` called now and then.
-            parts: of one raw file.
+            work: `work(folder, share, read)`, with `read(lines)` called now and then.
+            shares: of one table.
             buckets: how many.
             kinds: folders that `work` spills to.
             read: told how many more lines were read.
 
         Returns:
-            What `work` returned, for each part.
+            What `work` returned, for each share.
         """
         ...
 
-    def gather(self, kind: str, order: str) -> Iterator[pa.Table]:
+    def gather(self, kind: str, order: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:
         """Bring here the files of a kind that was dealt, from the first bucket to the last.
 
         Args:
-            kind: of files; each part's rows are in the order of `order`.
-            order: a column.
+            kind: of files; each share's rows are in order.
+            order: of some rows, where they stand.
 
         Returns:
-            Some rows at a time, those of a bucket in the order of `order`.
+            Some rows at a time, those of a bucket in order.
         """
         ...
 

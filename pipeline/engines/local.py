@@ -2,90 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-# Polars asks for it at the first array it is given; where two threads are the first to import it,
-# NumPy's own import of it recurses without end.
-import numpy.ma  # noqa: F401
 import pyarrow as pa
 
-from pipeline.buckets import spilled_pieces
+from pipeline.engines.buckets import spilled_pieces
 from pipeline.engines.engine import Deal, Each, Read
-from pipeline.lines import Part
-from schemas.interrupts import FOR_EVER
+from pipeline.parallel import map_buckets
+from pipeline.readers.shares import Share, placed
 
 if TYPE_CHECKING:
-    from pipeline.tally import Tally
+    from pipeline.engines.tally import Tally
+    from pipeline.readers.parsed import Reader
 
-Item = TypeVar("Item")
 Result = TypeVar("Result")
-
-
-def map_buckets(
-    work: Callable[[int], Result],
-    buckets: Iterable[int],
-    threads: int,
-    done: Callable[[], None] = lambda: None,
-) -> list[Result]:
-    """Run `work` for each bucket, `threads` at once; results in the order of `buckets`.
-
-    The first error ends it: buckets that have not begun are left out.
-
-    Args:
-        work: a function of the bucket's number.
-        buckets: their numbers.
-        threads: how many at once.
-        done: called after each bucket, in the caller's thread.
-    """
-    with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
-        futures = [pool.submit(work, bucket) for bucket in buckets]
-        try:
-            for future in as_completed(futures, timeout=FOR_EVER):
-                future.result()
-                done()
-        finally:
-            for future in futures:
-                future.cancel()
-    return [future.result() for future in futures]
-
-
-def map_stream(
-    work: Callable[[Item], Result], items: Iterator[Item], threads: int
-) -> Generator[Result]:
-    """Run `work` for each item of a stream, `threads` at once; results in the stream's order.
-
-    At most one item more than there are threads is held, so memory stays bounded. Leaving early
-    stops the threads, and closes the stream.
-
-    Args:
-        work: a function of one item.
-        items: taken one by one, in the caller's thread.
-        threads: how many at once.
-    """
-    pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
-    waiting: deque[Future[Result]] = deque()
-    wait = True
-    try:
-        for item in items:
-            waiting.append(pool.submit(work, item))
-            if len(waiting) > threads:
-                yield waiting.popleft().result(FOR_EVER)
-        while waiting:
-            yield waiting.popleft().result(FOR_EVER)
-    except GeneratorExit:
-        # Perhaps the garbage collector's, while some thread starts: to wait for another thread
-        # there would never end.
-        wait = False
-        raise
-    finally:
-        pool.shutdown(wait=wait, cancel_futures=True)
-        if isinstance(items, Generator):
-            items.close()
 
 
 @dataclass(frozen=True)
@@ -110,23 +43,23 @@ class Local:
         """Small files need no more."""
         return 2
 
-    def parts(self, path: Path) -> list[Part]:
-        """The whole file, which is read faster than its lines can be parsed."""
-        return [Part(path)]
+    def shares(self, paths: Sequence[Path], reader: Reader) -> list[Share]:
+        """All files one after another: they are read faster than their lines can be parsed."""
+        return [Share(tuple(placed(paths)))]
 
     def deal(
         self,
         work: Deal[Result],
-        parts: Sequence[Part],
+        shares: Sequence[Share],
         buckets: int,
         kinds: Sequence[str],
         read: Read,
     ) -> list[Result]:
         """As `Engine.deal`."""
-        return [work(self.folder, part, read) for part in parts]
+        return [work(self.folder, share, read) for share in shares]
 
-    def gather(self, kind: str, order: str) -> Iterator[pa.Table]:
-        """As `Engine.gather`; the only part has left every file in order."""
+    def gather(self, kind: str, order: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:
+        """As `Engine.gather`; the only share has left every file in order."""
         for path in sorted((self.folder / kind).iterdir()):
             yield from spilled_pieces(path)
 

@@ -13,9 +13,9 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count, groupby
+from itertools import accumulate, count, groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,10 +25,18 @@ import pyarrow as pa
 from pipeline.engines.engine import Deal, Each, Read, Result
 from pipeline.engines.spark_parts import cut
 from pipeline.engines.spark_session import spark_errors
-from pipeline.engines.spark_tasks import TABLE, deal_parts, versions, work_on_bucket
-from pipeline.line_count import estimate_lines
-from pipeline.lines import Part
-from pipeline.tally import Tally
+from pipeline.engines.spark_tasks import (
+    COUNTED,
+    TABLE,
+    count_rows,
+    deal_shares,
+    versions,
+    work_on_bucket,
+)
+from pipeline.engines.tally import Tally
+from pipeline.readers.line_count import estimate_lines
+from pipeline.readers.parsed import Reader
+from pipeline.readers.shares import Share, parts_of, placed
 from schemas.errors import TinprepError
 from schemas.interrupts import FOR_EVER
 
@@ -67,37 +75,61 @@ class Spark:
         """A few tasks a core, so that the last ones do not keep most cores waiting."""
         return 3 * int(self.session.sparkContext.defaultParallelism)
 
-    def parts(self, path: Path) -> list[Part]:
-        """Parts of whole lines, whose numbers are known; a gzip file is one part."""
+    def shares(self, paths: Sequence[Path], reader: Reader) -> list[Share]:
+        """Parts of files, each a share; a gzip file is one part."""
+        found: list[Share] = []
+        sizes = [path.stat().st_size for path in paths]
+        whole, before = max(sum(sizes), 1), 0
+        rows = self._first_rows(paths, reader)
+        for of, row, size in zip(placed(paths), rows, sizes, strict=True):
+            parts = parts_of(reader, of.part.path)
+            if parts is None:
+                with spark_errors():
+                    parts = cut(self.session, of.part.path)
+            for n, part in enumerate(parts):
+                at = before + size * n // len(parts)
+                found.append(Share((replace(of, part=part, first_row=row),), at / whole))
+            before += size
+        return found
+
+    def _first_rows(self, paths: Sequence[Path], reader: Reader) -> list[int]:
+        """The table's row of each file's first one; all but the last file are read for it."""
+        if len(paths) == 1:
+            return [0]
+        number = len(paths) - 1
+        task = partial(count_rows, reader, list(paths))
         with spark_errors():
-            return cut(self.session, path)
+            rows = self.session.range(0, number, 1, number).mapInArrow(task, COUNTED).collect()
+        counts = {row.number: row.rows for row in rows}
+        return list(accumulate((counts[n] for n in range(number)), initial=0))
 
     def deal(
         self,
         work: Deal[Result],
-        parts: Sequence[Part],
+        shares: Sequence[Share],
         buckets: int,
         kinds: Sequence[str],
         read: Read,
     ) -> list[Result]:
         """As `Engine.deal`."""
-        task = partial(deal_parts, work, list(parts), buckets, tuple(kinds), versions())
-        # A row a part, and a partition a row.
-        rows = self.session.range(0, len(parts), 1, len(parts))
+        task = partial(deal_shares, work, list(shares), buckets, tuple(kinds), versions())
+        # A row a share, and a partition a row.
+        rows = self.session.range(0, len(shares), 1, len(shares))
         dealt = rows.mapInArrow(task, TABLE).repartitionById(buckets + 1, "bucket")
-        each = estimate_lines(parts[0].path) // len(parts)
+        paths = {of.part.path for share in shares for of in share.parts}
+        each = sum(map(estimate_lines, paths)) // len(shares)
         reports = self._run(dealt, buckets, lambda: read(each))
         self.tables |= dict.fromkeys(kinds, dealt)
-        return [reports[k] for k in range(len(parts))]
+        return [reports[k] for k in range(len(shares))]
 
-    def gather(self, kind: str, order: str) -> Iterator[pa.Table]:
+    def gather(self, kind: str, order: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:
         """As `Engine.gather`; one bucket's rows are here at a time."""
         table = self.tables[kind]
         rows = self._pulled(table.filter(table.kind == kind).select("bucket", "blob"))
         for _, bucket in groupby(rows, key=itemgetter(0)):
             pieces = [pa.ipc.open_stream(pa.py_buffer(row[1])).read_all() for row in bucket]
-            # Of several parts; each part's pieces are in order already.
-            yield from sorted(filter(len, pieces), key=lambda piece: piece[order][0].as_py())
+            # Of several shares; each share's pieces are in order already.
+            yield from sorted(filter(len, pieces), key=order)
 
     def each(
         self,

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pyarrow as pa
 
-from pipeline.gzipped import is_gzip
-from pipeline.lines import Part
+from pipeline.readers.lines import Part
+from pipeline.readers.packed import Packing, packing_of
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -32,7 +32,7 @@ class Counted(NamedTuple):
 def cut(session: SparkSession, path: Path, part_bytes: int = PART_BYTES) -> list[Part]:
     """Cut a file into parts of about `part_bytes`, or into 1,024 larger ones.
 
-    A gzip file cannot be entered in the middle and stays whole.
+    A packed file cannot be entered in the middle and stays whole.
 
     Args:
         session: its executors count the lines.
@@ -40,12 +40,12 @@ def cut(session: SparkSession, path: Path, part_bytes: int = PART_BYTES) -> list
         part_bytes: of a part.
 
     Raises:
-        InputError: the file is named `.gz` and is not gzip.
+        InputError: the file is neither text nor gzip nor zstd.
     """
     size = path.stat().st_size
     step = max(part_bytes, -(-size // _MOST_PARTS))
     ranges = -(-size // step)
-    if ranges < 2 or is_gzip(path):
+    if ranges < 2 or packing_of(path) is not Packing.TEXT:
         return [Part(path)]
     task = partial(_count, path, step)
     rows = session.range(0, ranges, 1, ranges).mapInArrow(task, _COUNTED).collect()

@@ -1,4 +1,4 @@
-"""What runs on Spark's executors: a task has some parts of a raw file, or a bucket, to work on.
+"""What runs on Spark's executors: a task has a share of a table, or a bucket, to work on.
 
 Its files lie in a temporary folder of its own, as they lie in the work folder on one machine.
 """
@@ -17,14 +17,16 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from pipeline.buckets import bucket_path, read_spilled
+from pipeline.engines.buckets import bucket_path, read_spilled
 from pipeline.engines.engine import Deal, Each
-from pipeline.lines import Part
-from pipeline.tally import Tally
+from pipeline.engines.tally import Tally
+from pipeline.readers.parsed import Reader
+from pipeline.readers.shares import Share, rows_of
 from schemas.errors import EnvironmentFault, TinprepError
 
 TABLE = "bucket int, kind string, blob binary"
 REPORT = "report"
+COUNTED = "number long, rows long"
 _BLOB_BYTES = 4 << 20
 
 # What has to be the same everywhere: tinprep, and Polars, whose hash decides on a user's bucket.
@@ -36,24 +38,35 @@ def versions() -> dict[str, str]:
     return {name: version(name) for name in _SAME}
 
 
-def deal_parts(
+def count_rows(
+    reader: Reader, paths: list[Path], rows: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """A task: how many rows some files have."""
+    for batch in rows:
+        for number in batch["id"].to_pylist():
+            found = (number, rows_of(reader, paths[number]))
+            columns = [pa.array([value], pa.int64()) for value in found]
+            yield pa.RecordBatch.from_arrays(columns, ["number", "rows"])
+
+
+def deal_shares(
     work: Deal[Any],
-    parts: list[Part],
+    shares: list[Share],
     buckets: int,
     kinds: tuple[str, ...],
     wanted: dict[str, str],
     rows: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
-    """A task: what becomes of some parts."""
+    """A task: what becomes of some shares of a table."""
     for batch in rows:
         for number in batch["id"].to_pylist():
             with tempfile.TemporaryDirectory(prefix="tinprep-") as name:
                 folder = Path(name)
-                result = _checked(wanted, partial(work, folder, parts[number], lambda _: None))
+                result = _checked(wanted, partial(work, folder, shares[number], lambda _: None))
                 if not isinstance(result, TinprepError):
                     for kind in kinds:
                         for bucket in range(buckets):
-                            # Of the first part an empty file, too, so that every bucket has one.
+                            # Of the first share an empty file, too, so that every bucket has one.
                             yield from _pieces(folder, kind, bucket, empty=number == 0)
                 yield _row(buckets, REPORT, pickle.dumps((number, result)))
 

@@ -1,82 +1,120 @@
-"""What a manifest promises of its shards, as the checks need it."""
+"""What a manifest promises, as facts: the only place where `verify` reads a data set's settings.
+
+No check asks which data set it is. It asks how targets are split, where a history's window ends,
+which tables say a row's other columns.
+"""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import PurePosixPath
-from typing import Any
+from typing import Annotated, NamedTuple
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
+from annotated_types import Gt, Predicate
 
+from pipeline.description.split import day_start
+from pipeline.description.toml import digest
 from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
-from schemas.manifest import FIRST_ID, NAME, SPLITS, UNKNOWN_ID, DataFile, Manifest
-from schemas.shape import is_finite
-from schemas.shards import shard_schema
+from schemas.arrays import Int64s
+from schemas.checked import OPEN, Count, Misfit, build
+from schemas.manifest import (
+    NAME,
+    SPLITS,
+    Bins,
+    Manifest,
+    left_out,
+    outside_core,
+    repeated,
+    without_history,
+)
+from schemas.shards import UNITS
 
-Int64s = npt.NDArray[np.int64]
-
-OWN = frozenset({"pid"})
-"""Columns of an impression that neither its ad nor its user tells."""
-
-LAST_SECOND = 253_402_300_799 - 86_400
-"""The end of the year 9999 in any timezone: no second of a log is later, and no calendar has it."""
-
-_LEAST, _MOST = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-_BINS = 256
+LAST_SECOND = 253_402_300_799 - 86_400  # the end of the year 9999 in any timezone
+KEPT = "events of users"  # what the users' vocabulary counts
 _SHARD = re.compile(rf"({'|'.join(SPLITS)})/part-[0-9]{{5}}\.parquet")
-_TABLE = re.compile(r"(items|ads|profiles|(vocabulary|rejected)/[A-Za-z0-9_]{1,100})\.parquet")
+
+
+class Split(NamedTuple):
+    """How targets are split.
+
+    By `order`, a user's last target is test and, with `valid`, the one before it valid; the user's
+    first event is no target. By `column`, the raw file says it. Else by time: valid begins at one
+    second, and test at another; by `day`, the last target's day is test, the one before it valid.
+    Times are in a unit of which a second has `a_second`.
+    """
+
+    by: str
+    valid: bool
+    cuts: tuple[int, int] = (0, 0)
+    zone: str = "UTC"
+    a_second: int = 1
+
+    @property
+    def latest(self) -> int:
+        """The latest time that there can be."""
+        return (LAST_SECOND + 1) * self.a_second - 1
+
+    def days(self, last: int) -> tuple[int, int]:
+        """The times at which valid and test begin, where the last target is at `last`."""
+        if self.by != "day":
+            return self.cuts
+        second = last // self.a_second
+        valid, test = (day_start(second, before, self.zone) for before in (1, 0))
+        return valid * self.a_second, test * self.a_second
+
+    @property
+    def are_days(self) -> bool:
+        """Whether the cuts are two days' beginnings, one after the other."""
+        return self.cuts == self.days(self.cuts[1])
+
+
+class Negatives(NamedTuple):
+    """Rows that follow each positive, with another value of one field."""
+
+    field: str
+    of_each: int  # positive
+    ever: bool  # none that the user touches at any time; else none in the history
+
+
+class Lookup(NamedTuple):
+    """A table beside the shards that says other columns of a row, by the ids of a vocabulary."""
+
+    file: str
+    key: str
+    columns: tuple[str, ...]  # fields and features; numbers, as they were before scaling
+    lists: dict[str, int]  # those of lists, and the most ids that one has
+    complete: bool  # it has a row for each id; else what it lacks is unknown
 
 
 @dataclass(frozen=True)
-class Contract:
-    """A manifest whose parts have the right types.
+class History:
+    """What is stored of a user's behaviours before a target."""
 
-    Attributes:
-        made: the manifest.
-        schema: of each shard.
-        sessions: (M, K) of DSIN's session columns, None for none.
-    """
+    name: str  # what its columns begin with
+    fields: tuple[str, ...]  # what each behaviour carries
+    max_len: int
+    least: int  # behaviours that every row has
+    own: bool  # whether behaviours are events of the targets' table
+    carries: tuple[str, ...]  # those of `fields` that the events have themselves
+    window: str  # `before` the target's time, or `order`: its own time included
+    where: bool  # whether only some events of the table are behaviours
+    session_gap: int
+    sessions: tuple[int, int] | None  # (M, K) of DSIN's columns
+    bins: Bins
+    lengths: dict[str, list[int]]  # split -> rows of each length from 0 to `max_len`
 
-    made: Manifest
-    schema: pa.Schema
-    sessions: tuple[int, int] | None
+    def column(self, name: str) -> str:
+        """A column of it."""
+        return f"{self.name}_{name}"
 
-    @property
-    def leave_one_out(self) -> bool:
-        """Whether targets are a user's own behaviours with negatives, else impressions."""
-        return "negatives" in self.made.config
-
-    @property
-    def tables(self) -> dict[str, str]:
-        """The tables beside the shards -> the id column that each is read by."""
-        return {"items": "item"} if self.leave_one_out else {"ads": "ad", "profiles": "user"}
-
-    @property
-    def each(self) -> int:
-        """Rows of a target: its own and its negatives'."""
-        return 1 + int(self.made.config["negatives"]) if self.leave_one_out else 1
-
-    @property
-    def own(self) -> frozenset[str]:
-        """The id columns that are of an impression itself: no table beside the shards has them."""
-        return frozenset() if self.leave_one_out else OWN & set(self.features)
-
-    @property
-    def session_gap(self) -> int:
-        """Seconds without a behaviour, more than which end a session."""
-        return int(self.made.config["session_gap"])
-
-    @property
-    def features(self) -> tuple[str, ...]:
-        """The id columns of a row besides its user's and its target's."""
-        return _features(self.made)
+    def session_column(self, name: str) -> str:
+        """A column of DSIN's sessions."""
+        return f"session_{name}" if self.name == "history" else f"{self.name}_session_{name}"
 
     @cached_property
     def bounds(self) -> tuple[Int64s, Int64s]:
@@ -84,161 +122,210 @@ class Contract:
 
         No interval fits a bin that there is not.
         """
-        edges = np.asarray(self.made.bins.edges_s, np.int64)
-        count = self.made.bins.count
-        above, up_to = np.full(_BINS, _MOST), np.full(_BINS, _LEAST)
-        above[1 : count + 1] = np.concatenate([[_LEAST], edges])
-        up_to[1 : count + 1] = np.concatenate([edges, [_MOST]])
+        low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+        above, up_to = np.full(256, high), np.full(256, low)
+        above[1 : self.bins.count + 1] = [low, *self.bins.edges_s]
+        up_to[1 : self.bins.count + 1] = [*self.bins.edges_s, high]
         return above, up_to
 
-    def bin_of(self, interval: int) -> int:
-        """The bin that an interval belongs to."""
-        return 1 + sum(edge < interval for edge in self.made.bins.edges_s)
 
-    def ids(self) -> dict[str, tuple[int, int]]:
-        """Column of ids -> its least and its vocabulary's size; of the scalars."""
-        made = self.made
-        columns = {"user": "user", **{f"target_{name}": name for name in made.fields}}
-        columns |= {name: name for name in self.features}
-        return {
-            column: (FIRST_ID if column in self._known else UNKNOWN_ID, made.vocabulary[name])
-            for column, name in columns.items()
-        }
+@dataclass(frozen=True)
+class Contract:
+    """What a data set is held to."""
+
+    made: Manifest  # its parts have the right types
+    schema: pa.Schema  # of each shard
+    histories: list[History]
+    split: Split
+    negatives: Negatives | None  # None: labels are the targets' own
+    lookups: list[Lookup]
+    known: set[str]  # vocabularies whose unknown id stands in no row
+    every: bool  # whether all events are targets, but for a user's first one where split by order
+    least: int  # behaviours before a target, in all its histories
+    new: str | None  # the column of which a target has what its user had not touched before
+    # Count or share of the manifest -> those that add up to it, or `KEPT`, `rejected/FILE`: lines,
+    # `empty HISTORY`: rows without a behaviour, `lacking FILE`: rows whose key a lookup lacks.
+    sums: dict[str, list[str]]
 
     @property
-    def _known(self) -> set[str]:
-        """The columns of a row whose values all have ids."""
-        if self.leave_one_out:
-            return {"user", "target_item"}
-        # A rarer ad than the settings ask for has none.
-        return {"user", "ad"} if self.made.config.get("min_count") == 1 else {"user"}
+    def each(self) -> int:
+        """Rows of a target: its own and its negatives'."""
+        return 1 + (self.negatives.of_each if self.negatives else 0)
+
+    @property
+    def own(self) -> list[str]:
+        """The columns of a target that its event has itself."""
+        return self.made.own.get(self.made.target.table, [])
+
+    def target(self, name: str) -> str:
+        """The column that has a target's field, or a row's user, feature or number."""
+        return f"target_{name}" if name in self.made.fields else name
 
 
 def read(made: Manifest, findings: Findings) -> Contract | None:
-    """What the manifest promises; None where its parts are of other types than they should be."""
-    before = findings.counts.total()
-    _check_types(made, findings)
-    if findings.counts.total() > before:
-        return None
-    _check_values(made, findings)
-    sessions = made.config.get("sessions", "none")
-    shape = None if sessions == "none" else (int(n) for n in sessions.split("x"))
-    pair = None if shape is None else (next(shape), next(shape))
-    schema = shard_schema(
-        tuple(made.fields),
-        made.layout,
-        made.max_len,
-        features=_features(made),
-        numbers=tuple(made.numbers),
-        sessions=pair,
-    )
-    twice = [name for name, times in Counter(schema.names).items() if times > 1]
-    if twice:
-        findings.add("manifest", NAME, "fields and numbers that share no column", ", ".join(twice))
-        return None
-    return Contract(made, schema, pair)
+    """What the manifest promises; None where its parts are not what they should be."""
 
-
-def split_of(shard: DataFile) -> str:
-    """The split that a shard belongs to, by its folder."""
-    return PurePosixPath(shard.path).parts[0]
-
-
-def _features(made: Manifest) -> tuple[str, ...]:
-    return tuple(name for name in made.vocabulary if name not in ("user", *made.fields))
-
-
-def _check_types(made: Manifest, findings: Findings) -> None:
-    """What the other checks rely on."""
-
-    def want(good: bool, key: str, expected: str, got: Any) -> None:
+    def hold(key: str, good: bool, expected: object, got: object) -> bool:
         if not good:
-            findings.add("manifest", f"{NAME}: {key}", expected, repr(got)[:200])
+            findings.add("manifest", f"{NAME}: {key}", expected, got)
+        return good
 
-    splits = dict.fromkeys(SPLITS)
-    good = isinstance(made.rows, dict) and made.rows.keys() == splits.keys()
-    good = good and all(_whole(n) for n in made.rows.values())
-    want(good, "rows", f"a number for each of {', '.join(SPLITS)}", made.rows)
-    named = isinstance(made.vocabulary, dict) and "user" in made.vocabulary
-    good = named and all(_whole(n, FIRST_ID, 1 << 31) for n in made.vocabulary.values())
-    want(good, "vocabulary", "a size of 2 or more for `user` and each field", made.vocabulary)
-    good = named and isinstance(made.fields, list) and bool(made.fields)
-    good = good and all(isinstance(f, str) and f in made.vocabulary for f in made.fields)
-    want(good, "fields", "fields with a vocabulary", made.fields)
-    if good and isinstance(made.config, dict):
-        key = "item" if "negatives" in made.config else "ad"
-        known = made.fields if key == "item" else made.vocabulary
-        want(key in known, "fields", f"{key} among them", list(known))
-    good = isinstance(made.config, dict) and _whole(made.config.get("session_gap"))
-    want(good, "config", "settings with a session_gap", made.config)
-    if good:
-        kept = made.config.get("negatives", 1)
-        want(_whole(kept, 1, 1_000), "config.negatives", "1 to 1,000", kept)
-        kept = made.config.get("sessions", "none")
-        good = kept == "none" or bool(re.fullmatch("[1-9][0-9]{0,2}x[1-9][0-9]{0,2}", str(kept)))
-        want(good, "config.sessions", "MxK or none", kept)
-        if "negatives" not in made.config:
-            kept = made.config.get("split_at")
-            want(kept is None or _whole(kept), "config.split_at", "unix seconds or null", kept)
-            kept = made.config.get("timezone")
-            want(_is_timezone(kept), "config.timezone", "a name such as Asia/Shanghai", kept)
-    for key in ("counts", "rejected"):
-        found = getattr(made, key)
-        good = isinstance(found, dict) and all(_whole(n) for n in found.values())
-        want(good, key, "numbers by name", found)
-    good = all(_whole(s.count, 0, s.of) for s in made.shares.values())
-    want(good, "shares", "a count from 0 to what it is of", made.shares)
-    good = isinstance(made.numbers, dict) and all(
-        isinstance(how, dict)
-        and is_finite(how.get("mean"))
-        and is_finite(how.get("std"))
-        and how["std"] > 0
-        and _whole(how.get("train_rows", 0))
-        for how in made.numbers.values()
+    try:
+        build(dict[str, _Scale], made.numbers)
+        split = build(_Split, made.target.split)
+    except Misfit as error:
+        hold(error.at, False, error.expected, error.got)
+        return None
+    fields, sizes, drawn = made.fields, made.vocabulary, made.target.negatives
+    of_histories = [name for history in made.histories.values() for name in history.fields]
+    of_lookups = [
+        name for one in made.lookups.values() for name in (*one.fields, *one.features, *one.lists)
+    ]
+    ids = [feature.vocabulary for feature in made.features.values() if feature.vocabulary]
+    wanted = {"user", *fields, *of_histories, *of_lookups, *ids, *made.lookups, *made.known}
+    wanted |= {drawn.field} if drawn is not None else set()
+    good = bool(fields) and sizes.keys() >= wanted
+    new = made.target.only_new
+    if new is not None:
+        good &= hold(
+            "target.only_new", new in {*fields, *made.features}, "a column of targets", new
+        )
+    good = hold("vocabulary", good, f"one for each of {', '.join(sorted(wanted))}", [*sizes])
+    if drawn is not None:
+        good &= hold("target.negatives.field", drawn.field in fields, "a field", drawn.field)
+    numbers = {name for name, one in made.features.items() if one.kind == "number"}
+    good &= hold(
+        "numbers", made.numbers.keys() == numbers, f"of {sorted(numbers)}", [*made.numbers]
     )
-    want(good, "numbers", "mean, std and train_rows of each float column", made.numbers)
-    lengths = made.history_lengths
-    want(lengths.keys() == splits.keys(), "history_lengths", "numbers for each split", lengths)
-    for shard in made.shards:
-        good = isinstance(shard.sha256, str) and _whole(shard.rows)
-        good = good and bool(_SHARD.fullmatch(shard.path))
-        want(good, "shards", "train, valid or test / part-00000.parquet, rows, sha256", shard)
-    for table in made.tables:
-        good = _whole(table.rows) and bool(_TABLE.fullmatch(table.path))
-        want(good, "tables", "items, ads, profiles, or below vocabulary or rejected", table)
+    odd = [shard.path for shard in made.shards if not _SHARD.fullmatch(shard.path)]
+    if not hold("shards", not odd, "train, valid or test/part-00000.parquet", odd) or not good:
+        return None
+    contract = _facts(made, split)
+    names = contract.schema.names
+    if not hold("fields", len(set(names)) == len(names), "a name for each column", names):
+        return None
+    hold("config.key", made.config.get("key") == key_of(made), key_of(made), made.config.get("key"))
+    if made.description:
+        known, got = digest(made.description), made.config.get("description")
+        hold("config.description", known == got, known, got)
+    for name, history in made.histories.items():
+        edges = history.bins.edges_s
+        where = f"histories.{name}.bins.edges_s"
+        hold(where, edges == sorted(edges), "edges that do not decrease", edges)
+    rows = {n: sum(s.rows for s in made.shards if s.path.startswith(n)) for n in SPLITS}
+    hold("rows", rows == made.rows, f"{rows}, as its shards", made.rows)
+    return contract
 
 
-def _whole(value: Any, low: int = 0, high: int = _MOST) -> bool:
-    """Whether it is a whole number within bounds, both included."""
-    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+def split_of(path: str) -> int:
+    """The split of a shard, by its folder: index into `schemas.manifest.SPLITS`."""
+    return SPLITS.index(path.partition("/")[0])
 
 
-def _is_timezone(name: Any) -> bool:
+def _facts(made: Manifest, split: _Split) -> Contract:
+    drawn, by_order = made.target.negatives, split.by == "order"
+    target = made.target
+    every = split.by != "column" and not target.where and target.only_new is None
+    every &= not target.min_history
+    histories = [
+        History(
+            name,
+            tuple(one.fields),
+            one.max_len,
+            1 if by_order and one.window == "order" and not one.where else 0,
+            one.table == made.target.table,
+            tuple(made.own.get(one.table, ())),
+            one.window,
+            one.where,
+            one.session_gap,
+            one.shape,
+            one.bins,
+            one.lengths,
+        )
+        for name, one in made.histories.items()
+    ]
+    target = made.target
+    every = split.by != "column" and not target.where and target.only_new is None
+    every &= not target.min_history
+    lookups, sums = [], _sums_of_events(made)
+    for key, one in made.lookups.items():
+        file = f"lookups/{key}.parquet"
+        columns = (*one.fields, *one.features, *one.numbers)
+        lists = {name: made.lists[name] for name in one.lists if name in made.lists}
+        lookups.append(Lookup(file, key, columns, lists, one.every))
+        if drawn is not None and key == drawn.field and len(columns) == 1 and one.every:
+            # Where events are refused, what is not there is counted by them.
+            lost = [] if one.refuses else [one.without]
+            sums[f"unknown {file}"] = [*lost, one.lacks.format(*columns)]
+        elif not one.every and every and not by_order and drawn is None:  # a row an event
+            sums[one.without] = [f"lacking {file}"]
+    return Contract(
+        made,
+        made.schema,
+        histories,
+        Split(
+            split.by,
+            split.valid is not False,
+            (int(split.valid), split.test),
+            split.timezone,
+            UNITS[made.time_unit],
+        ),
+        None if drawn is None else Negatives(drawn.field, drawn.each, drawn.exclude != "history"),
+        lookups,
+        set(made.known),
+        every,
+        made.target.min_history,
+        made.target.only_new,
+        sums,
+    )
+
+
+def _sums_of_events(made: Manifest) -> dict[str, list[str]]:
+    """What the lines of each table of events add up to, and the targets without a behaviour."""
+    (target, file), *others = made.events.items()
+    sums = {
+        f"{target} read": [
+            KEPT,
+            repeated(target, dropped=True),
+            f"{target} of users outside the sample",
+            left_out(target, bool(made.description)),
+            outside_core(target),
+            f"rejected/{file}",
+        ]
+    }
+    for name, file in others:
+        more = left_out(name, bool(made.description)), f"{name} of users without {target}"
+        sums[f"{name} read"] = [f"{name} kept", *more, f"rejected/{file}"]
+    if len(made.histories) == 1:
+        ((name, history),) = made.histories.items()
+        sums[without_history(target, history.table)] = [f"empty {name}"]
+    return sums
+
+
+def _is_zone(name: str) -> bool:
     try:
         ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, OSError):
+    except (ZoneInfoNotFoundError, ValueError, OSError):
         return False
     return True
 
 
-def _check_values(made: Manifest, findings: Findings) -> None:
-    key = key_of(made)
-    if made.config.get("key") != key:
-        expected = f"the key of its config, inputs and version, {key}"
-        findings.add("manifest", f"{NAME}: config.key", expected, made.config.get("key"))
-    held = {"bins": made.bins.count, "max_len": made.max_len, "layout": made.layout}
-    if made.config.get("parity"):
-        held |= {"max_len": made.config.get("max_len"), "layout": "ragged"}  # L is the longest
-    for name, value in held.items():
-        if made.config.get(name) != value:
-            where = f"{NAME}: config.{name}"
-            findings.add("manifest", where, f"{value}, as the shards", made.config.get(name))
-    edges = made.bins.edges_s
-    if edges != sorted(edges):
-        findings.add("manifest", f"{NAME}: bins.edges_s", "edges that do not decrease", edges)
-    held = {name: sum(s.rows for s in made.shards if split_of(s) == name) for name in SPLITS}
-    if held != made.rows:
-        findings.add("manifest", f"{NAME}: rows", f"the sums over its shards, {held}", made.rows)
-    paths = Counter(file.path for file in (*made.shards, *made.tables))
-    for path in sorted(path for path, times in paths.items() if times > 1):
-        findings.add("manifest", f"{NAME}: shards, tables", "each file once", path)
+@dataclass(frozen=True)
+class _Split:
+    """The rule of the splits; `valid` is whether there is one, or where it begins."""
+
+    __pydantic_config__ = OPEN
+    by: Annotated[str, Predicate({"order", "day", "time", "column"}.__contains__)]
+    valid: Count | bool
+    test: Count = 0
+    timezone: Annotated[str, Predicate(_is_zone)] = "UTC"
+
+
+@dataclass(frozen=True)
+class _Scale:
+    """How a number was standardised."""
+
+    __pydantic_config__ = OPEN
+    mean: float
+    std: Annotated[float, Gt(0)]
+    train_rows: Count | None = None

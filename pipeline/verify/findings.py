@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-import pyarrow as pa
+import numpy as np
 
-UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
-"""What reading a Parquet file ends in that is none, or is damaged."""
+from schemas.arrays import Bools
+from schemas.plain import printable
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One breach of the contract.
+    """One breach of the contract."""
 
-    Attributes:
-        what: its kind, e.g. `interval bin`.
-        where: file, and row group, row and column where there are some.
-        expected: what should have been there.
-        got: what is there.
-    """
-
-    what: str
-    where: str
+    what: str  # its kind, e.g. `interval bin`
+    where: str  # file, and row group, row and column where there are some
     expected: str
     got: str
 
@@ -32,15 +27,7 @@ class Finding:
 
 
 class Findings:
-    """Gathers breaches: of each kind and file the first few in full, and the number of all.
-
-    Args:
-        limit: how many of a kind to keep.
-
-    Attributes:
-        kept: the findings kept, in order.
-        counts: kind -> how often it was found.
-    """
+    """Gathers breaches: of each kind the first `limit` in full, and the number of all."""
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
@@ -48,15 +35,26 @@ class Findings:
         self.counts: Counter[str] = Counter()
         self._shown: Counter[str] = Counter()
 
-    def add(self, what: str, where: str, expected: object, got: object, times: int = 1) -> None:
-        """Note a breach that was found `times` times, of which this is one."""
-        self.counts[what] += times
-        self._keep(Finding(what, *map(_printable, (where, expected, got))))
+    def add(self, what: str, where: str, expected: object, got: object) -> None:
+        """Note a breach."""
+        self.counts[what] += 1
+        self._keep(Finding(what, *(printable(str(text)) for text in (where, expected, got))))
 
-    def unreadable(self, what: str, where: str, error: Exception) -> None:
-        """Note a file whose reading ended in one of `UNREADABLE`."""
-        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-        self.add(what, where, "a Parquet file", got)
+    def each(
+        self, what: str, good: Bools, where: Callable[[int], str], expected: Any, got: Any
+    ) -> bool:
+        """Note every place that is not `good`, (places,); whether there is none.
+
+        `expected` and `got` are texts, (places,) values, or functions of a place.
+        """
+        if good.all():
+            return True
+        bad, said = np.flatnonzero(~good).tolist(), (expected, got)
+        for k in bad[: self.limit]:
+            texts = (t if isinstance(t, str) else t(k) if callable(t) else t[k] for t in said)
+            self.add(what, where(k), *texts)
+        self.counts[what] += len(bad[self.limit :])
+        return False
 
     def merge(self, other: Findings) -> None:
         """Add what another check found."""
@@ -68,11 +66,3 @@ class Findings:
         if self._shown[finding.what] < self.limit:
             self._shown[finding.what] += 1
             self.kept.append(finding)
-
-
-def _printable(value: object) -> str:
-    """A text that no terminal takes for anything else, whatever names and values it quotes."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -1,299 +1,237 @@
-"""Vocabularies, and the tables that say a row's other ids: items, ads, profiles, and rejected."""
+"""The files of a data set, and what stands in its tables: vocabularies, lookups, lines refused."""
 
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.verify.blocks import Block
-from pipeline.verify.contract import Contract
-from pipeline.verify.files import is_there
-from pipeline.verify.findings import UNREADABLE, Findings
-from schemas import digests
-from schemas.manifest import FIRST_ID, NAME, REPEATED, UNKNOWN_ID, Manifest
-from schemas.vocabulary import VALUES
+from pipeline.verify.blocks import Values
+from pipeline.verify.contract import Contract, Lookup
+from pipeline.verify.findings import Findings
+from schemas import digests, vocabulary
+from schemas.arrays import Bools, Int64s
+from schemas.manifest import FIRST_ID, NAME, REPEATED, SPLITS, UNKNOWN_ID
+from schemas.replacing import sha256
 
-Int64s = npt.NDArray[np.int64]
-
-_ABSENT = -1
-_ID_AND_COUNT = [pa.int32(), pa.int64()]
-# A stored price is a float32: 24 bits.
-_CLOSE = 1e-5
-_REFUSED_AT_ONCE = 65_536
+# What reading a Parquet file ends in that is none, or is damaged.
+UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
+_WORDS = "vocabulary/{}.parquet"
 
 
-@dataclass(frozen=True)
-class Lookup:
-    """A table that says what other columns of a row must hold.
+class IdLists(NamedTuple):
+    """Lists of ids, by the id of what has them."""
 
-    Attributes:
-        file: its name.
-        key: the id column that it is read by.
-        ids: other column -> (vocabulary of the key,) its id by the key's.
-        numbers: float column -> (vocabulary of the key,) its value by the key's id.
-        known: (vocabulary of the key,) which have a row.
-    """
-
-    file: str
-    key: str
-    ids: dict[str, npt.NDArray[np.int32]]
-    numbers: dict[str, npt.NDArray[np.float32]]
-    known: npt.NDArray[np.bool_]
+    ids: Values  # (vocabulary of the key, most of a list): 0 behind the values
+    length: Values  # (vocabulary of the key,)
 
 
-def check_sizes(out: Path, contract: Contract, findings: Findings) -> bool:
-    """Whether each vocabulary holds as many values as it should.
+class Table(NamedTuple):
+    """A lookup as it was read."""
 
-    Where one does not, nothing else is checked: sizes that no file bears out may be beyond memory.
-    """
-    good = True
-    for name, size in contract.made.vocabulary.items():
-        where = f"vocabulary/{name}.parquet"
-        held = None
-        if is_there(out / where):
-            try:
-                held = pq.read_metadata(out / where).num_rows
-            except UNREADABLE as error:
-                findings.unreadable("unreadable file", where, error)
-            else:
-                if held != size - FIRST_ID:
-                    findings.add("vocabulary", where, f"{size - FIRST_ID} values", held)
-        good &= held == size - FIRST_ID
-    return good
+    rule: Lookup
+    columns: dict[str, Values]  # (vocabulary of the key,) each: ids or scaled numbers, by id
+    lists: dict[str, IdLists]
+    has: Bools  # (vocabulary of the key,) which have a row
+    unknown: int  # rows whose first column is unknown
 
 
-def read_parquet(path: Path, name: str, most: int, findings: Findings) -> pa.Table | None:
-    """A table of at most so many rows, None where there is none, or it cannot be read."""
-    if not is_there(path):  # of which `check_files` tells
-        return None
+def check_files(out: Path, contract: Contract, findings: Findings) -> None:
+    """Find files that are not listed, and such as readers that glob would take in."""
+    listed = {table.path for table in contract.made.tables}
+    wanted = {_WORDS.format(name) for name in contract.made.vocabulary}
+    wanted |= {lookup.file for lookup in contract.lookups}
+    others = {path for path in listed if not path.startswith("rejected/")}
+    for path in sorted(wanted ^ others):
+        findings.add("manifest", f"{NAME}: tables", "just its vocabularies and lookups", path)
+    folders = (*SPLITS, "vocabulary", "lookups", "rejected")
+    there = [*out.glob("*.parquet"), *(path for name in folders for path in (out / name).glob("*"))]
+    names = {path.relative_to(out).as_posix() for path in there}
+    for path in sorted(names - wanted - listed - {shard.path for shard in contract.made.shards}):
+        findings.add("stray file", path, "a file of the manifest", "another file")
+
+
+@contextmanager
+def reading(path: str, findings: Findings) -> Iterator[None]:
+    """Note a file that is missing or cannot be read, and go on behind the block."""
     try:
-        with pq.ParquetFile(path) as file:
-            if (rows := file.metadata.num_rows) <= most:
-                return file.read(use_threads=False)
-            findings.add("table", name, f"at most {most} rows", rows)
+        yield
+    except FileNotFoundError:
+        findings.add("missing file", path, "a file", "no such file")
     except UNREADABLE as error:
-        findings.unreadable("unreadable file", name, error)
-    return None
+        got = f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+        findings.add("unreadable file", path, "a Parquet file", got)
 
 
-def check_vocabularies(out: Path, contract: Contract, findings: Findings) -> dict[str, Int64s]:
-    """Hold each vocabulary to its contract.
+@contextmanager
+def opened(
+    out: Path, path: str, contract: Contract, findings: Findings
+) -> Iterator[pq.ParquetFile]:
+    """A Parquet file, held to its checksum and rows; raises `UNREADABLE`."""
+    # To read a pipe would not end, and a folder may let nobody look.
+    if not (out / path).is_file():
+        raise FileNotFoundError
+    listed = {one.path: one for one in (*contract.made.shards, *contract.made.tables)}.get(path)
+    if listed is not None and (found := sha256(out / path)) != listed.sha256:
+        findings.add("checksum", path, f"sha256 {listed.sha256}", found)
+    with pq.ParquetFile(out / path) as file:
+        if listed is not None and (rows := file.metadata.num_rows) != listed.rows:
+            findings.add("rows of a file", path, listed.rows, rows)
+        yield file
 
-    Returns:
-        field -> (vocabulary,) how often each id occurs; of the vocabularies of the right types.
-    """
+
+def bears_out(out: Path, contract: Contract) -> bool:
+    """Whether vocabularies are as large as they should be; other sizes may be beyond memory."""
+    with suppress(*UNREADABLE):
+        sizes = {out / _WORDS.format(name): n for name, n in contract.made.vocabulary.items()}
+        held = {one: pq.read_metadata(one).num_rows + FIRST_ID for one in sizes if one.is_file()}
+        return held == sizes
+    return False
+
+
+def read_words(
+    out: Path, name: str, contract: Contract, findings: Findings
+) -> tuple[str, Int64s] | None:
+    """A vocabulary's digest, and how often each id occurs; None for what is no vocabulary."""
     import pyarrow.compute as pc  # takes a while, which other threads need not wait for
 
-    occurs, words = {}, {}
-    for name, size in contract.made.vocabulary.items():
-        where = f"vocabulary/{name}.parquet"
-        table = read_parquet(out / where, where, size - FIRST_ID, findings)
-        if table is None:
-            continue
-        kinds = table.schema.types
-        fine = table.column_names == ["value", "id", "count"]
-        if not fine or kinds[0] not in VALUES or kinds[1:] != _ID_AND_COUNT:
-            shape = "value (int64 or text), id (int32), count (int64)"
-            findings.add("vocabulary", where, shape, _columns(table.schema))
-            continue
-        if any(column.null_count for column in table.columns):
-            findings.add("vocabulary", where, "no nulls", "nulls")
-            continue
-        ids, counts = table["id"].to_numpy(), table["count"].to_numpy()
-        _first(findings, where, "id", ids == np.arange(FIRST_ID, len(ids) + FIRST_ID), ids)
-        _first(findings, where, "count above 0", counts > 0, counts)
-        values = table["value"].combine_chunks()
-        if len(values) > 1:
-            rises = pc.greater(values[1:], values[:-1]).to_numpy(zero_copy_only=False)
-            _first(findings, where, "value above the one before it", rises, values[1:])
-        words[name] = table
-        occurs[name] = np.concatenate([np.zeros(FIRST_ID, np.int64), counts])
-    _check_digests(contract.made, words, findings)
-    return occurs
+    path, rows = _WORDS.format(name), contract.made.vocabulary[name] - FIRST_ID
+    with reading(path, findings), opened(out, path, contract, findings) as file:
+        if file.metadata.num_rows != rows:
+            findings.add("vocabulary", path, f"{rows} values", file.metadata.num_rows)
+            return None
+        table = file.read(use_threads=False)
+        if broken := vocabulary.breach(table):
+            findings.add("vocabulary", path, vocabulary.CONTRACT, broken)
+            return None
+        values, counts = table["value"].combine_chunks(), table["count"].to_numpy()
+        rises = np.append(True, pc.greater(values[1:], values[:-1]))[:rows]
+        where = f"{path}: row {{}}".format
+        findings.each("vocabulary", rises, where, "a value above the one before it", values)
+        findings.each("vocabulary", counts > 0, where, "a count above 0", counts)
+        return digests.of_vocabulary(table), np.append(np.zeros(FIRST_ID, np.int64), counts)
 
 
-def _check_digests(made: Manifest, words: dict[str, pa.Table], findings: Findings) -> None:
-    """Hold the manifest's digests to what they are of, where that could be read."""
-    found = digests.of_manifest(made) | digests.of_vocabularies(words)
-    unread = {digests.VOCABULARY + name for name in made.vocabulary.keys() - words.keys()}
-    for name in digests.differing(found, made.digests) if made.digests else ():  # none before
-        if name not in unread:
-            where = f"{NAME}: digests: {name}"
-            findings.add("digest", where, found.get(name, "none"), made.digests.get(name, "none"))
+def check_digests(words: dict[str, Any], contract: Contract, findings: Findings) -> None:
+    """Hold the manifest's digests to `read_words` of each field, and to its own other parts."""
+    found = {digests.VOCABULARY + name: digest for name, (digest, _) in words.items()}
+    found, told = found | digests.of_manifest(contract.made), contract.made.digests
+    for name in digests.differing(found, told) if told else ():  # none before
+        where = f"{NAME}: digests: {name}"
+        findings.add("digest", where, found.get(name, "none"), told.get(name, "none"))
 
 
-def read_lookups(out: Path, contract: Contract, findings: Findings) -> list[Lookup]:
-    """The tables of the data set, held to their contract."""
-    fields = list(contract.made.fields)
-    lookups = []
-    for file, key in contract.tables.items():
-        name = f"{file}.parquet"
-        least = [key] if file == "profiles" else list(dict.fromkeys([key, *fields]))
-        most = contract.made.vocabulary[key] - FIRST_ID
-        table = read_parquet(out / name, name, most, findings)
-        if table is not None and (found := _lookup(name, key, least, table, contract, findings)):
-            lookups.append(found)
-    if len(lookups) == len(contract.tables) and not contract.leave_one_out:
-        held = {column for table in lookups for column in (*table.ids, *table.numbers)}
-        wanted = {*contract.features, *contract.made.numbers, *fields} - {"ad", *contract.own}
-        for column in sorted(wanted - held):
-            findings.add("table", "ads.parquet, profiles.parquet", f"{column} in one", "neither")
-    return lookups
+def read_lookup(out: Path, rule: Lookup, contract: Contract, findings: Findings) -> Table | None:
+    """A lookup that keeps its contract; else None."""
+    sizes, scales = contract.made.vocabulary, contract.made.numbers
+    path, key, columns = rule.file, rule.key, rule.columns
+    names, most = (key, *columns), sizes[key] - FIRST_ID
+    least, fine = most if rule.complete else 0, True
+    with reading(path, findings), opened(out, path, contract, findings) as file:
+        rows, schema = file.metadata.num_rows, file.schema_arrow
+        found = sorted(f"{one.name}: {_type(one.type)}" for one in schema)
+        kinds = dict.fromkeys(names, "int32") | dict.fromkeys(rule.lists, "list of int32")
+        kinds |= dict.fromkeys([name for name in columns if name in scales], "double")
+        want = sorted(f"{name}: {kind}" for name, kind in kinds.items())
+        if found != want or not least <= rows <= most:
+            expected = f"{least} to {most} rows of {', '.join(want)}"
+            findings.add("table", path, expected, f"{rows} rows of {', '.join(found)}")
+            return None
+        table = file.read(use_threads=False)
+        values_of = {name: table[name].to_numpy() for name in names}
+        for name in [name for name in names if name not in scales]:
+            low, values = FIRST_ID if name == key else UNKNOWN_ID, values_of[name]
+            good = (values >= low) & (values < sizes[name])  # a null is NaN, so neither
+            good &= (np.diff(values, prepend=0) > 0) | (name != key)
+            expected = f"{low} to {sizes[name] - 1}{', more than before' * (name == key)}"
+            where = f"{path}: row {{}}, {name}".format
+            fine &= findings.each("table", good, where, expected, values)
+        of_lists = {n: _read_list(table[n], n, rule, contract, findings) for n in rule.lists}
+        if not fine or None in of_lists.values():
+            return None
+        by_id, ids = {}, values_of.pop(key)
+        for name, values in values_of.items():
+            scaled = name in scales
+            values = _scaled(values, scales[name]) if scaled else values
+            by_id[name] = np.full(sizes[key], 0 if scaled else UNKNOWN_ID, values.dtype)
+            by_id[name][ids] = values
+        has = np.zeros(sizes[key], np.bool_)
+        has[ids] = True
+        lists = {name: _by_id(of, ids, sizes[key]) for name, of in of_lists.items() if of}
+        unknown = sum((values_of[name] == UNKNOWN_ID).sum() for name in columns[:1])
+        return Table(rule, by_id, lists, has, int(unknown))
 
 
-def _lookup(
-    file: str, key: str, least: list[str], table: pa.Table, contract: Contract, findings: Findings
-) -> Lookup | None:
-    sizes = contract.made.vocabulary
-    known = {
-        **dict.fromkeys(sizes, pa.int32()),
-        **dict.fromkeys(contract.made.numbers, pa.float64()),
-    }
-    kinds = dict(zip(table.column_names, table.schema.types, strict=True))
-    fine = len(kinds) == table.num_columns and set(least) <= kinds.keys()
-    fine = fine and all(kinds[n] == known.get(n) for n in kinds)
-    if not fine or any(table[n].null_count for n in kinds if n in sizes):
-        wanted = f"{', '.join(least)} and other fields: int32 ids, float64 numbers, ids never null"
-        findings.add("table", file, wanted, _columns(table.schema))
+def _type(kind: pa.DataType) -> str:
+    """A column's type, for people; what a list's elements are called does not matter."""
+    return f"list of {kind.value_type}" if pa.types.is_list(kind) else str(kind)
+
+
+def _read_list(
+    column: pa.ChunkedArray, name: str, rule: Lookup, contract: Contract, findings: Findings
+) -> IdLists | None:
+    """A column of lists by row; None where it breaks its contract."""
+    array, most, size = column.combine_chunks(), rule.lists[name], contract.made.vocabulary[name]
+    where = f"{rule.file}: row {{}}, {name}".format
+    offsets = array.offsets.to_numpy()
+    length = np.diff(offsets)
+    known = array.is_valid().to_numpy(zero_copy_only=False)
+    good = known & (length <= most)
+    fine = findings.each("table", good, where, f"a list of {most} ids at the most", length)
+    values = array.flatten().to_numpy(zero_copy_only=False)  # a null is NaN
+    if fine:
+        row = np.repeat(np.arange(len(array)), length)
+        inside = (values >= UNKNOWN_ID) & (values < size)
+        fine = findings.each(
+            "table", inside, lambda at: where(row[at]), f"{UNKNOWN_ID} to {size - 1}", values
+        )
+    if not fine:
         return None
-    columns = {n: table[n].to_numpy() for n in kinds}
-    good = True
-    for name in kinds.keys() & sizes.keys():
-        low = FIRST_ID if name == key else 1
-        within = (columns[name] >= low) & (columns[name] < sizes[name])
-        good &= _first(findings, file, f"{name} {low} to {sizes[name] - 1}", within, columns[name])
-    ids = columns.pop(key)
-    rises = np.diff(ids, prepend=ids[:1] - 1) > 0
-    good &= _first(findings, file, f"{key} above the one before it", rises, ids)
-    everybody = key != "user"
-    if everybody and len(table) != sizes[key] - FIRST_ID:
-        findings.add("table", file, f"a row for each of {sizes[key] - FIRST_ID} ids", len(table))
-    if not good:
-        return None
-    # A user may have no profile; an item is known, and so is an ad that has an id.
-    default = _ABSENT if everybody else UNKNOWN_ID
-    numbers = {}
-    for name in [n for n in columns if n in contract.made.numbers]:
-        raw = np.full(sizes[key], np.nan)
-        raw[ids] = columns.pop(name)
-        numbers[name] = _standard(raw, contract.made.numbers[name])
-    by_id = {}
-    for name, column in columns.items():
-        by_id[name] = np.full(sizes[key], default, np.int32)
-        by_id[name][ids] = column
-    known_ids = np.zeros(sizes[key], np.bool_)
-    known_ids[ids] = True
-    return Lookup(file, key, by_id, numbers, known_ids)
+    ids = np.zeros((len(array), most), np.int32)
+    ids[np.arange(most) < length[:, None]] = values
+    return IdLists(ids, length)
 
 
-def _standard(raw: npt.NDArray[np.float64], how: dict[str, Any]) -> npt.NDArray[np.float32]:
-    """The standardised logarithm; 0 where there is nothing above 0."""
-    usable = raw > 0
-    logs = np.log(raw, out=np.zeros(len(raw)), where=usable)
-    with np.errstate(over="ignore"):  # statistics out of all proportion: no row will agree
-        return np.where(usable, (logs - how["mean"]) / how["std"], 0.0).astype(np.float32)
+def _by_id(of: IdLists, ids: Values, size: int) -> IdLists:
+    """Lists by the id of what has them; of what is in no row they are empty."""
+    found = IdLists(np.zeros((size, of.ids.shape[1]), np.int32), np.zeros(size, np.int64))
+    found.ids[ids], found.length[ids] = of
+    return found
 
 
-def check_lookups(block: Block, contract: Contract, lookups: list[Lookup]) -> None:
-    """Hold the rows' other columns, and those of their behaviours, to the tables."""
-    fields = contract.made.fields
-    for table in lookups:
-        size = contract.made.vocabulary[table.key]
-        column = f"target_{table.key}" if table.key in fields else table.key
-        keys = block.scalars[column]
-        # Of an unknown ad nothing is known, and an id outside its vocabulary is found elsewhere.
-        asked = (keys >= FIRST_ID) & (keys < size)
-        safe = np.where(asked, keys, 0)
-        for name, ids in table.ids.items():
-            want = ids[safe]
-            column = f"target_{name}" if name in fields else name
-            block.rows_are(
-                (block.scalars[column] == want) | ~asked,
-                f"{table.file} disagrees",
-                column,
-                lambda row, want=want, keys=keys, key=table.key: (
-                    f"{want[row]}, of {key} {keys[row]}"
-                ),  # type: ignore[misc]
-            )
-        for name, numbers in table.numbers.items():
-            want_number = numbers[safe]
-            close = np.isclose(block.scalars[name], want_number, rtol=_CLOSE, atol=_CLOSE)
-            block.rows_are(
-                close | ~asked,
-                f"{table.file} disagrees",
-                name,
-                lambda row, want=want_number: str(want[row]),  # type: ignore[misc]
-            )
-        if table.key not in fields:
-            continue
-        cells = block.history[table.key]
-        if len(cells) and (cells.min() < FIRST_ID or cells.max() >= size):
-            asked = (cells >= FIRST_ID) & (cells < size)
-            block.cells_are(
-                asked, "id outside its vocabulary", table.key, f"{FIRST_ID} to {size - 1}"
-            )
-            cells = np.where(asked, cells, 0)
-        for name in table.ids.keys() & set(fields):
-            found, want = block.history[name], table.ids[name][cells]
-            good = (found == want) | (want == _ABSENT)
-            block.cells_are(
-                good,
-                f"{table.file} disagrees",
-                name,
-                lambda cell, want=want: str(want[cell]),  # type: ignore[misc]
-            )
+def _scaled(raw: Values, how: dict[str, Any]) -> Values:
+    """The numbers of rows; 0 where there is none that can be scaled."""
+    most = float(np.finfo(np.float32).max)
+    if how.get("of") == "natural logarithm":
+        usable = (raw > 0) & (raw < np.inf)
+        raw = np.log(raw, out=np.zeros(len(raw)), where=usable)
+    else:
+        usable = np.abs(raw) <= most if how.get("of") == "number as it is" else np.isfinite(raw)
+    with np.errstate(over="ignore", invalid="ignore"):
+        # Statistics out of all proportion: no row will agree.
+        found = np.where(usable, (raw - how["mean"]) / how["std"], 0.0)
+        return np.clip(found, -most, most).astype(np.float32)
 
 
-def check_rejected(out: Path, contract: Contract, findings: Findings) -> Counter[str]:
+def check_rejected(out: Path, contract: Contract, findings: Findings) -> dict[str, int]:
     """Hold the tables of refused lines to the manifest's counts; how many lines each has."""
     reasons: Counter[str] = Counter()
-    refused: Counter[str] = Counter()
-    for path in sorted((out / "rejected").glob("*.parquet")):
-        name = f"rejected/{path.name}"
-        if not is_there(path):
-            continue
-        try:
-            with pq.ParquetFile(path) as file:
-                lines, schema = file.metadata.num_rows, file.schema_arrow
-                kinds = [field.type for field in schema if field.name == "reason"]
-                if not lines or kinds not in ([pa.string()], [pa.large_string()]):
-                    got = f"{lines} lines of {_columns(schema)}"
-                    findings.add("rejected", name, "lines with a reason in text", got)
-                    continue
-                for batch in file.iter_batches(_REFUSED_AT_ONCE, use_threads=False):
-                    reasons.update(batch.column("reason").to_pylist())
-        except UNREADABLE as error:
-            findings.unreadable("unreadable file", name, error)
-            continue
-        refused[path.stem] = lines
-    told = contract.made.rejected
-    for reason in sorted({*reasons, *told} - REPEATED):
-        held, listed = reasons[reason], told.get(reason, 0)
-        if listed != held:
-            findings.add("rejected", f"{NAME}: rejected", f"{reason}: {held}", listed)
+    refused = {}
+    names = {f"rejected/{path.name}" for path in (out / "rejected").glob("*.parquet")}
+    names |= {one.path for one in contract.made.tables if one.path.startswith("rejected/")}
+    for path in sorted(names):
+        with reading(path, findings), opened(out, path, contract, findings) as file:
+            refused[path.removesuffix(".parquet")] = file.metadata.num_rows
+            for batch in file.iter_batches(columns=["reason"], use_threads=False):
+                reasons.update(str(reason) for one in batch.columns for reason in one.to_pylist())
+    repeated = REPEATED.union(one.repeated for one in contract.made.lookups.values())
+    for reason in sorted({*reasons, *contract.made.rejected} - repeated):
+        if (listed := contract.made.rejected.get(reason, 0)) != reasons[reason]:
+            findings.add("rejected", f"{NAME}: rejected, {reason}", reasons[reason], listed)
     return refused
-
-
-def _columns(schema: pa.Schema) -> str:
-    """The columns of a table, for people."""
-    return "; ".join(map(str, schema)) or "no columns"
-
-
-def _first(
-    findings: Findings, where: str, expected: str, good: npt.NDArray[np.bool_], values: Any
-) -> bool:
-    """Note the first row that is not as it should be; whether all are."""
-    if good.all():
-        return True
-    row = int(np.argmin(good))
-    what = "vocabulary" if where.startswith("vocabulary") else "table"
-    got = values[row].as_py() if isinstance(values, pa.Array) else values[row]
-    findings.add(what, f"{where}: row {row}", expected, got, int((~good).sum()))
-    return False

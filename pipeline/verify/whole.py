@@ -1,308 +1,374 @@
-"""Checks over all shards: totals, bins, each user's targets, splits, negatives, days."""
+"""What no single shard can answer: splits, negatives, totals, bins, what the manifest counts."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from datetime import datetime, timedelta
 from typing import Any
-from zoneinfo import ZoneInfo
 
 import numpy as np
-import numpy.typing as npt
 
-from pipeline.verify.contract import LAST_SECOND, Contract
+from pipeline.description.split import TEST, TRAIN, VALID
+from pipeline.verify.blocks import Block, Place, Values
+from pipeline.verify.contract import Contract, History, split_of
 from pipeline.verify.findings import Findings
-from pipeline.verify.targets import Seen, Targets
-from schemas.manifest import FIRST_ID, NAME, SPLITS, Share, in_history, not_in_train
+from pipeline.verify.tables import Table
+from schemas.arrays import Bools, Int64s
+from schemas.manifest import (
+    FIRST_ID,
+    NAME,
+    SPLITS,
+    UNKNOWN_ID,
+    Manifest,
+    Share,
+    in_history,
+    not_in_train,
+    unknown_behaviours,
+    unknown_targets,
+)
 
-Int64s = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
-# Of the mean of rounded numbers: they have 24 bits.
-_CLOSE = 1e-4
-
-
-def check_totals(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
-    """Rows, history lengths and interval bins, as the manifest says them."""
-    made = contract.made
-    for name in SPLITS:
-        of_split = [s for s in seen if s.split == name]
-        rows = sum(s.rows for s in of_split)
-        if rows != made.rows[name]:
-            findings.add("rows of a split", f"{NAME}: rows.{name}", rows, made.rows[name])
-        lengths = sum((s.lengths for s in of_split), np.zeros(made.max_len + 1, np.int64))
-        told = np.array(made.history_lengths[name])
-        if (differs := lengths != told).any():
-            at = int(np.argmax(differs))
-            where = f"{NAME}: history_lengths.{name}[{at}]"
-            findings.add("history lengths", where, lengths[at], told[at], int(differs.sum()))
-    counts = {
-        "impressions without behaviours": sum(int(s.lengths[0]) for s in seen),
-    }
-    for name, count in counts.items():
-        if made.counts.get(name, count) != count:
-            findings.add("counts", f"{NAME}: counts, {name}", count, made.counts[name])
-    for name, share in _shares(seen, contract):
-        if made.shares.get(name, share) != share:
-            findings.add("shares", f"{NAME}: shares, {name}", str(share), str(made.shares[name]))
-    _check_bins(seen, contract, findings)
-    _check_numbers(seen, contract, findings)
+_CLOSE = 1e-4  # of the mean of rounded numbers: they have 24 bits
 
 
-def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Share]]:
-    """What the rows say of targets in their own history, and of ids that train lacks."""
-    fields = contract.made.fields
-    ids = {
-        f: {k: np.any([s.ids[f] for s in seen if s.split == k], axis=0) for k in SPLITS}
-        for f in fields
-    }
-    for split in SPLITS:
-        held = sum((s.in_history for s in seen if s.split == split), np.zeros((2, 2), np.int64))
-        for label, of_label in enumerate(held.tolist()):
-            yield in_history(split, label), Share(*of_label)
-    for name, of_split in ids.items():
-        for split in SPLITS[1:]:
-            there = np.flatnonzero(of_split[split])
-            there = there[there >= FIRST_ID]
-            lacking = there[~np.isin(there, np.flatnonzero(of_split["train"]))]
-            yield not_in_train(split, name), Share(len(lacking), len(there))
+class Seen:
+    """What one shard holds, in short.
 
-
-def _check_numbers(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
-    """Of the train rows whose number is known, the mean is 0 and the deviation 1.
-
-    Others hold 0, and so does one that is the mean itself.
+    Attributes:
+        split: index into `schemas.manifest.SPLITS`.
+        rows: rows read.
+        whole: whether all could be read and cut.
+        place: a row of it, for people.
+        sums: what is added up over shards, by name:
+            of a history: rows by length, behaviours by bin, those at the upper edge of their bin;
+            by label: rows whose target is in no history of theirs, and those where it is;
+            of a field: whether a target, or in train a history, holds an id;
+            of a number: values other than 0, their sum, that of their squares;
+            of a lookup: rows whose key it lacks.
+        parts: column -> its values by target, a part a block; `touched` holds what a user's
+            negatives may not be, as user * vocabulary + id.
     """
-    for name, how in contract.made.numbers.items():
-        known, train = how.get("train_rows"), contract.made.rows["train"]
-        if known is None:
-            continue
-        some, total, squares = sum((s.sums[name] for s in seen), np.zeros(3)).tolist()
-        # Of numbers that are all one and the same, the deviation is taken to be 1.
-        alike = squares <= _CLOSE and how["std"] == 1
-        # The mean is rounded, too, which counts where numbers hardly differ.
-        close = _CLOSE + 4 * np.finfo(float).eps * max(1, abs(how["mean"])) / how["std"]
-        fine = some <= known <= train and abs(total) <= close * train
-        if not (fine and (alike or abs(squares - known) <= close * known)):
-            expected = f"{known} of {train} numbers with the mean 0 and the deviation 1"
-            got = f"{some:.0f} numbers, their sum {total:g}, that of their squares {squares:g}"
-            findings.add("statistics", f"train, {name}", expected, got)
+
+    def __init__(self, path: str, contract: Contract) -> None:
+        self.split, self.contract = split_of(path), contract
+        self.rows, self.whole = 0, False
+        self.place: Place = str
+        self.sums: dict[str, Any] = {}
+        self.parts: dict[str, list[Values]] = {}
+
+    def add(self, block: Block, lookups: Sequence[Table]) -> None:
+        """Take in a block."""
+        self.rows, self.place = self.rows + len(block), block.place
+        for name, value in self._sums(block, lookups):
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        for name, value in self._of_targets(block):
+            self.parts.setdefault(name, []).append(value)
+
+    def _sums(self, block: Block, lookups: Sequence[Table]) -> Iterator[tuple[str, Any]]:
+        contract = self.contract
+        for rule in contract.histories:
+            bins, offsets = block[rule.column("interval_bin")], block.offsets[rule.column("time")]
+            at_edge = block[rule.column("interval")] == rule.bounds[1][bins]
+            yield f"lengths {rule.name}", np.bincount(np.diff(offsets), minlength=rule.max_len + 1)
+            yield f"bins {rule.name}", np.bincount(bins, minlength=256)
+            yield f"edges {rule.name}", np.bincount(bins[at_edge], minlength=256)
+        again = _in_history(block, contract) + 2 * (block["label"] & 1)
+        yield "again", np.bincount(again, minlength=4)
+        for name in contract.made.fields:
+            held = np.zeros(contract.made.vocabulary[name], np.bool_)
+            columns = [f"target_{name}", *(rule.column(name) for rule in contract.histories)]
+            for column in columns[: 1 if self.split else None]:
+                if column in block.columns:
+                    held[block[column].clip(0, len(held) - 1)] = True
+            yield f"ids {name}", held
+        for name in contract.made.numbers:
+            numbers = block[name][:: contract.each].astype(np.float64)  # of positives
+            squares = np.square(numbers)  # and no dot product: BLAS would start threads
+            with np.errstate(invalid="ignore"):  # infinities are found elsewhere
+                sums = np.count_nonzero(numbers), numbers.sum(), squares.sum()
+            yield f"number {name}", np.array(sums)
+        if contract.made.vocabulary_from == "train":
+            yield from _unknown(block, contract)
+        for table in lookups:
+            keys = block[contract.target(table.rule.key)].clip(0, len(table.has) - 1)
+            yield f"lacking {table.rule.file}", np.count_nonzero(~table.has[keys])
+
+    def _of_targets(self, block: Block) -> Iterator[tuple[str, Values]]:
+        contract, each, rule = self.contract, self.contract.each, self.contract.negatives
+        lengths = [h.column("length") for h in contract.histories if contract.split.by == "order"]
+        for name in ("row", "user", "target_time", *lengths):
+            yield name, block[name][::each].copy()
+        if contract.new is not None:
+            ids = block[contract.target(contract.new)][::each]
+            user = block["user"][::each].astype(np.int64) * contract.made.vocabulary[contract.new]
+            yield "new", user + ids
+            yield "is_known", ids >= FIRST_ID
+        if rule is not None and rule.ever:
+            ids = block[f"target_{rule.field}"].reshape(-1, each)
+            yield "negative", ids[:, 1:].copy()
+            user = block["user"][::each].astype(np.int64) * contract.made.vocabulary[rule.field]
+            yield "touched", user + ids[:, 0]
+            for column in [h.column(rule.field) for h in contract.histories if h.own]:
+                if column in block.columns:
+                    # A user's first event is no target, but alone in the history of the second.
+                    alone = np.flatnonzero(np.diff(block.offsets[column])[::each] == 1)
+                    first = block[column][block.offsets[column][alone * each]]
+                    yield "touched", user[alone] + first
 
 
-def _check_bins(seen: Sequence[Seen], contract: Contract, findings: Findings) -> None:
-    """The counts of the bins, and whether the edges are the quantiles of the intervals."""
-    bins = contract.made.bins
-    zeros = np.zeros(256, np.int64)
-    counts = sum((s.bins for s in seen), zeros)[1 : bins.count + 1]
-    if counts.tolist() != bins.train_counts:
-        where = f"{NAME}: bins.train_counts"
-        findings.add("bin counts", where, counts.tolist(), bins.train_counts)
-    edges = np.array(bins.edges_s, np.int64)
-    at_edges = sum((s.at_edges for s in seen), zeros)[1 : bins.count]
-    total = int(counts.sum())
-    up_to = np.cumsum(counts)
-    for k, edge in enumerate(edges.tolist()):
-        # Equal edges share their intervals, which are in the first of their bins.
-        least = int(up_to[np.flatnonzero(edges == edge)[-1]])
-        below = least - int(at_edges[edges == edge].sum())
-        share = (k + 1) * total
-        fine = least * bins.count >= share > below * bins.count if total else edge == 0
-        if not fine:
-            findings.add(
-                "bin edge",
-                f"{NAME}: bins.edges_s[{k}]",
-                f"the smallest interval with {k + 1}/{bins.count} of the {total} at or below it",
-                f"{edge}, with {below} below it and {least} at or below it",
-            )
+def _unknown(block: Block, contract: Contract) -> Iterator[tuple[str, Any]]:
+    """How many targets, and behaviours of them, have no id; and how many there are."""
+    made, each = contract.made, contract.each
+    for name in (*made.fields, *made.features):
+        if name in made.fields or made.features[name].kind == "id":
+            ids = block[contract.target(name)][::each]
+            yield f"unknown {name}", np.array([np.count_nonzero(ids == UNKNOWN_ID), len(ids)])
+    for rule in contract.histories:
+        for name in rule.fields:
+            column = rule.column(name)
+            lengths = np.diff(block.offsets[column])
+            of_targets = np.repeat(np.arange(len(block)) % each == 0, lengths)
+            ids = block[column][of_targets]
+            counts = np.array([np.count_nonzero(ids == UNKNOWN_ID), len(ids)])
+            yield f"unknown {rule.name} {name}", counts
+
+
+def _in_history(block: Block, contract: Contract) -> Bools:
+    """(rows,) whether all fields of the target are those of one behaviour of a history."""
+    again, (first, *others) = np.zeros(len(block), np.bool_), contract.made.fields
+    for rule in [one for one in contract.histories if {first, *others} <= set(one.fields)]:
+        offsets = block.offsets[rule.column(first)]
+        target = np.repeat(block[f"target_{first}"], np.diff(offsets))
+        # Two unknown values need not be one.
+        at = np.flatnonzero((block[rule.column(first)] == target) & (target != UNKNOWN_ID))
+        row = np.searchsorted(offsets, at, side="right") - 1
+        for name in others:  # of the few that are left
+            same = block[rule.column(name)][at] == block[f"target_{name}"][row]
+            at, row = at[same], row[same]
+        again[row] = True
+    return again
+
+
+class Targets:
+    """The targets of all shards, one after the other; the shards' own parts are given up."""
+
+    def __init__(self, seen: Sequence[Seen], contract: Contract) -> None:
+        self.seen, self.contract = seen, contract
+        counts = [one.rows // contract.each for one in seen]
+        self.ends = np.cumsum(counts, dtype=np.int64)  # (shards,) one after each one's last target
+        self.split = np.repeat(np.array([one.split for one in seen], np.int8), counts)
+        parts = [one.parts for one in seen if one.parts] or [{}]
+        names = [*parts[0]]
+        self._columns = {n: np.concatenate([x for p in parts for x in p.pop(n)]) for n in names}
+        # Ids outside the vocabulary are found elsewhere.
+        self.user = self["user"].clip(0, contract.made.vocabulary["user"] - 1)
+
+    def __getitem__(self, column: str) -> Values:
+        """(targets,) values, as in `Seen.parts`."""
+        return self._columns.get(column, np.zeros(0, np.int64))
+
+    def where(self, target: int) -> str:
+        """A target's first row, for people."""
+        n = int(np.searchsorted(self.ends, target, side="right"))
+        first = int(self.ends[n - 1]) if n else 0
+        return self.seen[n].place((target - first) * self.contract.each)
 
 
 def check_rows(targets: Targets, findings: Findings) -> None:
-    """Each raw row is a target once, in one split."""
-    rows = targets.column("row")
+    """Each raw row is a target once; a shard's rows follow each other by user and time."""
+    rows, user, time = targets["row"], targets["user"], targets["target_time"]
     ordered = np.sort(rows)
-    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
-    for row in twice[: findings.limit].tolist():
-        at = np.flatnonzero(rows == row)
-        findings.add(
-            "row twice",
-            targets.where(int(at[1])),
-            "a row of the raw file once, in one split",
-            f"row {row} again, after {targets.where(int(at[0]))}",
-            1 if row != twice[0] else len(twice) - min(len(twice), findings.limit) + 1,
-        )
+    if np.any(ordered[1:] == ordered[:-1]):
+        order, once = np.argsort(rows, kind="stable"), np.ones(len(rows), np.bool_)
+        once[order[1:]] = rows[order[1:]] != rows[order[:-1]]
+        findings.each("row twice", once, targets.where, "a row of the raw file once", rows)
+    good = np.ones(len(rows), np.bool_)
+    good[1:] = (user[1:] > user[:-1]) | ((user[1:] == user[:-1]) & (time[1:] >= time[:-1]))
+    good[targets.ends[targets.ends < len(rows)]] = True
+    findings.each("order of rows", good, targets.where, "users, then times, in their order", user)
 
 
-def check_users(
-    targets: Targets, contract: Contract, counts: Int64s, refused: int, findings: Findings
-) -> None:
-    """As many targets of each user as the vocabulary counts.
+def check_users(targets: Targets, users: Int64s, refused: int, findings: Findings) -> None:
+    """As many targets of each user as its count makes; users left out have `refused` in all.
 
-    Args:
-        targets: of all shards.
-        contract: what they are held to.
-        counts: (users + 2,) how often each user occurs.
-        refused: targets of users who leave no negative to draw.
-        findings: where breaches are noted.
+    Where not every event is a target, as many at the most.
     """
-    made = np.bincount(_users(targets, len(counts)), minlength=len(counts))
-    if not contract.leave_one_out:
-        _by_user(findings, made == counts, "targets of a user", counts, made)
+    least = targets.contract.made.target.k_core
+    enough, of_user = users >= least, "vocabulary/user.parquet: id {}".format
+    enough[:FIRST_ID] = True
+    findings.each("too few events", enough, of_user, f"{least} or more", users)
+    made = np.bincount(targets.user, minlength=len(users))
+    want = np.maximum(users - 1, 0) if targets.contract.split.by == "order" else users
+    rule, every = targets.contract.negatives, targets.contract.every
+    if not every or (rule is not None and not rule.ever):
+        findings.each("targets of a user", made <= want, "user {}".format, want, made)
+        if every and (lost := int((want - made).sum())) != refused:
+            where, expected = "rejected/targets.parquet", f"{lost} targets without rows"
+            findings.add("targets of a user", where, expected, refused)
         return
-    # A user's first behaviour has no history, so it is no target.
-    want = np.maximum(counts - 1, 0)
-    none = (made == 0) & (want > 0)
-    _by_user(findings, (made == want) | none, "targets of a user", want, made)
-    if (left_out := int(want[none].sum())) != refused:
-        where = "rejected/targets.parquet"
-        findings.add("targets of a user", where, f"{left_out} targets without rows", refused)
+    left_out = (made == 0) & (want > 0) & (refused > 0)
+    good = (made == want) | left_out
+    findings.each("targets of a user", good, "user {}".format, want, made)
+    if (lost := int(want[left_out].sum())) != refused:
+        where, expected = "rejected/targets.parquet", f"{lost} targets without rows"
+        findings.add("targets of a user", where, expected, refused)
 
 
-def check_leave_one_out(
-    targets: Targets, contract: Contract, users: int, findings: Findings
-) -> None:
-    """Each user's last target is test, the one before it valid, and histories follow each other.
-
-    Args:
-        targets: of all shards.
-        contract: what they are held to.
-        users: the vocabulary's size.
-        findings: where breaches are noted.
-    """
-    user, time = _users(targets, users), targets.column("time")
-    train, valid, test = (targets.split == k for k in range(3))
-    total = np.bincount(user, minlength=users)
-    some = total > 0
-    tin = contract.made.config.get("split", "tin") == "tin"
-    for name, of_split, want in (
-        ("test", test, some.astype(np.int64)),
-        ("valid", valid, (total > 1).astype(np.int64) if tin else np.zeros(users, np.int64)),
-    ):
-        found = np.bincount(user[of_split], minlength=users)
-        _by_user(findings, found == want, f"{name} targets of a user", want, found)
-    most = contract.made.max_len
-    length = targets.column("length")
-    for of_split, want in ((test, total), (valid, total - 1)):
-        wanted = np.minimum(want, most)[user]
-        _targets_are(
-            targets,
-            findings,
-            (length == wanted) | ~of_split,
-            "history length",
-            lambda k, wanted=wanted: f"{wanted[k]}, all before the target",
-            lambda k: length[k],
-        )
-    count = np.bincount(user[train], minlength=users)
-    long = np.maximum(count - most, 0)
-    want = (count - long) * (count - long + 1) // 2 + long * most
-    found = np.bincount(user[train], length[train], users).astype(np.int64)
-    _by_user(findings, found == want, "history lengths of a user's train targets", want, found)
-    last = np.full(users, np.iinfo(np.int64).max)
-    for of_split in (test, valid):
-        good = (time <= last[user]) | ~(of_split | train)
-        _targets_are(
-            targets,
-            findings,
-            good,
-            "split order",
-            lambda k, last=last: f"not after {last[user[k]]}, the user's target of a later split",
-            lambda k: time[k],
-        )
-        last = last.copy()
-        last[user[of_split]] = time[of_split]
-    _targets_are(
-        targets,
-        findings,
-        (time <= last[user]) | ~train,
-        "split order",
-        lambda k: f"not after {last[user[k]]}, the user's target of a later split",
-        lambda k: time[k],
-    )
-    chain = np.zeros(users, np.uint64)
-    np.add.at(chain, user, targets.column("link"))
-    zeros = np.zeros(users, np.int64)
-    what = "histories of a user"
-    _by_user(findings, chain == 0, what, zeros, chain, "each the one before it, and its target")
-
-
-def check_touched(targets: Targets, contract: Contract, users: int, findings: Findings) -> None:
-    """No negative is an item that its user touches anywhere, the future included."""
-    size = contract.made.vocabulary["item"]
-    user = _users(targets, users).astype(np.int64)
-    # The first behaviour is no target, but the only one in the history of the second.
-    second = targets.column("length") == 1
-    first = user[second] * size + targets.column("newest_item")[second]
-    touched = np.concatenate([user * size + targets.column("item"), first])
-    touched.sort()
-    negative = targets.column("negative")
-    each = contract.each - 1
-    keys = np.repeat(user, each) * size + negative
-    found = np.zeros(len(keys), np.bool_)
-    if len(touched):
-        found = touched[np.minimum(np.searchsorted(touched, keys), len(touched) - 1)] == keys
-    bad = found.reshape(-1, each)
-    _targets_are(
-        targets,
-        findings,
-        ~np.any(bad, axis=1),
-        "negative",
-        lambda k: "items that the user never touches",
-        lambda k: f"items {negative.reshape(-1, each)[k][bad[k]]} of user {user[k]}",
-    )
-
-
-def check_days(targets: Targets, contract: Contract, findings: Findings) -> None:
-    """Train, valid and test follow each other in time, where the settings cut them."""
-    time = targets.column("time")
-    real = (time >= 0) & (time <= LAST_SECOND)
-    if not real.any():
+def check_split(targets: Targets, refused: int, findings: Findings) -> None:
+    """Each target is in the split that the rule puts it in; `refused` are left out."""
+    contract, rule, split = targets.contract, targets.contract.split, targets.split
+    where, time = targets.where, targets["target_time"]
+    if rule.by == "column":
         return
-    config = contract.made.config
-    if config.get("split_at") is not None:
-        valid = test = int(config["split_at"])
+    if rule.by != "order":
+        last = int(time[(time >= 0) & (time <= rule.latest)].max(initial=0))
+        valid, test = rule.days(last)
+        if not contract.every or refused:  # the last one of all may be left out
+            fine = rule.by != "day" or (rule.are_days and test <= rule.cuts[1])
+            if not fine:
+                expected = f"two days, none of them before the last target, at {last}"
+                findings.add("split", f"{NAME}: target.split", expected, rule.cuts)
+            valid, test = rule.cuts
+        want = (time >= valid).astype(np.int8) + (time >= test)
     else:
-        zone = ZoneInfo(config["timezone"])
-        day = datetime.fromtimestamp(int(time[real].max()), zone).date()
-        test, valid = (
-            int(datetime(d.year, d.month, d.day, tzinfo=zone).timestamp())
-            for d in (day, day - timedelta(days=1))
-        )
-    low, high = np.iinfo(np.int64).min, np.iinfo(np.int64).max
-    begins, ends = np.array([low, valid, test]), np.array([valid, test, high])
-    _targets_are(
-        targets,
-        findings,
-        (time >= begins[targets.split]) & (time < ends[targets.split]),
-        "split order",
-        lambda k: f"{begins[targets.split[k]]} to before {ends[targets.split[k]]}",
-        lambda k: f"{time[k]}, in {SPLITS[targets.split[k]]}",
-    )
+        # Shards lie by split, and each has a user's targets in their order.
+        order, total = np.argsort(targets.user, kind="stable"), np.bincount(targets.user)
+        nth, in_order = np.empty(len(order), np.int32), time[order]
+        nth[order] = np.arange(len(order)) - np.repeat(np.cumsum(total) - total, total)
+        good = nth == 0
+        good[order[1:]] |= in_order[1:] >= in_order[:-1]
+        findings.each("time of a target", good, where, "not before the user's one before it", time)
+        for history in contract.histories:
+            if not history.own or history.where or history.window != "order":
+                continue
+            found = targets[history.column("length")]
+            length = np.minimum(nth + 1, history.max_len)
+            same = contract.every and (contract.negatives is None or contract.negatives.ever)
+            good = found == length if same else found >= length
+            findings.each("history length", good, where, length, found)
+        after = total[targets.user] - 1 - nth
+        want = np.full(len(order), TRAIN, np.int8)
+        want[(after == 1) & rule.valid] = VALID
+        want[after == 0] = TEST
+        if refused and contract.negatives is not None and not contract.negatives.ever:
+            # Any of a user's targets may be left out, the last ones, too.
+            want = np.where((split <= want) & (want > TRAIN) | (split == want), split, want)
+    good = split == want
+    findings.each("split", good, where, lambda k: SPLITS[want[k]], lambda k: SPLITS[split[k]])
 
 
-def _users(targets: Targets, size: int) -> npt.NDArray[np.int32]:
-    """(targets,) user ids; those outside the vocabulary, which are found elsewhere, as 0."""
-    user = targets.column("user")
-    return np.where((user >= 0) & (user < size), user, 0)
+def check_new(targets: Targets, findings: Findings) -> None:
+    """No user has two targets of the same, where each is of what its user had not touched."""
+    name, key = targets.contract.new, targets["new"]
+    if name is None:
+        return
+    by, again = np.argsort(key, kind="stable"), np.zeros(len(key), np.bool_)
+    again[by[1:]] = key[by[1:]] == key[by[:-1]]
+    again &= targets["is_known"].astype(np.bool_)
+    column = targets.contract.target(name)
+    findings.each("not new", ~again, targets.where, f"another {column} than before", key)
 
 
-def _by_user(
-    findings: Findings,
-    good: Bools,
-    what: str,
-    want: Int64s,
-    found: npt.NDArray[Any],
-    expected: str = "",
+def check_never_touched(targets: Targets, findings: Findings) -> None:
+    """No negative is one that its user touches at any time, the future included."""
+    rule, sizes = targets.contract.negatives, targets.contract.made.vocabulary
+    if rule is None or not rule.ever or not len(targets.user):
+        return
+    touched, negative = np.sort(targets["touched"]), targets["negative"]
+    keys = targets.user.astype(np.int64)[:, None] * sizes[rule.field] + negative
+    at = np.minimum(np.searchsorted(touched, keys), len(touched) - 1)
+    expected = f"no {rule.field} that the user ever touches"
+    good = np.all(touched[at] != keys, axis=1)
+    findings.each("negative", good, targets.where, expected, negative)
+
+
+def check_totals(
+    seen: Sequence[Seen], known: dict[str, int], contract: Contract, findings: Findings
 ) -> None:
-    bad = np.flatnonzero(~good)
-    for n, user in enumerate(bad[: findings.limit].tolist()):
-        times = 1 if n else len(bad) - min(len(bad), findings.limit) + 1
-        got = "others" if expected else found[user]
-        findings.add(what, f"user {user}", expected or want[user], got, times)
+    """Hold what the manifest counts to the rows, and to `known` counts, for `Contract.sums`."""
+    made = contract.made
+    for rule in contract.histories:
+        for k, split in enumerate(SPLITS):
+            held = _sum(seen, f"lengths {rule.name}", np.zeros(rule.max_len + 1, np.int64), k)
+            told = np.array(rule.lengths.get(split, 0 * held))
+            where = f"{NAME}: {rule.name}_lengths.{split}[{{}}]".format
+            findings.each("history lengths", held == told, where, held, told)
+            known[f"empty {rule.name}"] = (
+                known.get(f"empty {rule.name}", 0) + int(held[0]) // contract.each
+            )
+        _check_bins(seen, rule, findings)
+    for name in made.numbers:
+        _check_number(name, _sum(seen, f"number {name}", np.zeros(3), TRAIN), made, findings)
+    for name, share in _shares(seen, contract):
+        if made.shares.get(name, share) != share:
+            findings.add("shares", f"{NAME}: shares, {name}", share, made.shares[name])
+    known = {name: _sum(seen, name, number) for name, number in known.items()}
+    shares = {name: share.count for name, share in made.shares.items()}
+    counts = shares | made.counts | known
+    for name, parts in contract.sums.items():
+        want = sum(counts.get(part, 0) for part in parts)
+        for what, listed in (("counts", made.counts), ("shares", shares), ("counts", known)):
+            if counts.keys() & set(parts) and listed.get(name, want) != want:
+                findings.add(what, f"{NAME}: {what}, {name}", want, listed[name])
 
 
-def _targets_are(
-    targets: Targets, findings: Findings, good: Bools, what: str, expected: Any, got: Any
-) -> None:
-    bad = np.flatnonzero(~good)
-    for n, k in enumerate(bad[: findings.limit].tolist()):
-        times = 1 if n else len(bad) - min(len(bad), findings.limit) + 1
-        findings.add(what, targets.where(k), expected(k), got(k), times)
+def _sum(seen: Sequence[Seen], name: str, zero: Any, split: int | None = None) -> Any:
+    """What shards hold together, of one split or of all; `zero` where there are none."""
+    of_split = [one.sums for one in seen if split in (None, one.split)]
+    return sum((sums[name] for sums in of_split if name in sums), start=zero)
+
+
+def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Share]]:
+    """What the rows say of targets, by the manifest's names."""
+    for k, split in enumerate(SPLITS):
+        held = _sum(seen, "again", np.zeros(4, np.int64), k)
+        for label, (others, again) in enumerate(held.reshape(2, 2).tolist()):
+            yield in_history(split, label), Share(again, again + others)
+    for k, split in enumerate(SPLITS) if contract.made.vocabulary_from == "train" else ():
+        for name in (*contract.made.fields, *contract.made.features):
+            counts = _sum(seen, f"unknown {name}", np.zeros(2, np.int64), k)
+            yield unknown_targets(split, name), Share(*counts.tolist())
+        for rule in contract.histories:
+            for name in rule.fields:
+                counts = _sum(seen, f"unknown {rule.name} {name}", np.zeros(2, np.int64), k)
+                yield unknown_behaviours(split, rule.name, name), Share(*counts.tolist())
+    for name in contract.made.fields:
+        none = np.zeros(contract.made.vocabulary[name], np.bool_)
+        train, *others = (_sum(seen, f"ids {name}", none, k)[FIRST_ID:] for k in range(3))
+        for split, held in zip(SPLITS[1:], others, strict=True):
+            share = Share(int((held & ~train).sum()), int(held.sum()))
+            yield not_in_train(split, name), share
+
+
+def _check_bins(seen: Sequence[Seen], rule: History, findings: Findings) -> None:
+    """The counts of the bins, and whether the edges are the quantiles of the intervals."""
+    bins, edges, none = rule.bins.count, np.array(rule.bins.edges_s), np.zeros(256, np.int64)
+    counts = _sum(seen, f"bins {rule.name}", none, TRAIN)[1 : bins + 1]
+    at_edges = _sum(seen, f"edges {rule.name}", none, TRAIN)[1 : bins + 1]
+    if counts.tolist() != (told := rule.bins.train_counts):
+        findings.add("bin counts", f"{NAME}: bins.train_counts", counts.tolist(), told)
+    total, up_to = int(counts.sum()), np.cumsum(counts)
+    for k, edge in enumerate(rule.bins.edges_s):
+        # Equal edges share their intervals, which are in the first of their bins.
+        same = np.flatnonzero(edges == edge)
+        least = int(up_to[same[-1]])
+        below = least - int(at_edges[same].sum())
+        fine = least * bins >= (k + 1) * total > below * bins if total else edge == 0
+        if not fine:
+            expected = f"the smallest interval with {k + 1}/{bins} of the {total} at or below it"
+            got = f"{edge}, with {below} below it and {least} at or below it"
+            findings.add("bin edge", f"{NAME}: bins.edges_s[{k}]", expected, got)
+
+
+def _check_number(name: str, sums: Values, made: Manifest, findings: Findings) -> None:
+    """Of the train rows whose number is known, the mean is 0, the deviation 1; others hold 0."""
+    (some, total, squares), train = sums.tolist(), made.rows.get("train", 0) // made.each
+    mean, std, known = (made.numbers[name].get(key) for key in ("mean", "std", "train_rows"))
+    if known is None or mean is None or std is None:
+        return
+    # The mean is rounded, too, which counts where numbers hardly differ.
+    close = _CLOSE + 4 * np.finfo(float).eps * max(1, abs(mean)) / std
+    # Of numbers that are all one and the same, the deviation is taken to be 1.
+    fine = abs(squares - known) <= close * known or (squares <= _CLOSE and std == 1)
+    if not (fine and some <= known <= train and abs(total) <= close * train):
+        expected = f"{known} of {train} numbers with the mean 0 and the deviation 1"
+        got = f"{some:.0f} numbers, their sum {total:g}, that of their squares {squares:g}"
+        findings.add("statistics", f"train, {name}", expected, got)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline import download
+from pipeline.readers import download
 from tests.fetch.downloads import BODY, NAME
 from tests.http_server import FileServer
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.fetch import fetch
-from pipeline.raw_files import RawFile
+from pipeline.readers.fetch import fetch
+from pipeline.readers.raw_files import RawFile
 from schemas.errors import EnvironmentFault
 from schemas.expected import PublishedFile
 from tests.http_server import FileServer

@@ -16,7 +16,8 @@ from typing import TypeVar
 
 import pyspark
 
-from pipeline.config import AlibabaConfig, AmazonConfig
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.presets.amazon import AmazonConfig
 
 Prepared = TypeVar("Prepared", AmazonConfig, AlibabaConfig)
 STARTED = 90.0  # seconds that a busy machine may take to start a process of Java

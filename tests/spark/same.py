@@ -9,7 +9,10 @@ import polars as pl
 from pipeline.verify import verify
 from schemas import manifest
 
-SHOWN = ("rows", "vocabulary", "bins", "history_lengths", "rejected", "counts", "numbers", "inputs")
+SHOWN = (
+    *("rows", "events", "target", "features", "histories", "lookups", "vocabulary", "known"),
+    *("rejected", "counts", "shares", "numbers", "inputs"),
+)
 
 
 def same(one: Path, other: Path) -> None:
@@ -33,7 +36,9 @@ def same(one: Path, other: Path) -> None:
 
 def tables(out: Path) -> set[Path]:
     """The tables beside the shards."""
-    found = [*out.glob("*.parquet"), *out.glob("vocabulary/*"), *out.glob("rejected/*")]
+    found = [
+        path for name in ("vocabulary", "lookups", "rejected") for path in out.glob(f"{name}/*")
+    ]
     return {path.relative_to(out) for path in found}
 
 

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from pipeline import flow
-from pipeline.config import AlibabaConfig, AmazonConfig
-from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
-from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.presets.amazon import AmazonConfig
+from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
+from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
 from tests.spark.same import same
 
 pytestmark = pytest.mark.skipif(

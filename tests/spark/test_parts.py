@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.engines.spark_parts import count_range, whole_lines
-from pipeline.lines import Part, blocks
+from pipeline.readers.lines import Part, blocks
 
 TEXTS = st.lists(st.sampled_from([b"", b"a", b"bb", b"\r", b"long line"]), max_size=30)
 

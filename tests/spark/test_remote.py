@@ -8,7 +8,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.remote import RemotePath, located
+from pipeline.readers.remote import RemotePath, located
 from pipeline.workspace import enter
 from schemas import manifest
 from tests.alibaba_made import alibaba
@@ -81,7 +81,7 @@ def test_a_data_set_elsewhere(tmp_path: Path) -> None:
     assert (there / manifest.NAME).stat().st_mtime_ns == written
     refused(alibaba(raw, address, "--bins", 4, *SPARK), 2, "--force")
     finished(alibaba(raw, address, "--bins", 4, "--force", *SPARK))
-    assert manifest.load(there).bins.count == 4
+    assert manifest.load(there).history.bins.count == 4
     bins = pl.scan_parquet(there / "train" / "*.parquet").select("history_interval_bin").collect()
     assert bins["history_interval_bin"].arr.max().max() == 4
     (there / "mine.txt").write_text("not ours")

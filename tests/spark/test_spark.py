@@ -8,13 +8,17 @@ import subprocess
 import sys
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import polars as pl
 import pytest
 
 from pipeline.engines.spark_parts import cut
-from pipeline.sources.synthetic import AmazonRecipe, synthesize_amazon
+from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
+from pipeline.verify import verify
 from tests.alibaba_made import RawLog, alibaba
-from tests.conftest import SHARED, amazon, finished, refused, tinprep
+from tests.conftest import amazon, finished, refused, tinprep
+from tests.golden_sets import BUCKETS, GOLDEN, differences
 from tests.spark.same import same
 from tests.test_alibaba_resume import interrupted
 
@@ -29,26 +33,11 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipeline.engines.spark.cut", partial(cut, part_bytes=20_000))
 
 
-def real(name: str) -> Path:
-    folder = SHARED / "data" / name
-    if not folder.is_dir():
-        pytest.skip(f"the real data is not here: {folder}")
-    return folder
-
-
-@pytest.mark.parametrize("flags", [("--ties", "hash"), ("--parity",)])
-def test_beauty(tmp_path: Path, flags: tuple[str, ...]) -> None:
-    raw = real("amazon_beauty")
-    finished(amazon(raw, tmp_path / "local", *flags))
-    finished(amazon(raw, tmp_path / "spark", *flags, *SPARK))
-    same(tmp_path / "local", tmp_path / "spark")
-
-
-def test_kuairand(tmp_path: Path) -> None:
-    raw = real("kuairand_tianchi")
-    finished(alibaba(raw, tmp_path / "local"))
-    finished(alibaba(raw, tmp_path / "spark", *SPARK))
-    same(tmp_path / "local", tmp_path / "spark")
+@pytest.mark.parametrize("name", [name for name in GOLDEN if GOLDEN[name].real])
+def test_content_is_the_local_engines(name: str, tmp_path: Path) -> None:
+    out = GOLDEN[name].make(tmp_path, *BUCKETS, *SPARK)
+    assert not differences(out, name)
+    assert verify(out).findings == ()
 
 
 def test_synthetic_reviews_unpacked_and_with_lines_that_are_refused(tmp_path: Path) -> None:
@@ -108,7 +97,7 @@ def test_an_unfinished_data_set_of_the_other_engine_is_made_anew(tmp_path: Path)
     raw = skewed().write(tmp_path / "raw")
     out = tmp_path / "out"
     finished(alibaba(raw, tmp_path / "whole"))
-    interrupted(raw, out, after=12)
+    interrupted(raw, out, after=16)
     assert (out / ".work" / "behaviours").exists()
     finished(alibaba(raw, out, *SPARK))
     same(tmp_path / "whole", out)
@@ -125,7 +114,7 @@ def test_an_address_without_a_cluster_ends_in_an_error(tmp_path: Path) -> None:
 def test_nothing_of_spark_is_imported_unasked(tmp_path: Path) -> None:
     raw = skewed().write(tmp_path / "raw")
     program = (
-        "import sys; from pipeline.cli import main;"
+        "import sys; from pipeline.cli.app import main;"
         f"main(['alibaba', '--raw', {str(raw)!r}, '--out', {str(tmp_path / 'out')!r}]);"
         "assert not {'pyspark', 'py4j'} & set(sys.modules)"
     )
@@ -138,3 +127,48 @@ def test_nothing_of_spark_is_imported_unasked(tmp_path: Path) -> None:
 def test_options_of_spark_are_not_for_the_local_engine(tmp_path: Path) -> None:
     for option in (("--master", "local[2]"), ("--spark-conf", "a=b")):
         refused(tinprep("amazon", "--raw", tmp_path, *option), 2, option[0], "--engine spark")
+
+
+OWN = """
+[tables.log]
+files = "FILES"
+user = "user"
+time = { column = "time", unit = "s" }
+fields = { item = "item" }
+order = "file"
+[target]
+table = "log"
+split = { by = "order" }
+negatives = { per_positive = 1, pool = "all" }
+[vocabulary]
+from = "all"
+[histories.history]
+table = "log"
+"""
+
+
+def own(tmp_path: Path, files: str, *more: Any) -> Path:
+    """A data set of a log of one's own."""
+    out = tmp_path / f"out-{files}-{len(more)}"
+    (tmp_path / "own.toml").write_text(OWN.replace("FILES", files))
+    finished(tinprep("prepare", tmp_path / "own.toml", "--out", out, "--max-rejected", "5%", *more))
+    return out
+
+
+def test_logs_of_ones_own_of_several_files(tmp_path: Path) -> None:
+    lines = [f"u{n % 40},{n * 7 % 300},{1_000_000 + n // 9}" for n in range(6_000)]
+    lines[4_500] = "u1,2,never"
+    (tmp_path / "csv").mkdir()
+    (tmp_path / "parquet").mkdir()
+    for k, (begin, end) in enumerate(((0, 2_000), (2_000, 4_000), (4_000, 6_000))):
+        some = lines[begin:end]
+        if k == 1:
+            some[7] = '"u\n7",5,1000003'  # a record of two lines: the file is not cut
+        text = "user,item,time\n" + "\n".join(some) + "\n"
+        (tmp_path / "csv" / f"{k}.csv").write_text(text)
+        frame = pl.DataFrame(
+            [line.split(",") for line in lines[begin:end]], ["user", "item", "time"], orient="row"
+        ).with_columns(pl.col("time").replace("never", None).cast(pl.Int64))
+        frame.write_parquet(tmp_path / "parquet" / f"{k}.parquet", row_group_size=700)
+    for files in ("csv", "parquet"):
+        same(own(tmp_path, files), own(tmp_path, files, *SPARK))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import torch
 
-from trainer.data import Batch, Shards
-from trainer.models import Inputs, build, inputs_of
-from trainer.recipes import RECIPES
+from trainer.data.inputs import Inputs, inputs_of
+from trainer.data.shards import Batch, Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
 
 INPUTS = Inputs({"item": 50, "category": 9}, {}, (), max_len=20, bins=5)
 WITH_SESSIONS = replace(INPUTS, sessions=(3, 4))
@@ -88,7 +89,7 @@ def rows_of(batches: list[Batch]) -> list[int]:
 def saved(out: Path, run: Path, model="tin", encoding=None, change=None) -> Path:
     """A run of random weights, as `tinprep train` leaves one."""
     torch.manual_seed(1)
-    inputs = inputs_of(Shards(out))
+    inputs, encoding = inputs_of(Shards(out)), encoding or RECIPES[model].encodings[0]
     built = build(model, encoding, inputs, dim=4, hidden=(6,)).eval()
     with torch.no_grad():
         for p in built.parameters():
@@ -99,7 +100,6 @@ def saved(out: Path, run: Path, model="tin", encoding=None, change=None) -> Path
     facts = {"model": model, "encoding": encoding, "dim": 4, "hidden": [6]}
     content = {"built": facts | {"inputs": asdict(inputs)}, "weights": built.state_dict()}
     torch.save(content, run / "best.pt")
-    encoding = encoding or RECIPES[model].encodings[0]
     config = {"data": str(out), "model": model, "encoding": encoding}
     (run / "config.json").write_text(json.dumps(config))
     return run

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Iterator
+from itertools import count, product
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,18 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
-from schemas.manifest import Bins, DataFile, Manifest
-from schemas.shards import history_type, shard_schema
+from schemas.manifest import (
+    FORMAT,
+    Bins,
+    DataFile,
+    Feature,
+    History,
+    Lookup,
+    Manifest,
+    Negatives,
+    Target,
+)
+from schemas.shards import UNITS, Shape, schema_of, shard_schema
 
 MakeDataset = Callable[..., Path]
 
@@ -66,6 +78,47 @@ def _write_vocabularies(out: Path, sizes: dict[str, int]) -> None:
         pq.write_table(table, out / "vocabulary" / f"{name}.parquet")
 
 
+def _write(
+    out: Path,
+    rows: Callable[[str, Iterator[int]], Iterator[dict]],
+    schema: pa.Schema,
+    splits: tuple[str, ...],
+    vocabulary: dict[str, int],
+    **said,
+) -> Path:
+    """Write shards, vocabularies and a manifest; `rows` gives those of a split, numbered."""
+    shards, counts, numbers = [], {}, count()
+    for split in splits:
+        found = list(rows(split, numbers))
+        counts[split] = len(found)
+        columns = {name: [values[name] for values in found] for name in schema.names}
+        shards += _write_split(out, split, schema, columns)
+    _write_vocabularies(out, vocabulary)
+    manifest = Manifest(
+        format=FORMAT,
+        synthetic=True,
+        version="0",
+        config={},
+        inputs=[],
+        rows=counts,
+        events={},
+        vocabulary=vocabulary,
+        known=["user"],
+        rejected={},
+        notes=[],
+        shards=shards,
+        **said,
+    )
+    (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+    return out
+
+
+def _history(fields: list[str], max_len: int, sessions: list[int] | None = None) -> History:
+    """A history of four bins of 250 seconds."""
+    bins = Bins(4, [249, 499, 749], [1, 1, 1, 1])
+    return History("events", fields, max_len, "before", 1_800, sessions, bins, {})
+
+
 def write_dataset(
     out: Path,
     *,
@@ -87,72 +140,59 @@ def write_dataset(
     """
     rng = np.random.default_rng(seed)
     category_of = rng.integers(2, categories + 2, items)
-    fields = ("item", "category")
-    schema = shard_schema(fields, layout, max_len)
+    fields = ["item", "category"]
+    schema = shard_schema(tuple(fields), layout, max_len)
     if extra:
         schema = schema.append(pa.field("pid", pa.int32(), nullable=False))
         schema = schema.append(pa.field("price", pa.float32(), nullable=False))
         element = pa.field("element", pa.int16(), nullable=False)
         schema = schema.append(pa.field("session_length", pa.list_(element, 3), nullable=False))
-    shards, counts, row = [], {}, 0
-    for split in splits:
-        columns: dict[str, list] = {name: [] for name in schema.names}
-        for user in range(users):
-            for _ in range(train_pairs if split == "train" else 1):
-                n = int(rng.integers(min_len, max_len + 1))
-                history = rng.integers(0, items, n)
-                liked = category_of[history[-1]] if n else 2
-                same = np.flatnonzero(category_of == liked)
-                other = np.flatnonzero(category_of != liked)
-                interval = np.sort(rng.integers(0, 1000, n))[::-1]
-                for label, pool in ((1, same), (0, other)):
-                    target = rng.choice(pool)
-                    values = {
-                        "row": row,
-                        "user": user + 2,
-                        "target_item": target + 2,
-                        "target_category": category_of[target],
-                        "target_time": 10_000,
-                        "label": label,
-                        "history_length": n,
-                        "history_item": history + 2,
-                        "history_category": category_of[history],
-                        "history_position": np.arange(n, 0, -1),
-                        "history_interval_bin": 1 + interval // 250,
-                        "history_time": 10_000 - interval,
-                        "history_session": np.ones(n),
-                        "pid": row % 4,
-                        "price": row / 100,
-                        "session_length": np.arange(3),
-                    }
-                    for name in columns:
-                        columns[name].append(values[name])
-                    row += 1
-        counts[split] = row - sum(counts.values())
-        shards += _write_split(out, split, schema, columns)
+
+    def rows(split: str, numbers: Iterator[int]) -> Iterator[dict]:
+        pairs = train_pairs if split == "train" else 1
+        for user, _ in product(range(users), range(pairs)):
+            n = int(rng.integers(min_len, max_len + 1))
+            history = rng.integers(0, items, n)
+            liked = category_of[history[-1]] if n else 2
+            same = np.flatnonzero(category_of == liked)
+            other = np.flatnonzero(category_of != liked)
+            interval = np.sort(rng.integers(0, 1000, n))[::-1]
+            for label, pool in ((1, same), (0, other)):
+                target, row = rng.choice(pool), next(numbers)
+                yield {
+                    "row": row,
+                    "user": user + 2,
+                    "target_item": target + 2,
+                    "target_category": category_of[target],
+                    "target_time": 10_000,
+                    "label": label,
+                    "history_length": n,
+                    "history_item": history + 2,
+                    "history_category": category_of[history],
+                    "history_position": np.arange(n, 0, -1),
+                    "history_interval_bin": 1 + interval // 250,
+                    "history_time": 10_000 - interval,
+                    "history_session": np.ones(n),
+                    "pid": row % 4,
+                    "price": row / 100,
+                    "session_length": np.arange(3),
+                }
+
     vocabulary = {"item": items + 2, "category": categories + 2, "user": users + 2}
     vocabulary |= {"pid": 4} if extra else {}
-    _write_vocabularies(out, vocabulary)
-    manifest = Manifest(
-        format=1,
-        dataset="planted",
-        synthetic=True,
-        version="0",
-        config={},
-        inputs=[],
-        rows=counts,
-        fields=list(fields),
-        vocabulary=vocabulary,
-        layout=layout,
-        max_len=max_len,
-        bins=Bins(4, [249, 499, 749], [1, 1, 1, 1]),
-        history_lengths={},
-        rejected={},
-        notes=[],
-        shards=shards,
-    )
-    (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
-    return out
+    said = {
+        "dataset": "planted",
+        "target": Target("reviews", {"by": "order", "valid": True}, Negatives("item", 1)),
+        "fields": fields,
+        "features": {"pid": Feature("id", "pid"), "price": Feature("number", None)}
+        if extra
+        else {},
+        "histories": {"history": _history(fields, max_len)},
+        "lookups": {"item": Lookup(["category"], [], [], True, "", "{}")},
+        "timezone": "UTC",
+        "train": {"group_field": "category"},
+    }
+    return _write(out, rows, schema, splits, vocabulary, layout=layout, **said)
 
 
 PROFILE = (
@@ -187,84 +227,170 @@ def write_alibaba(
     `clicks` at an ad of her category, so that many users have one class only.
     """
     rng = np.random.default_rng(seed)
-    count, most = sessions
-    fields = ("category", "brand")
+    sets, most = sessions
+    fields = ["category", "brand"]
     vocabulary = {"user": users + 2, "category": 8, "brand": 12, **dict.fromkeys(OTHERS, 6)}
-    schema = list(shard_schema(fields, layout, max_len))
-    place = [f.name for f in schema].index("history_length")
-    schema[place:place] = [pa.field(n, pa.int32(), nullable=False) for n in OTHERS] + [
-        pa.field("price", pa.float32(), nullable=False)
-    ]
-    for name, kind, cells in (
-        *((n, pa.int32(), count * most) for n in fields),
-        ("length", pa.int16(), count),
-    ):
-        schema.append(
-            pa.field(f"session_{name}", history_type(kind, layout, cells), nullable=False)
-        )
-    schema = pa.schema(schema)
-    shards, counts, row = [], {}, 0
-    for split in splits:
-        columns: dict[str, list] = {name: [] for name in schema.names}
-        for user in range(users):
-            for _ in range(per_user):
-                n = 0 if rng.random() < empty else int(rng.integers(1, max_len + 1))
-                liked = int(rng.integers(2, 8))
-                category = np.where(rng.random(n) < 0.7, liked, rng.integers(1, 8, n))
-                interval = np.sort(rng.integers(1, 1000, n))[::-1]
-                target = int(rng.integers(2, 8))
-                lengths = rng.integers(3, most + 1, rng.integers(0, count + 1) if n else 0)
-                held = np.zeros((count, most), bool)
-                held[: len(lengths)] = np.arange(most) < lengths[:, None]
-                session = {f: np.where(held, rng.integers(1, 8, held.shape), 0) for f in fields}
-                values = {
-                    "row": row,
-                    "user": user + 2,
-                    "target_category": target,
-                    "target_brand": int(rng.integers(1, 12)),
-                    "target_time": 1_494_000_000 + row,
-                    "label": int(rng.random() < (clicks if n and target == liked else 0.02)),
-                    **{name: int(rng.integers(1, 6)) for name in OTHERS},
-                    "price": float(rng.normal()),
-                    "history_length": n,
-                    "history_category": category,
-                    "history_brand": rng.integers(1, 12, n),
-                    "history_position": np.arange(n, 0, -1),
-                    "history_interval_bin": 1 + interval // 250,
-                    "history_time": 1_494_000_000 + row - interval,
-                    "history_session": np.ones(n),
-                    **{
-                        f"session_{f}": a.ravel() if layout == "padded" else a[held]
-                        for f, a in session.items()
-                    },
-                    "session_length": lengths,
-                }
-                for name in columns:
-                    columns[name].append(values[name])
-                row += 1
-        counts[split] = row - sum(counts.values())
-        shards += _write_split(out, split, schema, columns)
-    _write_vocabularies(out, vocabulary)
-    manifest = Manifest(
-        format=1,
-        dataset="alibaba-planted",
-        synthetic=True,
-        version="0",
-        config={"sessions": f"{count}x{most}", "timezone": "Asia/Shanghai"},
-        inputs=[],
-        rows=counts,
-        fields=list(fields),
-        vocabulary=vocabulary,
-        layout=layout,
-        max_len=max_len,
-        bins=Bins(4, [249, 499, 749], [1, 1, 1, 1]),
-        history_lengths={},
-        rejected={},
-        notes=[],
-        shards=shards,
+    schema = shard_schema(
+        tuple(fields), layout, max_len, features=OTHERS, numbers=("price",), sessions=sessions
     )
-    (out / "manifest.json").write_text(manifest.to_json(), encoding="utf-8")
+
+    def rows(split: str, numbers: Iterator[int]) -> Iterator[dict]:
+        for user, _ in product(range(users), range(per_user)):
+            row = next(numbers)
+            n = 0 if rng.random() < empty else int(rng.integers(1, max_len + 1))
+            liked = int(rng.integers(2, 8))
+            category = np.where(rng.random(n) < 0.7, liked, rng.integers(1, 8, n))
+            interval = np.sort(rng.integers(1, 1000, n))[::-1]
+            target = int(rng.integers(2, 8))
+            lengths = rng.integers(3, most + 1, rng.integers(0, sets + 1) if n else 0)
+            held = np.zeros((sets, most), bool)
+            held[: len(lengths)] = np.arange(most) < lengths[:, None]
+            session = {f: np.where(held, rng.integers(1, 8, held.shape), 0) for f in fields}
+            yield {
+                "row": row,
+                "user": user + 2,
+                "target_category": target,
+                "target_brand": int(rng.integers(1, 12)),
+                "target_time": 1_494_000_000 + row,
+                "label": int(rng.random() < (clicks if n and target == liked else 0.02)),
+                **{name: int(rng.integers(1, 6)) for name in OTHERS},
+                "price": float(rng.normal()),
+                "history_length": n,
+                "history_category": category,
+                "history_brand": rng.integers(1, 12, n),
+                "history_position": np.arange(n, 0, -1),
+                "history_interval_bin": 1 + interval // 250,
+                "history_time": 1_494_000_000 + row - interval,
+                "history_session": np.ones(n),
+                **{
+                    f"session_{f}": a.ravel() if layout == "padded" else a[held]
+                    for f, a in session.items()
+                },
+                "session_length": lengths,
+            }
+
+    features = {name: Feature("id", name) for name in OTHERS} | {"price": Feature("number", None)}
+    said = {
+        "dataset": "planted-impressions",
+        "target": Target("impressions", {"by": "day", "valid": 0, "test": 0}, None),
+        "fields": fields,
+        "features": features,
+        "histories": {"history": _history(fields, max_len, [*sessions])},
+        "lookups": {"ad": Lookup(fields, ["campaign", "customer"], ["price"], True, "", "{}")},
+        "timezone": "Asia/Shanghai",
+        "train": {
+            "optimizer": "adagrad",
+            "lr": 1e-2,
+            "batch_size": 4096,
+            "epochs": 1,
+            "hidden": [200, 80],
+            "group_field": "category",
+        },
+    }
+    return _write(out, rows, schema, splits, vocabulary, layout=layout, **said)
+
+
+def write_log(
+    out: Path,
+    *,
+    layout: str = "padded",
+    users: int = 40,
+    per_user: int = 6,
+    max_len: int = 6,
+    splits: tuple[str, ...] = ("train", "test"),
+    weight: bool = True,
+    unit: str = "ms",
+    garbage: int = 0,
+    seed: int = 0,
+) -> Path:
+    """Write somebody's own log: no group, one field, a multi-valued feature `genre`, a number.
+
+    Clicks are of users whose newest behaviour is the target. Three columns are passed through, with
+    nulls. Behind a row's genres, and behaviours, stands `garbage` where lists have a fixed size.
+    """
+    rng = np.random.default_rng(seed)
+    keep = {"request": "string", "bid": "float64", "page": "int64"}
+    shapes = {"history": Shape(("item",), max_len)}
+    schema = schema_of(
+        ("item",), shapes, layout, weight=weight, features=("type",), numbers=("price",),
+        lists={"genre": 3}, keep=keep,
+    )  # fmt: skip
+    now = 1_500_000_000 * UNITS[unit]
+
+    def padded(values: np.ndarray, most: int) -> np.ndarray:
+        if layout == "ragged":
+            return values
+        return np.r_[values, np.full(most - len(values), garbage)]
+
+    def rows(split: str, numbers: Iterator[int]) -> Iterator[dict]:
+        for user, _ in product(range(users), range(per_user)):
+            row, n = next(numbers), int(rng.integers(0, max_len + 1))
+            history = rng.integers(2, 12, n)
+            interval = np.sort(rng.integers(1, 1000, n))[::-1]
+            clicked = n > 0 and rng.random() < 0.5
+            genres = rng.permutation(np.arange(2, 7))[: rng.integers(0, 4)]
+            yield {
+                "row": row,
+                "user": user + 2,
+                "target_item": history[-1] if clicked else int(rng.integers(2, 12)),
+                "target_time": now + row,
+                "label": int(clicked),
+                "weight": float(rng.choice([0.0, 0.5, 1.0, 4.0])),
+                "type": int(rng.integers(1, 5)),
+                "price": float(rng.normal()),
+                "genre": padded(genres, 3),
+                "genre_length": len(genres),
+                "request": None if row % 7 == 0 else f"=r{row}",
+                "bid": None if row % 5 == 0 else row / 8,
+                "page": None if row % 3 == 0 else row * 10**12,
+                "history_length": n,
+                "history_item": padded(history, max_len),
+                "history_position": padded(np.arange(n, 0, -1), max_len),
+                "history_interval_bin": padded(1 + interval // 250, max_len),
+                "history_time": padded(now + row - interval, max_len),
+                "history_session": padded(np.ones(n, int), max_len),
+            }
+
+    said = {
+        "dataset": "own-log",
+        "target": Target("shown", {"by": "column"}, None),
+        "fields": ["item"],
+        "features": {
+            "type": Feature("id", "type"),
+            "price": Feature("number", None),
+            "genre": Feature("list", "genre", 3),
+        },
+        "histories": {"history": _history(["item"], max_len)},
+        "lookups": {},
+        "timezone": "UTC",
+        "train": {"batch_size": 64, "epochs": 1},
+        "keep": keep,
+        "weight": weight,
+        "time_unit": unit,
+    }
+    vocabulary = {"user": users + 2, "item": 12, "type": 5, "genre": 7}
+    _write(out, rows, schema, splits, vocabulary, layout=layout, **said)
+    # What the manifest counts of the rows is so.
+    path = out / "manifest.json"
+    told = json.loads(path.read_text(encoding="utf-8"))
+    history = told["histories"]["history"]
+    for split in splits:
+        stored = pq.read_table([*sorted((out / split).glob("*.parquet"))])
+        lengths = stored["history_length"].to_numpy()
+        history["lengths"][split] = np.bincount(lengths, minlength=max_len + 1).tolist()
+        if split == "train":
+            cells = stored["history_interval_bin"].to_pylist()
+            counted = [k for row, n in zip(cells, lengths, strict=True) for k in row[:n]]
+            history["bins"]["train_counts"] = np.bincount(counted, minlength=5)[1:].tolist()
+    path.write_text(json.dumps(told), encoding="utf-8")
     return out
+
+
+@pytest.fixture
+def make_log(tmp_path: Path) -> MakeDataset:
+    """`make_log(**options)` writes somebody's own log into a folder; see `write_log`."""
+    made = iter(range(100))
+    return lambda **options: write_log(tmp_path / f"log{next(made)}", **options)
 
 
 @pytest.fixture

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from trainer.correlation import PLACES
-from trainer.data import Shards
+from trainer.analysis.correlation import PLACES
+from trainer.data.shards import Shards
 
 
 def bits(n_11: float, n_10: float, n_01: float, n_00: float, missing: float = 0.0) -> float:

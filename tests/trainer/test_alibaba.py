@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -11,10 +12,15 @@ import pytest
 import torch
 
 from schemas.errors import ContractError, UsageError
-from trainer.config import ALIBABA, AMAZON, TrainConfig
-from trainer.data import Shards
-from trainer.fit import train
-from trainer.models import RECIPES, build, inputs_of
+from trainer.data.facts import DEFAULTS, Hyperparameters
+from trainer.data.inputs import inputs_of
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
+from trainer.training.config import TrainConfig
+from trainer.training.train import train
+
+ADS = Hyperparameters("adagrad", lr=1e-2, batch_size=4096, epochs=1, hidden=(200, 80))
 
 
 def small(data, run, **options):
@@ -37,7 +43,7 @@ def test_both_layouts_give_the_same_sessions(make_alibaba, memory_mb):
     padded, ragged = (
         Shards(make_alibaba(layout=layout), memory_mb=memory_mb) for layout in ("padded", "ragged")
     )
-    assert padded.sessions == ragged.sessions == (3, 4)
+    assert padded.facts.sessions == ragged.facts.sessions == (3, 4)
     names = ("session_category", "session_brand", "session_length", "row", "history_brand")
     a, b = (
         {b["row"][0].item(): b for b in s.batches("train", batch_size=1, columns=names)}
@@ -99,9 +105,10 @@ def test_sessions_and_ids_that_break_the_contract_are_refused(
 def test_sessions_of_another_shape_than_the_manifest_says_are_refused(make_alibaba):
     out = make_alibaba()
     path = out / "manifest.json"
-    text = path.read_text(encoding="utf-8")
-    for said, what in (("2x4", "do not match"), ("3x5", "do not match"), ("many", "be read")):
-        path.write_text(text.replace("3x4", said), encoding="utf-8")
+    made = json.loads(path.read_text(encoding="utf-8"))
+    for said, what in (([2, 4], "do not match"), ([3, 5], "do not match"), ([3], "cannot be")):
+        made["histories"]["history"]["sessions"] = said
+        path.write_text(json.dumps(made), encoding="utf-8")
         with pytest.raises(ContractError, match=what):
             next(Shards(out).batches("train", batch_size=2))
 
@@ -147,24 +154,17 @@ def test_the_data_set_chooses_the_settings_and_the_run_keeps_them(make_alibaba, 
     assert result.steps == 1
 
 
-def test_presets_and_what_is_given_in_their_place():
-    cfg = TrainConfig("data", "run")
-    assert cfg.schedule("amazon-Beauty") == AMAZON
-    assert cfg.schedule("alibaba-synthetic") == ALIBABA
-    given = TrainConfig("data", "run", optimizer="adam", epochs=2, hidden=())
-    schedule = given.schedule("alibaba")
+def test_what_is_given_takes_the_place_of_the_usual(make_dataset, make_alibaba):
+    cfg = TrainConfig(Path("data"), Path("run"))
+    assert cfg.hyperparameters(Shards(make_dataset()).facts.training) == DEFAULTS
+    assert cfg.hyperparameters(Shards(make_alibaba()).facts.training) == ADS
+    given = TrainConfig(Path("data"), Path("run"), optimizer="adam", epochs=2, hidden=())
+    schedule = given.hyperparameters(ADS)
     assert (schedule.optimizer, schedule.lr) == ("adam", 1e-3)
     assert (schedule.batch_size, schedule.epochs, schedule.hidden) == (4096, 2, ())
-    assert TrainConfig("data", "run", lr=0.5).schedule("alibaba").lr == 0.5
+    assert TrainConfig(Path("data"), Path("run"), lr=0.5).hyperparameters(ADS).lr == 0.5
     with pytest.raises(UsageError, match="out of range"):
-        TrainConfig("data", "run", optimizer="sgd")
-
-
-def test_without_valid_the_last_weights_of_the_epoch_are_kept(make_alibaba, tmp_path):
-    data = make_alibaba(splits=("train", "test"))
-    result = train(small(data, tmp_path / "run", batch_size=32))
-    assert result.best_step == result.steps == 10
-    assert set(result.metrics) == {"test"}
+        TrainConfig(Path("data"), Path("run"), optimizer="sgd")
 
 
 def test_a_valid_split_without_a_click_is_refused_before_training(make_alibaba, tmp_path):
@@ -203,4 +203,6 @@ def test_every_recipe_trains_on_it(make_alibaba, tmp_path, model):
     assert result.steps == 3
     assert np.isfinite(result.metrics["test"].logloss)
     read = build(model, None, inputs_of(Shards(data)), dim=8).columns
-    assert any(name.startswith("session_") for name in read) == (model == "dsin")
+    assert any(name.startswith("session_") for name in read) == (
+        RECIPES[model].sessions is not None
+    )

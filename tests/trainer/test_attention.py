@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.trainer.behaviours import CLOSE, LENGTHS, drawn, some
-from trainer.attention import ActivationUnit, AtTarget, Bilinear, Last, ScaledDotProduct
+from trainer.models.attention import ActivationUnit, AtTarget, Bilinear, Last, ScaledDotProduct
 
 
 def softmax(scores: list[float]) -> list[float]:

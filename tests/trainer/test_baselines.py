@@ -7,9 +7,8 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import ContractError
-from trainer.baselines import BASELINES, category_share, popularity, popularity_columns
-from trainer.data import Shards
+from trainer.baselines import baselines_of, group_share, popularity
+from trainer.data.shards import Shards
 
 
 def rows_of(data, split):
@@ -55,15 +54,15 @@ def data(request, make_dataset, make_alibaba):
 @pytest.mark.parametrize("split", ["train", "valid", "test"])
 def test_baselines_agree_with_the_slow_way(data, split):
     shards, rows = Shards(data), rows_of(data, split)
-    columns = ("ad",) if shards.manifest.dataset.startswith("alibaba") else ("target_item",)
-    assert popularity_columns(shards) == columns
+    columns = ("ad",) if shards.manifest.target.negatives is None else ("target_item",)
+    assert shards.key_columns == columns
     slow = {
         "popularity": slow_popularity(data, split, columns),
         "category_share": slow_share(data, split),
     }
-    assert set(slow) == set(BASELINES)
+    assert set(slow) == set(baselines_of(shards))
     for name, scores in slow.items():
-        found = BASELINES[name](shards, split)
+        found = baselines_of(shards)[name](shards, split)
         assert found.score.tolist() == scores
         assert found.label.tolist() == [row["label"] for row in rows]
         metrics = found.measure()
@@ -74,7 +73,7 @@ def test_baselines_agree_with_the_slow_way(data, split):
 
 def test_category_share_finds_the_planted_category_and_popularity_does_not(make_dataset):
     shards = Shards(make_dataset(users=200))
-    share = category_share(shards, "test").measure().gauc
+    share = group_share(shards, "test").measure().gauc
     popular = popularity(shards, "test").measure().gauc
     assert share > 0.7
     assert popular < share - 0.1
@@ -91,7 +90,7 @@ def test_without_item_and_ad_popularity_is_of_category_and_brand(make_alibaba):
     data = make_alibaba()
     drop(data, ["ad"])
     shards, columns = Shards(data), ("target_category", "target_brand")
-    assert popularity_columns(shards) == columns
+    assert shards.key_columns == columns
     assert popularity(shards, "test").score.tolist() == slow_popularity(data, "test", columns)
 
 
@@ -105,10 +104,9 @@ def test_train_without_positives_makes_all_alike(make_alibaba):
     assert not popularity(Shards(data), "test").score.any()
 
 
-def test_behaviours_without_category_are_refused(make_dataset):
+def test_without_a_field_of_groups_their_share_is_left_out(make_dataset):
     data = make_dataset()
     path = data / "manifest.json"
     manifest = json.loads(path.read_text(encoding="utf-8"))
-    path.write_text(json.dumps(manifest | {"fields": ["item"]}), encoding="utf-8")
-    with pytest.raises(ContractError, match="no category"):
-        category_share(Shards(data), "test")
+    path.write_text(json.dumps(manifest | {"train": {}}), encoding="utf-8")
+    assert list(baselines_of(Shards(data))) == ["popularity"]

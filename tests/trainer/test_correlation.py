@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
+import threading
 from collections import Counter
 from importlib import resources
 
@@ -17,7 +20,9 @@ from sklearn.metrics import mutual_info_score
 
 from schemas.errors import EnvironmentFault, InputError, UsageError
 from tests.trainer.ctc_by_hand import brute, stored
-from trainer.correlation import PLACES, RELEASED_MISSING, UNKNOWN, correlate
+from trainer.analysis.correlation import PLACES, RELEASED_MISSING, UNKNOWN, correlate
+from trainer.analysis.shard_sql import query
+from trainer.data.shards import Shards
 
 DATABASE = duckdb.connect(config={"threads": 1})
 
@@ -223,7 +228,7 @@ def test_what_cannot_be_measured_is_said(make_dataset, tmp_path):
         correlate(out, "c99")
     assert "'c2'" in str(error.value) or "'c3'" in str(error.value)
     made = json.loads((out / "manifest.json").read_text())
-    made["fields"] = ["item"]
+    made["train"] = {}
     (out / "manifest.json").write_text(json.dumps(made))
     with pytest.raises(UsageError, match="no categories"):
         correlate(out)
@@ -238,3 +243,32 @@ def test_a_damaged_or_missing_shard_is_said(make_dataset):
     last.unlink()
     with pytest.raises(InputError):
         correlate(out)
+
+
+# A product of so many rows that nobody waits for its end.
+ENDLESS = (
+    "(SELECT count(*) FROM range(9999999) a, range(9999999) b WHERE a.range % 7 > b.range % 9)"
+)
+
+
+def test_a_ctrl_c_during_a_query_is_one(planted):
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            query(
+                "correlation/targets",
+                Shards(planted),
+                ("train",),
+                "*",
+                where=f"{ENDLESS} > 0",
+                threads=1,
+            )
+    finally:
+        timer.join()
+
+
+def test_other_errors_of_a_query_are_no_ctrl_c(planted):
+    with pytest.raises(InputError) as caught:
+        query("correlation/targets", Shards(planted), ("train",), "nonsense")
+    assert isinstance(caught.value.__cause__, duckdb.BinderException)

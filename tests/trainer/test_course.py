@@ -7,13 +7,13 @@ from importlib.util import find_spec
 
 import pytest
 
-from schemas.errors import UsageError
-from trainer import logs
-from trainer.config import TrainConfig
-from trainer.fit import train
-from trainer.logs import Log
+from schemas.errors import InputError, UsageError
 from trainer.metrics import Metrics
-from trainer.plan import Plan
+from trainer.training import log as logs
+from trainer.training.config import TrainConfig
+from trainer.training.log import Log
+from trainer.training.schedule import Schedule
+from trainer.training.train import train
 
 SETTLED = {
     "batch_size": 10,
@@ -40,9 +40,9 @@ def measured(plan):
     ],
 )
 def test_plans(options, steps, at):
-    plan = Plan.of(SETTLED | options, rows=95, has_valid=True)
+    plan = Schedule.of(SETTLED | options, rows=95, has_valid=True)
     assert (plan.steps, measured(plan)) == (steps, at)
-    assert measured(Plan.of(SETTLED | options, rows=95, has_valid=False)) == []
+    assert measured(Schedule.of(SETTLED | options, rows=95, has_valid=False)) == []
 
 
 def test_trains_for_the_steps_given_over_as_many_epochs(planted, tmp_path):
@@ -74,6 +74,12 @@ def test_a_log_that_is_gone_on_with_holds_each_step_once(tmp_path):
         ("15", "0.4"),
     ]
     assert lines[0]["pair_accuracy"] == ""
+    whole = log.path.read_text()
+    for damaged in (whole.replace("10,0,0.5", "10,0"), whole.replace("10,", "4,"), whole[1:], ""):
+        log.path.write_text(damaged)
+        with pytest.raises(InputError, match="log cannot be read"):
+            log.begin(10)
+        assert log.path.read_text() == damaged
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")

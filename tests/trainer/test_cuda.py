@@ -15,12 +15,12 @@ import torch
 from tests.trainer.batches import make, make_batch
 from tests.trainer.test_recipes import GOLDEN, first_losses
 from tests.trainer.test_resume import config, interrupted
-from trainer.ahead import on_device
-from trainer.data import Shards
-from trainer.evaluation import evaluate
-from trainer.fit import gradients, train
-from trainer.models import RECIPES
-from trainer.optimizer import optimizer_of
+from trainer.data.prefetch import on_device
+from trainer.data.shards import Shards
+from trainer.models.recipes import RECIPES
+from trainer.training.evaluation import evaluate
+from trainer.training.optimizer import optimizer_of
+from trainer.training.train import gradients, train
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here")
 CLOSE = {"rtol": 1e-3, "atol": 1e-4}
@@ -69,11 +69,11 @@ def test_scores_and_gradients(model):
 @pytest.mark.parametrize("clip", [None, 0.01])
 def test_steps_of_the_optimizers(planted, optimizer, clip):
     shards = Shards(planted)
-    schedule = config(planted, planted, optimizer=optimizer).schedule("planted")
+    chosen = config(planted, planted, optimizer=optimizer).hyperparameters(shards.facts.training)
     weights = {}
     for device in ("cpu", "cuda"):
         m = make(scale=0.3).to(device)
-        steps = optimizer_of(replace(schedule, lr=0.01), m.parameters())
+        steps = optimizer_of(replace(chosen, lr=0.01), m.parameters())
         batches = shards.grouped_batches(
             "train", batch_size=32, cells=100, columns=(*m.columns, "label")
         )

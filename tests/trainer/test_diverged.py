@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from tests.trainer.conftest import write_dataset
-from trainer.bounds import logloss_limit, not_finite
-from trainer.evaluation import evaluate
+from trainer.training.divergence import logloss_limit, not_finite
+from trainer.training.evaluation import evaluate
 
 SMALL = ["--dim", 4, "--hidden", 4, "--threads", 1, "--device", "cpu"]
 

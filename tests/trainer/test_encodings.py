@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from schemas.errors import ContractError
 from tests.trainer.batches import INPUTS
-from trainer.encodings import ENCODINGS, Chronological, Timestamp
+from trainer.models.encodings import ENCODINGS, Chronological, Timestamp
 
 
 @settings(max_examples=200, deadline=None)

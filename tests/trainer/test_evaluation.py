@@ -9,13 +9,13 @@ from pyarrow.csv import ConvertOptions, read_csv
 from sklearn.metrics import log_loss
 
 from schemas.errors import ContractError, InputError, UsageError
-from trainer import evaluation
-from trainer.config import TrainConfig
-from trainer.data import Shards
-from trainer.evaluation import evaluate, predict
-from trainer.fit import train
+from trainer.data.shards import Shards
 from trainer.metrics import gauc
-from trainer.runs import load
+from trainer.training import evaluation
+from trainer.training.config import TrainConfig
+from trainer.training.evaluation import evaluate, predict
+from trainer.training.runs import load
+from trainer.training.train import train
 
 NAMES = ("user", "item", "category")
 

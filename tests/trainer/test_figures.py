@@ -12,10 +12,12 @@ import numpy as np
 import pytest
 
 from schemas.errors import ContractError, UsageError
+from schemas.plain import duration
 from tests.trainer.conftest import write_dataset
-from trainer.data import Shards
-from trainer.drawing import cell, duration
-from trainer.figures import Shown, fig1, fig4, markdown
+from trainer.analysis.figures import Shown, fig1, fig4
+from trainer.analysis.plots import cell
+from trainer.analysis.tables import markdown
+from trainer.data.shards import Shards
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +28,7 @@ def data(tmp_path_factory):
     count = np.bincount(rows.histories["history_interval_bin"], minlength=5)[1:]
     path = out / "manifest.json"
     made = json.loads(path.read_text())
-    made["bins"]["train_counts"] = count.tolist()
+    made["histories"]["history"]["bins"]["train_counts"] = count.tolist()
     path.write_text(json.dumps(made))
     return out
 

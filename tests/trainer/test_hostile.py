@@ -14,12 +14,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from pipeline.cli import app
+from pipeline.cli.app import app
 from schemas.errors import TinprepError
 from schemas.plain import for_spreadsheet, from_spreadsheet, printable
 from tests.trainer.conftest import write_alibaba, write_dataset
-from trainer.data import Shards
-from trainer.page_runs import by_seed, read_runs
+from trainer.analysis.report.runs import by_seed, read_runs
+from trainer.data.shards import Shards
 
 SMALL = ["--dim", 4, "--hidden", 4, "--threads", 1, "--device", "cpu"]
 SECONDS = 10  # for what takes one where nothing else is at work
@@ -52,17 +52,24 @@ def bins(count):
     return {"count": count, "edges_s": list(range(count - 1)), "train_counts": [1] * count}
 
 
+def of_history(**change):
+    bins_of_four = {"count": 4, "edges_s": [249, 499, 749], "train_counts": [1, 1, 1, 1]}
+    told = {"table": "events", "fields": ["category"], "max_len": 12, "window": "before"}
+    told |= {"session_gap": 1_800, "sessions": None, "bins": bins_of_four, "lengths": {}}
+    return {"histories": {"history": told | change}}
+
+
 @pytest.mark.parametrize(
     ("change", "code"),
     [
         ({"vocabulary": {"item": 10**12}}, 4),
         ({"vocabulary": {"item": 2 * 10**9}}, 4),
         ({"vocabulary": {"category": -1}}, 4),
-        ({"max_len": 10**9}, 4),
-        ({"max_len": 32_767}, 4),
-        ({"max_len": 0}, 4),
-        ({"bins": bins(100_000)}, 4),
-        ({"bins": bins(256)}, 4),
+        (of_history(max_len=10**9), 4),
+        (of_history(max_len=32_767), 4),
+        (of_history(max_len=0), 4),
+        (of_history(bins=bins(100_000)), 4),
+        (of_history(bins=bins(256)), 4),
         ({"fields": []}, 4),
         ({"fields": ["category"] * 10_000}, 4),
         ({"fields": ["category", "user"]}, 4),
@@ -70,10 +77,10 @@ def bins(count):
         ({"rows": {"train": -1}}, 4),
         ({"rows": {"train": 0}}, 2),
         ({"shards": []}, 4),
-        ({"history_lengths": {"train": [1] * 100_000}}, 4),
-        ({"history_lengths": {"train": [-1] * 13}}, 4),
-        ({"config": {"sessions": "999x999"}}, 4),
-        ({"config": {"sessions": "9" * 5000 + "x1"}}, 4),
+        (of_history(lengths={"train": [1] * 100_000}), 4),
+        (of_history(lengths={"train": [-1] * 13}), 4),
+        (of_history(sessions=[999, 999]), 4),
+        (of_history(sessions=[10**50, 1]), 4),
         ({"layout": "\x1b[31mred\x07"}, 4),
     ],
     ids=lambda value: str(value)[:40],

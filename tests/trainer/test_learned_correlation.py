@@ -13,11 +13,12 @@ from schemas.errors import ContractError, UsageError
 from tests.trainer.batches import saved
 from tests.trainer.conftest import write_alibaba
 from tests.trainer.ctc_by_hand import stored
-from trainer.correlation import correlate, pearson
-from trainer.data import Shards
-from trainer.learned_correlation import MEASURED, learned, learned_like, strength
-from trainer.models import build, inputs_of
-from trainer.recipes import RECIPES
+from trainer.analysis.correlation import correlate, pearson
+from trainer.analysis.learned_correlation import MEASURED, learned_like, strength
+from trainer.data.inputs import inputs_of
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
 
 
 def embedded(model, batch):
@@ -112,7 +113,8 @@ def test_learned_cells_are_exact_where_there_is_one_item_a_category(make_dataset
         model.fields.tables["item"].weight[:] = 0.3
 
     run = saved(out, tmp_path / "run", "tin", change=same_items)
-    truth, found = learned(run, "c3", top=4, positions=6)
+    truth = correlate(out, "c3", top=4, positions=6)
+    found = learned_like(truth, run)
     weights = torch.load(run / "best.pt", weights_only=True)["weights"]
     category, place = weights["fields.tables.category.weight"], weights["encoding.table.weight"]
     half = torch.full((4,), 0.3)
@@ -134,7 +136,8 @@ def test_the_learned_decay_agrees_with_the_truth(make_dataset, tmp_path):
         strength = torch.tensor([0.5, *(1.0 / p for p in range(1, 7))])
         model.encoding.table.weight[:] = strength.unsqueeze(1)
 
-    truth, found = learned(saved(out, tmp_path / "tin", change=decaying), "c3", top=3, positions=6)
+    truth = correlate(out, "c3", top=3, positions=6)
+    found = learned_like(truth, saved(out, tmp_path / "tin", change=decaying))
     own = found.values[found.own]
     assert (np.diff(own) < 0).all()
     assert pearson(truth, found) > 0.9
@@ -146,7 +149,8 @@ def test_the_learned_decay_agrees_with_the_truth(make_dataset, tmp_path):
 def test_a_place_the_encoding_does_not_read_is_averaged_over(make_dataset, tmp_path, encoding, by):
     out = make_dataset(users=60)
     run = saved(out, tmp_path / "run", "tin", encoding)
-    truth, found = learned(run, "c3", by=by)
+    truth = correlate(out, "c3", by=by)
+    found = learned_like(truth, run)
     assert np.isfinite(found.values).all()
     again, other = learned_like(truth, run), learned_like(truth, run, seed=1)
     assert np.array_equal(again.values, found.values)
@@ -161,7 +165,8 @@ def test_places_without_a_behaviour_have_no_value(make_dataset, tmp_path):
     target = "c3"
     mine = {p for t, _, b in stored(out, "position") if t == 3 for _, p in b}
     assert mine, positions
-    truth, found = learned(run, target, positions=12)
+    truth = correlate(out, target, positions=12)
+    found = learned_like(truth, run)
     empty = [p not in mine for p in found.places]
     assert np.isnan(found.values[:, empty]).all()
     assert np.isfinite(found.values[found.own][[p in mine for p in found.places]]).all() or (
@@ -173,4 +178,4 @@ def test_another_data_set_is_refused(make_dataset, tmp_path):
     out, other = make_dataset(), make_dataset(items=40)
     run = saved(out, tmp_path / "run")
     with pytest.raises(ContractError, match="not like the one"):
-        learned(run, "c3", data=other)
+        learned_like(correlate(out, "c3"), run, data=other)

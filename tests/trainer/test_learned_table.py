@@ -12,11 +12,11 @@ from schemas.errors import UsageError
 from tests.trainer.batches import saved
 from tests.trainer.conftest import write_dataset
 from tests.trainer.test_figures import drawn
-from trainer.correlation import correlate, pearson
-from trainer.figures import Shown
-from trainer.learned_correlation import learned_like
-from trainer.learned_table import learned_over_seeds, table2
-from trainer.trials import Case, Trial, Trials
+from trainer.analysis.correlation import correlate, pearson
+from trainer.analysis.figures import Shown
+from trainer.analysis.learned_correlation import learned_like
+from trainer.analysis.paper_tables import learned_over_seeds, table2
+from trainer.analysis.trials import Case, Trial, Trials
 
 SETTINGS = {"dim": 4, "hidden": (6,), "epochs": 1, "evaluations": 1, "device": "cpu", "threads": 1}
 SHOWN = Shown("c3", top=3, positions=5)

@@ -14,12 +14,13 @@ from torch import nn
 
 from schemas.errors import UsageError
 from tests.trainer.batches import INPUTS, WITH_SESSIONS, make_batch, of_one_category
-from trainer.compiling import compiled
-from trainer.config import TrainConfig
-from trainer.data import Shards
-from trainer.fit import train
-from trainer.loss import gradients, positive_weight
-from trainer.models import RECIPES, build
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
+from trainer.training.compiling import compiled
+from trainer.training.config import TrainConfig
+from trainer.training.loss import gradients, positive_weight
+from trainer.training.train import train
 
 
 def labelled(batch):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from trainer.optimizer import DenseAdam, RowAdagrad
+from trainer.training.optimizer import DenseAdam, RowAdagrad
 
 
 class Small(nn.Module):

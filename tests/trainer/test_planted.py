@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pipeline.config import AlibabaConfig
 from pipeline.flow import prepare
-from pipeline.sources.synthetic_alibaba import AlibabaRecipe, synthesize_alibaba
-from trainer.correlation import correlate
-from trainer.data import Shards
+from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
+from trainer.analysis.correlation import correlate
+from trainer.data.shards import Shards
 
 WINDOW = 20
 SCALE_S = 12 * 3600.0
@@ -67,3 +71,20 @@ def test_ctc_recovers_a_decay_by_interval(tmp_path: Path) -> None:
     # What the intervals tell is not told by the positions: no decay is seen where none is.
     by_position = signed(data, "position")
     assert by_position.max() - by_position.min() < 0.2 * (bits.max() - bits.min())
+
+
+def test_only_who_tells_places_apart_knows_the_law_of_a_described_log(tmp_path: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "planted_log.py"
+    shape = ["--users", "1000", "--seeds", "1", "--jobs", "1"]
+    subprocess.run(
+        [sys.executable, str(script), "--out", str(tmp_path), *shape],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
+    )
+    text = (tmp_path / "planted_log.md").read_text(encoding="utf-8")
+    popularity, share, tin, law = map(float, re.findall(r"^\| [^|]* \| (0\.\d+)", text, re.M))
+    assert abs(popularity - 0.5) < 0.05
+    assert popularity < share < tin - 0.1
+    assert tin < law
+    assert (tmp_path / "shown.toml").is_file()

@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from trainer.config import TrainConfig
-from trainer.evaluation import evaluate
-from trainer.fit import train
+from trainer.training.config import TrainConfig
+from trainer.training.evaluation import evaluate
+from trainer.training.train import train
 
 ROOT = Path(__file__).parents[2]
 SMALL = {"dim": 8, "hidden": (8,), "lr": 0.02, "threads": 1, "device": "cpu"}

@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from tests.trainer.batches import INPUTS, WITH_SESSIONS, make_batch, of_one_category
-from trainer.data import Shards
-from trainer.fit import gradients
-from trainer.models import RECIPES, build, describe, inputs_of
-from trainer.optimizer import DenseAdam
+from trainer.analysis.model_list import models_table
+from trainer.data.inputs import inputs_of
+from trainer.data.shards import Shards
+from trainer.models.interest import build
+from trainer.models.recipes import RECIPES
+from trainer.training.optimizer import DenseAdam
+from trainer.training.train import gradients
 
 GOLDEN = Path(__file__).with_name("golden_losses.json")
 
@@ -22,14 +25,21 @@ PAPER = {
     "avg_product": "--r",
     "din_prime": "-a-",
     "din": "-ar",
+    "din_released": "-a-",
     "din_dot": "-ar",
     "din_apart": "-ar",
     "gru4rec": "t-r",
+    "gru4rec_released": "t--",
     "sasrec": "t-r",
+    "sasrec_released": "t-r",
     "bert4rec": "t-r",
+    "bert4rec_released": "t-r",
     "dien": "ta-",
+    "dien_released": "tar",
     "dsin": "ta-",
+    "dsin_released": "tar",
     "bst": "ta-",
+    "bst_released": "t-r",
     "sim": "ta-",
     "tin": "tar",
     "tin_released": "tar",
@@ -40,21 +50,24 @@ PAPER = {
 
 
 def test_every_recipe_has_the_paper_s_code():
-    found = {
-        d.name: "".join(c if bit else "-" for c, bit in zip("tar", d.code, strict=True))
-        for d in describe(INPUTS)
-    }
-    assert found == PAPER
+    for name, recipe in RECIPES.items():
+        assert recipe.code == "".join("0" if c == "-" else "1" for c in PAPER[name])
+        assert recipe.source
+    assert RECIPES.keys() == PAPER.keys()
 
 
-def test_descriptions_count_what_is_built():
-    for d in describe(INPUTS, dim=8, hidden=(6,)):
-        model = build(d.name, None, INPUTS, dim=8, hidden=(6,))
-        assert d.parameters == sum(p.numel() for p in model.parameters())
-        tables = 2 if RECIPES[d.name].apart else 1
-        assert d.parameters - d.beside_tables == (50 + 9) * 8 * tables
-        assert d.encodings == RECIPES[d.name].encodings
-        assert d.source
+def test_the_list_of_models_counts_what_is_built(make_dataset):
+    data = make_dataset()
+    table, _ = models_table(data).renderables
+    inputs = inputs_of(Shards(data))
+    columns = {c.header: list(c.cells) for c in table.columns}
+    assert columns["model"] == list(RECIPES)
+    for i, (name, recipe) in enumerate(RECIPES.items()):
+        every = sum(p.numel() for p in build(name, None, inputs).parameters())
+        beside = int(columns["no tables"][i].replace(",", ""))
+        assert columns["parameters"][i] == f"{every:,}"
+        assert every - beside == sum(inputs.fields.values()) * 64 * (2 if recipe.apart else 1)
+        assert columns["encodings"][i] == " ".join(recipe.encodings)
 
 
 def test_no_two_recipes_are_one():

@@ -10,59 +10,99 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tests.trainer.behaviours import CLOSE, LENGTHS, drawn, some
-from trainer.recurrent import AUGRU, BiLSTM, GRUStates, NextBehaviour
+from trainer.models.recurrence import Steps, gru, lstm
+from trainer.models.recurrent import AUGRU, BiLSTM, GRUStates, NextBehaviour, ReleasedBiLSTM
 
 
-def augru_step_by_step(part, x, a):
-    """DIEN, Eqs. 14 to 16, one number of one gate after another."""
-    h = torch.zeros(8)
-    (wr, wu, wn), (vr, vu, vn) = (m.weight.chunk(3) for m in (part.of_input, part.of_state))
-    (br, bu, bn), (cr, cu, cn) = (m.bias.chunk(3) for m in (part.of_input, part.of_state))
+def step_by_step(x, matrix, bias=None, scale=None, keeps=True):
+    """The states of one row, by the equations that `gru` states."""
+    states, h, (ur, uu, uc) = [], torch.zeros_like(x[0, : x.shape[1] // 3]), matrix.chunk(3)
     for i in range(len(x)):
-        r = torch.sigmoid(wr @ x[i] + br + vr @ h + cr)
-        u = a[i] * torch.sigmoid(wu @ x[i] + bu + vu @ h + cu)
-        n = torch.tanh(wn @ x[i] + bn + r * (vn @ h + cn))
-        h = (1 - u) * h + u * n
-    return h
+        xr, xu, xc = x[i].chunk(3)
+        r, u = torch.sigmoid(xr + ur @ h), torch.sigmoid(xu + uu @ h)
+        u = u if scale is None else scale[i] * u
+        c = torch.tanh(xc + (uc @ (r * h) if bias is None else r * (uc @ h + bias)))
+        h = u * h + (1 - u) * c if keeps else (1 - u) * h + u * c
+        states.append(h)
+    return torch.stack(states)
 
 
-def test_augru_is_its_equations_and_so_are_its_gradients():
+def lstm_step_by_step(x, matrix):
+    states, h = [], torch.zeros_like(x[0, : x.shape[1] // 4])
+    cell = h
+    for each in x:
+        i, f, g, o = (each + matrix @ h).chunk(4)
+        cell = torch.sigmoid(f) * cell + torch.sigmoid(i) * torch.tanh(g)
+        h = torch.sigmoid(o) * torch.tanh(cell)
+        states.append(h)
+    return torch.stack(states)
+
+
+@pytest.mark.parametrize("kind", ["torch", "tensorflow", "lstm"])
+@pytest.mark.parametrize("keeps", [True, False])
+@pytest.mark.parametrize("scaled", [True, False])
+def test_recurrences_are_their_equations_and_so_are_their_gradients(kind, keeps, scaled):
+    _, _, mask = some()
+    steps, width, gates = Steps.of(mask), 3, 4 if kind == "lstm" else 3
+    torch.manual_seed(0)
+    x, matrix, bias, scale = (
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in ((len(LENGTHS), 5, gates * width), (gates * width, width), width, (4, 5))
+    )
+    given = [x, matrix] + [bias] * (kind == "torch") + [scale] * (scaled and kind != "lstm")
+
+    def of(row=None, bias=None, scale=None, keeps=keeps):
+        if row is None and kind == "lstm":
+            return steps.put(lstm(steps.take(x), matrix, steps))
+        if row is None:
+            a = None if scale is None else steps.take(scale.unsqueeze(2)).squeeze(1)
+            how = {"bias_D": bias, "scale_N": a, "keeps": keeps}
+            return steps.put(gru(steps.take(x), matrix, steps, **how))
+        real = x[row, : LENGTHS[row]]
+        if kind == "lstm":
+            return lstm_step_by_step(real, matrix)
+        return step_by_step(real, matrix, bias, None if scale is None else scale[row], keeps)
+
+    options = {"bias": bias} if kind == "torch" else {}
+    options |= {"scale": scale} if scaled else {}
+    found = of(**options)
+    assert (found[~mask] == 0).all()
+    expected = torch.zeros_like(found)
+    for row, n in enumerate(LENGTHS):
+        if n:
+            expected[row, :n] = of(row, **options)
+    torch.testing.assert_close(found, expected)
+    ours, theirs = (torch.autograd.grad(y.pow(3).sum(), given) for y in (found, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b)
+    last = steps.final(steps.take(found.detach()))
+    for row, n in enumerate(LENGTHS):
+        torch.testing.assert_close(last[row], expected[row, n - 1] if n else torch.zeros_like(bias))
+
+
+def test_augru_is_dien_s_equations_14_to_16():
     part = drawn(AUGRU(8))
     x, _, mask = some()
-    x.requires_grad_()
-    raw = torch.rand(4, 5).requires_grad_()
-    weights = raw * mask
-    found = part(x, weights)
-    expected = torch.stack(
-        [augru_step_by_step(part, x[b, :n], weights[b, :n]) for b, n in enumerate(LENGTHS)]
-    )
-    torch.testing.assert_close(found, expected, **CLOSE)
-    wanted = (x, raw, *part.parameters())
-    ours, theirs = (
-        torch.autograd.grad(y.pow(2).sum(), wanted, retain_graph=True) for y in (found, expected)
-    )
-    for a, b in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(a, b, **CLOSE)
-
-
-def test_augru_with_full_weights_is_torch_s_gru_with_its_update_turned():
-    part, gru = drawn(AUGRU(8)), nn.GRU(8, 8, batch_first=True)
-    x, _, _ = some()
-    sign = torch.ones(24).index_fill_(0, torch.arange(8, 16), -1.0)
-    with torch.no_grad():
-        for name, layer in (("ih", part.of_input), ("hh", part.of_state)):
-            getattr(gru, f"weight_{name}_l0").copy_(layer.weight * sign[:, None])
-            getattr(gru, f"bias_{name}_l0").copy_(layer.bias * sign)
-    expected = gru(x)[1][0]
-    torch.testing.assert_close(part(x, torch.ones(4, 5)), expected, **CLOSE)
+    weights = torch.rand(4, 5) * mask
+    found = part(x, weights, mask)
+    gates, bias = part.of_state.bias.split([16, 8])
+    inputs = part.of_input(x) + nn.functional.pad(gates, (0, 8))
+    for b, n in enumerate(LENGTHS):
+        if n:
+            how = (part.of_state.weight, bias, weights[b], False)
+            expected = step_by_step(inputs[b, :n], *how)[-1]
+            torch.testing.assert_close(found[b], expected, **CLOSE)
+    assert (found[1] == 0).all()
 
 
 def test_a_weight_of_0_among_others_leaves_augru_s_state_as_it_is():
     part = drawn(AUGRU(8))
     x, _, _ = some()
     weights = torch.tensor([[0.0, 0.7, 0.0, 0.2, 0.0]] * 4)
-    torch.testing.assert_close(part(x, weights), part(x[:, [1, 3]], weights[:, [1, 3]]), **CLOSE)
-    assert (part(x, torch.zeros(4, 5)) == 0).all()
+    full = torch.ones(4, 5, dtype=torch.bool)
+    found, expected = (part(x[:, i], weights[:, i], full[:, i]) for i in (range(5), [1, 3]))
+    torch.testing.assert_close(found, expected, **CLOSE)
+    assert (part(x, torch.zeros(4, 5), full) == 0).all()
 
 
 def test_gru_states_are_torch_s_and_0_in_the_padding():
@@ -108,10 +148,16 @@ def test_bi_lstm_is_torch_s_over_packed_sequences():
         torch.testing.assert_close(found[b, :n], mean.flip(0), **CLOSE)
 
 
+def test_tensorflow_s_forget_gate_begins_at_1():
+    for each in (ReleasedBiLSTM(8).onward, ReleasedBiLSTM(8).homeward):
+        bias = each.bias_ih_l0 + each.bias_hh_l0
+        assert bias.tolist() == [0.0] * 8 + [1.0] * 8 + [0.0] * 16
+
+
 def test_next_behaviour_term_by_term():
     x, _, mask = some()
     states = torch.randn(4, 5, 8)
-    found = NextBehaviour()(states, x, mask)
+    found = NextBehaviour()(states, x, mask, None)
     cells = [(b, i) for b, n in enumerate(LENGTHS) for i in range(n)]
     shift = len(cells) // 2
     for b, n in enumerate(LENGTHS):

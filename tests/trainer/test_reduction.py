@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from tests.trainer.batches import INPUTS, make_batch
-from trainer.loss import gradients
-from trainer.models import build
-from trainer.ranks import Ranks
-from trainer.reduction import GradientSum
+from trainer.models.interest import build
+from trainer.training.loss import gradients
+from trainer.training.ranks import Ranks
+from trainer.training.reduction import GradientSum
 
 
 @dataclass(frozen=True)

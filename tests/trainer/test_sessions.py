@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.batches import INPUTS, WITH_SESSIONS
 from tests.trainer.behaviours import CLOSE, drawn
-from trainer.sessions import SessionCells, SessionInterests
+from trainer.models.sessions import SessionCells, SessionInterests
 
 
 @settings(max_examples=80, deadline=None)
@@ -66,13 +66,20 @@ def test_derived_sessions_are_taken_from_the_history():
 
 def test_a_session_interest_is_the_mean_of_its_own_behaviours():
     part = drawn(SessionInterests(8, (3, 4)))
-    x = torch.randn(6, 8)
-    lengths = torch.tensor([[4, 2, 0], [0, 0, 0]])
+    lengths = torch.tensor([[4, 2, 0], [0, 0, 0], [1, 2, 4], [3, 0, 0]])
+    x = torch.randn(int(lengths.sum()), 8, requires_grad=True)
     found, mask = part(x, lengths)
-    assert mask.tolist() == [[True, True, False], [False] * 3]
-    assert (found[~mask] == 0).all()
-    biased = x[4:] + part.of_session[1] + part.of_place[:2] + part.of_unit
-    alone = part.block(biased[None], torch.ones(1, 2, dtype=torch.bool))
-    torch.testing.assert_close(found[0, 1], alone[0].mean(0), **CLOSE)
-    swapped = x[[0, 1, 2, 3, 5, 4]]
-    assert not torch.allclose(part(swapped, lengths)[0][0, 1], found[0, 1], atol=1e-3)
+    assert torch.equal(mask, lengths > 0)
+    expected, at = torch.zeros_like(found), 0
+    for b, row in enumerate(lengths.tolist()):
+        for s, n in enumerate(row):
+            biased = x[at : at + n] + part.of_session[s] + part.of_place[:n] + part.of_unit
+            at += n
+            if n:
+                alone = part.block(biased[None], torch.ones(1, n, dtype=torch.bool))
+                expected[b, s] = alone[0].mean(0)
+    torch.testing.assert_close(found, expected, **CLOSE)
+    wanted = (x, *part.parameters())
+    ours, theirs = (torch.autograd.grad(y.pow(2).sum(), wanted) for y in (found, expected))
+    for a, b in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)

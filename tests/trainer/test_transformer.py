@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tests.trainer.behaviours import CLOSE, LENGTHS, drawn, some
-from trainer.transformer import (
+from trainer.models.transformer import (
     Block,
     CausalTransformer,
     FullTransformer,

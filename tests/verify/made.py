@@ -7,7 +7,6 @@ import json
 import random
 import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.parquet_shards import ShardWriter
 from pipeline.verify import Report, verify
-from schemas.errors import ContractError
 from schemas.manifest import NAME, SPLITS
 from tests.alibaba_made import RawLog
 from tests.alibaba_raw import PROFILE
@@ -28,10 +25,10 @@ from tests.oracle import Review
 DAY = 86_400
 MAY_3 = 1_493_740_800  # midnight in Beijing, where the days begin
 Columns = dict[str, list[Any]]
-REVIEWS, IMPRESSIONS = ("padded reviews", "ragged reviews"), ("padded ads", "ragged ads")
-PADDED, RAGGED = (REVIEWS[0], IMPRESSIONS[0]), (REVIEWS[1], IMPRESSIONS[1])
-ALL = REVIEWS + IMPRESSIONS
-BOTH = (REVIEWS[0], IMPRESSIONS[1])  # where the layout does not matter
+REVIEWS, ADS = ("padded reviews", "ragged reviews"), ("padded ads", "ragged ads")
+PADDED, RAGGED = (REVIEWS[0], ADS[0]), (REVIEWS[1], ADS[1])
+ALL = REVIEWS + ADS
+BOTH = (REVIEWS[0], ADS[1])  # where the layout does not matter
 
 
 def review_files(folder: Path) -> Path:
@@ -71,49 +68,44 @@ def impression_files(folder: Path) -> Path:
 
 @dataclass
 class Copy:
-    """A data set that may be damaged."""
+    """A data set that may be damaged; what damages it says where a finding must be."""
 
     out: Path
-
-    def manifest(self, change: Callable[[dict[str, Any]], object]) -> None:
-        path = self.out / NAME
-        raw = json.loads(path.read_text())
-        change(raw)
-        path.write_text(json.dumps(raw))
 
     def read(self) -> dict[str, Any]:
         found: dict[str, Any] = json.loads((self.out / NAME).read_text())
         return found
 
-    def path(self, split: str = "train") -> Path:
+    def manifest(self, change: Callable[[dict[str, Any]], object]) -> str:
+        raw = self.read()
+        change(raw)
+        (self.out / NAME).write_text(json.dumps(raw))
+        return NAME
+
+    def shard(self, split: str = "train") -> str:
         """The first shard of a split."""
-        return next(
-            self.out / s["path"] for s in self.read()["shards"] if s["path"].startswith(split)
-        )
+        paths = (str(shard["path"]) for shard in self.read()["shards"])
+        return next(path for path in paths if path.startswith(split))
 
-    def paths(self) -> list[Path]:
-        return [self.out / s["path"] for s in self.read()["shards"]]
+    def table(self, name: str) -> pa.Table:
+        return pq.ParquetFile(self.out / name).read()
 
-    def table(self, split: str = "train") -> pa.Table:
-        return pq.ParquetFile(self.path(split)).read()
+    def write(self, name: str, table: pa.Table, **how: Any) -> str:
+        """Replace a shard, and all that the manifest says of shards; or a table beside them."""
+        pq.write_table(table, self.out / name, **how)
+        if name.partition("/")[0] in SPLITS:
+            self.settle()
+        return name
 
-    def write(self, path: Path, table: pa.Table, **how: Any) -> None:
-        """Replace a shard, and all that the manifest says of it.
-
-        It is written as the pipeline writes shards, where it can write such a table, else by Arrow.
-        """
-        pq.write_table(table, path, **how)
-        if not how:
-            with suppress(ContractError), ShardWriter(path, table.schema) as writer:
-                writer.write_table(table)
-        self.settle()
-
-    def edit(self, change: Callable[[Columns], object], split: str = "train") -> None:
-        """Change the first shard's rows, and all that the manifest says of them."""
-        path, table = self.path(split), self.table(split)
+    def edit(self, change: Callable[[Columns], int | None], name: str = "") -> str:
+        """Change a file's rows, by default the first train shard's; `change` may say which."""
+        name = name or self.shard()
+        table = self.table(name)
         columns = table.to_pydict()
-        change(columns)
-        self.write(path, pa.Table.from_pydict(columns, schema=table.schema))
+        row = change(columns)
+        self.write(name, pa.Table.from_pydict(columns, schema=table.schema))
+        group = "row group 0, " if name.partition("/")[0] in SPLITS else ""
+        return name if row is None else f"{name}: {group}row {row}"
 
     def settle(self) -> None:
         """Make the manifest agree with the shards in checksums, rows, lengths and bins.
@@ -121,34 +113,24 @@ class Copy:
         It says no more what share of the rows this or that holds for.
         """
         raw = self.read()
-        raw["shares"] = {}
-        raw["rows"] = dict.fromkeys(SPLITS, 0)
-        lengths = {name: np.zeros(raw["max_len"] + 1, int) for name in SPLITS}
+        history = raw["histories"]["history"]
+        raw["shares"], raw["rows"] = {}, dict.fromkeys(SPLITS, 0)
+        lengths = {name: np.zeros(history["max_len"] + 1, int) for name in SPLITS}
         bins = np.zeros(256, int)
         for shard in raw["shards"]:
-            path = self.out / shard["path"]
-            split = path.parent.name
-            table = pq.ParquetFile(path).read()
-            shard["sha256"] = hashlib.sha256(path.read_bytes()).hexdigest()
+            split, table = shard["path"].partition("/")[0], self.table(shard["path"])
+            shard["sha256"] = hashlib.sha256((self.out / shard["path"]).read_bytes()).hexdigest()
             shard["rows"] = len(table)
             raw["rows"][split] += len(table)
-            if not {"history_length", "history_interval_bin"} <= set(table.column_names):
-                continue
-            kept = np.clip(table["history_length"].to_numpy(), 0, raw["max_len"])
-            lengths[split] += np.bincount(kept, minlength=raw["max_len"] + 1)
-            if split == "train":
-                for cells, n in zip(table["history_interval_bin"].to_pylist(), kept, strict=True):
-                    bins += np.bincount(cells[:n], minlength=256)
-        raw["history_lengths"] = {name: n.tolist() for name, n in lengths.items()}
-        raw["bins"]["train_counts"] = bins[1 : raw["bins"]["count"] + 1].tolist()
+            if {"history_length", "history_interval_bin"} <= set(table.column_names):
+                kept = np.clip(table["history_length"].to_numpy(), 0, history["max_len"])
+                lengths[split] += np.bincount(kept, minlength=history["max_len"] + 1)
+                cells = zip(table["history_interval_bin"].to_pylist(), kept, strict=True)
+                for of_row, n in cells if split == "train" else ():
+                    bins += np.bincount(of_row[:n], minlength=256)
+        history["lengths"] = {name: n.tolist() for name, n in lengths.items()}
+        history["bins"]["train_counts"] = bins[1 : history["bins"]["count"] + 1].tolist()
         (self.out / NAME).write_text(json.dumps(raw))
-
-    def small(self, name: str, change: Callable[[Columns], object]) -> None:
-        """Change a table beside the shards."""
-        table = pq.ParquetFile(self.out / name).read()
-        columns = table.to_pydict()
-        change(columns)
-        pq.write_table(pa.Table.from_pydict(columns, schema=table.schema), self.out / name)
 
 
 def copied(made: dict[str, Path], name: str, to: Path) -> Copy:
@@ -162,7 +144,5 @@ def checked(out: Path) -> Report:
 
 def at(columns: Columns, least: int = 4, label: int | None = None) -> int:
     """A row with so many behaviours."""
-    for row, length in enumerate(columns["history_length"]):
-        if length >= least and label in (None, columns["label"][row]):
-            return row
-    raise AssertionError("no such row")
+    rows = enumerate(zip(columns["history_length"], columns["label"], strict=True))
+    return next(row for row, (n, of) in rows if n >= least and label in (None, of))

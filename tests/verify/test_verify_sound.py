@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from unittest.mock import patch
 
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.config import AlibabaConfig
 from pipeline.flow import prepare
+from pipeline.presets.alibaba import AlibabaConfig
 from pipeline.verify import verify
 from tests.alibaba_made import RawLog, alibaba
 from tests.alibaba_raw import PROFILE
@@ -22,8 +20,6 @@ from tests.verify.made import (
     ALL,
     DAY,
     MAY_3,
-    PADDED,
-    RAGGED,
     Copy,
     checked,
     copied,
@@ -40,14 +36,6 @@ def test_sound_data_sets_are_sound(made: dict[str, Path]) -> None:
         assert report.rows == sum(manifest["rows"].values()) > 0
         assert report.shards == len(manifest["shards"])
         assert report.seconds > 0
-
-
-def test_padded_shards_are_read_page_by_page(made: dict[str, Path]) -> None:
-    with patch("pipeline.parquet_pages.pq.ParquetFile.iter_batches", side_effect=AssertionError):
-        for name in PADDED:
-            assert checked(made[name]).sound
-        with pytest.raises(AssertionError):
-            checked(made[RAGGED[0]])
 
 
 @pytest.mark.parametrize(
@@ -149,7 +137,7 @@ def test_a_user_who_touched_every_item(tmp_path: Path) -> None:
     """Such a user gives no rows; what is refused is told apart from what is lost."""
     reviews: list[Review | None] = [Review("all", f"I{k}", k * DAY) for k in range(5)]
     reviews += [Review("some", f"I{k}", k * DAY) for k in range(4)]
-    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
+    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out", "--no-meta"))
     assert checked(tmp_path / "out").findings == ()
     (tmp_path / "out/rejected/targets.parquet").unlink()
     found = {"missing file": 1, "rejected": 1, "targets of a user": 1}
@@ -160,7 +148,7 @@ def test_users_with_one_review(tmp_path: Path) -> None:
     """They give no rows, but their items count."""
     reviews: list[Review | None] = [Review(f"U{k % 7}", f"I{k % 5}", k * DAY) for k in range(35)]
     reviews += [Review(f"one{k}", f"I{k}", k * DAY) for k in range(7)]
-    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out"))
+    finished(amazon(write_raw(tmp_path / "raw", reviews, []), tmp_path / "out", "--no-meta"))
     assert checked(tmp_path / "out").findings == ()
 
 
@@ -197,19 +185,9 @@ def test_real_impressions(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_row_groups_may_be_of_any_size(made: dict[str, Path], tmp_path: Path, name: str) -> None:
     copy = copied(made, name, tmp_path / "out")
-    for path in copy.paths():
-        pq.write_table(pq.ParquetFile(path).read(), path, row_group_size=3)
-    copy.settle()
+    for shard in copy.read()["shards"]:
+        copy.write(shard["path"], copy.table(shard["path"]), row_group_size=3)
     assert checked(copy.out).findings == ()
-
-
-def test_a_data_set_from_before_tables_were_listed(made: dict[str, Path], tmp_path: Path) -> None:
-    """What its manifest does not say is not checked; all else is."""
-    copy = copied(made, "padded ads", tmp_path / "out")
-    copy.manifest(lambda m: (m.pop("tables"), m.pop("shares"), m["counts"].pop("impressions read")))
-    assert checked(copy.out).findings == ()
-    (copy.out / "vocabulary/pid.parquet").rename(copy.out / "items.parquet")
-    assert checked(copy.out).counts == {"missing file": 1, "stray file": 1}
 
 
 def test_one_price(tmp_path: Path) -> None:

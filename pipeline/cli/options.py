@@ -1,0 +1,135 @@
+"""The options of a command, made from the configuration that it fills; and how one is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container
+from dataclasses import MISSING, Field, fields
+from inspect import Parameter, Signature, signature
+from types import NoneType, UnionType
+from typing import (
+    TYPE_CHECKING,
+    Annotated,
+    Any,
+    Literal,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
+
+import typer
+
+from pipeline.cli.amounts import Bytes, Share, Widths, checked
+from pipeline.cli.progress import progress
+from schemas.options import BYTES, COMMAS, SHARE, WEIGHT, WIDTHS
+from schemas.terminal import Terminal
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
+
+_WRITTEN = {BYTES: Bytes, SHARE: Share, WIDTHS: Widths, COMMAS: str, WEIGHT: str}
+_LAST = "How the work is done"
+
+
+def options_of(
+    config: type, only: Container[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Give a command the options of a configuration.
+
+    The command is called with the configuration's settings as a dictionary, in place of its first
+    argument, and with its own options as they are.
+
+    Args:
+        config: a dataclass whose fields are `schemas.options.option`s.
+        only: the settings that are options; None for all.
+    """
+
+    def made(command: Callable[..., None]) -> Callable[..., None]:
+        found = {field.name: field for field in fields(config) if "help" in field.metadata}
+        found = {name: of for name, of in found.items() if only is None or name in only}
+        _, *own = signature(command, eval_str=True).parameters.values()
+        hints = get_type_hints(config, include_extras=True)
+        several = [_parameter(field, hints[name]) for name, field in found.items()]
+        several.sort(key=lambda one: found[one.name].metadata["last"])
+        last = sum(found[one.name].metadata["last"] for one in several)
+        cut = len(several) - last
+        parameters = [*several[:cut], *own, *several[cut:]]
+        parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters]
+
+        def called(**given: Any) -> None:
+            settings = {name: _value(found[name], given.pop(name)) for name in found}
+            command(settings, **given)
+
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__annotations__ = {one.name: one.annotation for one in parameters}
+        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        read = checked(called).__annotations__
+        parameters = [one.replace(annotation=read[one.name]) for one in parameters]
+        called.__signature__ = Signature(parameters)  # type: ignore[attr-defined]
+        return called
+
+    return made
+
+
+def _parameter(field: Field[Any], hint: Any) -> Parameter:
+    """One option."""
+    told = field.metadata
+    kind, several = _kind(hint), told["written"] != COMMAS and get_origin(hint) is tuple
+    kind = _WRITTEN.get(told["written"], kind)
+    default: Any = None if field.default is MISSING else field.default
+    if several:
+        kind, default = list[kind] | None, None  # type: ignore[valid-type]
+    elif told["written"] == COMMAS:
+        default = ",".join(default)
+    elif told["written"] == WEIGHT:
+        default = f"{default:g}"
+    elif default is None:
+        kind = kind | None
+    panel = _LAST if told["last"] else None
+    flag = told["flag"] or ("--" + field.name.replace("_", "-") if kind is bool else "")
+    if flag.isupper():
+        info: Any = typer.Argument(help=told["help"])
+    else:
+        info = typer.Option(*([flag] if flag else []), help=told["help"], rich_help_panel=panel)
+    return Parameter(
+        field.name, Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, info]
+    )
+
+
+def _kind(hint: Any) -> Any:
+    """The plain type that a setting is written as."""
+    origin = get_origin(hint)
+    if origin in (Union, UnionType):
+        return _kind(next(part for part in get_args(hint) if part is not NoneType))
+    if origin is Annotated or origin is tuple:
+        return _kind(get_args(hint)[0])
+    return str if origin is Literal else hint
+
+
+def _value(field: Field[Any], given: Any) -> Any:
+    """A setting as its configuration has it."""
+    if field.metadata["written"] == COMMAS:
+        return tuple(name.strip() for name in given.split(","))
+    return tuple(given or ()) if isinstance(field.default, tuple) else given
+
+
+def given_of(context: typer.Context, name: str) -> bool:
+    """Whether an option was given, be it with its default's value."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def run(config: Config, dry_run: bool) -> None:
+    """Prepare a data set, or say what it would take, and show what came of it."""
+    from pipeline import flow
+
+    if dry_run:
+        Terminal().print(flow.plan(config), highlight=False, soft_wrap=True)
+        return
+    with progress() as told:
+        made = flow.prepare(config, told)
+    from pipeline import inspection
+
+    Terminal().print(inspection.summary(made, config.out))

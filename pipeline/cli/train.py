@@ -1,0 +1,82 @@
+"""The commands of the trainer: parse, build a configuration, call, print."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.cli.amounts import checked
+from pipeline.cli.errors import told_errors
+from pipeline.cli.fit import train
+from schemas.errors import UsageError
+from schemas.terminal import Terminal
+
+_Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+_Data = Annotated[
+    Path | None, typer.Option(help="Folder of another data set. Default: the run's own.")
+]
+_Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command()(train)
+    for command in (models, evaluate, predict):
+        app.command()(checked(command))
+
+
+def models(
+    data: Annotated[
+        Path | None, typer.Argument(help="Folder of a data set, whose sizes then count.")
+    ] = None,
+) -> None:
+    """Every model that can be trained: its parts as the paper's three bits, its parameters."""
+    with told_errors():
+        from trainer.analysis.model_list import models_table
+
+        Terminal().print(models_table(data))
+
+
+def evaluate(
+    run: _Run,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    by: Annotated[
+        str | None, typer.Option(help="length: also by range of history length, as in Table 3.")
+    ] = None,
+    data: _Data = None,
+    device: _Device = "cpu",
+) -> None:
+    """Measure the weights that a run kept on a split."""
+    with told_errors():
+        from trainer.training.console import evaluation_table
+        from trainer.training.evaluation import evaluate as measure
+
+        if by not in (None, "length"):
+            raise UsageError(
+                "The rows cannot be told apart by that.", where="--by", expected="length", got=by
+            )
+        found = measure(run, split, by == "length", data=data, device=device)
+        Terminal().print(evaluation_table(found))
+
+
+def predict(
+    run: _Run,
+    data: Annotated[Path, typer.Argument(help="Folder of the data set to score.")],
+    out: Annotated[
+        Path, typer.Option(help="File for user, item, score and the like: *.parquet or *.csv.")
+    ],
+    split: Annotated[
+        list[str] | None, typer.Option(help="A split; may be given again. Default: all.")
+    ] = None,
+    device: _Device = "cpu",
+) -> None:
+    """Score every row of a data set: each score with its user and item as in the raw files."""
+    with told_errors():
+        from trainer.training.evaluation import predict as score
+
+        rows = score(
+            run, data, out, splits=tuple(dict.fromkeys(split)) if split else None, device=device
+        )
+        Terminal().print(f"{rows:,} scores: {out}", highlight=False)

@@ -1,0 +1,445 @@
+"""What a data set is made from: tables of events, lookups, one target, named histories.
+
+A field's name is its vocabulary: two columns that are the same field share their ids. Nothing
+behind the readers asks which data set it works on; it asks its description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline.description.split import ByColumn, Rule
+from pipeline.readers.parsed import Parsed, Reader
+from schemas.shards import SCALES, UNITS, kept_type
+
+USER = "user"
+IS_TARGET, OUTSIDE = "is_target", "outside"
+"""Masks: which events may be targets; which are outside what the table is of, but touched."""
+
+
+def in_history(name: str) -> str:
+    """The mask of the events that may stand in a history."""
+    return f"in_{name}"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Events: who did what, and when. Rows have `user`, `time`, and the columns named here.
+
+    Attributes:
+        name: what its events are, in the plural, e.g. reviews.
+        file: what the table of its refused lines is called.
+        paths: the raw files; `row` counts through them in this order.
+        reader: of their lines.
+        fields: the columns of what was done, e.g. item; each is a vocabulary.
+        features: its other id columns, which targets have, e.g. where an ad was shown.
+        label: whether there is a column `label`, 0 or 1.
+        order: what orders a user's events of one time: the `file`, a seeded `hash` of the line,
+            or their `fields`, so that the order of the lines does not matter.
+        model: the contract of its rows; None for the one that follows from what stands here.
+        numbers: its columns of numbers (float64), which targets have.
+        scales: how each is scaled, as `Lookup.scales` has it.
+        lists: its columns of several values, which targets have, and how many are kept of each.
+        keep: its columns that go to the shards as they are: whole numbers, floats or text.
+        weight: whether there is a column `weight` (float64), 0 or more.
+        masks: its boolean columns: `is_target`, which events may be targets, all without it;
+            `in_<history>`, which may stand in it, where the history has a `where`; and `outside`,
+            which count for nothing but as touched, where negatives are `unfiltered`.
+        split: whether there is a column `split`, the name of the event's split.
+        drop: whether all but one are left out of the events that it holds more than once.
+        bytes_a_line: what a line takes in the working set of its bucket, measured, rounded up.
+        disk_bytes_a_line: what a line takes on disk once it is dealt out, rounded up.
+        lines_a_second: on two cores, measured: for estimates only.
+        header: lines before row 0.
+        expected: what its lines are, for people.
+    """
+
+    name: str
+    file: str
+    paths: tuple[Path, ...]
+    reader: Reader
+    fields: tuple[str, ...]
+    model: Any
+    features: tuple[str, ...] = ()
+    label: bool = False
+    order: str = "file"
+    numbers: tuple[str, ...] = ()
+    scales: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
+    keep: tuple[str, ...] = ()
+    weight: bool = False
+    masks: tuple[str, ...] = ()
+    split: bool = False
+    drop: bool = False
+    bytes_a_line: int = 250
+    disk_bytes_a_line: int = 125
+    lines_a_second: int = 240_000
+    header: int = 0
+    expected: str = "a line an event"
+
+    def __post_init__(self) -> None:
+        """Refuse what no step could read.
+
+        Raises:
+            ValueError: it is such a table.
+        """
+        _require(bool(self.paths), f"{self.name} are of no file")
+        columns = [*self.ids, *self.numbers, *self.lists, *self.keep]
+        _require(len(set(columns)) == len(columns), f"a column of {self.name} has two parts")
+
+    @property
+    def path(self) -> Path:
+        """The first file: what messages name."""
+        return self.paths[0]
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns that ids are given to, without the user."""
+        return *self.fields, *self.features
+
+    @property
+    def more(self) -> tuple[str, ...]:
+        """Its other columns that targets have."""
+        weight = ("weight",) if self.weight else ()
+        return *self.numbers, *self.lists, *self.keep, *weight
+
+
+@dataclass(frozen=True)
+class Lookup:
+    """What is known of the values of a field or feature, or of users, a line a value.
+
+    Attributes:
+        key: the column whose values are looked up; rows have it, and the columns named here.
+        file: what the table of its refused lines is called.
+        path: the raw file; None where there is none, so that everything is unknown.
+        table: that of events whose lines they are, by name, of which `path` is the first file:
+            rows of its reader have all columns. None for lines of their own.
+        read: yields its rows; of lines that are not of the given keys it may give none.
+        fields: what targets and behaviours have by it, e.g. category.
+        features: other id columns that targets have by it.
+        numbers: columns of numbers that targets have by it.
+        scales: how each is scaled: `log`, its logarithm, standardised over the rows of train, which
+            is how those are scaled that are not named here; `standard`, itself; or `none`.
+        lists: columns of several values that targets have by it, and how many are kept of each.
+        all_lines: whether every line counts, and is in the vocabularies: then it is read before
+            the events are. Otherwise only what events name counts, as often as they do.
+        refuse: why an event is refused whose value is not there; None where it is kept, with all
+            that is looked up unknown.
+        without: what the share is called of what is not there.
+        lacks: what the share is called of the keys whose line has no value, with a `{}` for which.
+        repeated: what the lines are called that repeat a key.
+        repeated_rule: what becomes of them: the `first` line of a key counts, and those unlike it
+            are counted; all have to be `equal`; or there may be none: `refuse`.
+        max_missing: the share of its keys that may have no line, or of events where the key is of
+            every line; None for what the settings allow.
+        raw: the contract of its rows; None for the one that follows from `columns`.
+        encoded: the contract of its table of ids; None for the one that follows from its columns.
+        lines: what its lines are, in the plural, e.g. ads.
+        columns: the types of the key and of all that is looked up.
+        header: lines before row 0.
+        bytes_a_line: what is held of a line all along, measured, rounded up.
+        require: refuses a file of no use, from how many lines it has, the first row of each key,
+            and how many keys events name.
+    """
+
+    key: str
+    file: str
+    path: Path | None
+    read: Callable[[Path, pl.Series | None], Generator[Parsed]]
+    raw: Any
+    encoded: Any
+    without: str
+    lacks: str
+    repeated: str
+    lines: str = "lines"
+    fields: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+    numbers: tuple[str, ...] = ()
+    scales: Mapping[str, str] = field(default_factory=dict)
+    lists: Mapping[str, int] = field(default_factory=dict)
+    repeated_rule: str = "first"
+    max_missing: float | None = None
+    all_lines: bool = False
+    refuse: str | None = None
+    columns: Mapping[str, pa.DataType] = field(default_factory=dict)
+    header: int = 0
+    table: str | None = None
+    bytes_a_line: int = 0
+    require: Callable[[Path, int, pl.DataFrame, int], None] | None = None
+
+    @property
+    def ids(self) -> tuple[str, ...]:
+        """The columns that are ids, without the key."""
+        return *self.fields, *self.features
+
+    @property
+    def early(self) -> bool:
+        """Whether it is read before the events are."""
+        return self.all_lines or self.refuse is not None
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """The limit of its own, by the name of the share that it is of."""
+        return {} if self.max_missing is None else {self.without: self.max_missing}
+
+    @property
+    def given(self) -> tuple[str, ...]:
+        """Every column that targets have by it."""
+        return *self.ids, *self.numbers, *self.lists
+
+
+@dataclass(frozen=True)
+class Negatives:
+    """Random negatives of each target: values of a field that its user does not touch.
+
+    Attributes:
+        field: what is drawn.
+        each: how many for each positive.
+        seed: of the draws.
+        stream: draws all at once, as released code does; see `negatives.released_stream`.
+        pool: what is drawn from: `all` values, or those that are seen by the end of `train`.
+        exclude: what is not drawn: what the user touches `ever`, in any event of the targets'
+            table; `unfiltered`, in the reader's events with the mask `outside` too, which count for
+            nothing else; or what stands in the target's `history` as stored, and the target.
+        weight: `uniform`, or by `popularity`: how often a value occurs in what the pool is of.
+    """
+
+    field: str
+    each: int
+    seed: int
+    stream: Callable[[list[list[int]], int], list[int]] | None = None
+    pool: str = "all"
+    exclude: str = "ever"
+    weight: str = "uniform"
+
+
+@dataclass(frozen=True)
+class History:
+    """What a user did before a target.
+
+    Attributes:
+        table: the events.
+        max_len: behaviours kept, the latest; None for all of the longest history.
+        window: `before` the target's time, strictly; or by `order`, what stands before the target
+            in the table that both are of.
+        session_gap: seconds without a behaviour that end a session.
+        sessions: DSIN's sessions and behaviours of each; None for no such columns.
+        where: whether it holds only those of the table's events that have the mask `in_<history>`.
+    """
+
+    table: str
+    max_len: int | None
+    window: str
+    session_gap: int
+    sessions: tuple[int, int] | None = None
+    where: bool = False
+
+
+@dataclass(frozen=True)
+class Description:
+    """A data set.
+
+    Attributes:
+        name: what it is called.
+        tables: of events; the first is that of the targets.
+        lookups: in no order that counts.
+        split: which split an event of the first table is in.
+        histories: by name.
+        layout: `padded` or `ragged` lists.
+        bins: equal-frequency interval bins of each history.
+        negatives: None where events have labels of their own.
+        min_count: occurrences that a value needs to get an id of its own; users need none.
+        seed: of the hashes that order events of one time.
+        unit: of times, and so of intervals, edges and gaps: `s`, `ms` or `us`.
+        vocabulary_from: which values get an id of their own: `all`, or those that a row of `train`
+            holds, its history included. Users always do.
+        only_new: whether what a user has touched before, the targets' first field, is no target.
+        k_core: events that each user and each value of the targets' first field have at least,
+            once those of others are left out; 0 for no such filter.
+        min_history: behaviours, as stored and of all histories, that a target needs at least.
+        strict: whether a constant label, an empty split and a history without a behaviour are
+            errors; else they are told.
+        fixed_bytes_a_line: memory that is held all along for each line of the targets' table.
+        sample: given the lookups' rows by key, the users that count; None for all.
+        since: given the time of the first target event, the time before which events of the other
+            tables are ignored.
+        published: given how many lines each file has, and the vocabularies, how they differ from
+            the published files.
+        train: defaults of training, e.g. `group_field`: the field that groups targets.
+        timezone: of what is told of times.
+        said: what it was made from, where that is a description in the language: see
+            `toml.canonical`.
+    """
+
+    name: str
+    tables: tuple[Table, ...]
+    lookups: tuple[Lookup, ...]
+    split: Rule
+    histories: Mapping[str, History]
+    layout: str
+    bins: int
+    negatives: Negatives | None = None
+    min_count: int = 1
+    seed: int = 1234
+    unit: str = "s"
+    vocabulary_from: str = "all"
+    only_new: bool = False
+    k_core: int = 0
+    min_history: int = 0
+    strict: bool = True
+    fixed_bytes_a_line: int = 0
+    sample: Callable[[Mapping[str, pl.DataFrame]], npt.NDArray[np.int64] | None] = lambda _: None
+    since: Callable[[int], int] = lambda first: 0
+    published: Callable[[Mapping[str, int], Mapping[str, pa.Table]], list[str]] = lambda *_: []
+    train: Mapping[str, Any] = field(default_factory=dict)
+    timezone: str = "UTC"
+    said: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Refuse what no step could make.
+
+        Raises:
+            ValueError: it is such a description.
+        """
+        target, drawn = self.target, self.negatives
+        ids = {USER, *target.ids}
+        of_others = {name for table in self.tables[1:] for name in table.fields}
+        for one in self.lookups:
+            _require(one.table is None or not one.early, f"{one.key} is read with its table")
+            _require(not one.early or one.path is not None, f"{one.key} needs a file")
+            _require(one.key in ids | of_others, f"{one.key} is a column of no table")
+        _require(of_others <= {*self.fields, *self.features}, "targets lack a field of behaviours")
+        alone = [any((t.features, t.more)) for t in self.tables[1:]]
+        _require(not any(alone), "features are of targets alone")
+        _require(self.unit in UNITS, f"a unit is one of {', '.join(UNITS)}")
+        scales = {*target.scales.values()}.union(*(one.scales.values() for one in self.lookups))
+        _require(scales <= {*SCALES}, f"a scale is one of {', '.join(SCALES)}")
+        _require(drawn is None or self.min_count == 1, "negatives need an id for every value")
+        _require(self.vocabulary_from in ("all", "train"), "values are of all, or of train")
+        if drawn is not None:
+            _require(drawn.pool in ("all", "train"), "a pool is all, or of train")
+            _require(drawn.exclude in ("ever", "unfiltered", "history"), "no such exclude")
+            _require(drawn.weight in ("uniform", "popularity"), "no such weight")
+            plain = (drawn.pool, drawn.exclude, drawn.weight) == ("all", "ever", "uniform")
+            _require(drawn.stream is None or plain, "a stream draws from all, what is untouched")
+        unfiltered = drawn is not None and drawn.exclude == "unfiltered"
+        _require(unfiltered or OUTSIDE not in target.masks, "what is outside is for negatives")
+        _require(drawn is None or drawn.field in target.fields, "negatives are of a target's field")
+        _require(drawn is None or not target.label, "negatives are of targets without labels")
+        for name, history in self.histories.items():
+            table, own = self.table(history.table), history.table == target.name
+            _require(own or history.window == "before", f"{name} ends before its targets")
+            _require(own or history.max_len is not None, f"{name} needs a max_len")
+            _require(not history.where or in_history(name) in table.masks, f"{name} has no mask")
+        _require(not any(t.split for t in self.tables[1:]), "a split is of targets alone")
+        _require(target.split == isinstance(self.split, ByColumn), "a split needs its column")
+        by_column = self.only_new or self.k_core > 0
+        _require(bool(target.ids) or not by_column, "what is new, or a core, is of a column")
+        given = [n for one in self.by_key.values() for n in one.given]
+        _require(len({*given}) == len(given), "two lookups give targets one column")
+
+    @property
+    def target(self) -> Table:
+        """The events that targets are of."""
+        return self.tables[0]
+
+    def table(self, name: str) -> Table:
+        """The table of this name."""
+        return next(table for table in self.tables if table.name == name)
+
+    def looked_up(self, key: str) -> Lookup | None:
+        """The lookup of a column; None where there is none."""
+        return next((one for one in self.lookups if one.key == key), None)
+
+    def lookup(self, key: str) -> Lookup:
+        """The lookup of a column that has one."""
+        return next(one for one in self.lookups if one.key == key)
+
+    def carried(self, table: Table) -> tuple[str, ...]:
+        """What behaviours of a table carry: its fields, and those that are looked up by one."""
+        looked_up = [self.looked_up(key) for key in table.fields]
+        more = (name for one in looked_up if one is not None for name in one.fields)
+        return tuple(dict.fromkeys((*table.fields, *more)))
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Every column of events that ids are given to, without the user."""
+        return tuple(dict.fromkeys(name for table in self.tables for name in table.ids))
+
+    @property
+    def by_key(self) -> dict[str, Lookup]:
+        """The lookups of the targets' columns in the columns' order, that of users last."""
+        found = {key: self.looked_up(key) for key in (*self.target.ids, USER)}
+        return {key: one for key, one in found.items() if one is not None}
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields of a target, in the order of its columns."""
+        looked_up = (name for one in self.by_key.values() for name in one.fields)
+        return tuple(dict.fromkeys((*self.target.fields, *looked_up)))
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """The other id columns of a target, each before what it is looked up for."""
+        found: list[str] = []
+        for key in (*self.target.ids, USER):
+            found += [key] if key in self.target.features else []
+            one = self.looked_up(key)
+            found += one.features if one is not None else ()
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def numbers(self) -> dict[str, str]:
+        """The columns of numbers of a target, its own first, and how each is scaled."""
+        found = {name: self.target.scales.get(name, SCALES[0]) for name in self.target.numbers}
+        for one in self.by_key.values():
+            of = {name: one.scales.get(name, SCALES[0]) for name in one.numbers}
+            found |= {name: scale for name, scale in of.items() if name not in found}
+        return found
+
+    @property
+    def lists(self) -> dict[str, int]:
+        """The columns of several values of a target, its own first, and how many are stored."""
+        found = dict(self.target.lists)
+        for one in self.by_key.values():
+            found |= {name: most for name, most in one.lists.items() if name not in found}
+        return found
+
+    @property
+    def keep(self) -> dict[str, str]:
+        """The columns that are passed through, with their types as the manifest has them."""
+        kinds = self.target.reader.columns
+        return {name: kept_type(kinds[name]) for name in self.target.keep}
+
+    @property
+    def known(self) -> tuple[str, ...]:
+        """The vocabularies whose unknown id stands in no row, where no event lacks the value."""
+        found, drawn = [USER], self.negatives
+        if drawn is not None and (self.vocabulary_from == "all" or drawn.pool == "all"):
+            found.append(drawn.field)
+        if self.min_count == 1 and self.vocabulary_from == "all":
+            found += [one.key for one in self.lookups if one.refuse is not None]
+        return tuple(found)
+
+    @property
+    def rows_of_a_target(self) -> int:
+        """A target has a row, and one for each of its negatives."""
+        return 1 + (self.negatives.each if self.negatives is not None else 0)
+
+
+def _require(holds: bool, what: str) -> None:
+    """Refuse a description of which something does not hold.
+
+    Raises:
+        ValueError: it does not.
+    """
+    if not holds:
+        raise ValueError(f"The description cannot be made: {what}.")

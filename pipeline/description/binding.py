@@ -1,0 +1,771 @@
+"""A description and its files, brought together: tables with readers, and what only files say.
+
+The types of ids and the unit of times are told by samples, unless the description tells them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+
+from pipeline.description import (
+    IS_TARGET,
+    OUTSIDE,
+    Description,
+    History,
+    Lookup,
+    Negatives,
+    Table,
+    in_history,
+)
+from pipeline.description import language as told
+from pipeline.description.checks import USER, drawn_field, moment, seconds
+from pipeline.description.files import format_of
+from pipeline.description.split import ByColumn, ByDay, ByOrder, ByTime, Rule
+from pipeline.description.toml import Source, canonical
+from pipeline.readers.csv_text import CsvFormat
+from pipeline.readers.lines import Block, Part
+from pipeline.readers.own_tables import Source as FileSource
+from pipeline.readers.own_tables import head, open_source, open_table
+from pipeline.readers.parsed import Parsed, Reader, read
+from pipeline.readers.values import NULLS, UNITS, Column
+from schemas.errors import TinprepError, UsageError
+
+# A whole number as it is written once: without a sign or zeros before it.
+_CANONICAL = r"^(0|[1-9][0-9]{0,17})(\.0*)?$"
+_WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
+_FRACTION = r"[0-9]:[0-9]{2}[.,]([0-9]+)"
+_ZONED = r"(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"
+_SAMPLED_FILES = 3
+# Of unix time, 1985: what is later in seconds is hardly of another unit.
+_OLD_S = 473_385_600
+_NUMBERS = r"^[+-]?[0-9]+(\.[0-9]*)?$"
+
+Said = told.Table | told.Lookup
+
+
+@dataclass(frozen=True)
+class Whence:
+    """Files of one table or lookup.
+
+    Attributes:
+        kind: `tables` or `lookups`.
+        name: of it.
+        said: what the description says of it.
+        paths: its files, in the order that rows are counted in.
+        format: csv, jsonl or parquet.
+        csv: how text is made up.
+    """
+
+    kind: str
+    name: str
+    said: Said
+    paths: list[Path]
+    format: str
+    csv: CsvFormat | None
+
+    @classmethod
+    def of(cls, kind: str, name: str, said: told.Table | told.Lookup, paths: list[Path]) -> Whence:
+        """Find what is in the files.
+
+        Raises:
+            UsageError: it cannot be told.
+        """
+        found = format_of(paths, said.format, name)
+        csv = None
+        if found in ("csv", "tsv"):
+            given = said.csv or told.Csv()
+            csv = CsvFormat(
+                delimiter=given.delimiter or ("\t" if found == "tsv" else ","),
+                quote=given.quote or None,
+                columns=given.columns,
+                nulls=given.nulls if given.nulls is not None else NULLS,
+                encoding=given.encoding,
+            )
+        return cls(kind, name, said, paths, "csv" if found == "tsv" else found, csv)
+
+    @cached_property
+    def source(self) -> FileSource:
+        """Of the files' columns."""
+        return open_source(self.paths, self.format, self.csv)
+
+    def head(self) -> pl.DataFrame:
+        """The first records of the first file."""
+        return head(self.source, self.paths[0], self.source.names)
+
+    def sample(self, expression: str) -> pl.Series:
+        """The first values of a column, or of SQL, of the first files; nulls left out."""
+        if expression not in self.source.names:
+            return self._computed(expression)
+        found = [head(self.source, path, [expression]) for path in self.paths[:_SAMPLED_FILES]]
+        values = pl.concat([one[expression] for one in found if one.width])
+        if values.dtype == pl.String:
+            values = values.str.strip_chars(" \t")
+            values = values.filter(~values.is_in([*self.source.nulls, ""]))
+        return values.drop_nulls()
+
+    def _computed(self, expression: str) -> pl.Series:
+        """The first values of SQL as text; none where it cannot be read, which is told later."""
+        column = Column("value", expression, "text", nullable=True)
+        try:
+            reader = open_table(self.paths, self.format, [column], csv=self.csv)
+            with closing(read(reader, self.paths[0])) as stream:
+                first = next(stream, None)
+        except TinprepError:
+            first = None
+        return pl.Series([], dtype=pl.String) if first is None else first.rows["value"].drop_nulls()
+
+    def open(
+        self,
+        columns: list[Column],
+        where: str | None,
+        unit: str,
+        source: Source,
+        *,
+        outside: bool = False,
+    ) -> Reader:
+        """The reader of rows with these columns.
+
+        Raises:
+            UsageError: SQL of the description cannot be read, or does not fit.
+            InputError: a file cannot be read, or lacks a column.
+        """
+        try:
+            return open_table(
+                self.paths,
+                self.format,
+                columns,
+                where=where,
+                csv=self.csv,
+                unit=unit,
+                outside=outside,
+            )
+        except UsageError as error:
+            told_at = str(error.where or "")
+            name, _, sql = told_at.partition(": ")
+            at: tuple[str, ...] = (self.kind, self.name, "where" if name == "where" else name)
+            if name == IS_TARGET:
+                at = ("target", "where")
+            elif name.startswith(in_history("")):
+                at = ("histories", name.removeprefix(in_history("")), "where")
+            got = [sql or told_at, *([error.got] if isinstance(error.got, str) else [])]
+            expected = error.expected if isinstance(error.expected, str) else None
+            do = error.do if isinstance(error.do, str) else None
+            source.refuse(at, error.what, expected, ": ".join(dict.fromkeys(got)), do)
+
+
+@dataclass(frozen=True)
+class Fast:
+    """What a fast reader of its own puts in the place of the generic one.
+
+    Attributes:
+        names: the columns that rows have besides `row`, `user`, `time` and `label`.
+        types: of ids, by field: `whole` or `text`.
+        puts: attributes of `Table` or `Lookup`, with the reader among them.
+        where: whether it follows the description's `where`.
+        hooks: attributes of `Description`.
+    """
+
+    names: tuple[str, ...]
+    types: Mapping[str, str]
+    puts: Mapping[str, Any]
+    where: bool = False
+    hooks: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Head:
+    """A reader of the first rows of each file; see `parsed.Reader`.
+
+    Attributes:
+        reader: of all rows.
+        rows: how many, at least.
+    """
+
+    reader: Reader
+    rows: int
+
+    @property
+    def columns(self) -> Mapping[str, pa.DataType]:
+        """As `Reader.columns`."""
+        return self.reader.columns
+
+    def blocks(self, part: Part) -> Generator[Block]:
+        """As `Reader.blocks`."""
+        seen = 0
+        with closing(self.reader.blocks(part)) as stream:
+            for block in stream:
+                yield block
+                seen += block.lines
+                if seen >= self.rows:
+                    return
+
+    def parse(self, file: str, block: Block) -> Parsed:
+        """As `Reader.parse`."""
+        return self.reader.parse(file, block)
+
+
+Known = Mapping[str, Callable[[Said, Mapping[str, Any]], Fast | str]]
+
+
+@dataclass
+class Binding:
+    """A description, where its keys stand, and its files.
+
+    Attributes:
+        spec: what it says.
+        source: its text.
+        files: (kind, name) of each table and lookup -> its files.
+        known: `tables` and `lookups` -> the fast readers of them, by name.
+        rows: how many of each table of events are read, at least; None for all.
+    """
+
+    spec: told.Spec
+    source: Source
+    files: Mapping[tuple[str, str], list[Path]]
+    known: Mapping[str, Known] = field(default_factory=dict)
+    rows: int | None = None
+    whences: dict[tuple[str, str], Whence] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Find what is in the files.
+
+        Raises:
+            UsageError: it cannot be told.
+        """
+        named = {"tables": self.spec.tables, "lookups": self.spec.lookups}
+        self.whences = {
+            (kind, name): Whence.of(kind, name, named[kind][name], paths)  # type: ignore[index]
+            for (kind, name), paths in self.files.items()
+        }
+
+        self.fast = {at: fast for at in self.whences if (fast := self._fast(*at)) is not None}
+
+    def _fast(self, kind: str, name: str) -> Fast | None:
+        """The fast reader of a table or lookup; None where none is named.
+
+        Raises:
+            UsageError: there is none of this name, or it does not read what is wanted.
+        """
+        said = self.whences[kind, name].said
+        if said.reader is None:
+            return None
+        at, known = (kind, name, "reader"), self.known.get(kind, {})
+        reader = told.Reader(said.reader) if isinstance(said.reader, str) else said.reader
+        if reader.name not in known:
+            self.source.refuse(
+                at,
+                "There is no reader of this name.",
+                expected=" or ".join(known) or "no reader, as there is none",
+                got=reader.name,
+                do="leave it out: CSV, JSON lines and Parquet are read without",
+            )
+        fast = known[reader.name](said, reader.options)
+        if len(self.files[kind, name]) > 1:
+            self.source.refuse(
+                at,
+                "The reader reads one file.",
+                expected="one file",
+                got=f"{len(self.files[kind, name])} files",
+                do="leave `reader` out: the generic one reads several",
+            )
+        wanted = [*said.fields, *said.features, *said.numbers]
+        more = [n for n in ("lists", "keep", "weight") if getattr(said, n, None)]
+        if isinstance(fast, str):
+            self.source.refuse(at, "The reader cannot follow the description.", expected=fast)
+        lacks = [one for one in wanted if one not in fast.names]
+        more += ["where"] if getattr(said, "where", None) and not fast.where else []
+        if isinstance(said, told.Table):
+            spec = self.spec
+            more += ["where of the target"] if spec.target.where else []
+            more += ["where of a history"] if any(h.where for h in spec.histories.values()) else []
+        if lacks or more:
+            self.source.refuse(
+                at,
+                "The reader does not read all that is described.",
+                expected=f"no more than {', '.join(fast.names)}",
+                got=", ".join([*lacks, *more]),
+                do="leave `reader` out: the generic one does",
+            )
+        return fast
+
+    def whence(self, kind: str, name: str) -> Whence:
+        """Where a table or a lookup is read from; of a lookup of a table, where that is."""
+        if kind == "lookups" and self.spec.lookups[name].table is not None:
+            return self.whences["tables", str(self.spec.lookups[name].table)]
+        return self.whences[kind, name]
+
+    # What the files say.
+
+    def _ids(self) -> Iterator[tuple[str, pl.Series]]:
+        """Each column of ids: its field, and the first of its values."""
+        whose: list[tuple[str, str, str, told.Table | told.Lookup]] = [
+            *(("tables", name, USER, one) for name, one in self.spec.tables.items()),
+            *(("lookups", name, name, one) for name, one in self.spec.lookups.items()),
+        ]
+        for kind, name, key, one in whose:
+            at = self.whence(kind, name)
+            if (kind, name) in self.fast:
+                continue
+            of_key = one.user if isinstance(one, told.Table) else one.key
+            for field_, column in {key: of_key, **one.fields, **one.features}.items():
+                yield field_, at.sample(column)
+            for field_, several in one.lists.items():
+                yield field_, _several(at.sample(several.column), several.separator)
+
+    @cached_property
+    def types(self) -> dict[str, str]:
+        """Of each field: `whole` where each value of the samples is a whole number, else `text`."""
+        found: dict[str, str] = dict(self.spec.types)
+        for fast in self.fast.values():
+            found |= fast.types
+        whole: dict[str, Any] = {}
+        odd: dict[str, Any] = {}
+        for name, values in self._ids():
+            if name in self.spec.types or not len(values):
+                found.setdefault(name, "whole")
+                continue
+            if _are_whole(values):
+                whole.setdefault(name, values[0])
+                found.setdefault(name, "whole")
+                continue
+            found[name] = "text"
+            if values.dtype == pl.String and len(of := values.filter(_are_odd(values))):
+                odd.setdefault(name, of[0])
+        for name in whole.keys() & odd.keys():
+            self.source.refuse(
+                ("types",),
+                f"The ids of {name} are of two types.",
+                expected=f"the same {name} written alike in every column of it",
+                got=f"{whole[name]} in one column, {odd[name]} in another",
+                do=f'say what they are: types = {{ {name} = "whole" }} takes 007 for 7, '
+                '"text" takes them for two',
+            )
+        return found
+
+    @cached_property
+    def unit(self) -> str:
+        """The finest unit of the tables' times."""
+        found = ["s"]
+        for name, table in self.spec.tables.items():
+            if table.time.unit is not None or ("tables", name) in self.fast:
+                found.append(table.time.unit or "s")
+            else:
+                found.append(self._unit_of(name, table.time))
+        return max(found, key=lambda unit: UNITS[unit])
+
+    def _unit_of(self, name: str, time: told.Time) -> str:
+        """The unit that text or timestamps of a table need.
+
+        Raises:
+            UsageError: they are numbers, or are naive and no zone is told.
+        """
+        at = ("tables", name, "time")
+        values = self.whence("tables", name).sample(time.column)
+        if values.dtype.is_numeric() or (
+            values.dtype == pl.String and len(values) and values.str.contains(_NUMBERS).all()
+        ):
+            self.source.refuse(
+                at,
+                "Times that are numbers need a unit.",
+                expected='unit = "s", "ms" or "us" since 1970',
+                got=f"{time.column} = {values[0] if len(values) else '...'}",
+                do=f'add unit = "{(unit := _likely_unit(values))}" (--unit {unit}), if so'
+                if len(values)
+                else None,
+            )
+        if time.timezone is None and (naive := _naive(values)) is not None:
+            self.source.refuse(
+                at,
+                "A time without a zone may mean any of 24.",
+                expected='timezone = "UTC", or the one of the clock that wrote it',
+                got=f"{time.column} = {naive}",
+                do='add timezone = "UTC" (--timezone UTC), or that one',
+            )
+        return _finest(values)
+
+    def check_times(self) -> None:
+        """Refuse times that look like those of another unit.
+
+        Raises:
+            UsageError: a table's are.
+        """
+        for name, table in self.spec.tables.items():
+            values = self.whence("tables", name).sample(table.time.column)
+            if table.time.unit is None or not len(values):
+                continue
+            found = values.cast(pl.Float64, strict=False).drop_nulls()
+            likely = _likely_unit(found) if len(found) else table.time.unit
+            if likely != table.time.unit and float(found.max() or 0) > _OLD_S:  # type: ignore[arg-type]
+                self.source.refuse(
+                    ("tables", name, "time"),
+                    "Times look like those of another unit.",
+                    expected=f'unit = "{likely}"',
+                    got=f'unit = "{table.time.unit}" and {table.time.column} = {values[0]}',
+                    do="give the unit that makes these times those of your events",
+                )
+
+    # What is made of it.
+
+    def description(self) -> Description:
+        """The description that steps know.
+
+        Raises:
+            UsageError: a column is not there, or something cannot be made.
+            InputError: a file cannot be read.
+        """
+        spec, target = self.spec, self.spec.target
+        names = [target.table, *(history.table for history in spec.histories.values())]
+        said = canonical(spec)
+        try:
+            return Description(
+                name=spec.name or "own",
+                tables=tuple(self._table(name) for name in dict.fromkeys(names)),
+                lookups=tuple(self._lookup(name) for name in spec.lookups),
+                split=self._split(),
+                histories={name: self._history(one, name) for name, one in spec.histories.items()},
+                layout=spec.layout or ("padded" if len(spec.histories) == 1 else "ragged"),
+                bins=spec.bins,
+                negatives=self._negatives(),
+                min_count=spec.vocabulary.min_count,
+                seed=self.spec.seed,
+                unit=self.unit,
+                vocabulary_from=spec.vocabulary.from_,
+                only_new=target.only_new,
+                k_core=spec.filters.k_core,
+                min_history=spec.filters.min_history,
+                strict=self.rows is None,
+                train={k: v for k, v in said["train"].items() if v is not None},
+                timezone=getattr(target.split, "timezone", None) or "UTC",
+                said=said,
+                **{k: v for fast in self.fast.values() for k, v in fast.hooks.items()},
+            )
+        except ValueError as error:
+            self.source.refuse((), str(error), got="a description that no step can make so far")
+
+    def _column(self, name: str, source: str, *, nullable: bool = True) -> Column:
+        return Column(name, source, self.types[name], nullable=nullable)
+
+    def _more(self, one: told.Table | told.Lookup) -> list[Column]:
+        """The columns of features, numbers and lists."""
+        found = [self._column(name, source) for name, source in one.features.items()]
+        for name, number in one.numbers.items():
+            found.append(Column(name, number.column, "number", nullable=True))
+        for name, several in one.lists.items():
+            of, separator = self.types[name], several.separator
+            found.append(
+                Column(name, several.column, "list", nullable=True, of=of, separator=separator)
+            )
+        return found
+
+    def _table(self, name: str) -> Table:
+        spec, table = self.spec, self.spec.tables[name]
+        at = self.whence("tables", name)
+        own = name == spec.target.table
+        drawn = spec.target.negatives
+        columns = [
+            self._column(USER, table.user, nullable=False),
+            Column(
+                "time",
+                table.time.column,
+                "time",
+                unit=table.time.unit or "iso",
+                timezone=table.time.timezone,
+            ),
+        ]
+        for one, source in table.fields.items():
+            columns.append(
+                self._column(one, source, nullable=not (own and one == drawn_field(spec)))
+            )
+        columns += self._more(table)
+        known = {column.name for column in columns}
+        for key, lookup in spec.lookups.items():
+            if lookup.table == name and self._is_of_table(key):
+                more = [
+                    self._column(n, source)
+                    for n, source in {key: lookup.key, **lookup.fields}.items()
+                ]
+                columns += [c for c in (*more, *self._more(lookup)) if c.name not in known]
+                known |= {column.name for column in columns}
+        masks = {in_history(h): one.where for h, one in spec.histories.items() if one.table == name}
+        if own:
+            masks[IS_TARGET] = spec.target.where
+            split = spec.target.split
+            if table.label is not None:
+                columns.append(Column("label", table.label, "label"))
+            if table.weight is not None:
+                columns.append(Column("weight", table.weight, "weight"))
+            if isinstance(split, told.ByColumn):
+                columns.append(Column("split", split.column, "split", nullable=True))
+            for one in table.keep:
+                columns.append(Column(one, one, "keep", nullable=True, of=self._kept(at, one)))
+        conditions = {mask: where for mask, where in masks.items() if where is not None}
+        columns += [Column(mask, where, "mask") for mask, where in conditions.items()]
+        outside = own and drawn is not None and drawn.exclude == "unfiltered"
+        outside = outside and table.where is not None
+        made: dict[str, Any] = {"header": int(at.csv is not None and at.csv.columns is None)}
+        if (fast := self.fast.get(("tables", name))) is not None:
+            made |= fast.puts
+        else:
+            made["reader"] = at.open(columns, table.where, self.unit, self.source, outside=outside)
+        if self.rows is not None:
+            made["reader"] = Head(made["reader"], self.rows)
+        return Table(
+            name=name,
+            file=name,
+            paths=tuple(at.paths),
+            fields=tuple(table.fields),
+            features=tuple(table.features),
+            label=own and table.label is not None,
+            order=table.order or "file",
+            numbers=tuple(table.numbers),
+            scales={n: of.scale for n, of in table.numbers.items()},
+            lists={name: one.max_len for name, one in table.lists.items()},
+            keep=table.keep if own else (),
+            weight=own and table.weight is not None,
+            masks=(*conditions, *((OUTSIDE,) if outside else ())),
+            split=own and isinstance(spec.target.split, told.ByColumn),
+            drop=table.duplicates == "drop",
+            **{"model": None, **made},
+        )
+
+    def _kept(self, at: Whence, column: str) -> str:
+        """What a column that is passed through holds."""
+        values = at.sample(column)
+        if values.dtype.is_integer():
+            return "whole"
+        if values.dtype.is_float():
+            return "number"
+        if values.dtype == pl.String and len(values):
+            if values.str.contains(_CANONICAL).all():
+                return "whole"
+            if values.cast(pl.Float64, strict=False).is_not_null().all():
+                return "number"
+        return "text"
+
+    def _is_of_table(self, name: str) -> bool:
+        """Whether a lookup's rows are those that a table's reader gives anyhow.
+
+        They are not where one name stands for two columns of the file: then it is read again.
+        """
+        spec, one = self.spec, self.spec.lookups[name]
+        used = {spec.target.table, *(history.table for history in spec.histories.values())}
+        if one.table not in used or one.missing == "refuse":
+            return False
+        if {("lookups", name), ("tables", one.table)} & self.fast.keys():
+            return False
+        table = spec.tables[str(one.table)]
+        others = [other for key, other in spec.lookups.items() if other.table == one.table]
+        whence: dict[str, Any] = {}
+        said: list[Said] = [table, *others]
+        for of in said:
+            columns: dict[str, Any] = {**of.fields, **of.features}
+            columns |= {n: number.column for n, number in of.numbers.items()}
+            columns |= {n: (several.column, several.separator) for n, several in of.lists.items()}
+            if any(whence.setdefault(n, source) != source for n, source in columns.items()):
+                return False
+        kept = {*table.keep, "label", "weight", "split"}
+        keys = all(
+            whence.get(key, other.key) == other.key
+            for key, other in spec.lookups.items()
+            if other.table == one.table
+        )
+        return keys and not kept & whence.keys()
+
+    def _lookup(self, name: str) -> Lookup:
+        one = self.spec.lookups[name]
+        at = self.whence("lookups", name)
+        columns = [self._column(name, one.key, nullable=False)]
+        columns += [self._column(n, source) for n, source in one.fields.items()]
+        columns += self._more(one)
+        where = self.spec.tables[one.table].where if one.table is not None else None
+        made: dict[str, Any] = {"raw": None, "encoded": None}
+        if (fast := self.fast.get(("lookups", name))) is not None:
+            made |= fast.puts
+        elif self._is_of_table(name):
+            types = {column.name: column.type for column in columns}
+            made |= {"read": _unread, "columns": types, "table": one.table}
+        else:
+            reader = at.open(columns, where, self.unit, self.source)
+            if self.rows is not None and one.table is not None:
+                reader = Head(reader, self.rows)
+            header = int(at.csv is not None and at.csv.columns is None)
+            made |= {
+                "read": partial(_read, reader, at.paths),
+                "columns": reader.columns,
+                "header": header,
+            }
+        file = name if name not in self.spec.tables else f"{name}_lookup"
+        return Lookup(
+            key=name,
+            file=file,
+            path=at.paths[0],
+            without=f"{name} values that are not in lookups.{name}",
+            lacks=f"{name} values without a {{}}",
+            repeated=f"line of lookups.{name} whose {name} had one",
+            lines=f"lines of lookups.{name}",
+            fields=tuple(one.fields),
+            features=tuple(one.features),
+            numbers=tuple(one.numbers),
+            scales={n: of.scale for n, of in one.numbers.items()},
+            lists={n: several.max_len for n, several in one.lists.items()},
+            repeated_rule=one.repeated,
+            max_missing=one.max_missing,
+            refuse=f"{name} is not in lookups.{name}" if one.missing == "refuse" else None,
+            **made,
+        )
+
+    def _split(self) -> Rule:
+        split = self.spec.target.split
+        if isinstance(split, told.ByOrder):
+            hint = 'split = { by = "order", valid = false } wants one event less'
+            return ByOrder(split.valid, hint)
+        if isinstance(split, told.ByDay):
+            return ByDay(split.timezone)
+        if isinstance(split, told.ByColumn):
+            return ByColumn()
+        test = self._moment(split.test, split)
+        valid = test if split.valid is None else self._moment(split.valid, split)
+        return ByTime(valid, test, split.timezone or "UTC")
+
+    def _moment(self, when: str | int, split: told.ByTime) -> int:
+        """A time of the split, in the unit of times."""
+        found = moment(when, split.timezone)
+        assert found is not None
+        if isinstance(found, int):
+            table = self.spec.tables[self.spec.target.table]
+            return found * UNITS[self.unit] // UNITS[table.time.unit or self.unit]
+        whole = int(found.replace(microsecond=0).timestamp()) * 1_000_000 + found.microsecond
+        # What begins between two ticks begins at the later one.
+        return -(-whole * UNITS[self.unit] // 1_000_000)
+
+    def _history(self, one: told.History, name: str) -> History:
+        gap = seconds(one.session_gap)
+        assert gap is not None
+        return History(
+            table=one.table,
+            max_len=one.max_len,
+            window=one.window,
+            session_gap=gap * UNITS[self.unit],
+            sessions=one.sessions,
+            where=one.where is not None,
+        )
+
+    def _negatives(self) -> Negatives | None:
+        drawn, item = self.spec.target.negatives, drawn_field(self.spec)
+        if drawn is None or item is None:
+            return None
+        return Negatives(
+            field=item,
+            each=drawn.per_positive,
+            seed=self.spec.seed,
+            pool=drawn.pool,
+            exclude=drawn.exclude,
+            weight=drawn.weight,
+        )
+
+
+def bind(
+    spec: told.Spec,
+    source: Source,
+    files: Mapping[tuple[str, str], list[Path]],
+    known: Mapping[str, Known],
+) -> Description:
+    """The description that steps know, of one in the language and its files.
+
+    Args:
+        spec: what it says.
+        source: its text, for errors.
+        files: (kind, name) of each table and lookup that has files -> those.
+        known: `tables` and `lookups` -> the fast readers of them, by name.
+
+    Raises:
+        UsageError: it does not fit its files, or cannot be made.
+        InputError: a file cannot be read, or lacks a column.
+    """
+    return Binding(spec, source, files, known).description()
+
+
+def _unread(path: Path, wanted: pl.Series | None) -> Generator[Parsed]:
+    """The rows of a lookup of a table come with the table's."""
+    raise AssertionError(path)
+
+
+def _read(
+    reader: Reader, paths: Sequence[Path], path: Path, wanted: pl.Series | None
+) -> Generator[Parsed]:
+    """Read a lookup's files, one after the other; rows count on from file to file."""
+    begins = 0
+    for one in paths:
+        ends = begins
+        for parsed in read(reader, one):
+            rows = parsed.rows.with_columns(pl.col("row") + begins)
+            if rows.height:
+                ends = int(rows["row"][-1]) + 1
+            yield replace(parsed, rows=rows)
+        begins = ends
+
+
+def _several(values: pl.Series, separator: str | None) -> pl.Series:
+    """The values of lists, one after the other."""
+    if values.dtype == pl.String and separator is not None:
+        values = values.str.split(separator)
+    if values.dtype != pl.List:
+        return values
+    values = values.explode().drop_nulls()
+    return values.str.strip_chars(" \t") if values.dtype == pl.String else values
+
+
+def _are_whole(values: pl.Series) -> bool:
+    """Whether values are whole numbers, each as it is written once."""
+    if values.dtype.is_integer():
+        return bool((values >= 0).all())
+    if values.dtype.is_float():
+        return bool(((values >= 0) & (values == values.floor())).all())
+    return values.dtype == pl.String and bool(values.str.contains(_CANONICAL).all())
+
+
+def _are_odd(values: pl.Series) -> pl.Series:
+    """Which texts are whole numbers that are written in another way than once."""
+    return values.str.contains(_WHOLE) & ~values.str.contains(_CANONICAL)
+
+
+def _likely_unit(values: pl.Series) -> str:
+    """The unit in which numbers are times of this age."""
+    most = values.cast(pl.Float64, strict=False).max()
+    assert isinstance(most, float)
+    return "s" if most < 1e11 else "ms" if most < 1e14 else "us"
+
+
+def _naive(values: pl.Series) -> Any:
+    """A time without a zone; None where there is none."""
+    if values.dtype == pl.Date or (
+        isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone is None
+    ):
+        return values[0] if len(values) else "..."
+    if values.dtype != pl.String:
+        return None
+    naive = values.filter(~values.str.contains(_ZONED) | values.str.contains(r"^[0-9-]{10}$"))
+    return naive[0] if len(naive) else None
+
+
+def _finest(values: pl.Series) -> str:
+    """The unit that no value is finer than."""
+    if isinstance(values.dtype, pl.Datetime):
+        micro = values.dt.epoch("us")
+        if bool((micro % 1_000_000 == 0).all()):
+            return "s"
+        return "ms" if bool((micro % 1_000 == 0).all()) else "us"
+    if values.dtype != pl.String:
+        return "s"
+    digits = values.str.extract(_FRACTION).drop_nulls().str.strip_chars_end("0").str.len_chars()
+    most = digits.max() or 0
+    assert isinstance(most, int)
+    return "s" if most == 0 else "ms" if most <= 3 else "us"

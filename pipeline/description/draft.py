@@ -1,0 +1,720 @@
+"""A first draft of a description, from the files alone: what it guesses, it says.
+
+A sample of each file's first records is looked at. Nothing is sure that a person has not checked.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from pipeline.description import language as told
+from pipeline.description.binding import Whence
+from pipeline.description.checks import spec_of
+from pipeline.description.files import FORMATS, bases, files_of
+from pipeline.description.toml import Source, written
+from pipeline.readers.lines import Part, blocks
+from schemas.errors import InputError, UsageError
+
+_SHOWN, _LOOKED_AT = 3, 100
+_SNIFFED_LINES = 200
+_HEAD_BYTES = 1 << 18
+_DELIMITERS = (",", "\t", ";", "|", "::", " ")
+# What columns are called, by what they are; the first that fits.
+_NAMES = {
+    "user": r"user|member|customer|visitor|reviewer|account|client|buyer|uid|session|device|person",
+    "label": r"label|click|clk|convert|conversion|purchased|bought|liked?$|is_(?!valid)",
+    "time": r"time|date|second|_at$|^ts$|_ts$|when|day$",
+    "item": r"item|movie|film|product|asin|sku|\bad\b|^ad_|adgroup|video|song|track|article|news|"
+    r"book|goods|good|listing|recipe|game|^iid$|business|place|poi|merchant|photo|page|url",
+    "category": r"categ|cate|brand|genre|author|artist|publisher|shop|store|seller|dep(ar)?t|topic|"
+    r"tag",
+    "kind": r"type|kind|event|action|behaviou?r|btag|interaction",
+    "rating": r"rating|score|stars|overall|grade",
+    "number": r"price|amount|count|quantity|qty|duration|length|age$|value|cost",
+    "split": r"^split$|^fold$",
+}
+_SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
+_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
+_FEW = 20  # distinct values of a kind
+_LIKED = 4
+
+
+@dataclass
+class Column:
+    """A column of a file, as far as a sample tells.
+
+    Attributes:
+        name: as the file has it.
+        values: what is there of the first records.
+        distinct: how many of them differ.
+        missing: whether some record has none.
+    """
+
+    name: str
+    values: pl.Series
+    missing: bool
+
+    @property
+    def distinct(self) -> int:
+        """How many values differ."""
+        return self.values.n_unique() if self.values.dtype != pl.List else 0
+
+    @property
+    def unique(self) -> bool:
+        """Whether each record has a value of its own."""
+        return not self.missing and self.distinct == len(self.values) > 1
+
+    @property
+    def numbers(self) -> pl.Series | None:
+        """The values as numbers; None where some is none."""
+        if self.values.dtype.is_numeric():
+            return self.values.cast(pl.Float64)
+        if self.values.dtype != pl.String:
+            return None
+        found = self.values.cast(pl.Float64, strict=False)
+        return found if len(found) and not found.null_count() else None
+
+    def named(self, role: str) -> bool:
+        """Whether it is called as what has this role is."""
+        plain = re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", self.name).lower()
+        return re.search(_NAMES[role], plain) is not None
+
+    def shown(self) -> str:
+        """Some values, for people, on one line."""
+        first = dict.fromkeys(str(value) for value in self.values.head(_LOOKED_AT).to_list())
+        return ", ".join(" ".join(text.split())[:30] for text in [*first][:_SHOWN])
+
+    @property
+    def time(self) -> tuple[str | None, bool] | None:
+        """(unit, whether it names no zone) of times; None where it holds none."""
+        if self.values.dtype == pl.Date:
+            return None, True
+        if isinstance(self.values.dtype, pl.Datetime):
+            return None, self.values.dtype.time_zone is None
+        numbers = self.numbers
+        if numbers is not None and len(numbers):
+            low, high = _SECONDS
+            for unit, size in _UNITS.items():
+                if numbers.is_between(low * size, high * size).mean() > 0.99:  # type: ignore[operator]
+                    return unit, False
+            return None
+        if self.values.dtype == pl.String and len(self.values):
+            iso = self.values.str.contains(r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$")
+            if iso.all():
+                zoned = self.values.str.contains(
+                    r"(Z|UTC|[+-]\d\d:?\d\d)$"
+                ) & self.values.str.contains(r"[T ]\d\d:")
+                return None, not zoned.all()
+        return None
+
+
+@dataclass
+class Table:
+    """A file, or files of one kind, and what its columns may be.
+
+    Attributes:
+        name: of the table.
+        pattern: as `files` has it.
+        paths: the files.
+        said: `format` and `csv`, where they have to be told.
+        columns: by name.
+        notes: what is not sure.
+        user: the column of users; None where there seems to be none.
+        time: likewise.
+        item: likewise.
+    """
+
+    name: str
+    pattern: str
+    paths: list[Path]
+    said: dict[str, Any]
+    columns: dict[str, Column]
+    notes: list[str] = field(default_factory=list)
+    user: str | None = None
+    time: str | None = None
+    item: str | None = None
+
+    @property
+    def is_events(self) -> bool:
+        """Whether it tells who did something and when."""
+        return self.user is not None and self.time is not None
+
+    def left(self, *roles: str) -> Iterator[Column]:
+        """Columns of none of the parts yet, called as what has one of the roles is."""
+        for column in self.columns.values():
+            if column.name in (self.user, self.time, self.item):
+                continue
+            if any(column.named(role) for role in roles):
+                yield column
+
+
+def draft(patterns: Sequence[str], folder: Path) -> str:
+    """The TOML of a description of files, with comments on what was not sure.
+
+    Args:
+        patterns: files, folders or globs, each of one table.
+        folder: that they are to be relative to.
+
+    Raises:
+        InputError: a file cannot be read, or none holds events.
+    """
+    tables = [_table(pattern, folder) for pattern in patterns]
+    events = [table for table in tables if table.is_events]
+    if not events:
+        seen = "; ".join(f"{t.name}: {', '.join(t.columns)}" for t in tables)
+        raise InputError(
+            "No file tells who did what, and when.",
+            where=", ".join(patterns),
+            expected="a file with a column of users, one of times, and one of items",
+            got=seen[:500],
+            do="name the columns yourself: `tinprep prepare FILE --user ... --item ... --time ...`"
+            ", or write a description by hand",
+        )
+    text = _Writer(events, [table for table in tables if not table.is_events]).text()
+    try:
+        spec_of(Source("the draft", text))
+    except UsageError as error:
+        first, _, rest = text.partition("\n")
+        return f"{first}\n# It does not hold together so far: {error.what}\n{rest}"
+    return text
+
+
+# Reading.
+
+
+def _table(pattern: str, folder: Path) -> Table:
+    paths = files_of([pattern], folder, "FILES")
+    said: dict[str, Any] = {}
+    notes: list[str] = []
+    found = _format(paths[0])
+    if found != _by_name(paths[0]):
+        said["format"] = found
+    if found in ("csv", "tsv"):
+        how, notes = _csv(paths[0], found)
+        if how:
+            said["csv"] = how
+    time = told.Time("")
+    of = told.Table(user="", time=time, format=found, csv=_as_csv(said.get("csv")))  # type: ignore[arg-type]
+    whence = Whence.of("tables", paths[0].name, of, paths)
+    columns = {}
+    frame = whence.head()
+    for name in frame.columns:
+        values = frame[name]
+        there = values.drop_nulls()
+        if there.dtype == pl.String:
+            there = there.filter(~there.str.strip_chars(" \t").is_in([*whence.source.nulls, ""]))
+        columns[name] = Column(name, there, len(there) < len(values))
+    base = bases([pattern], folder)[0]
+    base = base if base.is_dir() else paths[0]
+    name = re.sub(r"\W+", "_", base.name.partition(".")[0].lower()).strip("_") or "events"
+    name = name if name[0].isalpha() else f"t_{name}"
+    table = Table(name, pattern, paths, said, columns, notes)
+    _roles(table)
+    if "columns" in said.get("csv", {}):
+        _name_columns(table)
+    return table
+
+
+def _name_columns(table: Table) -> None:
+    """Give the columns of a file without a header names by what they seem to be."""
+    new = {table.user: "user", table.item: "item", table.time: "time"}
+    for column in table.columns.values():
+        if column.name in new:
+            continue
+        if table.item is not None and _follows(column, table.columns[table.item]):
+            new[column.name] = "category"
+        elif column.values.dtype == pl.String and 1 < column.distinct <= _FEW:
+            new[column.name] = "kind" if column.numbers is None else "rating"
+    taken: set[str] = set()
+    names = []
+    for name in table.columns:
+        given = new.get(name, name)
+        names.append(name if given in taken else given)
+        taken.add(names[-1])
+    table.columns = {
+        given: replace(column, name=given)
+        for given, column in zip(names, table.columns.values(), strict=True)
+    }
+    table.said["csv"]["columns"] = names
+    table.user, table.item, table.time = (
+        new.get(one) for one in (table.user, table.item, table.time)
+    )
+    table.notes[:] = [
+        f"{table.paths[0].name} seems to have no header: its columns got names by "
+        "what they seem to hold"
+    ]
+
+
+def _follows(column: Column, item: Column) -> bool:
+    """Whether an item always has the same value in a column, which several items share."""
+    if column.missing or item.missing or not 1 < column.distinct < item.distinct:
+        return False
+    pairs = pl.DataFrame({"item": item.values, "other": column.values}).unique()
+    return len(pairs) <= item.distinct * 1.01 and column.distinct > _FEW
+
+
+def _as_csv(how: Mapping[str, Any] | None) -> told.Csv | None:
+    return None if how is None else told.Csv(**{**how, "columns": how.get("columns")})
+
+
+def _by_name(path: Path) -> str | None:
+    ends = [end.lower() for end in path.suffixes if end.lower() not in (".gz", ".zst")]
+    return FORMATS.get(ends[-1]) if ends else None
+
+
+def _format(path: Path) -> str:
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == b"PAR1":
+        return "parquet"
+    lines = _lines(path)
+    if lines and lines[0].lstrip().startswith("{"):
+        return "jsonl"
+    by_name = _by_name(path)
+    return by_name if by_name in ("csv", "tsv") else "csv"
+
+
+def _lines(path: Path) -> list[str]:
+    """The first lines, read as latin-1 where they are not UTF-8."""
+    stream = blocks(Part(path), _HEAD_BYTES)
+    try:
+        data = next(stream).data
+    except StopIteration:
+        return []
+    finally:
+        stream.close()
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        text = data.decode("latin-1")
+    return [line for line in text.splitlines()[:_SNIFFED_LINES] if line.strip()]
+
+
+def _csv(path: Path, found: str) -> tuple[dict[str, Any], list[str]]:
+    """How a text is written, as far as that is not the default; and what is not sure."""
+    lines = _lines(path)
+    if not lines:
+        raise InputError("The file is empty.", where=path, expected="lines", got="none")
+    how: dict[str, Any] = {}
+    notes: list[str] = []
+    delimiter = _delimiter(lines)
+    if delimiter != ("\t" if found == "tsv" else ","):
+        how["delimiter"] = delimiter
+    rows = [_fields(line, delimiter) for line in lines]
+    if _is_header(rows):
+        return how | _encoding(path), notes
+    how["columns"] = [f"c{n}" for n in range(1, len(rows[0]) + 1)]
+    notes.append(
+        f"{path.name} seems to have no header, so its columns are numbered: give them better names"
+    )
+    return how | _encoding(path), notes
+
+
+def _encoding(path: Path) -> dict[str, str]:
+    stream = blocks(Part(path))
+    try:
+        next(stream).data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        return {"encoding": "latin-1"}
+    finally:
+        stream.close()
+    return {}
+
+
+def _fields(line: str, delimiter: str) -> list[str]:
+    if len(delimiter) > 1:
+        return line.split(delimiter)
+    return next(csv.reader(io.StringIO(line), delimiter=delimiter), [])
+
+
+def _delimiter(lines: Sequence[str]) -> str:
+    """What cuts most lines into the same number of fields, above one."""
+    best, found = (0.0, 0), ","
+    for one in _DELIMITERS:
+        counts = [len(_fields(line, one)) for line in lines]
+        most = max(set(counts), key=counts.count)
+        share = counts.count(most) / len(counts)
+        if most > 1 and (round(share, 1), most) > best:
+            best, found = (round(share, 1), most), one
+    return found
+
+
+def _is_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line names columns: no number in it, and names that differ."""
+    first, rest = rows[0], rows[1:]
+    if len(set(first)) < len(first) or any(_is_number(cell) for cell in first):
+        return False
+    if not rest:
+        return True
+    numeric = [n for n in range(len(first)) if all(n < len(r) and _is_number(r[n]) for r in rest)]
+    return bool(numeric) or all(re.fullmatch(r"[A-Za-z_][\w .:-]*", cell) for cell in first)
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", text) is not None
+
+
+# Guessing.
+
+
+def _roles(table: Table) -> None:
+    """Find the columns of users, times and items."""
+    columns = list(table.columns.values())
+    times = [c for c in columns if c.time is not None]
+    called = [c for c in times if c.named("time")]
+    if (time := next(iter(called or times), None)) is not None:
+        table.time = time.name
+        if len(times) > 1:
+            others = ", ".join(c.name for c in times if c is not time)
+            table.notes.append(f"{table.name}: the time may also be {others}")
+    ids = [c for c in columns if c.name != table.time and _may_be_id(c)]
+    user = next((c for c in ids if c.named("user") and not c.named("label")), None)
+    item = next((c for c in ids if c.named("item") and c is not user), None)
+    if table.time is not None and (user is None or item is None):
+        # By place: who, then what.
+        rest = [c for c in ids if c not in (user, item) and c.distinct > _FEW]
+        if user is None and rest:
+            user = rest.pop(0)
+            table.notes.append(
+                f"{table.name}: no column is called as users are; {user.name} is a guess"
+            )
+        if item is None and rest:
+            item = max(rest, key=lambda c: c.distinct)
+            table.notes.append(
+                f"{table.name}: no column is called as items are; {item.name} is a guess"
+            )
+    if table.time is not None or user is not None:
+        table.user = user.name if user is not None else None
+    table.item = item.name if item is not None else None
+
+
+def _may_be_id(column: Column) -> bool:
+    if column.values.dtype == pl.String or column.values.dtype.is_integer():
+        numbers = column.numbers
+        return numbers is None or bool(((numbers >= 0) & (numbers == numbers.floor())).all())
+    return False
+
+
+class _Writer:
+    """Writes the draft: events first, the largest share of guesses in comments."""
+
+    def __init__(self, events: list[Table], others: list[Table]) -> None:
+        self.events, self.others = events, others
+        self.notes = [note for table in (*events, *others) for note in table.notes]
+        self.comments: dict[str, list[str]] = {}
+
+    def text(self) -> str:
+        """The TOML."""
+        target = self._target()
+        keys: dict[str, Any] = {
+            "tables": {t.name: self._events(t, t is target) for t in (target,)},
+            "lookups": {},
+            "target": {"table": target.name},
+            "histories": {},
+        }
+        behaviours = [t for t in self.events if t is not target]
+        label = keys["tables"][target.name].get("label")
+        history = behaviours[0] if behaviours and label else target
+        if history is not target:
+            keys["tables"][history.name] = self._events(history, False)
+        for one in self.events:
+            if one is not target and one is not history:
+                self.notes.append(f"{one.pattern} also looks like events: it is left out")
+        keys["histories"]["history"] = {"table": history.name, "max_len": 50}
+        self._lookups(keys, target)
+        if history is not target:
+            self._share(keys, target, history)
+        self._kinds(keys, target, history)
+        keys["target"]["split"] = self._split(target)
+        if label is None:
+            self._negatives(keys, target)
+        return self._with_comments(keys)
+
+    def _target(self) -> Table:
+        """The events that targets are of: those with labels, else those that stand first."""
+        labelled = [t for t in self.events if self._label(t) is not None]
+        return (labelled or self.events)[0]
+
+    def _label(self, table: Table) -> Column | None:
+        for column in table.left("label"):
+            if re.match(r"(?i)non|not|un|no_", column.name):
+                continue
+            numbers = column.numbers
+            if numbers is not None and set(numbers.unique()) == {0.0, 1.0}:
+                return column
+        return None
+
+    def _events(self, table: Table, targets: bool) -> dict[str, Any]:
+        assert table.time is not None
+        time = table.columns[table.time]
+        unit, naive = time.time or (None, False)
+        found: dict[str, Any] = {
+            "files": table.pattern,
+            **table.said,
+            "user": table.user,
+            "time": {"column": table.time, "unit": unit, "timezone": "UTC" if naive else None},
+        }
+        at = f"tables.{table.name}"
+        if naive:
+            self._say(at, "time", "the zone is a guess: these times name none")
+        else:
+            self._say(at, "time", f"from {self._moment(time, 0.0)} to {self._moment(time, 1.0)}")
+        fields, taken = {}, {table.user, table.time, table.item}
+        if table.item is not None:
+            fields["item"] = table.item
+        for column in table.left("category"):
+            if _may_be_id(column) and column.name not in taken and column.distinct > 1:
+                fields[_bare(column.name)] = column.name
+                taken.add(column.name)
+        found["fields"] = fields
+        label = self._label(table) if targets else None
+        if label is not None:
+            found["label"] = label.name
+            taken.add(label.name)
+            ones = int((label.values.cast(pl.Float64) == 1).sum())
+            self._say(at, "label", f"{ones / len(label.values):.1%} are 1")
+        for column in table.left("rating"):
+            numbers = column.numbers
+            if targets and label is None and numbers is not None and column.distinct <= _FEW:
+                low, *_, top = sorted(numbers.to_list())
+                if top >= _LIKED:
+                    self.comments.setdefault(at, []).append(
+                        f'# where = "{column.name} >= {_LIKED}"   # {column.name} is from '
+                        f"{low:g} to {top:g}: say what counts as liked"
+                    )
+        found["order"] = "file"
+        self._say(at, "order", 'of events of one time; "hash" where the lines stand in no order')
+        rest = [c for c in table.columns.values() if c.name not in taken]
+        if rest:
+            self._unused(at, rest)
+        return found
+
+    def _unused(self, at: str, columns: Sequence[Column]) -> None:
+        told_ = "; ".join(f"{' '.join(c.name.split())} ({c.shown()})" for c in columns)
+        self.comments.setdefault(at, []).append(f"# not used: {told_}"[:500])
+
+    def _moment(self, column: Column, share: float) -> str:
+        """The day by which a share of the sample was over."""
+        unit = (column.time or (None, False))[0]
+        numbers = column.numbers if unit is not None else None
+        values = (column.values if numbers is None else numbers).sort()
+        value = values[min(int(len(values) * share), len(values) - 1)]
+        if unit is None:
+            return str(value)[:10]
+        return f"{datetime.fromtimestamp(value / _UNITS[unit], UTC):%Y-%m-%d}"
+
+    def _split(self, target: Table) -> dict[str, Any]:
+        assert target.time is not None
+        split = next((c for c in target.left("split") if c.values.dtype == pl.String), None)
+        if split is not None and set(split.values.unique()) <= {"train", "valid", "test"}:
+            return {"by": "column", "column": split.name}
+        time = target.columns[target.time]
+        valid, test = (self._moment(time, share) for share in (0.8, 0.9))
+        first, last = (self._moment(time, share) for share in (0.0, 1.0))
+        if first < valid < test <= last:
+            self._say(
+                "target",
+                "split",
+                "by a sample some 10% each are valid and test; "
+                '{ by = "order" } leaves one out of each user',
+            )
+            return {"by": "time", "valid": valid, "test": test, "timezone": "UTC"}
+        self._say("target", "split", "the last event of each user is test, the one before valid")
+        return {"by": "order"}
+
+    def _lookups(self, keys: dict[str, Any], target: Table) -> None:
+        """Files whose lines tell of an item, of a user, or of another field."""
+        fields = keys["tables"][target.name]["fields"]
+        for table in self.others:
+            of = {"user": target.user, **fields}
+            found = self._key(table, of, target)
+            if found is None:
+                self.notes.append(f"{table.pattern}: no column looks like one of {target.name}")
+                continue
+            name, column = found
+            told_ = self._looked_up(table, name, column)
+            if not any(kind in told_ for kind in ("fields", "features", "numbers", "lists")):
+                self.notes.append(f"{table.pattern} tells nothing that could be used")
+                continue
+            keys["lookups"][name] = told_
+
+    def _key(
+        self, table: Table, of: Mapping[str, str | None], target: Table
+    ) -> tuple[str, Column] | None:
+        """The field whose values a file tells of, and its column of them."""
+        for name, source in of.items():
+            for column in table.columns.values():
+                if source is not None and column.name.lower() == source.lower():
+                    return name, column
+        for name, source in of.items():
+            known = target.columns.get(source or "")
+            for column in table.columns.values():
+                if known is None or not _may_be_id(column) or not column.unique:
+                    continue
+                both = known.values.cast(pl.String).unique()
+                if both.is_in(column.values.cast(pl.String).implode()).mean() > 0.5:  # type: ignore[operator]
+                    return name, column
+        return None
+
+    def _looked_up(self, table: Table, name: str, key: Column) -> dict[str, Any]:
+        found: dict[str, Any] = {"files": table.pattern, **table.said, "key": key.name}
+        parts: dict[str, dict[str, Any]] = {}
+        at = f"lookups.{name}"
+        if not key.unique:
+            found["repeated"] = "first"
+            self._say(at, "repeated", "some keys have several lines")
+        left = []
+        for column in table.columns.values():
+            plain = _plain(column.name)
+            if column is key or not len(column.values):
+                continue
+            if (several := _several(column)) is not None:
+                one = re.sub(r"(?<=[^s])s$", "", plain)
+                parts.setdefault("lists", {})[one] = {"column": column.name, **several}
+            elif column.time is None and _is_measure(column):
+                parts.setdefault("numbers", {})[plain] = {"column": column.name}
+            elif _may_be_id(column) and 1 < column.distinct <= len(column.values) / 2:
+                kind = "features" if name == "user" else "fields"
+                parts.setdefault(kind, {})[plain if name == "user" else _bare(plain)] = column.name
+            else:
+                left.append(column)
+        if left:
+            self._unused(at, left)
+        return found | parts
+
+    def _share(self, keys: dict[str, Any], target: Table, history: Table) -> None:
+        """Leave behaviours the fields that targets have, and targets those that behaviours have."""
+        mine = keys["tables"][target.name]
+        looked_up = {f for one in keys["lookups"].values() for f in one.get("fields", {})}
+        theirs = keys["tables"][history.name]["fields"]
+        if history.item is not None and not history.columns[history.item].named("item"):
+            theirs.pop("item", None)
+            theirs[_bare(history.item)] = history.item
+        shared = {name: of for name, of in theirs.items() if name in {*mine["fields"], *looked_up}}
+        keys["tables"][history.name]["fields"] = shared
+        if not shared:
+            self.notes.append(f"{history.name} and {target.name} share no field: name what is one")
+        features = {n: of for n, of in mine["fields"].items() if n not in shared}
+        if shared and features:
+            mine["features"] = features
+            mine["fields"] = {n: of for n, of in mine["fields"].items() if n in shared}
+        for one in keys["lookups"].values():
+            rest = {n: of for n, of in one.get("fields", {}).items() if n not in shared}
+            one["fields"] = {n: of for n, of in one.get("fields", {}).items() if n in shared}
+            one["features"] = {**one.get("features", {}), **rest}
+
+    def _kinds(self, keys: dict[str, Any], target: Table, history: Table) -> None:
+        """Of a log of several kinds of event: say how to tell them apart."""
+        for column in target.left("kind"):
+            if column.values.dtype != pl.String or not 1 < column.distinct <= _FEW:
+                continue
+            counts = column.values.value_counts(sort=True)
+            kinds = ", ".join(f"{k} {n:,}" for k, n in counts.rows())
+            rarest = counts.rows()[-1][0]
+            keys["target"]["where"] = f"{column.name} = '{rarest}'"
+            self._say("target", "where", f"a guess, the rarest kind; in the sample: {kinds}")
+            break
+
+    def _negatives(self, keys: dict[str, Any], target: Table) -> None:
+        keys["target"]["negatives"] = {"per_positive": 1}
+        self._say("target", "negatives", "no column looks like a label of 0 and 1")
+        fields = dict(keys["tables"][target.name]["fields"])
+        item = next(iter(fields), None)
+        others = {k: v for k, v in fields.items() if k != item}
+        known = keys["lookups"].get(item, {}).get("fields", {})
+        lacking = {k: v for k, v in others.items() if k not in known}
+        if not lacking:
+            return
+        if item in keys["lookups"]:
+            for name in lacking:
+                del keys["tables"][target.name]["fields"][name]
+            self.notes.append(
+                f"{', '.join(lacking)} of {target.name}: left out, as no lookup of {item} has them"
+            )
+            return
+        keys["lookups"][item] = {
+            "table": target.name,
+            "key": fields[item],
+            "repeated": "first",
+            "fields": lacking,
+        }
+        self._say(f"lookups.{item}", "table", "so that drawn negatives have these fields too")
+
+    # Writing.
+
+    def _say(self, table: str, key: str, what: str) -> None:
+        self.comments.setdefault(f"{table}/{key}", []).append(what)
+
+    def _with_comments(self, keys: dict[str, Any]) -> str:
+        keys = {name: value for name, value in keys.items() if value}
+        for kind in ("tables", "lookups"):
+            for one in keys.get(kind, {}).values():
+                for name in ("fields", "features"):
+                    if not one.get(name, True):
+                        del one[name]
+        lines = ["# A draft by `tinprep describe`, from the first records of each file."]
+        lines += [f"# Not sure: {note}." for note in self.notes]
+        lines += ["# Check it: tinprep describe THIS_FILE --check", ""]
+        at = ""
+        for line in written(keys).splitlines():
+            if line.startswith("["):
+                at = line.strip("[]").replace('"', "")
+            key = line.partition(" = ")[0]
+            said = self.comments.get(f"{at}/{key}")
+            lines.append(f"{line}   # {'; '.join(said)}" if said and " = " in line else line)
+            if line.startswith("["):
+                lines += self.comments.get(at, [])
+        return "\n".join(lines) + "\n"
+
+
+def _bare(name: str) -> str:
+    """A column's name without what says that it is an id."""
+    return re.sub(r"_?ids?$", "", _plain(name)) or _plain(name)
+
+
+def _plain(name: str) -> str:
+    found = re.sub(r"\W+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name)).strip("_").lower()
+    return found if found and found[0].isalpha() else f"f_{found}"
+
+
+def _is_measure(column: Column) -> bool:
+    """Whether it is a number that says how much, not which."""
+    numbers = column.numbers
+    if numbers is None or column.distinct < 3:
+        return False
+    return column.named("number") or not bool((numbers == numbers.floor()).all())
+
+
+def _several(column: Column) -> dict[str, Any] | None:
+    """How a column of several values is cut; None where it is none."""
+    values = column.values
+    if isinstance(values.dtype, pl.List):
+        parts = values.explode()
+        if parts.dtype != pl.String and not parts.dtype.is_integer():
+            return None
+        return {"max_len": _length(values.list.len())}
+    if values.dtype != pl.String:
+        return None
+    for separator in ("|", ";", ","):
+        parts = values.str.split(separator)
+        lengths = parts.list.len()
+        words = parts.explode()
+        share = (lengths > 1).mean()
+        # Words that come again, not sentences.
+        if share is not None and share > 0.2 and words.n_unique() < len(words) / 3:  # type: ignore[operator]
+            return {"separator": separator, "max_len": _length(lengths)}
+    return None
+
+
+def _length(lengths: pl.Series) -> int:
+    most = lengths.max()
+    return max(1, min(most, 20)) if isinstance(most, int) else 1

@@ -1,0 +1,165 @@
+"""Which files a description names: a file, a folder, a glob, or a list of these."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from fnmatch import translate
+from pathlib import Path
+
+from pipeline.readers.raw_files import RENAME, find, near
+from pipeline.readers.remote import RemotePath, located
+from schemas.errors import InputError, UsageError
+
+FORMATS = {
+    ".csv": "csv",
+    ".txt": "csv",
+    ".data": "csv",
+    ".dat": "csv",
+    ".tsv": "tsv",
+    ".tab": "tsv",
+    ".json": "jsonl",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+}
+"""What is in a file, by the end of its name."""
+_PACKED = (".gz", ".zst", ".gzip", ".zstd")
+_GLOB = re.compile(r"[*?\[]")
+_SHOWN = 5
+
+
+def filled(pattern: str, parameters: Mapping[str, str]) -> str:
+    """A pattern with what stands for the {names} in it."""
+    return re.sub(r"\{([^{}]*)\}", lambda found: parameters[found[1]], pattern)
+
+
+def bases(patterns: Sequence[str], folder: Path) -> list[Path]:
+    """What no data set may be made in: the files themselves, and folders of which all is read."""
+    found = []
+    for pattern in patterns:
+        parts = Path(pattern).parts
+        plain = next((n for n, part in enumerate(parts) if _GLOB.search(part)), len(parts))
+        found.append(_joined(folder, str(Path(*parts[:plain]))))
+    return found
+
+
+def _joined(folder: Path, pattern: str) -> Path:
+    path = located(Path(pattern))
+    return path if isinstance(path, RemotePath) else folder / pattern
+
+
+def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
+    """The files of some patterns: those of a folder, at any depth, or of a glob are by name.
+
+    Files are left out whose name, or whose folder's, begins with a dot or an underscore.
+
+    Args:
+        patterns: relative to the folder, absolute, or addresses of another file system.
+        folder: of the description.
+        whose: they are, for errors.
+
+    Raises:
+        InputError: there is none.
+    """
+    found: list[Path] = []
+    for pattern in patterns:
+        some = list(_of(pattern, folder))
+        if not some:
+            _none(pattern, folder, whose)
+        found += some
+    twice = [path for n, path in enumerate(found) if path in found[:n]]
+    if twice:
+        raise InputError(
+            "A file is named twice.",
+            where=twice[0],
+            expected=f"each file of {whose} once",
+            got=", ".join(patterns),
+            do="name it once: its events would count twice",
+        )
+    return found
+
+
+def _of(pattern: str, folder: Path) -> Iterator[Path]:
+    path = _joined(folder, pattern)
+    if _GLOB.search(pattern):
+        (base,) = bases([pattern], folder)
+        rest = path.relative_to(base).as_posix()
+        if isinstance(base, RemotePath):
+            # As pathlib has it, no star takes in a slash.
+            wanted = re.compile("/".join(_matched(part) for part in rest.split("/")) + r"\Z")
+            names = [n for n, is_file in base.below().items() if is_file and wanted.match(n)]
+            yield from (base / name for name in sorted(names))
+        else:
+            yield from sorted(p for p in base.glob(rest) if p.is_file() and _shown(p, base))
+    elif path.is_file():
+        yield path
+    elif path.is_dir():
+        if isinstance(path, RemotePath):
+            names = sorted(name for name, is_file in path.below().items() if is_file)
+            yield from (path / name for name in names if _shown(path / name, path))
+        else:
+            yield from sorted(p for p in path.rglob("*") if p.is_file() and _shown(p, path))
+    elif (other := find(path.name, path.parent)) is not None:
+        yield other
+
+
+def _matched(part: str) -> str:
+    if part == "**":
+        return ".*"
+    inner = translate(part).removeprefix("(?s:").removesuffix(r")\Z")
+    return inner.replace(".*", "[^/]*")
+
+
+def _shown(path: Path, base: Path) -> bool:
+    return not any(part[0] in "._" for part in path.relative_to(base).parts)
+
+
+def _none(pattern: str, folder: Path, whose: str) -> None:
+    path = _joined(folder, pattern)
+    there = near([path.name], path.parent)
+    what = "folder of files" if path.is_dir() else "file"
+    raise InputError(
+        f"There is no {what} of {whose}.",
+        where=path,
+        expected=pattern,
+        got=("an empty folder" if path.is_dir() else "no such file") + there,
+        do=f"{RENAME}, or correct `files`"
+        if there
+        else "correct `files`, or name the folder of the files with --raw",
+    )
+
+
+def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
+    """What is in some files: csv, tsv, jsonl or parquet.
+
+    Args:
+        paths: the files.
+        told: what the description says; None for nothing.
+        whose: they are, for errors.
+
+    Raises:
+        UsageError: it cannot be told by the ends of their names, or they differ.
+    """
+    if told is not None:
+        return told
+    found = {_by_name(path) for path in paths}
+    if len(found) == 1 and (only := found.pop()) is not None:
+        return only
+    ends = dict.fromkeys("".join(path.suffixes[-2:]) or path.name for path in paths)
+    raise UsageError(
+        f"It cannot be told what is in the files of {whose}.",
+        where=paths[0],
+        expected="names that end in .csv, .tsv, .jsonl, .json or .parquet, all alike, and .gz or "
+        ".zst after it",
+        got=", ".join([*ends][:_SHOWN]),
+        do='say it: format = "csv", "tsv", "jsonl" or "parquet"; unpack an archive',
+    )
+
+
+def _by_name(path: Path) -> str | None:
+    ends = [end.lower() for end in path.suffixes]
+    while ends and ends[-1] in _PACKED:
+        ends.pop()
+    return FORMATS.get(ends[-1]) if ends else None

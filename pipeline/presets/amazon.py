@@ -1,0 +1,270 @@
+"""Amazon (5-core): what can be asked, how the raw files are had, and their description.
+
+No library is loaded but for the description.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config, among, refuse, within
+from pipeline.readers.raw_files import RENAME, RawFile, missing, near, place
+from schemas.bounds import HISTORY
+from schemas.errors import InputError, UsageError
+from schemas.expected import AMAZON_COUNTS, AMAZON_FILES
+from schemas.options import option
+
+if TYPE_CHECKING:
+    import polars as pl
+    import pyarrow as pa
+
+    from pipeline.description import Description
+    from pipeline.readers.parsed import Parsed
+
+SPLIT_RULES = ("tin", "din")
+TIES = ("file", "hash")
+MIRRORS = (
+    "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
+    "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/categoryFiles/",
+)
+_KEYS_SHOWN = 20
+
+# A.1; batch and epochs as in TIN's released code, which A.1 keeps.
+_TRAIN = {"optimizer": "adam", "lr": 1e-3, "batch_size": 32, "epochs": 4, "hidden": [80, 40]}
+
+
+@dataclass(frozen=True)
+class AmazonConfig(Config):
+    """What can be asked of Amazon 2014, of one 5-core category."""
+
+    out: Path = option(Path("data/amazon"), "Folder of the data set.")
+    category: str = option(
+        "Electronics", "5-core category, as in the files' names; the paper's by default."
+    )
+    negatives: int = option(1, "Random negatives for each positive; the paper's A.1 takes 1.")
+    seed: int = option(1234, "Of negatives and hashed ties; as released.")
+    split: str = option("tin", "tin: train, valid, test; din: no valid, as DIN's scripts.")
+    ties: str = option("file", "Order within one day: the file's, as released, or a seeded hash.")
+    meta: bool = option(True, "Without meta every category is unknown.", flag="--meta/--no-meta")
+    parity: bool = option(
+        False, "Rows as the released code makes them: its negatives, all L.", flag="--parity"
+    )
+    mirrors: tuple[str, ...] = option(
+        (), "Address tried before the published ones; may be repeated.", flag="--mirror", last=True
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        within(self, "negatives", 1, 1_000)
+        within(self, "seed", 0, (1 << 63) - 1)
+        among(self, "split", SPLIT_RULES)
+        among(self, "ties", TIES)
+        if not self.category or any(c in self.category for c in "/\\\0"):
+            refuse("category", "a name as in reviews_<Category>_5.json.gz", self.category)
+        if self.raw is not None and self.mirrors:
+            raise UsageError(
+                "--raw and --mirror are two ways to have the raw files.",
+                where="--mirror",
+                expected="nothing to be downloaded with --raw",
+                got=f"--raw {self.raw}",
+                do="give one of them (--demo brings a --raw of its own)",
+            )
+        fixed = {
+            "negatives": 1,
+            "split": "tin",
+            "ties": "file",
+            "duplicates": "keep",
+            "seed": AmazonConfig.seed,
+            "max_len": AmazonConfig.max_len,
+        }
+        given = {name: getattr(self, name) for name in fixed}
+        if self.parity and given != fixed:
+            expected, got = (
+                " ".join(f"--{name.replace('_', '-')} {value}" for name, value in what.items())
+                for what in ({n: fixed[n] for n in fixed if n != "max_len"}, given)
+            )
+            raise UsageError(
+                "--parity is what the released code makes, so it fixes other options.",
+                where="--parity",
+                expected=f"{expected}, and whole histories, so no --max-len",
+                got=got,
+            )
+
+    def resolved(self) -> dict[str, Any]:
+        """Every setting as it goes into the manifest; parity's layout is ragged."""
+        config = replace(self, layout="ragged", parity=False) if self.parity else self
+        return {**Config.resolved(config), "parity": self.parity}
+
+    @property
+    def raw_folder(self) -> Path:
+        """Where the raw files are, or will be downloaded to."""
+        return self.raw or Path("data/raw/amazon")
+
+    @property
+    def files(self) -> list[RawFile]:
+        """The raw files, reviews first."""
+        names = [f"reviews_{self.category}_5.json.gz"]
+        if self.meta:
+            names.append(f"meta_{self.category}.json.gz")
+        return [RawFile(name, AMAZON_FILES.get(name)) for name in names]
+
+    def obtain(self) -> list[Path]:
+        """Paths of the raw files; what is missing is downloaded unless `raw` names the folder."""
+        folder, wanted = self.raw_folder, self.files
+        if self.raw is None:
+            # Imported where it is wanted, as HTTP libraries are slow to load.
+            from pipeline.readers.fetch import fetch
+
+            offline = f"tinprep amazon --category {self.category} --raw {folder} --out {self.out}"
+            return fetch(wanted, folder, (*self.mirrors, *MIRRORS), offline_command=offline)
+        if not folder.is_dir():
+            raise InputError(
+                "The folder of raw files does not exist.",
+                where=folder,
+                expected="a folder with " + " and ".join(f.name for f in wanted),
+                got="no such folder",
+                do="give another --raw, or leave it out to download the files",
+            )
+        if absent := missing(wanted, folder):
+            only_meta = absent == [f"meta_{self.category}.json.gz"]
+            there = near(absent, folder)
+            raise InputError(
+                "A raw file is missing.",
+                where=folder,
+                expected=", ".join(absent) + " (or .json, .json.zst)",
+                got="no such file" + there,
+                do=(f"{RENAME}; else " if there else "")
+                + "put it there, or leave --raw out to download what is missing"
+                + (", or give --no-meta for unknown categories" if only_meta else ""),
+            )
+        return [path for file in wanted if (path := place(file, folder))]
+
+    def absent(self) -> tuple[str, list[Path] | None]:
+        """As `Config.absent`; where meta alone is missing, reviews tell enough."""
+        folder, wanted = self.raw_folder, self.files
+        if self.raw is not None:
+            self.obtain()
+        there = [place(file, folder) for file in wanted]
+        if there[0] is None:
+            sizes = [
+                f"{f.published.bytes / 1e6:,.0f} MB" if f.published else "size unknown"
+                for f in wanted
+            ]
+            told = [f"{f.name} ({size})" for f, size in zip(wanted, sizes, strict=True)]
+            return f"would download to {folder}: {', '.join(told)}", None
+        absent = missing(wanted, folder)
+        return f"would download {', '.join(absent)}" if absent else "", [
+            path for path in there if path
+        ]
+
+    def description(self, paths: list[Path]) -> Description:
+        """As `Config.description`."""
+        from pipeline.description import Description, History, Lookup, Negatives, Table
+        from pipeline.description.split import ByOrder
+        from pipeline.readers.amazon_parse import Reviews
+        from pipeline.steps.negatives import released_stream
+        from schemas import tables
+        from schemas.manifest import REPEATED_ITEM, WITHOUT_CATEGORY, WITHOUT_META
+
+        reviews, meta = paths[0], paths[1] if len(paths) > 1 else None
+        din = "--split din makes no valid, and wants 3 reviews of a user"
+        return Description(
+            name=f"amazon-{self.category}",
+            tables=(
+                Table(
+                    name="reviews",
+                    file="reviews",
+                    paths=(reviews,),
+                    reader=Reviews(),
+                    fields=("item",),
+                    order=self.ties,
+                    drop=self.duplicates == "drop",
+                    model=tables.Reviews,
+                    bytes_a_line=250,
+                    disk_bytes_a_line=125,
+                    lines_a_second=240_000,
+                    expected="JSON lines",
+                ),
+            ),
+            lookups=(
+                Lookup(
+                    key="item",
+                    file="meta",
+                    path=meta,
+                    read=read_meta,
+                    raw=tables.Meta,
+                    encoded=tables.Items,
+                    without=WITHOUT_META,
+                    lacks=WITHOUT_CATEGORY,
+                    repeated=REPEATED_ITEM,
+                    fields=("category",),
+                    require=require_categories,
+                ),
+            ),
+            split=ByOrder(self.split == "tin", None if self.parity else din),
+            histories={
+                HISTORY: History(
+                    table="reviews",
+                    max_len=None if self.parity else self.max_len,
+                    window="order",
+                    session_gap=self.session_gap,
+                )
+            },
+            layout="ragged" if self.parity else self.layout,
+            strict=False,
+            seed=self.seed,
+            bins=self.bins,
+            negatives=Negatives(
+                "item", self.negatives, self.seed, released_stream if self.parity else None
+            ),
+            fixed_bytes_a_line=20 + 200 * self.parity,
+            published=partial(_published, self.category, self.meta),
+            train={**_TRAIN, "group_field": "category"},
+        )
+
+
+def read_meta(path: Path, wanted: pl.Series | None) -> Generator[Parsed]:
+    """Read the lines of a meta file that are of the wanted items."""
+    from pipeline.readers import amazon_parse
+
+    assert wanted is not None
+    return amazon_parse.read_meta(path, wanted)
+
+
+def require_categories(path: Path, lines: int, first: pl.DataFrame, items: int) -> None:
+    """Refuse a meta file without lines, or one in which no reviewed item has a category.
+
+    Raises:
+        InputError: it is one.
+    """
+    from pipeline.readers.amazon_parse import meta_keys
+
+    if not lines:
+        raise InputError("The file holds no items.", where=path, expected="a line an item")
+    if first.height and first["category"].null_count() == first.height:
+        keys = ", ".join(meta_keys(path)[:_KEYS_SHOWN])
+        raise InputError(
+            "No item has a category.",
+            where=path,
+            expected="lines with `categories`, as in the 2014 release, or `category`, as in that "
+            "of 2018",
+            got=f"{first.height:,} reviewed items without any; the keys of the first line are "
+            f"{keys}",
+            do="give another meta file, or --no-meta for unknown categories",
+        )
+
+
+def _published(
+    category: str, meta: bool, read: Mapping[str, int], words: Mapping[str, pa.Table]
+) -> list[str]:
+    """Where the counts of real files differ from the published ones."""
+    known = AMAZON_COUNTS.get(category)
+    if known is None or not meta:
+        return []
+    got = {name: len(table) for name, table in words.items()}
+    want = {"user": known.users, "item": known.items, "category": known.categories}
+    return [] if got == want else [f"Counts differ from the published {want}: {got}."]

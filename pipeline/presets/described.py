@@ -1,0 +1,482 @@
+"""A data set by its description: a person's own logs, or a preset of the language by its name.
+
+No library is loaded but for what is asked of a description.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.config import Config
+from schemas.errors import InputError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.description import Description
+    from pipeline.description.language import Spec
+    from pipeline.description.toml import Source
+
+_PRESETS = files("pipeline.description") / "presets"
+_ENDING = ".toml"
+# Of `Config` what a description says in its place.
+_SAID = ("bins", "max_len", "layout", "session_gap", "duplicates")
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What is asked for in place of what a description says; None for what it says.
+
+    Attributes:
+        bins: as the language has it.
+        layout: likewise.
+        seed: likewise.
+        max_len: of every history.
+        session_gap: of every history.
+        duplicates: of every table.
+        negatives: how many for each positive.
+        split: `order`, `day`, `TEST` or `VALID,TEST`: dates, times, or numbers of the table's unit.
+        timezone: of days, dates and times of the split.
+        min_count: of the vocabulary.
+        parameters: of the names of files.
+        without: lookups that are left out.
+    """
+
+    bins: int | None = None
+    layout: str | None = None
+    seed: int | None = None
+    max_len: int | None = None
+    session_gap: int | None = None
+    duplicates: str | None = None
+    negatives: int | None = None
+    split: str | None = None
+    timezone: str | None = None
+    min_count: int | None = None
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    without: Sequence[str] = ()
+
+    def put_into(self, keys: dict[str, Any]) -> None:
+        """Change what a description says; what it lacks is refused when it is checked."""
+        for name in ("bins", "layout", "seed"):
+            _put(keys, name, getattr(self, name))
+        for name in ("max_len", "session_gap"):
+            for history in _tables(keys.get("histories")):
+                _put(history, name, getattr(self, name))
+        for table in _tables(keys.get("tables")):
+            _put(table, "duplicates", self.duplicates)
+        target = keys.get("target")
+        if isinstance(target, dict):
+            if self.negatives is not None:
+                given = target.get("negatives")
+                target["negatives"] = {
+                    **(given if isinstance(given, dict) else {}),
+                    "per_positive": self.negatives,
+                }
+            if self.split is not None:
+                target["split"] = split_of(self.split, self.timezone)
+            elif self.timezone is not None and _by(target) in ("day", "time"):
+                target["split"]["timezone"] = self.timezone
+        if self.min_count is not None:
+            keys["vocabulary"] = {**keys.get("vocabulary", {}), "min_count": self.min_count}
+        if self.parameters:
+            keys["parameters"] = {**keys.get("parameters", {}), **self.parameters}
+        for name in self.without:
+            _leave_out(keys, name)
+
+
+def _by(target: Mapping[str, Any]) -> object:
+    split = target.get("split")
+    return split.get("by") if isinstance(split, dict) else None
+
+
+def _put(keys: dict[str, Any], name: str, value: object) -> None:
+    if value is not None:
+        keys[name] = value
+
+
+def _tables(of: object) -> list[dict[str, Any]]:
+    return [one for one in of.values() if isinstance(one, dict)] if isinstance(of, dict) else []
+
+
+def _leave_out(keys: dict[str, Any], name: str) -> None:
+    """Leave a lookup out, and what is said of what it gave.
+
+    Raises:
+        UsageError: there is no such lookup.
+    """
+    there = keys.get("lookups", {})
+    if name not in there:
+        raise UsageError(
+            "There is no such lookup to leave out.",
+            where="--without",
+            expected=" or ".join(there) or "nothing, as there is none",
+            got=name,
+        )
+    one = there.pop(name)
+    gone = {key for kind in ("fields", "features", "lists") for key in one.get(kind, {})}
+    if keys.get("train", {}).get("group_field") in gone:
+        del keys["train"]["group_field"]
+    keys["types"] = {n: of for n, of in keys.get("types", {}).items() if n not in gone}
+
+
+def split_of(told: str, timezone: str | None) -> dict[str, Any]:
+    """A split as the language has it, from `order`, `day`, `TEST` or `VALID,TEST`."""
+    if told in ("order", "day"):
+        found: dict[str, Any] = {"by": told}
+    else:
+        times: list[Any] = [int(t) if t.isdecimal() else t for t in told.split(",")]
+        found = {"by": "time", **dict(zip(("test", "valid"), reversed(times), strict=False))}
+    if timezone is not None and told != "order":
+        found["timezone"] = timezone
+    return found
+
+
+@dataclass(frozen=True)
+class DescribedConfig(Config):
+    """A data set by its description; see `described`.
+
+    What the language has a key for is said there, and no setting of its own.
+
+    Attributes:
+        source: the description's text.
+        spec: what it says.
+        folder: that its paths are relative to.
+        kept: text that goes into the data set as `description.toml`; None for none.
+    """
+
+    # A base's fields have defaults.
+    source: Source = None  # type: ignore[assignment]
+    spec: Spec = None  # type: ignore[assignment]
+    folder: Path = Path()
+    kept: str | None = None
+
+    @property
+    def keeps(self) -> str | None:
+        """As `Config.keeps`."""
+        return self.kept
+
+    @property
+    def raw_folder(self) -> Path:
+        """Where the raw files are."""
+        return self.raw or self.folder
+
+    @property
+    def _patterns(self) -> dict[tuple[str, str], list[str]]:
+        """(kind, name) of tables and lookups that have files, and those as they are named."""
+        from pipeline.description.files import filled
+
+        found = {}
+        for kind, named in (("tables", self.spec.tables), ("lookups", self.spec.lookups)):
+            for name, one in named.items():
+                if one.files is not None:
+                    given = (one.files,) if isinstance(one.files, str) else one.files
+                    found[kind, name] = [filled(p, self.spec.parameters) for p in given]
+        return found
+
+    def apart(self, paths: Sequence[Path]) -> list[Path]:
+        """As `Config.apart`: the files, and folders of which all is read."""
+        from pipeline.description.files import bases
+
+        return [one for p in self._patterns.values() for one in bases(p, self.raw_folder)]
+
+    def _files(self) -> dict[tuple[str, str], list[Path]]:
+        from pipeline.description.files import files_of
+
+        return {
+            (kind, name): files_of(patterns, self.raw_folder, name)
+            for (kind, name), patterns in self._patterns.items()
+        }
+
+    def obtain(self) -> list[Path]:
+        """As `Config.obtain`: every file once."""
+        from pipeline.description.checks import refuse_later
+
+        refuse_later(self.spec, self.source)
+        return list(dict.fromkeys(path for paths in self._files().values() for path in paths))
+
+    def absent(self) -> tuple[str, list[Path] | None]:
+        """As `Config.absent`: none may be."""
+        return "", self.obtain()
+
+    def description(self, paths: list[Path]) -> Description:
+        """As `Config.description`."""
+        from pipeline.description.binding import bind
+        from pipeline.presets.fast import LOOKUPS, TABLES
+
+        found = self._files()
+        if {path for some in found.values() for path in some} != {*paths}:
+            raise InputError(
+                "Raw files came or went while they were looked at.",
+                where=self.raw_folder,
+                do="run the same command again when nothing writes there",
+            )
+        return bind(self.spec, self.source, found, {"tables": TABLES, "lookups": LOOKUPS})
+
+    def resolved(self) -> dict[str, Any]:
+        """As `Config.resolved`: what the description says stands for it, by its digest."""
+        from pipeline.description.toml import canonical, digest
+
+        own = ("source", "spec", "folder", "kept", *_SAID)
+        found = {k: v for k, v in super().resolved().items() if k not in own}
+        return {**found, "raw": str(self.raw_folder), "description": digest(canonical(self.spec))}
+
+
+@dataclass(frozen=True)
+class Events:
+    """The plainest description: a file of events, by its columns.
+
+    Attributes:
+        user: the column of users.
+        item: of items.
+        time: of times.
+        unit: of times that are numbers.
+        label: a column of labels, or SQL; None for random negatives.
+        where: which events count, in SQL.
+    """
+
+    user: str | None = None
+    item: str | None = None
+    time: str | None = None
+    unit: str | None = None
+    label: str | None = None
+    where: str | None = None
+
+    @property
+    def asked(self) -> bool:
+        """Whether any of it is given."""
+        return any(value is not None for value in vars(self).values())
+
+    def keys(self, name: str, file: str, asked: Asked) -> dict[str, Any]:
+        """As a description.
+
+        Raises:
+            UsageError: something is missing.
+        """
+        needed = {"--user": self.user, "--item": self.item, "--time": self.time}
+        needed["--split"] = asked.split
+        lacks = [option for option, value in needed.items() if value is None]
+        if lacks:
+            raise UsageError(
+                "A file of events needs its columns, and a split.",
+                where=file,
+                expected="--user, --item and --time, each a column; and --split order, day, or "
+                "the time at which test begins",
+                got=f"no {', '.join(lacks)}",
+                do="add them; or describe the file: `tinprep describe FILE --out mine.toml`",
+            )
+        time = {"column": self.time, "unit": self.unit}
+        if self.unit is None:
+            time["timezone"] = asked.timezone
+        found: dict[str, Any] = {
+            "name": name,
+            "tables": {
+                "events": {
+                    "files": file,
+                    "where": self.where,
+                    "user": self.user,
+                    "time": time,
+                    "fields": {"item": self.item},
+                    "label": self.label,
+                }
+            },
+            "target": {
+                "table": "events",
+                "negatives": None if self.label is not None else {"per_positive": 1},
+            },
+            "histories": {"history": {"table": "events"}},
+        }
+        asked.put_into(found)
+        return found
+
+
+def of_events(
+    file: str, events: Events, asked: Asked, *, out: Path | None, raw: Path | None, **how: Any
+) -> DescribedConfig:
+    """What `tinprep prepare FILE --user ... --item ... --time ...` is asked to do.
+
+    The data set keeps the description that this stands for.
+
+    Args:
+        file: of events.
+        events: its columns.
+        asked: what else there is to it.
+        out: folder of the data set; None for `data/NAME`.
+        raw: the folder that `file` is relative to; None for the current one.
+        how: what else `Config` has.
+
+    Raises:
+        UsageError: something is missing, or cannot be.
+    """
+    from pipeline.description.toml import Source, written
+
+    path = Path(file) if raw is None else raw / file
+    if file.endswith(_ENDING) or (file in presets() and not path.exists()):
+        raise UsageError(
+            "The columns of a description stand in it.",
+            where=file,
+            expected="a file of events with --user, --item and --time, or a description without",
+            got="a description with them",
+            do="change the description, or leave the options out",
+        )
+    name = path.name.partition(".")[0] or "events"
+    out = out or Path("data") / name
+    near = os.path.relpath(path.resolve(), out.resolve()) if type(out) is type(path) else str(path)
+    text = written(events.keys(name, path.name, asked))
+    return replace(
+        of_source(Source("the options", text), path.parent, Asked(), name, out=out, **how),
+        kept=written(events.keys(name, near, asked)),
+    )
+
+
+@dataclass(frozen=True)
+class SampledConfig(DescribedConfig):
+    """A description with the first events of each table: to look at, not to keep.
+
+    Attributes:
+        rows: how many of each table, at least.
+    """
+
+    rows: int = 100_000
+
+    def obtain(self) -> list[Path]:
+        """As `Config.obtain`, but none has to be summed up: that takes long."""
+        super().obtain()
+        return []
+
+    def description(self, paths: list[Path]) -> Description:
+        """As `Config.description`."""
+        from pipeline.description.binding import Binding
+        from pipeline.presets.fast import LOOKUPS, TABLES
+
+        known = {"tables": TABLES, "lookups": LOOKUPS}
+        bound = Binding(self.spec, self.source, self._files(), known, self.rows)
+        bound.check_times()
+        return bound.description()
+
+
+def presets() -> list[str]:
+    """The names of the presets."""
+    names = [one.name for one in _PRESETS.iterdir()] if _PRESETS.is_dir() else []
+    return sorted(name.removesuffix(_ENDING) for name in names if name.endswith(_ENDING))
+
+
+def source_of(named: str) -> tuple[Source, Path | None]:
+    """The text of a description, and the folder that its paths are relative to.
+
+    Args:
+        named: a TOML file, or a preset, whose paths are relative to nothing.
+
+    Raises:
+        UsageError: it is neither, or no TOML.
+        InputError: the file cannot be read.
+    """
+    from pipeline.description.files import FORMATS
+    from pipeline.description.toml import Source
+
+    path = Path(named)
+    if named in presets() and not path.exists():
+        text = (_PRESETS / f"{named}{_ENDING}").read_text(encoding="utf-8")
+        return Source(f"{named}{_ENDING}", text), None
+    if set(map(str.lower, path.suffixes)) & {*FORMATS} and path.exists():
+        raise UsageError(
+            "This is a file of data, not a description of it.",
+            where=path,
+            expected=f"a TOML file, or one of {', '.join(presets())}",
+            got="".join(path.suffixes),
+            do=f"draft one: `tinprep describe {named} --out mine.toml`; or name its columns: "
+            "--user, --item, --time and --split",
+        )
+    try:
+        return Source(path, path.read_text(encoding="utf-8-sig")), path.parent
+    except FileNotFoundError:
+        raise InputError(
+            "There is no such description.",
+            where=path,
+            expected=f"a TOML file, or one of {', '.join(presets())}",
+            got="neither",
+            do="check the name, or draft one: `tinprep describe FILES... --out mine.toml`",
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            "The description is not text.",
+            where=path,
+            expected="TOML in UTF-8",
+            got=str(error)[:200],
+            do="give a description; data files want --user, --item and --time beside them",
+        ) from None
+
+
+def described(named: str, asked: Asked, **how: Any) -> DescribedConfig:
+    """What `tinprep prepare` is asked to do.
+
+    Args:
+        named: as for `source_of`.
+        asked: in place of what the description says.
+        how: what else `Config` has; `out` None for `data/NAME`.
+
+    Raises:
+        UsageError: the description cannot be what it is to be.
+        InputError: it cannot be read.
+    """
+    source, folder = source_of(named)
+    return of_source(source, folder, asked, Path(named).stem if folder else named, **how)
+
+
+def sampled(named: str, asked: Asked, rows: int, raw: Path | None) -> SampledConfig:
+    """What `tinprep describe --check` is asked to do; as `described`.
+
+    Args:
+        named: as for `described`.
+        asked: likewise.
+        rows: of each table, at least.
+        raw: as in `Config`.
+    """
+    config = described(named, asked, out=Path("sample"), raw=raw)
+    names = ("source", "spec", "folder", "out", "raw")
+    return SampledConfig(**{name: getattr(config, name) for name in names}, rows=rows)
+
+
+def drafted(patterns: Sequence[str], raw: Path | None, folder: Path) -> str:
+    """The text of a first description of data files, or of a preset by its name.
+
+    Args:
+        patterns: files, folders or globs, each of one table.
+        raw: what they are, and will be, relative to; None for the current folder.
+        folder: without `raw`, what the description's paths are to be relative to.
+
+    Raises:
+        InputError: a file cannot be read, or none tells who did what, and when.
+    """
+    from pipeline.description.draft import draft
+
+    if len(patterns) == 1 and patterns[0] in presets() and not Path(patterns[0]).exists():
+        return source_of(patterns[0])[0].text
+    if raw is not None:
+        return draft(patterns, raw)
+    near = [p if Path(p).is_absolute() else os.path.relpath(p, folder) for p in patterns]
+    return draft(near, folder)
+
+
+def of_source(
+    source: Source, folder: Path | None, asked: Asked, name: str, **how: Any
+) -> DescribedConfig:
+    """As `described`, of a text.
+
+    Args:
+        source: the text.
+        folder: that its paths are relative to; None for `data/raw/NAME`.
+        asked: in place of what it says.
+        name: of the data set, where it says none.
+        how: as for `described`.
+    """
+    from pipeline.description.checks import spec_of
+
+    asked.put_into(source.keys)
+    source.keys.setdefault("name", name)
+    spec = spec_of(source)
+    how["out"] = how.get("out") or Path("data") / name
+    where = Path("data/raw") / name if folder is None else folder
+    return DescribedConfig(source=source, spec=spec, folder=where, **how)

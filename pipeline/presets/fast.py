@@ -1,0 +1,134 @@
+"""The fast readers that a description can name: each reads the same rows as the generic one does.
+
+A reader has columns of its own names. What a description says of them tells people, and the generic
+reader, where they are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from pipeline.description import language as told
+from pipeline.description.binding import Fast, Said
+from pipeline.description.split import day_start
+from pipeline.presets.alibaba import BTAGS, sampled_users
+from pipeline.presets.amazon import read_meta, require_categories
+from pipeline.readers import alibaba_columns as columns
+from pipeline.readers.alibaba_parse import Csv, read_lookup
+from pipeline.readers.amazon_parse import META, Reviews
+from schemas import tables
+
+Options = Mapping[str, Any]
+
+_BTAGS = re.compile(r"btag\s*(?:=\s*('\w+')|in\s*\(\s*('\w+'(?:\s*,\s*'\w+')*)\s*\))", re.I)
+
+
+def _reviews(said: Said, options: Options) -> Fast:
+    reader = Reviews()
+    return Fast(
+        ("item",),
+        dict.fromkeys(("user", "item"), "text"),
+        {"reader": reader, "model": tables.Reviews, "expected": "JSON lines", "header": 0},
+    )
+
+
+def _meta(said: Said, options: Options) -> Fast:
+    return Fast(
+        tuple(set(META) - {"row"}),
+        dict.fromkeys(("item", "category"), "text"),
+        {
+            "read": read_meta,
+            "raw": tables.Meta,
+            "encoded": tables.Items,
+            "require": require_categories,
+        },
+    )
+
+
+def _impressions(said: Said, options: Options) -> Fast:
+    return Fast(
+        ("ad", "pid"),
+        {"user": "whole", "ad": "whole", "pid": "text"},
+        {
+            "reader": Csv(columns.IMPRESSIONS),
+            "model": tables.Impressions,
+            "bytes_a_line": 60,
+            "disk_bytes_a_line": 45,
+            "lines_a_second": 1_000_000,
+            "header": 1,
+        },
+    )
+
+
+def _behaviours(said: Said, options: Options) -> Fast | str:
+    assert isinstance(said, told.Table)
+    found = _BTAGS.fullmatch((said.where or "").strip())
+    btags = tuple(re.findall(r"\w+", found[1] or found[2])) if found else ()
+    if not btags or set(btags) - set(BTAGS):
+        return f"where = \"btag = 'pv'\", or btag in ('pv', 'cart'), of {', '.join(BTAGS)}"
+    days, zone = options.get("since_days"), options.get("timezone", "UTC")
+    return Fast(
+        ("category", "brand"),
+        dict.fromkeys(("user", "category", "brand"), "whole"),
+        {
+            "reader": Csv(columns.BEHAVIORS, btags),
+            "bytes_a_line": 60,
+            "disk_bytes_a_line": 16,
+            "lines_a_second": 2_200_000,
+            "header": 1,
+        },
+        where=True,
+        hooks={"since": partial(_since, days, zone)} if days is not None else {},
+    )
+
+
+def _since(days: int, timezone: str, first: int) -> int:
+    """The start of the day so many days before that of the first impression."""
+    return max(1, day_start(first, days, timezone))
+
+
+def _ads(said: Said, options: Options) -> Fast:
+    ids = ("ad", "category", "brand", "campaign", "customer")
+    return Fast(
+        (*ids, "price"),
+        dict.fromkeys(ids, "whole"),
+        {
+            "read": partial(read_lookup, columns.ADS),
+            "raw": tables.Ads,
+            "encoded": tables.EncodedAds,
+            "all_lines": True,
+            "bytes_a_line": 150,
+        },
+    )
+
+
+def _profiles(said: Said, options: Options) -> Fast:
+    share = options.get("user_fraction", 1.0)
+    return Fast(
+        columns.PROFILE_FIELDS,
+        dict.fromkeys(("user", *columns.PROFILE_FIELDS), "whole"),
+        {
+            "read": partial(read_lookup, columns.PROFILES),
+            "raw": tables.Profiles,
+            "encoded": tables.EncodedProfiles,
+            "all_lines": True,
+            "bytes_a_line": 150,
+        },
+        hooks={"sample": partial(sampled_users, share)},
+    )
+
+
+TABLES: dict[str, Callable[[Said, Options], Fast | str]] = {
+    "amazon-2014": _reviews,
+    "alibaba-raw-sample": _impressions,
+    "alibaba-behavior-log": _behaviours,
+}
+LOOKUPS: dict[str, Callable[[Said, Options], Fast | str]] = {
+    "amazon-2014-meta": _meta,
+    "alibaba-ad-feature": _ads,
+    "alibaba-user-profile": _profiles,
+}
+"""By name: what makes it of a table, or a lookup, and its options; or what it wants of them."""

@@ -1,0 +1,1 @@
+"""Raw files as tables, each line of them read or refused with a reason."""

@@ -1,0 +1,269 @@
+"""SQL over the columns of one table, a row at a time: conditions, and columns that are computed.
+
+Polars evaluates it. What it would also do is kept out here: a condition sees the columns of its own
+row and nothing else, no other row, no file, no clock. So it says the same whatever the blocks are.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any
+
+import polars as pl
+from polars.exceptions import PolarsError
+
+from schemas.errors import InputError, UsageError
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+FUNCTIONS = _words(
+    "abs ceil ceiling floor round sign sqrt ln log2 log10 exp pow power mod greatest least "
+    "coalesce ifnull nullif if lower upper initcap length char_length octet_length concat "
+    "concat_ws left right substr substring strpos position starts_with ends_with replace reverse "
+    "trim ltrim rtrim lpad rpad split_part regexp_like regexp_replace cast try_cast extract "
+    "date_part year month day strftime array_contains array_length"
+)
+"""What may be called: each looks at one row alone, and always says the same."""
+
+_WORDS = _words(
+    "and or not in is null true false like ilike rlike regexp between when then else end case as "
+    "from for distinct at time zone year month day hour minute second quarter week dow doy epoch "
+    "date timestamp interval int integer bigint smallint tinyint float real double precision "
+    "decimal numeric varchar text string boolean bool both leading trailing"
+)
+_BEFORE_TEXT = frozenset({"date", "timestamp", "interval"})
+_BEFORE_TYPES = frozenset({"as", "::", "at", "time"})
+_TOKEN = re.compile(
+    r"""(?P<space>\s+)
+    |(?P<text>'(?:[^']|'')*')
+    |(?P<quoted>"(?:[^"]|"")*")
+    |(?P<number>(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)
+    |(?P<word>[^\W\d]\w*(?:\.[^\W\d]\w*)*)
+    |(?P<sign>::|\|\||//|<=|>=|<>|!=|==|!?~\*?|[-+*/%()<>=,&|\[\]])""",
+    re.VERBOSE,
+)
+_SHOWN = 60
+
+
+@dataclass(frozen=True)
+class Sql:
+    """An expression, checked.
+
+    Attributes:
+        text: as the person wrote it.
+        columns: the file's columns that it names, each once, in the order they are first named.
+        safe: the same with each column in quotes.
+    """
+
+    text: str
+    columns: tuple[str, ...]
+    safe: str
+
+    @classmethod
+    def of(cls, text: str, names: Sequence[str], where: object = None) -> Sql:
+        """Check an expression.
+
+        Args:
+            text: SQL, as `kind = 'buy' and price > 10`. A name in double quotes is always a
+                column; without them dots may stand in it, as in `user.id`.
+            names: the columns there are.
+            where: where the text stands, for errors.
+
+        Raises:
+            UsageError: it names no such column, calls what it may not, or is no expression.
+        """
+        return _Parser(text, names, where).parsed()
+
+
+def evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
+    """Columns by expressions over the columns of `frame`.
+
+    Raises:
+        InputError: an expression cannot be evaluated for some row, as a strict cast.
+    """
+    try:
+        return _evaluated(frame, of)
+    except PolarsError as error:
+        raise InputError(
+            "A condition cannot be evaluated for some row.",
+            where="; ".join(sql.text for sql in of.values()),
+            got=_first_line(error),
+            do="try_cast gives null where cast fails",
+        ) from None
+
+
+def types_of(schema: Mapping[str, Any], of: Mapping[str, Sql]) -> dict[str, pl.DataType]:
+    """The types that expressions have over columns of these types; no row is looked at.
+
+    Raises:
+        UsageError: an expression does not fit its columns, as text that is held to a number.
+    """
+    empty = pl.DataFrame(schema=dict(schema))
+    found = {}
+    for name, sql in of.items():
+        try:
+            found[name] = _evaluated(empty, {name: sql}).schema[name]
+        except PolarsError as error:
+            columns = ", ".join(f"{name} is {_plain(empty.schema[name])}" for name in sql.columns)
+            raise UsageError(
+                "A condition does not fit its columns.",
+                where=sql.text,
+                expected=columns or None,
+                got=_first_line(error),
+            ) from None
+    return found
+
+
+def is_truth(kind: pl.DataType) -> bool:
+    """Whether a type is that of a condition: true, false, or always null."""
+    return kind in (pl.Boolean, pl.Null)
+
+
+def _evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
+    wanted = ", ".join(f"({sql.safe}) AS {_quoted(name)}" for name, sql in of.items())
+    # No frame of the caller's, and no file, has a name here: only `rows` has.
+    context = pl.SQLContext(register_globals=False, rows=frame.lazy())
+    return context.execute(f"SELECT {wanted} FROM rows").collect()  # noqa: S608
+
+
+class _Parser:
+    """Tells the words of an expression apart, and refuses what is not for it."""
+
+    def __init__(self, text: str, names: Sequence[str], where: object) -> None:
+        self.text, self.names, self.where = text, list(names), where
+        self.known = set(names)
+
+    def parsed(self) -> Sql:
+        tokens = list(self._tokens())
+        if not tokens:
+            raise self._error("A condition is empty.", expected="SQL over the table's columns")
+        columns: list[str] = []
+        safe: list[str] = []
+        for at, (kind, token) in enumerate(tokens):
+            before = tokens[at - 1][1].lower() if at else ""
+            after = tokens[at + 1] if at + 1 < len(tokens) else ("", "")
+            if kind == "quoted":
+                columns.append(self._column(token[1:-1].replace('""', '"')))
+                safe.append(_quoted(columns[-1]))
+            elif kind == "word" and not self._is_sql(before, token, after):
+                columns.append(self._column(token))
+                safe.append(_quoted(columns[-1]))
+            else:
+                safe.append(token)
+        found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe))
+        if not found.columns:
+            raise self._error(
+                "A condition names no column.", expected=_listed(self.names), got=self.text
+            )
+        self._check(found)
+        return found
+
+    def _tokens(self) -> Iterator[tuple[str, str]]:
+        at = 0
+        while at < len(self.text):
+            match = None if self.text.startswith(("--", "/*"), at) else _TOKEN.match(self.text, at)
+            if match is None:
+                raise self._error(
+                    "A condition cannot be read.",
+                    expected="SQL without comments and semicolons: text in 'single quotes', a "
+                    'column with odd characters in "double quotes"',
+                    got=f"{self.text[at : at + _SHOWN]!r} at character {at + 1}",
+                )
+            at = match.end()
+            if match.lastgroup != "space":
+                yield str(match.lastgroup), match.group()
+
+    def _is_sql(self, before: str, word: str, after: tuple[str, str]) -> bool:
+        """Whether a word belongs to SQL, and is no column.
+
+        Raises:
+            UsageError: it is a function that may not be called.
+        """
+        lower = word.lower()
+        if after == ("sign", "(") and not (lower in _WORDS and lower not in FUNCTIONS):
+            if lower in FUNCTIONS:
+                return True
+            raise self._error(
+                f"A condition may not call {word}().",
+                expected="functions of one row alone: " + ", ".join(sorted(FUNCTIONS)),
+                got=f"{word}(" + _nearest(lower, FUNCTIONS),
+            )
+        if word in self.known:
+            # A column may be called as a word of SQL is: `timestamp > 5`, but `date '2026-01-01'`.
+            typed = lower in _BEFORE_TEXT and after[0] == "text"
+            named = before in _BEFORE_TYPES or after[1].lower() in ("from", "zone")
+            return lower in _ALWAYS_SQL or typed or (named and lower in _WORDS)
+        return lower in _WORDS
+
+    def _column(self, name: str) -> str:
+        if name in self.known:
+            return name
+        raise self._error(
+            f"A condition names a column that is not there: {name}.",
+            expected=_listed(self.names),
+            got=name + _nearest(name, self.names),
+        )
+
+    def _check(self, found: Sql) -> None:
+        """Refuse what is more, or less, than one expression.
+
+        Raises:
+            UsageError: as said.
+        """
+        depth = 0
+        for kind, token in self._tokens():
+            if kind == "sign":
+                depth += (token == "(") - (token == ")")  # noqa: S105
+            if depth < 0 or (kind == "sign" and token == "," and not depth):  # noqa: S105
+                break
+        else:
+            if not depth:
+                return
+        raise self._error("A condition is not one expression.", got=found.text)
+
+    def _error(self, what: str, expected: str | None = None, got: str | None = None) -> UsageError:
+        where = f"{self.where}: {self.text}" if self.where is not None else self.text
+        return UsageError(what, where=where, expected=expected, got=got)
+
+
+# Words of SQL that no column without quotes can be.
+_ALWAYS_SQL = _words(
+    "and or not in is null true false like ilike rlike regexp between when then else end case as "
+    "from for distinct"
+)
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """Of some names the one that a person may have meant; None where none is near."""
+    folded = {one.strip().casefold(): one for one in names}
+    found = get_close_matches(name.strip().casefold(), folded, 1, 0.6)
+    return folded[found[0]] if found else None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    found = nearest(name, names)
+    return f"; did you mean {found}?" if found is not None else ""
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _listed(names: Sequence[str]) -> str:
+    return f"one of the columns {', '.join(names)}"
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300]
+
+
+def _plain(kind: Any) -> str:
+    if kind == pl.String:
+        return "text"
+    return "a number" if kind.is_numeric() else str(kind).lower()

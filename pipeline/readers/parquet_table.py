@@ -1,0 +1,283 @@
+"""Parquet files as columns: row groups at a time, of which the columns wanted are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+from urllib.parse import unquote
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+from pyarrow import compute, parquet
+
+from pipeline.readers.lines import Part
+from pipeline.readers.packed import DAMAGE, damaged
+from pipeline.readers.parsed import Refused
+from schemas.errors import InputError
+
+_DAMAGE = (*DAMAGE, pa.ArrowException)
+_BLOCK_ROWS = 1 << 18
+_MOST_ROWS = 1 << 20  # of a block: a larger row group is read in pieces
+_HIVE = re.compile(r"([A-Za-z_]\w*)=(.*)")
+_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
+_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ParquetBlock:
+    """Consecutive rows of a file.
+
+    Attributes:
+        path: the file.
+        first_row: 0-based number of the first row in the file.
+        lines: how many rows.
+        groups: the row groups that hold them.
+        table: the rows, where they are but some of a row group; else they are read when parsed.
+    """
+
+    path: Path
+    first_row: int
+    lines: int
+    groups: tuple[int, ...]
+    table: pa.Table | None = None
+
+
+@dataclass(frozen=True)
+class ParquetSource:
+    """Where the columns of Parquet files come from; see `own_tables.Source`.
+
+    Attributes:
+        schema: the type of each column of the first file; of structs within, `a.b`; and of the
+            folders' names, as in `day=2026-11-01`, whole numbers if all are, else text.
+        folders: of these the columns that the folders' names give.
+    """
+
+    schema: Mapping[str, Any]
+    folders: tuple[str, ...]
+
+    @classmethod
+    def of(cls, paths: Sequence[Path]) -> ParquetSource:
+        """Look at the first file's schema, and at the names of all.
+
+        Raises:
+            InputError: the file cannot be read, or is no Parquet.
+        """
+        found = dict(_columns(_opened(paths[0]).schema))
+        folders = {n: v for n, v in _folders(paths[0]).items() if n not in found}
+        for name in folders:
+            values = [_folders(path).get(name) for path in paths]
+            whole = all(value is None or _INTEGER.fullmatch(value) for value in values)
+            found[name] = pl.Int64() if whole and any(values) else pl.String()
+        return cls(found, tuple(folders))
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns."""
+        return tuple(self.schema)
+
+    tells_nulls = False
+
+    @property
+    def nulls(self) -> frozenset[str]:
+        """Parquet has a null of its own."""
+        return frozenset()
+
+    def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
+        """As `Source.require`."""
+        for path in paths[1:]:
+            there = {**dict(_columns(_opened(path).schema)), **_folders(path)}
+            lacking = [name for name in names if name not in there]
+            other = [
+                name
+                for name in names
+                if name in there
+                and name not in self.folders
+                and _kind(there[name]) != _kind(self.schema[name])
+            ]
+            if lacking or other:
+                raise InputError(
+                    "A file has other columns than the first one."
+                    if lacking
+                    else "A file has a column of another type than the first one.",
+                    where=path,
+                    expected=", ".join(f"{name} ({self.schema[name]})" for name in lacking + other),
+                    got=", ".join(f"{name} ({kind})" for name, kind in there.items()),
+                )
+
+    def parts(self, path: Path) -> list[Part]:
+        """Each row group as a part, which begins at its number."""
+        row, found = 0, []
+        for group, rows in enumerate(_opened(path).groups):
+            found.append(Part(path, group, group + 1, row))
+            row += rows
+        return found or [Part(path)]
+
+    def blocks(self, part: Part, wanted: Mapping[str, str]) -> Generator[ParquetBlock]:
+        """As `Source.blocks`."""
+        path, row = part.path, part.first_line
+        groups: list[int] = []
+        rows = 0
+        for group, more in list(enumerate(_opened(path).groups))[part.begin : part.end]:
+            if groups and rows + more > _BLOCK_ROWS:
+                yield ParquetBlock(path, row, rows, tuple(groups))
+                row, rows, groups = row + rows, 0, []
+            if more > _MOST_ROWS:
+                for table in self._pieces(path, group, wanted):
+                    yield ParquetBlock(path, row, len(table), (group,), table)
+                    row += len(table)
+            else:
+                groups, rows = [*groups, group], rows + more
+        if rows:
+            yield ParquetBlock(path, row, rows, tuple(groups))
+
+    def frames(
+        self, block: ParquetBlock, wanted: Mapping[str, str], refused: Refused
+    ) -> Iterator[tuple[npt.NDArray[np.int64], pl.DataFrame]]:
+        """As `Source.frames`."""
+        table = block.table
+        if table is None:
+            with _told(block.path), _reopened(block.path) as file:
+                table = file.read_row_groups(block.groups, self._stored(wanted), use_threads=False)
+        values = _folders(block.path)
+        columns = []
+        for name in wanted:
+            if name in self.folders:
+                one = pl.Series(name, [values.get(name)], pl.String).cast(self.schema[name])
+                columns.append(one.new_from_index(0, block.lines))
+            else:
+                columns.append(_column(table, name))
+        yield np.arange(block.lines), pl.DataFrame(columns)
+
+    def record(self, block: ParquetBlock, index: int) -> tuple[int, None]:
+        """As `Source.record`: a row has no text."""
+        return block.first_row + index, None
+
+    def _stored(self, wanted: Mapping[str, str]) -> list[str]:
+        return [name for name in wanted if name not in self.folders]
+
+    def _pieces(self, path: Path, group: int, wanted: Mapping[str, str]) -> Iterator[pa.Table]:
+        """The rows of a large row group, some at a time."""
+        with _told(path), _reopened(path) as file:
+            for batch in file.iter_batches(
+                _BLOCK_ROWS, row_groups=[group], columns=self._stored(wanted), use_threads=False
+            ):
+                yield pa.Table.from_batches([batch])
+
+
+def _reopened(path: Path) -> parquet.ParquetFile:
+    return parquet.ParquetFile(path, metadata=_opened(path).metadata)
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Any damage of a file ends in one `InputError`."""
+    try:
+        yield
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
+
+
+class _Footer(NamedTuple):
+    """What a file says of itself."""
+
+    metadata: parquet.FileMetaData
+    schema: pa.Schema
+
+    @property
+    def groups(self) -> list[int]:
+        """The rows of each row group."""
+        return [self.metadata.row_group(k).num_rows for k in range(self.metadata.num_row_groups)]
+
+
+def rows_of(path: Path) -> int:
+    """How many rows a Parquet file has.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    return int(_opened(path).metadata.num_rows)
+
+
+def _opened(path: Path) -> _Footer:
+    try:
+        found = path.stat()
+        return _footer(path, found.st_size, found.st_mtime_ns)
+    except _DAMAGE as error:
+        raise _unreadable(path, error) from None
+
+
+@lru_cache(maxsize=1024)
+def _footer(path: Path, size: int, changed: int) -> _Footer:
+    """What a file says of itself, which is not read again while it is the same."""
+    with parquet.ParquetFile(path) as file:
+        return _Footer(file.metadata, file.schema_arrow)
+
+
+def _unreadable(path: Path, error: Exception) -> InputError:
+    if isinstance(error, OSError) and error.errno is not None:
+        return damaged(path, 0, error)
+    return InputError(
+        "The Parquet file cannot be read.",
+        where=path,
+        expected="a whole Parquet file",
+        got=str(error).splitlines()[0][:300],
+        do="write or download it again, or say its format",
+    )
+
+
+def _columns(schema: pa.Schema) -> Iterator[tuple[str, Any]]:
+    """The columns and their types as Polars has them; the fields of structs by `a.b`."""
+
+    def below(name: str, kind: pa.DataType) -> Iterator[tuple[str, Any]]:
+        if pa.types.is_struct(kind):
+            for field in kind:
+                yield from below(f"{name}.{field.name}", field.type)
+        else:
+            yield name, _polars_type(kind)
+
+    for field in schema:
+        yield from below(field.name, field.type)
+
+
+def _polars_type(kind: pa.DataType) -> Any:
+    try:
+        found = pl.from_arrow(pa.array([], kind))
+    except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
+        return pl.Unknown()
+    assert isinstance(found, pl.Series)
+    return found.dtype
+
+
+def _kind(of: Any) -> str:
+    """What a type is at large: files of one table may be of integers of several widths."""
+    if isinstance(of, str) or of in (pl.String, pl.Categorical, pl.Enum, pl.Binary):
+        return "text"
+    if of.is_numeric():
+        return "number"
+    if of == pl.Null:
+        return "number"
+    return str(of.base_type())
+
+
+def _folders(path: Path) -> dict[str, str | None]:
+    """What the names of the folders around a file say, as in `day=2026-11-01`."""
+    found = (match.groups() for part in path.parts[:-1] if (match := _HIVE.fullmatch(part)))
+    return {name: None if value == _HIVE_NULL else unquote(value) for name, value in found}
+
+
+def _column(table: pa.Table, name: str) -> pl.Series:
+    """A column by its name; of a struct, a field."""
+    first, *rest = [name] if name in table.column_names else name.split(".")
+    array = table[first]
+    for field in rest:
+        array = compute.struct_field(array, field)
+    found = pl.from_arrow(array)
+    assert isinstance(found, pl.Series)
+    return found.alias(name)

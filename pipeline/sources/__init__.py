@@ -1,1 +1,0 @@
-"""The only files that know the quirks of one data set."""

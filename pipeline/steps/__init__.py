@@ -1,0 +1,1 @@
+"""What becomes of a bucket of users, step by step."""

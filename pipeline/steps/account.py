@@ -1,0 +1,192 @@
+"""What the manifest tells people: counts, shares, what was refused, notes."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.description import USER, Description
+from pipeline.description.split import ByTime, moment
+from pipeline.engines.buckets import bucket_path, spilled_pieces
+from pipeline.readers.raw_files import SYNTHETIC, names_of
+from pipeline.steps import finish, numbers, refused
+from pipeline.steps.deal import Dealt
+from pipeline.steps.fit import Fitted
+from pipeline.workspace import Run
+from schemas import manifest
+from schemas.manifest import Share
+
+TOUCHED_EVERYTHING = "touched every {}"
+
+
+def account(
+    run: Run, d: Description, dealt: Dealt, fitted: Fitted, results: list[dict[str, Any]]
+) -> finish.Content:
+    """What a data set holds.
+
+    Args:
+        run: the preparation.
+        d: what is made.
+        dealt: what was known once every table was dealt out.
+        fitted: what is known of the whole data set.
+        results: of `finish.write_shards`.
+    """
+    no_history = sum(one["no_history"] for one in results)
+    rejected = _write_rejected(run, d, [row for one in results for row in one["left_out"]])
+    rejected |= {
+        d.lookup(key).repeated: lines.repeated
+        for key, lines in fitted.lines.items()
+        if lines.repeated and d.lookup(key).table is None  # what happens twice is no fault
+    }
+    read = {d.target.file: dealt.seen.read}
+    read |= {table.file: dealt.others[table.name].read for table in d.tables[1:]}
+    own = {key: of for key, of in fitted.lines.items() if d.lookup(key).table is None}
+    read |= {d.lookup(key).file: lines.read for key, lines in own.items()}
+    synthetic = (d.target.path.parent / SYNTHETIC).exists()
+    published = [] if synthetic else d.published(read, fitted.words)
+    return finish.Content(
+        d=d,
+        split=dealt.split,
+        synthetic=synthetic,
+        words=fitted.words,
+        stored=fitted.stored,
+        totals=fitted.totals,
+        rejected=rejected,
+        counts=_counts(d, dealt, no_history, fitted.shares),
+        shares=fitted.shares
+        | _shares(d, dealt, fitted, Share(no_history, sum(one["targets"] for one in results))),
+        numbers=fitted.scales,
+        notes=[*_notes(d, dealt, fitted), *published],
+        missing=_missing(d, dealt),
+        first_rows=_first_rows(d, dealt),
+    )
+
+
+def _missing(d: Description, dealt: Dealt) -> frozenset[str]:
+    """Columns that an event has no value in; of tables but the targets', those that it may lack."""
+    found = {name for name, of in dealt.counts.of.items() if of["value"].null_count()}
+    return frozenset(found.union(*(table.fields for table in d.tables[1:])) - {USER})
+
+
+def _first_rows(d: Description, dealt: Dealt) -> dict[Path, int]:
+    """By file, the row of its first line in the table; of several tables in the first of them."""
+    found: dict[Path, int] = {}
+    for table in d.tables:
+        seen = dealt.others.get(table.name, dealt.seen)
+        for path, row in zip(table.paths, seen.first_rows, strict=True):
+            found.setdefault(path, row)
+    return found
+
+
+def _write_rejected(run: Run, d: Description, left_out: list[int]) -> dict[str, int]:
+    """Write what was refused, a table each; returns how often each reason occurs."""
+    of_lookups = {
+        one.file: spilled_pieces(bucket_path(run.work / refused.kind(one.file), 0))
+        for one in d.lookups
+        if one.path is not None and one.table is None
+    }
+    of_tables = {
+        t.file: run.engine.gather(refused.kind(t.file), partial(refused.place, names_of(t.paths)))
+        for t in d.tables
+    }
+    targets = []
+    if d.negatives is not None:
+        reason = [TOUCHED_EVERYTHING.format(d.negatives.field)] * len(left_out)
+        targets = [pa.table({"row": pa.array(sorted(left_out), pa.int64()), "reason": reason})]
+    return finish.write_rejected(run.config.out, {**of_lookups, **of_tables, "targets": targets})
+
+
+def _counts(
+    d: Description, dealt: Dealt, no_history: int, shares: dict[str, Share]
+) -> dict[str, int]:
+    target, seen = d.target.name, dealt.seen
+    found = {f"{target} read": seen.read}
+    for name, of in dealt.others.items():
+        found |= {
+            f"{name} read": of.read,
+            f"{name} kept": of.kept,
+            manifest.left_out(name, bool(d.said)): of.left_out,
+        }
+    if seen.unasked or (dealt.others and not d.said):
+        found[f"{target} of users outside the sample"] = seen.unasked
+    if seen.left_out > seen.unasked:
+        found[manifest.left_out(target, bool(d.said))] = seen.left_out - seen.unasked
+    if _before(d):
+        found[manifest.without_history(target, _before(d))] = no_history
+    joins = [f"{name} of users without {target}" for name in dealt.others]
+    joins += [one.without for one in d.lookups if one.all_lines and one.refuse is None]
+    return found | {name: shares[name].count for name in joins}
+
+
+def _before(d: Description) -> str:
+    """The tables of the histories that may be empty."""
+    found = [history.table for history in d.histories.values() if history.window == "before"]
+    return " or ".join(dict.fromkeys(found))
+
+
+def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> dict[str, Share]:
+    target, seen, counts = d.target, dealt.seen, dealt.counts
+    found = {manifest.repeated(target.name, d.target.drop): Share(counts.repeated, seen.kept)}
+    if target.label:
+        once = seen.kept - counts.repeated
+        found[f"{target.name} both clicked and not"] = Share(counts.contradicting, once)
+    for name, of in dealt.others.items():
+        dropped = d.table(name).drop
+        repeated = of.kept - fitted.kept[name] if dropped else fitted.repeated[name]
+        found[manifest.repeated(name, dropped)] = Share(repeated, of.kept)
+    if _before(d):
+        found[manifest.without_history(target.name, _before(d))] = no_history
+    if d.only_new:
+        before = Share(fitted.shown.touched, fitted.shown.may)
+        found[manifest.touched_before(target.name)] = before
+    if d.k_core:
+        once = seen.kept - (counts.repeated if d.target.drop else 0)
+        found[manifest.outside_core(target.name)] = Share(counts.cut, once)
+    if d.min_history:
+        short = Share(fitted.shown.short, fitted.shown.long)
+        found[manifest.short_history(target.name, d.min_history)] = short
+    counted = seen.kept - (counts.repeated if d.target.drop else 0) - counts.cut
+    found |= {name: Share(n, counted) for name, n in counts.lacking.items()}
+    for key, lines in fitted.lines.items():
+        lookup, first = d.lookup(key), lines.first
+        if lines.unlike:
+            name = f"{lookup.lines} that differ from the first one of their {key}"
+            found[name] = Share(lines.unlike, lines.kept)
+        for name in lookup.numbers:
+            scale, values = d.numbers[name], first[name].fill_null(np.nan).to_numpy()
+            there = np.isfinite(values)
+            lost, missing = there & ~numbers.usable(values, scale), np.count_nonzero(~there)
+            found[lookup.lacks.format(name)] = Share(int(missing), first.height)
+            if scale != "standard":
+                what = manifest.out_of_scale(lookup.lines, name, scale)
+                found[what] = Share(int(np.count_nonzero(lost)), first.height)
+        for name in lookup.lists:
+            none = int((first[name].list.len() == 0).sum())
+            found[lookup.lacks.format(name)] = Share(none, first.height)
+    return found
+
+
+def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
+    notes = []
+    split, zone = dealt.split, ZoneInfo(d.timezone)
+    if isinstance(split, ByTime):
+        valid, test, since = (
+            moment(at, zone, d.unit) for at in (split.valid, split.test, dealt.since)
+        )
+        begin = f"Valid begins at {valid}, test" if split.valid < split.test else "Test begins"
+        names = "".join(f"; {name} count from {since} on" for name in dealt.others if dealt.since)
+        notes.append(f"{begin} at {test}{names}; {d.timezone}.")
+    if dealt.others and not any(of.kept for of in dealt.others.values()):
+        notes.append(f"None of the {' and '.join(dealt.others)} counts, so every history is empty.")
+    notes += [
+        f"No {name} of a train row is known: each is 0 there, a plain "
+        f"{how['of'].split()[-1]} in other splits."
+        for name, how in fitted.scales.items()
+        if not how.get("train_rows", 1)
+    ]
+    return notes

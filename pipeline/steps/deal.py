@@ -1,0 +1,494 @@
+"""Deal: each table of events, parsed once, into buckets of users; and what is known by then."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline import memory
+from pipeline.description import IS_TARGET, USER, Description, Lookup, Table
+from pipeline.description.split import Events, Split
+from pipeline.readers.line_count import estimate_lines, estimate_table
+from pipeline.steps import lists, lookups, numbers, refused, shards, vocabulary
+from pipeline.steps.core import Core, core
+from pipeline.steps.missing import check_missing
+from pipeline.steps.repeats import repeats_of
+from pipeline.steps.spill import (
+    SpillPart,
+    Words,
+    events,
+    held,
+    kinds_of_targets,
+    spilled,
+    spilled_wide,
+    words_of,
+)
+from pipeline.steps.sql import arrow
+from pipeline.steps.vocabulary import Encoder
+from pipeline.workspace import Run
+from schemas import tables
+from schemas.bounds import MOST_BEHAVIOURS
+from schemas.errors import InputError
+from schemas.manifest import SPLITS, Share, out_of_scale, without
+from schemas.shards import SCALES
+
+_NAMES_SHOWN = 5
+# Of shards: neighbouring rows share most of their histories and of their padding, and shrink.
+_BYTES_A_ROW, _BYTES_A_CELL, _BYTES_A_SESSION_CELL = 40, 0.8, 0.4
+# Of a number, or of what is passed through, as it is held or written.
+_BYTES_A_VALUE = 8
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What dealing a table out has found.
+
+    Attributes:
+        read: lines of the file that hold something.
+        kept: events in the buckets.
+        left_out: events of other kinds, times, or users than those wanted.
+        unasked: those of them that the reader gave: of other users, or of earlier times.
+        of_nobody: events of users that are none of the targets' table.
+        first: the time of the first event kept; 0 where there is none.
+        last: the time of the last one.
+        no_line: by column, events refused as their value is not there where it is looked up.
+        first_rows: the row of the first line of each file.
+    """
+
+    read: int
+    kept: int
+    left_out: int
+    unasked: int
+    of_nobody: int
+    first: int
+    last: int
+    no_line: dict[str, int]
+    first_rows: list[int]
+
+
+class Counts(NamedTuple):
+    """How often values occur in the targets' table.
+
+    Attributes:
+        of: column -> value and count.
+        repeated: how many events repeat another one.
+        contradicting: how many are of both labels.
+        events: what else is known of those that may be targets.
+        lacking: what events lack -> how many of them, of those that count.
+        labels: how many of those that may be targets have the label 0, and 1.
+        cut: how many events are left out as their users or values have too few.
+    """
+
+    of: dict[str, pl.DataFrame]
+    repeated: int
+    contradicting: int
+    events: Events
+    lacking: dict[str, int]
+    labels: tuple[int, int]
+    cut: int
+
+
+@dataclass(frozen=True)
+class Dealt:
+    """What is known once every table is dealt out.
+
+    Attributes:
+        lines: the lookups read by then, by key.
+        counts: how often values occur in the targets' table.
+        core: of the users and values that have events enough; None for all.
+        seen: of the targets' table.
+        others: of every other table, by name.
+        split: the rule of the splits.
+        since: the time from which on events of the other tables count.
+        users: the vocabulary of users.
+        shares: what joins have lost.
+    """
+
+    lines: dict[str, lookups.Lines]
+    counts: Counts
+    core: Core | None
+    seen: Seen
+    others: dict[str, Seen]
+    split: Split
+    since: int
+    users: pa.Table
+    shares: dict[str, Share]
+
+
+def deal(run: Run, d: Description) -> Dealt:
+    """Read the lookups that have to be known by then, and deal every table out."""
+    target = d.target
+    lines = {one.key: lookups.read(run, one, None) for one in d.lookups if one.early}
+    sample = d.sample({key: of.rows for key, of in lines.items()})
+    seen = _deal_targets(run, d, {key: of.first for key, of in lines.items()}, sample)
+    counts, kept_core = _count(run, d, None), None
+    if d.k_core:
+        whole = counts
+        kept_core = core(run, target, d.k_core, whole.of[target.ids[0]].drop_nulls("value"))
+        counts = _count(run, d, kept_core)
+        # What is left out repeats other events, too.
+        counts = counts._replace(repeated=whole.repeated, contradicting=whole.contradicting)
+    _require_labels(d, counts)
+    split = d.split.fixed(counts.events)
+    _require_train(d, split, counts)
+    shares: dict[str, Share] = {}
+    for one in d.lookups:
+        if one.early:
+            assert one.path is not None
+            found = _not_there(one, lines[one.key], seen, counts)
+            if one.all_lines:
+                first = lines[one.key].first
+                found |= lookups.lacking(one, first, first.height)
+            shares |= check_missing(run.config, one.path, found, one.limits)
+    users, since, others = vocabulary.vocabulary(counts.of[USER]), d.since(counts.events.first), {}
+    for table in d.tables[1:]:
+        dealt = others[table.name] = _deal_behaviours(run, d, table, users, sample, since)
+        name = f"{table.name} of users without {target.name}"
+        share = Share(dealt.of_nobody, dealt.of_nobody + dealt.kept)
+        shares |= check_missing(run.config, table.path, {name: share})
+    kept = {target.name: seen.kept, **{name: of.kept for name, of in others.items()}}
+    ordered = sum(kept[table.name] * 8 * (2 + len(table.ids)) for table in d.tables)
+    more = _BYTES_A_VALUE * len(target.more) + 4 * sum(target.lists.values())
+    ordered += kept[target.name] * more
+    run.check_space(ordered + output_bytes(d, seen.kept * d.rows_of_a_target))
+    return Dealt(lines, counts, kept_core, seen, others, split, since, users, shares)
+
+
+def _not_there(
+    lookup: Lookup, lines: lookups.Lines, seen: Seen, counts: Counts
+) -> dict[str, Share]:
+    """Events of the targets' table whose value is not there where it is looked up."""
+    if lookup.refuse is not None:
+        n = seen.no_line[lookup.key]
+        return {lookup.without: Share(n, n + seen.kept + seen.unasked)}
+    of_key = counts.of[lookup.key]
+    there = of_key["value"].is_in(lines.first[lookup.key].implode())
+    events = int(of_key["count"].sum())
+    return {lookup.without: Share(events - int(of_key.filter(there)["count"].sum()), events)}
+
+
+def _require_labels(d: Description, counts: Counts) -> None:
+    """Refuse labels that are all the same.
+
+    Raises:
+        InputError: they are.
+    """
+    if d.strict and d.target.label and 0 in counts.labels:
+        zeros, ones = counts.labels
+        raise InputError(
+            f"All {d.target.name} have the same label.",
+            where=d.target.path,
+            expected=f"{d.target.name} of both labels, 0 and 1",
+            got=f"{zeros:,} of 0 and {ones:,} of 1",
+            do="look at the column of the label, and at what a target is",
+        )
+
+
+def _require_train(d: Description, split: Split, counts: Counts) -> None:
+    """Refuse events that no train row can be made of, or no row that holds what it must.
+
+    Raises:
+        InputError: as `Split.require_train`; or a history is longer than can be stored.
+    """
+    table, most = d.target, int(counts.of[USER]["count"].max())  # type: ignore[arg-type]
+    split.require_train(counts.events)
+    uncut = any(history.max_len is None for history in d.histories.values())
+    if uncut and most - 1 > MOST_BEHAVIOURS:
+        raise InputError(
+            "A history is longer than can be stored, and none is to be cut.",
+            where=table.path,
+            expected=f"at most {MOST_BEHAVIOURS:,} behaviours before a target",
+            got=f"{most - 1:,}",
+            do="leave --parity out: --max-len then keeps the latest",
+        )
+
+
+def output_bytes(d: Description, rows: int) -> int:
+    """What the shards take on disk, with room to spare."""
+    row = float(_BYTES_A_ROW)
+    for history in d.histories.values():
+        most, length = history.sessions or (0, 0)
+        row += _BYTES_A_CELL * (history.max_len or 0) + _BYTES_A_SESSION_CELL * most * length
+    row += _BYTES_A_CELL * sum(d.lists.values()) + _BYTES_A_VALUE * len((*d.numbers, *d.keep))
+    return int(rows * row)
+
+
+def choose_buckets(run: Run, d: Description) -> int:
+    """How many buckets of users, so that each fits in memory."""
+    lines = {table.name: estimate_table(table.paths) for table in d.tables}
+    working = sum(lines[table.name] * table.bytes_a_line for table in d.tables)
+    config = run.config
+    share = memory.bucket_bytes(config.memory, fixed_bytes(d), config.workers)
+    # Three for each thread, so that none waits long for the last one.
+    least = 3 * config.workers if sum(lines.values()) > 100_000 else 2
+    least = max(least, run.engine.least_buckets)
+    return config.buckets or min(4096, max(least, -int(-working // share)))
+
+
+def fixed_bytes(d: Description) -> int:
+    """The memory that is held all along: lookups, vocabularies, and what grows with them."""
+    held = estimate_table(d.target.paths) * d.fixed_bytes_a_line
+    for one in d.lookups:
+        if one.path is not None and one.bytes_a_line:
+            held += estimate_lines(one.path) * one.bytes_a_line
+    return held
+
+
+def _deal_targets(
+    run: Run,
+    d: Description,
+    known: Mapping[str, pl.DataFrame],
+    sample: npt.NDArray[np.int64] | None,
+) -> Seen:
+    """Parse the targets' table into buckets of users.
+
+    Args:
+        run: the preparation.
+        d: what is made.
+        known: the rows of the lookups that were read already, by key.
+        sample: the users that count; None for all.
+    """
+    table = d.target
+
+    def once() -> dict[str, Any]:
+        tables.warm_up()
+        run.count = choose_buckets(run, d)
+        keys = {
+            one.key: known[one.key][one.key].unique() for one in d.lookups if one.refuse is not None
+        }
+        seen = _deal(run, d, table, keys, None, sample, None)
+        if not seen.kept:
+            outside = f", of which {seen.left_out:,} are not of the users or kinds wanted"
+            raise InputError(
+                f"The file holds no {table.name} that can be used.",
+                where=table.path,
+                expected=table.expected,
+                got=f"{seen.read:,} lines{outside if seen.left_out else ''}",
+            )
+        return {"buckets": run.count, **asdict(seen)}
+
+    name = f"deal {table.name}"
+    with run.step(name) as rows:
+        found = dict(run.once(name, once))
+        run.count = found.pop("buckets")
+        seen = Seen(**found)
+        rows[:] = seen.read, seen.kept
+        return seen
+
+
+def _deal_behaviours(
+    run: Run,
+    d: Description,
+    table: Table,
+    users: pa.Table,
+    sample: npt.NDArray[np.int64] | None,
+    since: int,
+) -> Seen:
+    """Parse another table into the buckets of its users.
+
+    Every event that counts is in the vocabularies; only those of users of the targets' table are
+    in a bucket.
+
+    Args:
+        run: the preparation.
+        d: what is made.
+        table: of events.
+        users: the vocabulary of users.
+        sample: the users that count; None for all.
+        since: the time from which on events count.
+    """
+
+    def once() -> dict[str, Any]:
+        return asdict(_deal(run, d, table, {}, users, sample, since))
+
+    name = f"deal {table.name}"
+    with run.step(name) as rows:
+        seen = Seen(**run.once(name, once))
+        rows[:] = seen.read, seen.kept
+        return seen
+
+
+def _deal(
+    run: Run,
+    d: Description,
+    table: Table,
+    known: Mapping[str, pl.Series],
+    users: pa.Table | None,
+    sample: npt.NDArray[np.int64] | None,
+    since: int | None,
+) -> Seen:
+    run.check_space(estimate_table(table.paths) * table.disk_bytes_a_line)
+    deal = SpillPart(
+        table,
+        run.count,
+        run.engine.threads,
+        {key: (values, d.lookup(key).refuse or "") for key, values in known.items()},
+        None if users is None else Encoder(users, 0),
+        None if sample is None else pl.Series(sample),
+        since,
+        d.unit,
+        tuple(one for one in d.lookups if one.table == table.name),
+    )
+    kinds = [refused.kind(table.file)]
+    kinds += kinds_of_targets(table) if users is None else [spilled(table), spilled_wide(table)]
+    found: dict[str, int] = {}
+    times: list[int] = []
+    summary = refused.Summary()
+    counts: dict[str, Words] = {}
+    looked_up = {one.key: lookups.Distinct(one) for one in deal.lookups}
+    rows = [0] * len(table.paths)
+    for part in run.deal(f"deal {table.name}", table.paths, table.reader, deal, kinds):
+        summary.merge(part.refused)
+        times += part.times
+        for file, n in part.files.items():
+            rows[file] += n
+        for name, n in part.found.items():
+            found[name] = found.get(name, 0) + n
+        for name, more in part.counts.items():
+            counts.setdefault(name, words_of(table, name)).merge(more)
+        for key, of_part in part.looked_up.items():
+            looked_up[key].merge(of_part)
+    no_line = {key: summary.reasons.get(reason, 0) for key, (_, reason) in deal.allowed.items()}
+    for key, n in no_line.items():
+        one = d.looked_up(key)
+        assert one is not None
+        assert one.path is not None
+        # They count as refused, too: the join is the better word for it.
+        share = Share(n, n + found["kept"] + found["unasked"])
+        check_missing(run.config, one.path, {one.without: share}, one.limits)
+    summary.check(table.paths, found["read"], run.config.max_rejected)
+    for name, tally in counts.items():
+        shards.write_table(run.work / counts_file(table, name), arrow(tally.counts()))
+    for key, distinct in looked_up.items():
+        shards.write_table(run.work / lookup_file(d.lookup(key)), arrow(distinct.rows()))
+    ends = (min(times), max(times)) if times else (0, 0)
+    first_rows = [0, *accumulate(rows[:-1])]
+    return Seen(**found, first=ends[0], last=ends[1], no_line=no_line, first_rows=first_rows)
+
+
+def counts_file(table: Table, name: str) -> str:
+    """The file in the work folder with how often the values of a column of `table` occur."""
+    return f"{table.name}-{name}.parquet"
+
+
+def lookup_file(lookup: Lookup) -> str:
+    """The file in the work folder with the rows of a lookup of a table, as `Distinct` has them."""
+    return f"{lookup.table}-lookup-{lookup.key}.parquet"
+
+
+def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
+    """Count the values of the targets' table."""
+    with run.step("count values") as told:
+        table = d.target
+        work = partial(_count_bucket, table, of_core)
+        found = run.each("count values", work, needs=[spilled(table)])
+        names = (USER, *table.ids, *table.lists)
+        of = {name: pl.concat(one.of[name] for one in found) for name in names}
+        told[:] = int(of[USER]["count"].sum()), sum(map(len, of.values()))
+        each = [one.events for one in found]
+        spans = [(one.first, one.last) for one in each if one.first <= one.last]
+        if not spans:
+            raise InputError(
+                f"None of the {table.name} can be a target.",
+                where=table.path,
+                expected=f"{table.name} that are what a target is",
+                got=f"{told[0]:,} {table.name}, of which none is",
+                do="look at the condition of the target",
+            )
+        events = Events(
+            table.name,
+            table.path,
+            min(first for first, _ in spans),
+            max(last for _, last in spans),
+            sum(one.users for one in each),
+            max(one.most for one in each),
+            tuple(map(sum, zip(*(one.of_column for one in each), strict=True))),
+            d.unit,
+        )
+        repeated = sum(one.repeated for one in found)
+        lacking = {name: sum(one.lacking[name] for one in found) for name in found[0].lacking}
+        zeros, ones = (sum(one.labels[k] for one in found) for k in range(2))
+        return Counts(
+            of,
+            repeated,
+            sum(one.contradicting for one in found),
+            events,
+            lacking,
+            (zeros, ones),
+            sum(one.cut for one in found),
+        )
+
+
+def _count_bucket(table: Table, of_core: Core | None, folder: Path, bucket: int) -> Counts:
+    found, repeats = events(folder, bucket, table), repeats_of(table)
+    repeated, both = repeats.count(found)
+    every = repeats.kept(found, table.drop)
+    frame = every if of_core is None else of_core.kept(every)
+    of_reader = table.reader.columns
+    of_frame = {name: held(of_reader[name]) for name in frame.columns if name in of_reader}
+    model = table.model or tables.events(table.name, of_frame, table.ids)
+    tables.check(model, frame.select(tables.columns(model)), table.path)
+    of = {name: vocabulary.count_values(frame, name) for name in (USER, *table.ids)}
+    lacking = _lacking(table, frame)
+    told = _events(table, frame, of)
+    of |= {name: lists.count_values(frame, name) for name in table.lists}
+    may = frame.filter(IS_TARGET) if IS_TARGET in table.masks else frame
+    ones = int(may["label"].sum()) if table.label else 0
+    labels = may.height - ones, ones
+    return Counts(of, repeated, both, told, lacking, labels, every.height - frame.height)
+
+
+def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:
+    """How many events of the targets' table lack a number that can be scaled, or any value."""
+    found = {}
+    for name in table.numbers:
+        values = frame[name].fill_null(np.nan).to_numpy()
+        scale, there = table.scales.get(name, SCALES[0]), np.isfinite(values)
+        lost = ~numbers.usable(values, scale)
+        found[without(table.name, name)] = int(np.count_nonzero(~there))
+        if scale != "standard":
+            found[out_of_scale(table.name, name, scale)] = int(np.count_nonzero(lost & there))
+    for name in table.lists:
+        found[without(table.name, name)] = int((frame[name].list.len() == 0).sum())
+    return found
+
+
+def _events(table: Table, frame: pl.DataFrame, of: Mapping[str, pl.DataFrame]) -> Events:
+    """What is known of a bucket's events; the last is before the first where none may be a target.
+
+    Args:
+        table: they are of.
+        frame: those that count.
+        of: column -> how often its values occur in them.
+
+    Raises:
+        InputError: one names a split that there is not.
+    """
+    users = of[USER]
+    may = frame.filter(IS_TARGET) if IS_TARGET in table.masks else frame
+    most = int(users["count"].max() or 0)  # type: ignore[arg-type]
+    if IS_TARGET in table.masks:
+        also = vocabulary.count_values(may, USER).rename({"count": "may"})
+        least = pl.min_horizontal("count", pl.col("may").fill_null(0) + 1)
+        most = int(users.join(also, on="value", how="left").select(least.max()).item() or 0)
+    time = may["time"].to_numpy()
+    first, last = (int(time.min()), int(time.max())) if len(time) else (0, -1)
+    named = dict(may["split"].drop_nulls().value_counts().rows()) if table.split else {}
+    if others := named.keys() - set(SPLITS):
+        raise InputError(
+            "The column of the split names another one.",
+            where=table.path,
+            expected=", ".join(SPLITS),
+            got=", ".join(sorted(others)[:_NAMES_SHOWN]),
+        )
+    of_column = tuple(named.get(name, 0) for name in SPLITS)
+    return Events(table.name, table.path, first, last, users.height, most, of_column)

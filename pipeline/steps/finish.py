@@ -1,0 +1,429 @@
+"""The steps that every preparation ends with: write the shards, then the manifest."""
+
+from __future__ import annotations
+
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from importlib.metadata import version
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.description import IS_TARGET, Description
+from pipeline.description.split import Split
+from pipeline.readers.remote import RemotePath
+from pipeline.record import WORK, atomic
+from pipeline.steps import intervals, shards
+from pipeline.steps.ids_held import not_held
+from pipeline.steps.rows import Block, Stored
+from pipeline.workspace import Run, enter
+from schemas import digests, manifest, tables
+from schemas.errors import EnvironmentFault
+from schemas.replacing import sha256, to_disk, unfinished
+
+# There is a warning where one label has at least so many targets in their own history, by so much
+# more of its rows than the other label, and by so many times. Twice is nothing odd: people click
+# more often on what they looked at before.
+_LEAST, _MORE, _TIMES = 5, 0.05, 4
+
+# The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
+Made = tuple[Mapping[str, Iterable[Block]], dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a data set holds, for its manifest.
+
+    Attributes:
+        d: what it was made from.
+        split: the rule of its splits.
+        synthetic: whether its raw files are.
+        words: vocabulary of each id column.
+        stored: history -> how it is stored.
+        totals: history -> the train split's intervals, counted.
+        rejected: reason -> rows refused.
+        counts: what else is worth knowing, e.g. rows of users without a profile.
+        shares: what is worth knowing as a part of a whole, e.g. repeated reviews.
+        numbers: float column -> how it was standardised.
+        notes: what a person should know.
+        missing: columns that some event has no value in.
+        first_rows: the row of the first line of each file of events.
+    """
+
+    d: Description
+    split: Split
+    synthetic: bool
+    words: dict[str, pa.Table]
+    stored: Mapping[str, Stored]
+    totals: Mapping[str, pl.DataFrame]
+    rejected: dict[str, int]
+    counts: dict[str, int]
+    shares: dict[str, manifest.Share]
+    numbers: dict[str, dict[str, Any]]
+    notes: list[str]
+    missing: frozenset[str]
+    first_rows: dict[Path, int]
+
+
+def write_shards(
+    run: Run,
+    schema: pa.Schema,
+    rows_in: int,
+    make: Callable[[Path, int, pa.Schema], Made],
+    needs: Sequence[str],
+) -> list[dict[str, Any]]:
+    """Write each bucket's shards; a bucket that an earlier run finished is not made again.
+
+    Args:
+        run: the preparation.
+        schema: of the shards.
+        rows_in: behaviours or impressions, of all buckets.
+        make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
+            summary has at least `lengths`, split -> rows by length, and `ids` of `ids_held`.
+        needs: kinds of files that `make` reads.
+
+    Returns:
+        Each bucket's summary, with `shards`, and `in_history`, split -> as `Block` has it.
+    """
+    # Not the schema itself: pickled, it forgets that elements of lists are never null.
+    write = partial(_write, run.config.out, run.remote, schema.serialize().to_pybytes(), make)
+    writer = run.record.writers[-1]
+    work: Callable[[Path, int], dict[str, Any]] = partial(write, writer)
+    if run.engine.resumes:
+        work = partial(_kept, run, partial(write, None))
+    if run.remote is not None:
+        enter(
+            run.remote,
+            writer,
+            {_shard(name, k) for name in manifest.SPLITS for k in range(run.count)},
+        )
+    with run.step("transform") as rows:
+        results = run.each("transform", work, needs)
+        for shard in (shard for result in results for shard in result["shards"]):
+            if name := shard.pop("unfinished", None):
+                _place(run, name, shard["path"])
+        rows[0] = rows_in
+        rows[1] = sum(s["rows"] for r in results for s in r["shards"])
+        return results
+
+
+def _shard(split: str, bucket: int) -> str:
+    return f"{split}/part-{bucket:05d}.parquet"
+
+
+def _kept(run: Run, write: Callable[[Path, int], dict[str, Any]], folder: Path, bucket: int) -> Any:
+    """What comes of a bucket, once for all runs."""
+    return run.once(f"transform {bucket}", partial(write, folder, bucket))
+
+
+def _write(
+    out: Path,
+    remote: RemotePath | None,
+    columns: bytes,
+    make: Callable[[Path, int, pa.Schema], Made],
+    writer: str | None,
+    folder: Path,
+    bucket: int,
+) -> dict[str, Any]:
+    """Write a bucket's shards below `out` or `remote`.
+
+    An executor, which has a `writer`, leaves them below `out` as unfinished files.
+    """
+    schema = pa.ipc.read_schema(pa.py_buffer(columns))
+    blocks, summary = make(folder, bucket, schema)
+    to = out if writer is None else folder / "out"
+    in_history = {name: np.zeros((2, 2), np.int64) for name in blocks}
+
+    def of(split: str) -> Iterator[pa.Table]:
+        for block in blocks[split]:
+            in_history[split] += block.in_history
+            yield block.table
+
+    written = [
+        asdict(shards.write_shard(to / _shard(name, bucket), schema, of(name), to))
+        for name in blocks
+    ]
+    summary["in_history"] = {name: counts.tolist() for name, counts in in_history.items()}
+    result = {"shards": written, **summary}
+    if writer is None:
+        return result
+    for shard in written:
+        if remote is not None:
+            (remote / shard["path"]).put(to / shard["path"], writer)
+            continue
+        (out / WORK).mkdir(parents=True, exist_ok=True)
+        file = unfinished(out / WORK, writer)
+        shutil.copyfile(to / shard["path"], file)
+        to_disk(file)
+        shard["unfinished"] = file.name
+    return result
+
+
+def _place(run: Run, name: str, path: str) -> None:
+    """Give a shard that an executor has written its name.
+
+    Raises:
+        EnvironmentFault: it is not to be seen here.
+    """
+    file = run.work / name
+    if not file.exists():
+        raise EnvironmentFault(
+            "Shards were written where this machine cannot see them.",
+            where=file,
+            expected="a folder that all machines of the cluster share",
+            got="no such file",
+            do="give --out on a shared folder, or an address such as s3://bucket/folder",
+        )
+    run.record.place(file, run.config.out / path, sync=False)
+
+
+def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
+    """Write a file a field."""
+    for name, table in words.items():
+        path = run.config.out / "vocabulary" / f"{name}.parquet"
+        text = not pa.types.is_integer(table.schema.field("value").type)
+        model = tables.TextVocabulary if text else tables.NumberVocabulary
+        tables.check(model, pl.DataFrame(table), path)
+        shards.write_table(path, table)
+
+
+def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict[str, int]:
+    """Write what was refused, a table each; returns how often each reason occurs.
+
+    Args:
+        out: folder of the data set.
+        refused: name -> rows refused, some at a time, with a column `reason`; of none there is no
+            table.
+    """
+    folder = out / "rejected"
+    reasons: Counter[str] = Counter()
+    for name, pieces in refused.items():
+        filled = filter(len, pieces)
+        for first in filled:
+            with (
+                atomic(folder / f"{name}.parquet") as path,
+                pq.ParquetWriter(path, first.schema, compression="zstd") as writer,
+            ):
+                for rows in chain([first], filled):
+                    if "file" in rows.column_names:
+                        tables.check(tables.Rejected, pl.DataFrame(rows), f"rejected/{name}")
+                    writer.write_table(rows)
+                    counts = rows["reason"].value_counts()
+                    reasons.update({one["values"]: one["counts"] for one in counts.to_pylist()})
+    return dict(sorted(reasons.items()))
+
+
+def finish(
+    run: Run,
+    results: list[dict[str, Any]],
+    content: Content,
+) -> manifest.Manifest:
+    """Write the manifest, which makes the data set one.
+
+    Args:
+        run: the preparation.
+        results: of `write_shards`.
+        content: the rest.
+    """
+    written = [manifest.DataFile(**s) for r in results for s in r["shards"]]
+    written.sort(key=lambda s: (manifest.SPLITS.index(s.path.split("/")[0]), s.path))
+    rows = dict.fromkeys(manifest.SPLITS, 0)
+    for shard in written:
+        rows[shard.path.split("/")[0]] += shard.rows
+    d, config = content.d, run.config
+    inputs, key = run.identity()
+    run.check_raw()
+    own = _in_history(results)
+    sizes = {name: len(t) + manifest.FIRST_ID for name, t in content.words.items()}
+    histories = {name: _history(content, name, results) for name in d.histories}
+    negatives = None
+    if d.negatives is not None:
+        drawn = d.negatives
+        negatives = manifest.Negatives(
+            drawn.field, drawn.each, drawn.exclude, drawn.pool, drawn.weight
+        )
+    made = manifest.Manifest(
+        format=manifest.FORMAT,
+        dataset=d.name,
+        synthetic=content.synthetic,
+        version=version("tinprep"),
+        config={
+            **config.resolved(),
+            "out": str(run.remote or config.out),
+            "key": key,
+            **({manifest.KEEPS: manifest.KEPT} if config.keeps is not None else {}),
+        },
+        inputs=[
+            replace(one, first_row=content.first_rows.get(path))
+            for path, one in zip(run.paths, inputs, strict=True)
+        ],
+        rows=rows,
+        events={table.name: table.file for table in d.tables},
+        target=manifest.Target(
+            d.target.name,
+            content.split.told(),
+            negatives,
+            where=IS_TARGET in d.target.masks,
+            only_new=d.target.ids[0] if d.only_new else None,
+            k_core=d.k_core,
+            min_history=d.min_history,
+        ),
+        fields=list(d.fields),
+        features={
+            **{name: manifest.Feature("id", name) for name in d.features},
+            **{name: manifest.Feature("number", None) for name in d.numbers},
+            **{name: manifest.Feature("list", name, most) for name, most in d.lists.items()},
+        },
+        histories=histories,
+        lookups={
+            one.key: manifest.Lookup(
+                list(one.fields),
+                list(one.features),
+                list(one.numbers),
+                every=one.refuse is not None or not one.all_lines,
+                without=one.without,
+                lacks=one.lacks,
+                lists=list(one.lists),
+                repeated=one.repeated,
+                refuses=one.refuse is not None,
+            )
+            for one in d.lookups
+        },
+        vocabulary=sizes,
+        vocabulary_from=d.vocabulary_from,
+        known=[name for name in d.known if name not in content.missing],
+        layout=d.layout,
+        timezone=d.timezone,
+        train=dict(d.train),
+        description=dict(d.said),
+        rejected=content.rejected,
+        notes=[*_warnings(own), *_notes(content, rows, histories), *content.notes],
+        shards=written,
+        steps=run.steps,
+        counts=content.counts,
+        shares=content.shares
+        | own
+        | not_held(results, {n: sizes[n] for n in d.fields})
+        | _unknown(results),
+        numbers=content.numbers,
+        tables=_tables(run, content.words),
+        time_unit=d.unit,
+        weight=d.target.weight,
+        keep=d.keep,
+        own={table.name: [*table.ids, *table.numbers, *table.lists] for table in d.tables},
+    )
+    means = digests.of_vocabularies(content.words) | digests.of_manifest(made)
+    made = replace(made, digests=means)
+    if config.keeps is not None:
+        with atomic(config.out / manifest.KEPT) as temporary:
+            temporary.write_text(config.keeps, encoding="utf-8")
+    with atomic(config.out / manifest.NAME) as temporary:
+        temporary.write_text(made.to_json(), encoding="utf-8")
+    return made
+
+
+def _history(content: Content, name: str, results: list[dict[str, Any]]) -> manifest.History:
+    """A history as the manifest has it."""
+    d, stored = content.d, content.stored[name]
+    history, edges = d.histories[name], stored.edges
+    counts = intervals.bin_counts(content.totals[name], edges)
+    return manifest.History(
+        table=history.table,
+        fields=list(d.carried(d.table(history.table))),
+        max_len=stored.max_len,
+        window=history.window,
+        session_gap=stored.session_gap,
+        sessions=None if stored.sessions is None else list(stored.sessions),
+        bins=manifest.Bins(d.bins, edges.tolist(), [n * d.rows_of_a_target for n in counts]),
+        lengths={
+            split: np.sum([r["lengths"][name][split] for r in results], axis=0).tolist()
+            for split in manifest.SPLITS
+        },
+        where=history.where,
+    )
+
+
+def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
+    """The files beside the shards, as they lie in the output folder."""
+    out, written = run.config.out, sorted(run.record.files)
+    names = [name for name in written if name.startswith("lookups/")]
+    names += [f"vocabulary/{name}.parquet" for name in sorted(words)]
+    names += [name for name in written if name.startswith("rejected/")]
+    return [
+        manifest.DataFile(name, pq.read_metadata(out / name).num_rows, sha256(out / name))
+        for name in names
+    ]
+
+
+def _unknown(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
+    """What has no id, where only what train holds has one."""
+    found: dict[str, manifest.Share] = {}
+    for name, (count, of) in (one for result in results for one in result["unknown"].items()):
+        before = found.get(name, manifest.Share(0, 0))
+        found[name] = manifest.Share(before.count + count, before.of + of)
+    return found
+
+
+def _in_history(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
+    """Of the positives and negatives of each split, those whose target stands in their history."""
+    found = {}
+    for split in manifest.SPLITS:
+        counts = [r["in_history"][split] for r in results if split in r["in_history"]]
+        for label, share in enumerate(np.sum([np.zeros((2, 2), int), *counts], axis=0).tolist()):
+            found[manifest.in_history(split, label)] = manifest.Share(*share)
+    return found
+
+
+def _warnings(shares: dict[str, manifest.Share]) -> list[str]:
+    """Where targets stand in their own history so unevenly that it tells the labels apart."""
+    told = []
+    for split in manifest.SPLITS:
+        negative, positive = (shares[manifest.in_history(split, label)] for label in range(2))
+        low, high = sorted((negative, positive), key=lambda one: one.share)
+        differ = high.share > low.share + _MORE and high.share > _TIMES * low.share
+        if low.of and high.count >= _LEAST and differ:
+            told.append(f"{split} {positive.share:.1%} and {negative.share:.1%}")
+    if not told:
+        return []
+    return [
+        "Warning: many more targets of one label than of the other stand in their own history "
+        f"(positives and negatives: {', '.join(told)}), so a model may tell the labels apart by "
+        "this alone. Where records stand twice in the raw file, --duplicates drop helps."
+    ]
+
+
+def _notes(
+    content: Content, rows: dict[str, int], histories: Mapping[str, manifest.History]
+) -> list[str]:
+    """What a person should know of any data set."""
+    notes = []
+    if content.synthetic:
+        notes.append("The raw files are synthetic: no figure from them is one of real users.")
+    notes += [f"There are no {name} rows." for name in content.split.names if not rows[name]]
+    notes += [
+        f"No {name} is known: each is the unknown one."
+        for name, words in content.words.items()
+        if not len(words)
+    ]
+    for history in histories.values():
+        counts = history.bins.train_counts
+        if not any(counts):
+            notes.append(
+                "No train row has a behaviour, so the edges of the interval bins are all 0."
+            )
+            continue
+        empty = [str(k + 1) for k, n in enumerate(counts) if n == 0]
+        if empty:
+            notes.append(
+                f"Interval bins {', '.join(empty)} of {len(counts)} are empty: single intervals "
+                "are so common that neighbouring edges are equal."
+            )
+    return notes

@@ -1,0 +1,364 @@
+"""Lookups: what is known of a key's values, read once, and held as ids by place."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline.description import USER, Lookup
+from pipeline.engines.tally import Tally
+from pipeline.readers.line_count import estimate_lines
+from pipeline.steps import lists, refused, shards
+from pipeline.steps.lists import Lists
+from pipeline.steps.sql import arrow, query
+from pipeline.steps.vocabulary import Encoder, count_values
+from pipeline.workspace import Run
+from schemas import tables
+from schemas.arrays import Bools
+from schemas.errors import InputError
+from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
+
+_LAST, _LINES = "last row", "lines alike"
+# Rows that are held before those are left out that differ in nothing but their line.
+_HELD = 1 << 20
+
+
+@dataclass(frozen=True)
+class Lines:
+    """The rows of a lookup's file.
+
+    Attributes:
+        rows: all of them, in the file's order, where every line counts; else none.
+        read: how many lines the file has, those refused too.
+        first: one row a key: the first one, in the order of keys.
+        repeated: how many rows are of a key that had one.
+        unlike: how many of those say something else than it.
+        kept: how many rows there are.
+    """
+
+    rows: pl.DataFrame
+    read: int
+    first: pl.DataFrame
+    repeated: int
+    unlike: int
+    kept: int
+
+
+def read(run: Run, lookup: Lookup, wanted: pl.Series | None) -> Lines:
+    """Read a lookup's file; lines refused go to a file of theirs.
+
+    Args:
+        run: the preparation.
+        lookup: what to read.
+        wanted: the keys that count; None for all.
+    """
+    empty = tables.empty(lookup.raw or _model(lookup))
+    found, rows_of = Distinct(lookup), [empty]
+    lines = 0
+    path = lookup.path
+    if path is not None:
+        name = f"read {lookup.file}"
+        with run.step(name) as rows:
+            about = estimate_lines(path)
+            with (
+                refused.RefusedLines(run.work / refused.kind(lookup.file)) as left,
+                closing(lookup.read(path, wanted)) as stream,
+            ):
+                for parsed in stream:
+                    some = lists.cut(parsed.rows.select(empty.columns), lookup.lists)
+                    if wanted is not None:  # readers need not leave others out
+                        some = some.filter(pl.col(lookup.key).is_in(wanted.implode()))
+                    found.add(some)
+                    if lookup.all_lines:
+                        rows_of.append(some)
+                    left.append(parsed.rejected)
+                    lines += parsed.lines if wanted is not None else parsed.read
+                    run.told(name, lines, max(about, lines))
+            left.summary.check([path], lines, run.config.max_rejected)
+            rows[:] = lines, found.kept
+    return _lines(lookup, found.rows(), pl.concat(rows_of), lines)
+
+
+def of_table(lookup: Lookup, distinct: pl.DataFrame, wanted: pl.Series) -> Lines:
+    """The rows of a lookup of a table of events, which is dealt out by now.
+
+    Args:
+        lookup: what is looked up.
+        distinct: the table's rows, as `Distinct.rows` returned them.
+        wanted: the keys that count.
+    """
+    some = distinct.filter(pl.col(lookup.key).is_in(wanted.implode()))
+    return _lines(lookup, some, some.clear(), int(distinct[_LINES].sum()))
+
+
+def _lines(lookup: Lookup, distinct: pl.DataFrame, frame: pl.DataFrame, lines: int) -> Lines:
+    """Find the first row of each key.
+
+    Args:
+        lookup: whose rows they are.
+        distinct: as `Distinct.rows` returned them.
+        frame: all of them, where every line counts.
+        lines: how many lines the file has.
+    """
+    raw = lookup.raw or _model(lookup)
+    columns = tables.columns(raw)
+    frame = frame.select(columns)
+    for some in (frame, distinct.select(columns)):
+        tables.check(raw, some, lookup.path or f"no {lookup.file}")
+    # Another column may be called `key`.
+    called = {name: f"of {name}" for name in distinct.columns if name != "row"}
+    called[lookup.key] = "key"
+    given = arrow(distinct.rename(called))
+    first = pl.DataFrame(query("first_lines", {"lines": given}))
+    first = first.rename({name: own for own, name in called.items()})
+    _require_rule(lookup, distinct)
+    kept = int(distinct[_LINES].sum())
+    alike = int(first[_LINES].sum())
+    return Lines(frame, lines, first.select(columns), kept - first.height, kept - alike, kept)
+
+
+def _model(lookup: Lookup) -> Any:
+    """The contract of a lookup's rows that follows from its columns."""
+    names = (lookup.key, *lookup.given)
+    return tables.lines(lookup.lines, lookup.key, {name: lookup.columns[name] for name in names})
+
+
+class Distinct:
+    """The rows of a lookup that differ in more than their line; held in bounded memory.
+
+    Rows may be added by several threads.
+
+    Args:
+        lookup: whose they are.
+    """
+
+    def __init__(self, lookup: Lookup) -> None:
+        self.kept = 0
+        empty = tables.empty(lookup.raw or _model(lookup))
+        self._columns = [name for name in empty.columns if name != "row"]
+        self._order = [*empty.columns, _LAST, _LINES]
+        self._held = [_each(empty)]
+        self._most = _HELD
+        self._lock = threading.Lock()
+
+    def add(self, rows: pl.DataFrame) -> None:
+        """Take in some rows, in any order."""
+        self._take(_each(rows), rows.height)
+
+    def merge(self, rows: pl.DataFrame) -> None:
+        """Take in what `rows` returned."""
+        self._take(rows, int(rows[_LINES].sum()))
+
+    def _take(self, rows: pl.DataFrame, kept: int) -> None:
+        some = _alike(rows.select(self._order), self._columns)
+        with self._lock:
+            self.kept += kept
+            self._held.append(some)
+            if sum(some.height for some in self._held) > self._most:
+                self._held = [_alike(pl.concat(self._held), self._columns)]
+                # So that what is known already is not counted over and over.
+                self._most = _HELD + 2 * self._held[0].height
+
+    def rows(self) -> pl.DataFrame:
+        """Each with the first row of its kind, the last one, and how many there are."""
+        return _alike(pl.concat([some.select(self._order) for some in self._held]), self._columns)
+
+
+def _each(rows: pl.DataFrame) -> pl.DataFrame:
+    """Rows that are one of their kind, each."""
+    return rows.with_columns(pl.col("row").alias(_LAST), pl.lit(1, pl.Int64).alias(_LINES))
+
+
+def _alike(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
+    """One row of each kind, which `columns` tell."""
+    found = rows.group_by(columns).agg(
+        pl.col("row").min(), pl.col(_LAST).max(), pl.col(_LINES).sum()
+    )
+    return found.select(rows.columns)
+
+
+def _require_rule(lookup: Lookup, distinct: pl.DataFrame) -> None:
+    """Refuse lines that repeat a key where they may not, or say something else.
+
+    Args:
+        lookup: whose they are.
+        distinct: as `Distinct.rows` returned them.
+
+    Raises:
+        InputError: there are some.
+    """
+    if lookup.repeated_rule == "first":
+        return
+    key, refused_all = pl.col(lookup.key), lookup.repeated_rule == "refuse"
+    others = pl.col("row").sort().slice(1, 1).first()
+    if refused_all:  # the second of its kind is at the latest the last one
+        others = pl.min_horizontal(others, pl.col(_LAST).filter(pl.col(_LINES) > 1).min())
+    found = distinct.group_by(key).agg(pl.col("row").min().alias("first"), others.alias("second"))
+    found = found.drop_nulls("second").sort("second")
+    if not found.height:
+        return
+    value, first, second = found.row(0)
+    line = 1 + lookup.header
+    what = "repeats a key" if refused_all else "says something else of a key than an earlier one"
+    raise InputError(
+        f"A line {what}.",
+        where=lookup.path or lookup.file,
+        line=second + line,
+        expected=f"one line of a {lookup.key}"
+        if refused_all
+        else f"lines of one {lookup.key} that say the same",
+        got=f"{lookup.key} {value!r} in the lines {first + line} and {second + line}; "
+        f"{found.height:,} such keys",
+        do='mend the file, or have the first line count: repeated = "first"',
+    )
+
+
+def named(lookup: Lookup, lines: Lines, keys: pl.Series) -> Lines:
+    """Of lines that were read of all keys, those of some."""
+    return replace(lines, first=lines.first.filter(pl.col(lookup.key).is_in(keys.implode())))
+
+
+def lacking(lookup: Lookup, first: pl.DataFrame, keys: int) -> dict[str, Share]:
+    """Of so many keys those without a line, and those whose line has no value of a field.
+
+    Where every line counts, the keys are those of the lines; `first` has the first line of each.
+    """
+    if lookup.path is None:
+        return {}
+    found = {} if lookup.early else {lookup.without: Share(keys - first.height, keys)}
+    for name in lookup.fields:
+        found[lookup.lacks.format(name)] = Share(first[name].null_count(), keys)
+    return found
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What is looked up, by place: places are of keys in their order, the last of all others.
+
+    Attributes:
+        ids: column -> (places,) ids; 1 at the last one.
+        raw_numbers: column -> (places,) as in the file; NaN where there is none.
+        lists: column -> (places,) lists of ids; empty at the last one.
+        place_of_id: (ids,) the place of each id of the key in the ordered events.
+        place_of: the place of a key's raw value.
+        places: how many there are.
+    """
+
+    ids: dict[str, npt.NDArray[np.int32]]
+    raw_numbers: dict[str, npt.NDArray[np.float64]]
+    lists: dict[str, Lists]
+    place_of_id: npt.NDArray[np.int32]
+    place_of: Encoder
+    places: int
+
+    @cached_property
+    def by_id(self) -> dict[str, npt.NDArray[np.int32]]:
+        """Column -> (ids,) its id by the key's id."""
+        return {name: ids[self.place_of_id] for name, ids in self.ids.items()}
+
+
+def encode(
+    lookup: Lookup,
+    lines: Lines,
+    named: Mapping[str, pa.Table],
+    words: Mapping[str, pa.Table],
+    run: Run | None = None,
+) -> Encoded:
+    """Give a lookup its ids.
+
+    Args:
+        lookup: what was read.
+        lines: its rows.
+        named: the vocabularies that events are ordered with: where keys are looked up.
+        words: those of rows: the ids of what is looked up; what has none here is left out.
+        run: writes those of keys that have an id in rows; None: they are not written.
+    """
+    first = lines.first
+    if not lookup.all_lines:  # every key that events name has a place
+        keys = pl.DataFrame(named[lookup.key].select(["value"])).rename({"value": lookup.key})
+        first = keys.join(first, on=lookup.key, how="left", maintain_order="left")
+    of_key = Encoder(named[lookup.key]).of(first[lookup.key])
+    values = arrow(first.select(lookup.key)).column(0)
+    places = pa.table({"value": values, "id": np.arange(len(first), dtype=np.int32)})
+    ids = {name: Encoder(words[name]).of(first[name]) for name in lookup.ids if name in words}
+    raw = {name: first[name].cast(pl.Float64) for name in lookup.numbers}
+    of_lists = {
+        name: lists.encode(first[name].fill_null([]), Encoder(words[name]), most)
+        for name, most in lookup.lists.items()
+        if name in words
+    }
+    known = of_key >= FIRST_ID
+    place_of_id = np.full(len(named[lookup.key]) + FIRST_ID, len(first), np.int32)
+    place_of_id[of_key[known]] = np.flatnonzero(known)
+    if run is not None:
+        in_rows = Encoder(words[lookup.key]).of(first[lookup.key])
+        columns = {lookup.key: in_rows, **ids, **raw}
+        _write(run, lookup, columns, of_lists, in_rows >= FIRST_ID)
+    last = np.full(1, UNKNOWN_ID, np.int32)
+    return Encoded(
+        {name: np.append(of, last) for name, of in ids.items()},
+        {name: np.append(of.fill_null(np.nan).to_numpy(), np.nan) for name, of in raw.items()},
+        {name: of.with_empty() for name, of in of_lists.items()},
+        place_of_id,
+        Encoder(places, len(first)),
+        len(first) + 1,
+    )
+
+
+def _write(
+    run: Run,
+    lookup: Lookup,
+    columns: Mapping[str, Any],
+    of_lists: Mapping[str, Lists],
+    known: Bools,
+) -> None:
+    """Write what is looked up for the known values of the key."""
+    rows = {name: of.take(known).array(pa.list_(pa.int32())) for name, of in of_lists.items()}
+    table = pl.DataFrame(columns).filter(known)
+    path = run.config.out / "lookups" / f"{lookup.key}.parquet"
+    whole = table.with_columns(pl.Series(name, of) for name, of in rows.items())
+    of = lookup.lines, lookup.key, lookup.ids, lookup.numbers, lookup.lists
+    tables.check(lookup.encoded or tables.encoded(*of), whole, path)
+    written = arrow(table)
+    for name, of in rows.items():
+        written = written.append_column(name, of)
+    shards.write_table(path, written)
+
+
+def dense(tally: Tally, size: int) -> npt.NDArray[np.int64]:
+    """(size,) how often each number below `size` was counted."""
+    counted = tally.counts()
+    found = np.zeros(size, np.int64)
+    found[counted["value"].to_numpy()] = counted["count"].to_numpy()
+    return found
+
+
+def counts(lookup: Lookup, rows: pl.DataFrame, of_key: pa.Table | None) -> dict[str, pl.DataFrame]:
+    """How often the values of each column occur: once a line, or as often as events name the key.
+
+    Args:
+        lookup: what was read.
+        rows: its rows; those that are first of their keys, where only what events name counts.
+        of_key: the key's vocabulary; wanted where only what events name counts.
+    """
+    if lookup.all_lines:
+        keys = () if lookup.key == USER else (lookup.key,)
+        found = {name: count_values(rows, name) for name in (*keys, *lookup.ids)}
+        return found | {name: lists.count_values(rows, name) for name in lookup.lists}
+    events = pl.DataFrame(of_key).select(pl.col("value").alias(lookup.key), "count")
+    joined = rows.join(events, on=lookup.key)
+    found = {
+        name: joined.select(pl.col(name).alias("value"), "count").drop_nulls("value")
+        for name in lookup.ids
+    }
+    times = pl.col("count")
+    return found | {name: lists.count_values(joined, name, times) for name in lookup.lists}

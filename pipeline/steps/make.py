@@ -1,0 +1,38 @@
+"""The one order of the steps: deal, fit, transform, and the manifest, whatever the description."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from pipeline.description import Description
+from pipeline.steps import finish, order, transform
+from pipeline.steps.account import account
+from pipeline.steps.deal import deal, fixed_bytes, output_bytes
+from pipeline.steps.fit import fit
+from pipeline.workspace import Run
+from schemas.interrupts import FOR_EVER
+from schemas.manifest import Manifest
+
+__all__ = ["fixed_bytes", "make", "output_bytes"]
+
+
+def make(run: Run, d: Description) -> Manifest:
+    """Make the data set of a description in the run's folder."""
+    dealt = deal(run, d)
+    fitted = fit(run, d, dealt)
+    with ThreadPoolExecutor(1, "vocabularies") as beside:
+        writing = beside.submit(finish.write_vocabularies, run, fitted.words)
+        rows = transform.Rows(
+            d,
+            dealt.split,
+            fitted.looked_up,
+            fitted.numbers,
+            fitted.scales,
+            fitted.stored,
+            fitted.drawing,
+            fitted.final,
+            fitted.released,
+        )
+        results = finish.write_shards(run, rows.schema, dealt.seen.kept, rows, order.kinds(d))
+        writing.result(FOR_EVER)
+    return finish.finish(run, results, account(run, d, dealt, fitted, results))

@@ -1,0 +1,520 @@
+"""Order: each bucket's events with ids, ordered as histories need them, and its targets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+import pyarrow as pa
+
+from pipeline.description import (
+    IS_TARGET,
+    OUTSIDE,
+    USER,
+    Description,
+    Lookup,
+    Table,
+    in_history,
+)
+from pipeline.description.split import NO_TARGET, InOrder, Split, Splits
+from pipeline.engines.buckets import (
+    Behaviours,
+    bucket_path,
+    load_columns,
+    read_spilled,
+    save_columns,
+)
+from pipeline.engines.tally import Tally
+from pipeline.steps import columns as more
+from pipeline.steps import lookups, rows, spill, vocabulary
+from pipeline.steps.core import Core
+from pipeline.steps.negatives import counter_hash
+from pipeline.steps.repeats import repeats_of
+from pipeline.steps.vocabulary import Encoder
+from schemas.arrays import Bools, Int32s, Int64s
+from schemas.bounds import MOST_BEHAVIOURS
+from schemas.manifest import SPLITS, UNKNOWN_ID
+
+_PLACE = "place_"
+# Of times in a key of 63 bits, beside a user's id.
+_TIME_BITS = 32
+
+
+def ordered(table: Table) -> str:
+    """What the files with a table's ordered events are called among a bucket's files."""
+    return f"ordered-{table.name}"
+
+
+def ordered_outside(table: Table) -> str:
+    """As `ordered`, of the events that count for nothing but as touched, in no order."""
+    return f"ordered-{table.name}-outside"
+
+
+def kinds(d: Description) -> list[str]:
+    """All files that `Order` leaves and `load` reads."""
+    files = [*map(ordered, d.tables), *more.kinds(d.target)]
+    return [*files, *([ordered_outside(d.target)] if OUTSIDE in d.target.masks else [])]
+
+
+class Found(NamedTuple):
+    """What ordering a bucket has found, of each table but the targets'.
+
+    Attributes:
+        events: how many events there are, of all tables.
+        kept: table -> its events.
+        repeated: table -> how many of them are as another one in all that is stored.
+    """
+
+    events: int
+    kept: dict[str, int]
+    repeated: dict[str, int]
+
+
+class Targets(NamedTuple):
+    """A bucket's events of the targets' table, in order, and which of them are targets.
+
+    Attributes:
+        events: with their fields.
+        row: (events,) row of the raw file.
+        features: (events,) ids of each feature.
+        label: (events,) 0 or 1; None where all are positives.
+        place: lookup's key -> (events,) where its value is looked up.
+        windows: history -> what each event's history is cut from.
+        split: (events,) index into `schemas.manifest.SPLITS`, -1 of what is no target.
+        may: how many are what a target is.
+        touched: how many of them are no targets, as their user had touched the same before.
+        short: how many of the others are none, as too few behaviours are before them.
+        long: how many there are with those.
+    """
+
+    events: Behaviours
+    row: Int64s
+    features: dict[str, Int32s]
+    label: npt.NDArray[np.int8] | None
+    place: dict[str, Int32s]
+    windows: dict[str, rows.Windows]
+    split: Splits
+    may: int
+    touched: int
+    short: int
+    long: int
+
+
+class Bucket(NamedTuple):
+    """A bucket's ordered events.
+
+    The ids are those that the files hold, but for those of behaviours and of what is looked up.
+
+    Attributes:
+        targets: of the targets' table.
+        behaviours: history -> the events that its histories are cut from.
+        tables: table -> its events with their own fields.
+        source: history -> (behaviours,) which events of their table they are; None for all.
+        drawn: history -> (behaviours,) ids of the field that negatives are drawn of, of those
+            histories that have it.
+        outside: the users' ids, and the ids of what they touched, of events that count for nothing
+            else; None where there are none.
+        column: (events,) the split that each event of the targets' table names; None for none.
+    """
+
+    targets: Targets
+    behaviours: dict[str, Behaviours]
+    tables: dict[str, Behaviours]
+    source: dict[str, Int64s | None]
+    drawn: dict[str, Int32s]
+    outside: tuple[Int32s, Int32s] | None
+    column: Splits | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """Encodes and orders a bucket, and counts what is seen by the end of train.
+
+    Attributes:
+        d: what is made.
+        split: the rule of the splits.
+        buckets: how many there are.
+        words: the vocabularies of the tables' columns: value, id.
+        looked_up: the lookups that are read by now, by key.
+        core: of the users and values that have events enough; None for all.
+    """
+
+    d: Description
+    split: Split
+    buckets: int
+    words: Mapping[str, pa.Table]
+    looked_up: Mapping[str, lookups.Encoded]
+    core: Core | None
+
+    @property
+    def needs(self) -> list[str]:
+        """The kinds of files that it reads."""
+        others = self.d.tables[1:]
+        files = spill.kinds_of_targets(self.d.target)
+        return [*files, *map(spill.spilled, others), *map(spill.spilled_wide, others)]
+
+    @cached_property
+    def encoders(self) -> dict[str, Encoder]:
+        """Of every column of events but the user."""
+        names = {name for table in self.d.tables for name in (*table.ids, *table.lists)}
+        return {name: Encoder(self.words[name]) for name in names}
+
+    @cached_property
+    def of_bucket(self) -> npt.NDArray[np.uint16]:
+        """(users,) the bucket of each user."""
+        return vocabulary.bucket_of(pl.Series(self.words[USER]["value"]), self.buckets)
+
+    def __call__(self, folder: Path, bucket: int, *tallies: Tally) -> Found:
+        """What is found; a tally counts the ids of what is drawn in events seen by train's end."""
+        found, bucket_of = self.ordered(folder, bucket)
+        for tally in tallies:
+            assert self.d.negatives is not None
+            for table, seen in seen_by_train(bucket_of, self.split).items():
+                events = bucket_of.tables[table]
+                if self.d.negatives.field in events.fields:
+                    tally.add(events.fields[self.d.negatives.field][seen])
+        return found
+
+    def ordered(self, folder: Path, bucket: int) -> tuple[Found, Bucket]:
+        """What is found, and the bucket."""
+        d = self.d
+        for table in (*d.tables[1:], d.target):  # the targets' windows are cut from the others
+            path = bucket_path(folder / ordered(table), bucket)
+            if not path.exists():
+                save_columns(path, self._ordered(folder, bucket, table))
+        if OUTSIDE in d.target.masks:
+            path = bucket_path(folder / ordered_outside(d.target), bucket)
+            if not path.exists():
+                save_columns(path, self._outside(folder, bucket))
+        found = load(folder, bucket, d, self.looked_up, self.split)
+        others = {table.name: found.tables[table.name] for table in d.tables[1:]}
+        told = Found(
+            sum(len(events.user) for events in found.tables.values()),
+            {name: len(events.user) for name, events in others.items()},
+            {
+                name: int(np.count_nonzero(repeated(events, d.table(name).order)))
+                for name, events in others.items()
+            },
+        )
+        return told, found
+
+    def _outside(self, folder: Path, bucket: int) -> dict[str, npt.NDArray[Any]]:
+        """The users with an id, and what they touched, of events that count for nothing else."""
+        d = self.d
+        assert d.negatives is not None
+        path = bucket_path(folder / spill.spilled_outside(d.target), bucket)
+        frame = pl.DataFrame(read_spilled(path))
+        own = self.words[USER].filter(pa.array(self.of_bucket == bucket))
+        user = Encoder(own, 0).of(frame[USER])
+        field = self.encoders[d.negatives.field].of(frame[d.negatives.field])
+        return {USER: user[user > 0], d.negatives.field: field[user > 0]}
+
+    def _ordered(self, folder: Path, bucket: int, table: Table) -> dict[str, npt.NDArray[Any]]:
+        """The columns of a table's ordered events."""
+        d, frame = self.d, spill.events(folder, bucket, table)
+        if table.name != d.target.name:
+            user = frame[USER].to_numpy().astype(np.int32, copy=False)
+        else:
+            frame = repeats_of(table).kept(frame, table.drop)
+            frame = frame if self.core is None else self.core.kept(frame)
+            own = self.words[USER].filter(pa.array(self.of_bucket == bucket))
+            user = Encoder(own).of(frame[USER])
+        time = frame["time"].to_numpy().astype(np.int64, copy=False)
+        ids = {name: self.encoders[name].of(frame[name]) for name in table.ids}
+        row = frame["row"].to_numpy() if "row" in frame.columns else None
+        ties: list[npt.NDArray[Any]] = [] if row is None else [row]
+        if table.order == "fields":
+            ties = [*(ids[name] for name in table.fields), *ties]
+        elif table.order == "hash":
+            assert row is not None
+            ties = [counter_hash(d.seed, row).astype(np.int64), row]
+        by, user, time = in_order(user, time, ties)
+        columns: dict[str, npt.NDArray[Any]] = {USER: user, "time": time}
+        columns |= {name: of[by] for name, of in ids.items()}
+        for name in spill.masks(table):  # as numbers: Arrow's flags are no arrays
+            columns[name] = frame[name].cast(pl.UInt8).to_numpy()[by]
+        if table.name != d.target.name:
+            if table.drop:
+                once = ~repeated(_with_own_fields(columns, table), table.order)
+                columns = {name: column[once] for name, column in columns.items()}
+            return columns
+        assert row is not None
+        columns["row"] = row[by]
+        if table.label:
+            columns["label"] = frame["label"].to_numpy()[by]
+        if table.split:
+            code = {name: k for k, name in enumerate(SPLITS)}
+            named = frame["split"].replace_strict(code, default=NO_TARGET, return_dtype=pl.Int8)
+            columns["split"] = named.to_numpy()[by]
+        for key, lookup in d.by_key.items():
+            if has_place(lookup):
+                columns[_PLACE + key] = self.looked_up[key].place_of.of(frame[key])[by]
+        if table.more:
+            more.save(folder, bucket, table, frame.select(table.more)[by], self.encoders)
+        for name, history in d.histories.items():
+            if history.table != table.name:
+                events = _behaviours(folder, bucket, d, name)
+                windows = windows_before(events, user, time)
+                columns |= {f"start_{name}": windows.start, f"end_{name}": windows.end}
+        return columns
+
+
+def _behaviours(folder: Path, bucket: int, d: Description, history: str) -> Behaviours:
+    """A bucket's ordered events of another table that may stand in a history, with their fields."""
+    one, table = d.histories[history], d.table(d.histories[history].table)
+    columns = load_columns(bucket_path(folder / ordered(table), bucket))
+    events = _with_own_fields(columns, table)
+    return events.take(columns[in_history(history)].view(np.bool_)) if one.where else events
+
+
+def _with_own_fields(columns: dict[str, npt.NDArray[Any]], table: Table) -> Behaviours:
+    fields = {name: columns[name] for name in table.fields}
+    return Behaviours.of(columns[USER], columns["time"], fields)
+
+
+def load(
+    folder: Path,
+    bucket: int,
+    d: Description,
+    looked_up: Mapping[str, lookups.Encoded],
+    rule: Split,
+    final: Mapping[str, Int32s] | None = None,
+) -> Bucket:
+    """A bucket as `Order` left it.
+
+    Args:
+        folder: where the buckets' files are.
+        bucket: its number.
+        d: what is made.
+        looked_up: the lookups that are read by now, by key: what is looked up in others is not
+            there.
+        rule: of the splits.
+        final: column -> the id that each of its ids in the files becomes in rows, where it is
+            another one.
+    """
+    table = d.target
+    files = {one.name: load_columns(bucket_path(folder / ordered(one), bucket)) for one in d.tables}
+    columns = files[table.name]
+    tables = {one.name: _with_own_fields(files[one.name], one) for one in d.tables}
+    events = _with_looked_up(tables[table.name], d, table, looked_up)
+    place = {
+        key: columns[_PLACE + key]
+        if has_place(lookup)
+        else looked_up[key].place_of_id[columns[key]]
+        for key, lookup in d.by_key.items()
+        if key in looked_up
+    }
+    behaviours, windows, drawn = {}, {}, {}
+    source: dict[str, Int64s | None] = {}
+    for name, history in d.histories.items():
+        other, found = d.table(history.table), tables[history.table]
+        kept = files[history.table][in_history(name)].view(np.bool_) if history.where else None
+        source[name] = None if kept is None else np.flatnonzero(kept)
+        own = found if kept is None else found.take(kept)
+        behaviours[name] = _renamed(_with_looked_up(own, d, other, looked_up), other, final or {})
+        if d.negatives is not None and d.negatives.field in own.fields:
+            drawn[name] = own.fields[d.negatives.field]
+        if history.table != table.name:
+            windows[name] = rows.Windows(columns[f"start_{name}"], columns[f"end_{name}"])
+            continue
+        start = np.repeat(events.offsets[:-1], np.diff(events.offsets))
+        end = np.arange(len(events.user))
+        if history.window == "before":
+            later = (np.diff(events.time, prepend=-1) != 0) | (end == start)
+            end = np.maximum.accumulate(np.where(later, end, 0))
+        windows[name] = rows.Windows(start, end)
+        if kept is not None:
+            before = np.append(0, np.cumsum(kept))
+            windows[name] = rows.Windows(before[start], before[end])
+    outside = None
+    if OUTSIDE in table.masks and d.negatives is not None:
+        others = load_columns(bucket_path(folder / ordered_outside(table), bucket))
+        outside = others[USER], others[d.negatives.field]
+    features = {name: columns[name] for name in table.features}
+    may, new = columns.get(IS_TARGET), None
+    may = np.ones(len(events.user), np.bool_) if may is None else may.view(np.bool_)
+    if d.only_new:
+        new = _new(events, columns[table.ids[0]])
+    split = rule.of(
+        InOrder(
+            events.offsets,
+            events.time,
+            may if new is None else may & new,
+            columns.get("split"),
+        )
+    )
+    targets = np.flatnonzero(split != NO_TARGET)
+    short = 0
+    if d.min_history:
+        stored = np.zeros(len(targets), np.int64)
+        for name, window in windows.items():
+            lengths = window.take(targets).lengths
+            stored += np.minimum(lengths, d.histories[name].max_len or MOST_BEHAVIOURS)
+        left_out = targets[stored < d.min_history]
+        split, short = split.copy(), len(left_out)
+        split[left_out] = NO_TARGET
+    return Bucket(
+        Targets(
+            events,
+            columns["row"],
+            features,
+            columns.get("label"),
+            place,
+            windows,
+            split,
+            int(np.count_nonzero(may)),
+            0 if new is None else int(np.count_nonzero(may & ~new)),
+            short,
+            len(targets),
+        ),
+        behaviours,
+        tables,
+        source,
+        drawn,
+        outside,
+        columns.get("split"),
+    )
+
+
+def seen_by_train(found: Bucket, rule: Split) -> dict[str, Bools]:
+    """Table -> (events,) which of a bucket's events are seen by the end of train.
+
+    Of other tables they are of users who have such an event of the targets' table: whether a later
+    one has is not known by then.
+    """
+    (target, own), *others = found.tables.items()
+    seen = {target: rule.by_train(found.targets.split, own.time, found.column)}
+    users = np.unique(own.user[seen[target]])
+    for name, events in others:
+        none = np.full(len(events.user), NO_TARGET, np.int8)
+        seen[name] = rule.by_train(none, events.time, None) & np.isin(events.user, users)
+    return seen
+
+
+def _renamed(events: Behaviours, table: Table, final: Mapping[str, Int32s]) -> Behaviours:
+    """Events whose own fields have the ids that rows have."""
+    own = {name: final[name][events.fields[name]] for name in table.fields if name in final}
+    return events._replace(fields=events.fields | own) if own else events
+
+
+def _new(events: Behaviours, ids: Int32s) -> Bools:
+    """(events,) whether no earlier event of its user has the same id; what is unknown is new."""
+    users = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
+    key = users * (int(ids.max(initial=0)) + np.int64(1)) + ids
+    by = np.argsort(key, kind="stable")
+    new = np.ones(len(ids), np.bool_)
+    new[by[1:]] = key[by[1:]] != key[by[:-1]]
+    new |= ids == UNKNOWN_ID
+    return new
+
+
+def _with_looked_up(
+    events: Behaviours, d: Description, table: Table, looked_up: Mapping[str, lookups.Encoded]
+) -> Behaviours:
+    """Ordered events with their fields, and with those that they have by a lookup of one."""
+    fields = dict(events.fields)
+    for key in table.fields:
+        lookup = d.looked_up(key)
+        if lookup is not None and key in looked_up:
+            by_id = looked_up[key].by_id
+            others = [n for n in lookup.fields if n in by_id and n not in fields]
+            fields |= {n: by_id[n][fields[key]] for n in others}
+    return events._replace(fields=fields)
+
+
+def has_place(lookup: Lookup) -> bool:
+    """Whether an event holds the place of what it looks up, which its id does not tell."""
+    return lookup.all_lines and lookup.key != USER
+
+
+def numbered(d: Description) -> list[str]:
+    """The keys of the lookups that have numbers."""
+    return [key for key, lookup in d.by_key.items() if lookup.numbers]
+
+
+def in_order(
+    user: Int32s, time: Int64s, ties: list[npt.NDArray[Any]]
+) -> tuple[Int64s, Int32s, Int64s]:
+    """Sort events by user, time, and what orders those of one time.
+
+    Args:
+        user: (events,) ids.
+        time: (events,) in whole units.
+        ties: (events,) each; the first counts before the others.
+
+    Returns:
+        (events,) where each stood before; its user; its time.
+    """
+    if not len(user):
+        return np.zeros(0, np.int64), user, time
+    low = int(time.min())
+    time_bits = int(time.max() - low).bit_length()
+    row_bits = len(user).bit_length()
+    if int(user.max()).bit_length() + time_bits + row_bits > 64:
+        by = np.lexsort((*reversed(ties), time, user))
+        return by, user[by], time[by]
+    # One sort of plain numbers: user, time, and the row, which then tells where the rest is.
+    key = user.astype(np.uint64) << np.uint64(time_bits)
+    key |= (time - low).astype(np.uint64)
+    key <<= np.uint64(row_bits)
+    key |= np.arange(len(user), dtype=np.uint64)
+    key.sort()
+    by = (key & np.uint64((1 << row_bits) - 1)).astype(np.int64)
+    key >>= np.uint64(row_bits)
+    same = np.flatnonzero(key[1:] == key[:-1])
+    if len(same):
+        tied = np.zeros(len(key), np.bool_)
+        tied[same] = tied[same + 1] = True
+        at = np.flatnonzero(tied)
+        among = by[at]
+        by[at] = among[np.lexsort((*(tie[among] for tie in reversed(ties)), key[at]))]
+    times = (key & np.uint64((1 << time_bits) - 1)).astype(np.int64) + low
+    users = (key >> np.uint64(time_bits)).astype(np.int32)
+    return by, users, times
+
+
+def repeated(behaviours: Behaviours, order: str) -> Bools:
+    """(behaviours,) which are as one before them in all that is stored; `order` is the table's."""
+    columns: list[npt.NDArray[Any]] = [behaviours.user, behaviours.time]
+    columns += behaviours.fields.values()
+    by = None if order == "fields" else np.lexsort(columns[::-1])
+    same = np.ones(len(behaviours.user), np.bool_)
+    same[:1] = False
+    for column in columns:
+        values = column if by is None else column[by]
+        same[1:] &= values[1:] == values[:-1]
+    if by is None:
+        return same
+    found = np.zeros(len(same), np.bool_)
+    found[by[same]] = True
+    return found
+
+
+def windows_before(behaviours: Behaviours, user: Int32s, time: Int64s) -> rows.Windows:
+    """The behaviours of each target's user strictly before it.
+
+    Args:
+        behaviours: of the bucket.
+        user: (targets,) ids, ascending.
+        time: (targets,) in whole units, ascending within a user.
+    """
+    ends = np.append(behaviours.time, time)
+    low, high = int(ends.min(initial=0)), int(ends.max(initial=0))
+    span, since, until = high - low + 1, behaviours.time - low, time - low
+    if span.bit_length() > _TIME_BITS:  # how they follow each other is enough
+        known = np.unique(behaviours.time)
+        span, since, until = (
+            len(known) + 1,
+            *(np.searchsorted(known, at) for at in (behaviours.time, time)),
+        )
+    # Ascending over the whole bucket: a user's keys lie together.
+    keys = behaviours.user * np.int64(span) + since
+    of_user = user * np.int64(span)
+    start = np.searchsorted(keys, of_user)
+    return rows.Windows(start, np.searchsorted(keys, of_user + until))

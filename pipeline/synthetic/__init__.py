@@ -1,0 +1,1 @@
+"""Made-up raw files of any size."""

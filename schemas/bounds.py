@@ -1,0 +1,8 @@
+"""What a data set's form allows. Nothing is loaded for it."""
+
+LAYOUTS = ("padded", "ragged")
+# What the only history of a data set is called, if there is no other.
+HISTORY = "history"
+# What the types of a shard's columns can count: interval bins, and behaviours of a row, in sessions
+# as well.
+MOST_BINS, MOST_BEHAVIOURS = 255, 32_767

@@ -1,0 +1,200 @@
+"""`tinprep describe`: drafts of descriptions, checks of them against the data, and the schema."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.description.checks import spec_of
+from pipeline.description.toml import Source, canonical, written
+from pipeline.presets.described import presets
+from tests.conftest import finished, refused, tinprep
+
+DAY = 86_400
+START = 1_500_000_000
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ratings, films, a log without a header, and impressions."""
+    monkeypatch.chdir(tmp_path)
+    of = [(u, (u * 7 + n * n) % 40) for u in range(30) for n in range(10)]
+    rated = [f"{u},{f},{n % 5 + 1},{START + n * DAY}" for n, (u, f) in enumerate(of)]
+    Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(rated) + "\n")
+    films = [f'{f},"Film, the {f}th",{"Drama|Comedy" if f % 2 else "War|Drama"}' for f in range(40)]
+    Path("movies.csv").write_text("movieId,title,genres\n" + "\n".join(films) + "\n")
+    kinds = ["view"] * 8 + ["cart", "buy"]
+    log = [
+        f"{u + 500};{f + 90};{f % 25 + 7000};{kinds[n % 10]};{START + n * 999}"
+        for n, (u, f) in enumerate(of)
+    ]
+    Path("log.txt").write_text("\n".join(log) + "\n")
+    shown = [
+        {
+            "uid": f"u{u}",
+            "ad_id": f,
+            "shown_at": f"2026-01-{1 + n % 28:02}T10:00:00Z",
+            "clicked": int(n % 3 == 0),
+        }
+        for n, (u, f) in enumerate(of)
+    ]
+    with gzip.open("shown.csv.gz", "wt") as file:
+        file.write(",".join(shown[0]) + "\n")
+        file.writelines(",".join(map(str, one.values())) + "\n" for one in shown)
+    return tmp_path
+
+
+def draft(*files: str) -> tuple[str, dict[str, object]]:
+    """The text of a draft, which holds together, and what it says."""
+    ended = tinprep("describe", *files)
+    finished(ended)
+    assert "does not hold together" not in ended.out, ended.out
+    source = Source("draft", ended.out)
+    return ended.out, canonical(spec_of(source)) | {"keys": source.keys}
+
+
+def test_a_draft_knows_ratings_and_what_they_are_of(here: Path) -> None:
+    text, said = draft("ratings.csv", "movies.csv")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    table = keys["tables"]["ratings"]
+    assert (table["user"], table["fields"]) == ("userId", {"item": "movieId"})
+    assert table["time"] == {"column": "timestamp", "unit": "s"}
+    genre = keys["lookups"]["item"]["lists"]["genre"]
+    assert genre == {"column": "genres", "separator": "|", "max_len": 2}
+    assert keys["target"]["split"]["by"] == "time"
+    assert keys["target"]["negatives"] == {"per_positive": 1}
+    assert '# where = "rating >= 4"' in text  # that is for a person to say
+
+
+def test_a_draft_names_the_columns_of_a_log_without_a_header(here: Path) -> None:
+    text, said = draft("log.txt")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    table = keys["tables"]["log"]
+    assert table["csv"] == {
+        "delimiter": ";",
+        "columns": ["user", "item", "category", "kind", "time"],
+    }
+    assert keys["target"]["where"] in ("kind = 'buy'", "kind = 'cart'")
+    # A drawn item has its category from the events themselves.
+    assert keys["lookups"]["item"]["table"] == "log"
+    assert "seems to have no header" in text
+    assert "view 240" in text
+
+
+def test_a_draft_knows_labels_and_zones(here: Path) -> None:
+    _, said = draft("shown.csv.gz")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    table = keys["tables"]["shown"]
+    assert table["label"] == "clicked"
+    assert table["time"] == {"column": "shown_at"}
+    assert "negatives" not in keys["target"]
+
+
+def test_a_draft_is_written_once_beside_its_data(here: Path) -> None:
+    Path("own").mkdir()
+    finished(tinprep("describe", "ratings.csv", "movies.csv", "--out", "own/mine.toml"))
+    text = Path("own/mine.toml").read_text()
+    assert 'files = "../ratings.csv"' in text
+    refused(tinprep("describe", "ratings.csv", "--out", "own/mine.toml"), 2, "such a file already")
+    assert Path("own/mine.toml").read_text() == text
+
+
+def test_files_that_hold_no_events_are_refused(here: Path) -> None:
+    refused(tinprep("describe", "movies.csv"), 3, "who did what", "movieId, title, genres")
+    Path("empty.csv").touch()
+    refused(tinprep("describe", "empty.csv"), 3, "empty.csv")
+    refused(tinprep("describe", "nothing.csv"), 3, "nothing.csv")
+    refused(tinprep("describe"), 2, "nothing to describe")
+
+
+MINE = """
+[tables.ratings]
+files = "ratings.csv"
+user = "userId"
+time = { column = "timestamp", unit = "s" }
+fields = { item = "movieId" }
+order = "file"
+[target]
+table = "ratings"
+split = { by = "order" }
+negatives = { per_positive = 2, pool = "all" }
+[histories.history]
+table = "ratings"
+[vocabulary]
+from = "all"
+"""
+
+
+def test_a_check_shows_targets_and_keeps_nothing(here: Path) -> None:
+    Path("mine.toml").write_text(MINE)
+    before = sorted(Path().rglob("*"))
+    ended = tinprep("describe", "mine.toml", "--check")
+    finished(ended)
+    assert sorted(Path().rglob("*")) == before
+    assert ended.out.count("label 1") == 12
+    assert "label 0" not in ended.out
+    assert "in own history" in ended.said
+    assert "ratings read │ 300" in ended.said
+    Path("mine.toml").write_text(MINE.replace("histories.history", "histories.seen"))
+    short = tinprep("describe", "mine.toml", "--check", "--raw", ".", "--rows", 50)
+    finished(short)
+    assert "before" in short.out
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("movieId", "movie", ("no column movie", "did you mean movieId")),
+        ('unit = "s"', 'unit = "ms"', ("another unit", 'unit = "s"', "mine.toml:5")),
+        ('negatives = { per_positive = 2, pool = "all" }\n', "", ("nothing could be learned",)),
+        ('order = "file"', 'label = "rating"', ("label is not 0 or 1 in rating",)),
+        ('{ column = "timestamp", unit = "s" }', '{ column = "userId" }', ("need a unit",)),
+    ],
+)
+def test_a_check_says_what_does_not_fit(
+    here: Path, old: str, new: str, said: tuple[str, ...]
+) -> None:
+    text = MINE.replace(old, new)
+    if "label =" in new:
+        text = "\n".join(line for line in text.splitlines() if "negatives" not in line)
+    Path("mine.toml").write_text(text)
+    ended = tinprep("describe", "mine.toml", "--check")
+    assert ended.code in (2, 3)
+    refused(ended, ended.code, *said)
+
+
+def test_the_schema_and_presets_are_printed() -> None:
+    schema = tinprep("describe", "--schema")
+    finished(schema)
+    assert json.loads(schema.out)["properties"]["tables"]["description"]
+    for name in presets():
+        shown = tinprep("describe", name)
+        finished(shown)
+        said = spec_of(Source(name, shown.out))
+        # What is written of plain values says the same.
+        again = Source(name, written(Source(name, shown.out).keys))
+        assert canonical(spec_of(again)) == canonical(said)
+
+
+def test_lists_and_types_of_parquet_are_drafted(here: Path) -> None:
+    columns = {
+        "session_id": pa.array([n % 9 for n in range(90)], pa.int64()),
+        "sku": [f"s{n % 30}" for n in range(90)],
+        "tags": [["a", "b"][: n % 3] for n in range(90)],
+        "ts": pa.array([START * 1_000 + n for n in range(90)], pa.int64()),
+    }
+    pq.write_table(pa.table(columns), "events.parquet")
+    _, said = draft("events.parquet")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    table = keys["tables"]["events"]
+    assert (table["user"], table["fields"]["item"]) == ("session_id", "sku")
+    assert table["time"] == {"column": "ts", "unit": "ms"}

@@ -1,0 +1,56 @@
+"""What is shown of Python runs: the examples of `tinprep`, and those of the README and `docs/`."""
+
+from __future__ import annotations
+
+import doctest
+from pathlib import Path
+
+import pytest
+
+import tinprep
+from tests.test_cli_docs import PAGES, blocks
+
+DESCRIBED = """
+[tables.ratings]
+files = "ratings.csv"
+user = "user"
+time = { column = "second", unit = "s" }
+fields = { item = "item", category = "category" }
+
+[lookups.item]
+table = "ratings"
+key = "item"
+repeated = "first"
+fields = { category = "category" }
+
+[target]
+table = "ratings"
+split = { by = "order" }
+negatives = { per_positive = 1, pool = "all" }
+
+[histories.history]
+table = "ratings"
+
+[vocabulary]
+from = "all"
+"""
+
+
+def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    events = [(user, (5 * user + t * t) % 16, t) for user in range(40) for t in range(6)]
+    lines = ["user,item,category,second", *(f"u{u},{i},{i % 4},{t}" for u, i, t in events)]
+    Path("ratings.csv").write_text("\n".join(lines))
+    Path("ratings.toml").write_text(DESCRIBED)
+    assert doctest.testmod(tinprep).failed == 0
+    Path("data/amazon").symlink_to("ratings")
+    shown = [block for page in PAGES for block in blocks(page, "python")]
+    assert len(shown) >= 3
+    for block in shown:
+        exec(block, {})
+
+
+def test_all_names_are_there() -> None:
+    assert all(callable(getattr(tinprep, name)) for name in tinprep.__all__)
+    with pytest.raises(AttributeError):
+        tinprep.nothing  # noqa: B018

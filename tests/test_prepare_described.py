@@ -1,0 +1,272 @@
+"""`tinprep prepare`: a person's own logs by a description or by flags, or a preset's."""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline.description import toml
+from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
+from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
+from schemas.manifest import SPLITS, load
+from tests.conftest import finished, refused, tinprep
+
+RATINGS = """
+[tables.ratings]
+files = "ratings.csv"
+user = "userId"
+time = { column = "timestamp", unit = "s" }
+fields = { item = "movieId" }
+order = "file"
+[target]
+table = "ratings"
+split = { by = "order" }
+negatives = { per_positive = 1, pool = "all" }
+[histories.history]
+table = "ratings"
+window = "order"
+[vocabulary]
+from = "all"
+"""
+FLAGS = ("--user", "userId", "--item", "movieId", "--time", "timestamp", "--unit", "s")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with ratings, and their description."""
+    monkeypatch.chdir(tmp_path)
+    lines = [
+        f"u{u},{(u * 7 + n) % 23},{n % 5},{1_000_000 + 60 * n}" for u in range(9) for n in range(8)
+    ]
+    (tmp_path / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines))
+    (tmp_path / "mine.toml").write_text(RATINGS)
+    return tmp_path
+
+
+def rows(out: Path) -> dict[str, pl.DataFrame]:
+    """The rows of each split."""
+    told = load(out)
+    return {s: pl.concat([pl.read_parquet(p) for p in told.shard_paths(out, s)]) for s in SPLITS}
+
+
+def same_rows(one: Path, other: Path) -> bool:
+    """Whether two data sets hold the same rows, vocabularies and lookups."""
+    names = {
+        p.relative_to(one) for kind in ("vocabulary", "lookups") for p in (one / kind).glob("*")
+    }
+    files = all(pl.read_parquet(one / n).equals(pl.read_parquet(other / n)) for n in names)
+    first, second = rows(one), rows(other)
+    return files and all(first[split].equals(second[split]) for split in SPLITS)
+
+
+def test_a_description_is_prepared_verified_and_trained_on(here: Path) -> None:
+    finished(tinprep("prepare", "mine.toml", "--out", "data/own"))
+    told = load(Path("data/own"))
+    assert told.dataset == "mine"
+    assert told.rows == {"train": 9 * 5 * 2, "valid": 18, "test": 18}
+    assert toml.digest(told.description) == told.config["description"]
+    kinds = [
+        pl.read_parquet(f"data/own/vocabulary/{n}.parquet")["value"].dtype for n in ("user", "item")
+    ]
+    assert kinds == [pl.String, pl.Int64]
+    finished(tinprep("verify", "data/own"))
+    finished(tinprep("inspect", "data/own"))
+    finished(tinprep("train", "data/own", "--run", "run", "--epochs", 1, "--dim", 4))
+    # It is found done, and known by what the description says, not by its name or folder.
+    finished(tinprep("prepare", "mine.toml", "--out", "data/own"))
+    Path("elsewhere").mkdir()
+    Path("elsewhere/other.toml").write_text("# The same.\n" + RATINGS)
+    finished(tinprep("prepare", "elsewhere/other.toml", "--raw", ".", "--out", "data/own"))
+    ended = tinprep("prepare", "mine.toml", "--out", "data/own", "--max-len", 3)
+    refused(ended, 2, "other settings")
+    finished(tinprep("prepare", "mine.toml", "--out", "data/own", "--max-len", 3, "--force"))
+    assert load(Path("data/own")).history.max_len == 3
+
+
+def test_options_stand_in_place_of_keys(here: Path) -> None:
+    flags = ["--bins", 3, "--layout", "ragged", "--negatives", 2, "--session-gap", 5, "--seed", 9]
+    finished(tinprep("prepare", "mine.toml", "--out", "a", *flags, "--duplicates", "drop"))
+    changed = RATINGS.replace("per_positive = 1", "per_positive = 2").replace(
+        'window = "order"', 'window = "order"\nsession_gap = 5'
+    )
+    changed = changed.replace('order = "file"', 'order = "file"\nduplicates = "drop"')
+    Path("other.toml").write_text('bins = 3\nlayout = "ragged"\nseed = 9\n' + changed)
+    finished(tinprep("prepare", "other.toml", "--out", "b"))
+    assert same_rows(Path("a"), Path("b"))
+    keys = [load(Path(name)).config["key"] for name in "ab"]
+    assert keys[0] == keys[1]
+
+
+def test_nothing_is_written_by_a_dry_run(here: Path) -> None:
+    ended = tinprep("prepare", "mine.toml", "--out", "data/own", "--dry-run")
+    finished(ended)
+    assert "at most 146" in ended.said
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "said"),
+    [
+        (("movieId", "movieid"), 3, ("no column movieid", "did you mean movieId")),
+        (('"ratings.csv"', '"rating.csv"'), 3, ("no file of ratings", "there is ratings.csv")),
+        ((', unit = "s"', ""), 2, ("need a unit", 'unit = "s"')),
+        (("userId", "movieId + "), 2, ("movieId +",)),
+        (('order = "file"', 'order = "file"\nwhere = "stars > 3"'), 2, ("stars", "mine.toml")),
+        (('order = "file"', 'order = "file"\nreader = "quick"'), 2, ("no reader of this name",)),
+        (
+            ('table = "ratings"\nwin', 'table = "ratings"\ndelay = "1h"\nwin'),
+            2,
+            ("cannot be done yet",),
+        ),
+    ],
+)
+def test_what_does_not_fit_the_files_is_told(
+    here: Path, change: tuple[str, str], code: int, said: tuple[str, ...]
+) -> None:
+    assert RATINGS.count(change[0]) == 1
+    Path("mine.toml").write_text(RATINGS.replace(*change))
+    ended = tinprep("prepare", "mine.toml", "--out", "out")
+    refused(ended, code, *said)
+    assert not Path("out").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("ratings.csv", *FLAGS), "no --split"),
+        (("ratings.csv", *FLAGS[2:], "--split", "order"), "no --user"),
+        (("mine.toml", *FLAGS, "--split", "order"), "stand in it"),
+        (("ratings.csv",), "tinprep describe ratings.csv"),
+        (("movielens-5m",), "movielens-1m"),
+        (("mine.toml", "--set", "x"), "NAME=VALUE"),
+        (("mine.toml", "--without", "item"), "no such lookup"),
+    ],
+)
+def test_what_cannot_be_asked(here: Path, args: tuple[str, ...], said: str) -> None:
+    ended = tinprep("prepare", *args, "--out", "out")
+    assert ended.code in (2, 3)
+    refused(ended, ended.code, said)
+
+
+def test_ids_are_text_where_they_are_no_whole_numbers(here: Path) -> None:
+    lines = Path("ratings.csv").read_text().splitlines()
+    with_zeros = [lines[0], *(line.replace(",", ",00", 1) for line in lines[1:])]
+    Path("ratings.csv").write_text("\n".join(with_zeros))
+    finished(tinprep("prepare", "mine.toml", "--out", "zeros"))
+    values = pl.read_parquet("zeros/vocabulary/item.parquet")["value"]
+    assert values.dtype == pl.String
+    assert all(value.startswith("00") for value in values)
+    Path("whole.toml").write_text(RATINGS + '[types]\nitem = "whole"\n')
+    finished(tinprep("prepare", "whole.toml", "--out", "whole"))
+    assert pl.read_parquet("whole/vocabulary/item.parquet")["value"].dtype == pl.Int64
+
+
+def test_the_first_preset_gives_the_rows_of_its_command(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    synthesize_amazon(raw, AmazonRecipe(scale=0.004, seed=3), category="Beauty")
+    finished(tinprep("amazon", "--category", "Beauty", "--raw", raw, "--out", tmp_path / "a"))
+    given = ("prepare", "amazon-2014", "--set", "category=Beauty", "--raw", raw)
+    finished(tinprep(*given, "--out", tmp_path / "b"))
+    assert same_rows(tmp_path / "a", tmp_path / "b")
+    finished(
+        tinprep(
+            "amazon", "--category", "Beauty", "--raw", raw, "--no-meta", "--out", tmp_path / "c"
+        )
+    )
+    finished(tinprep(*given, "--without", "item", "--out", tmp_path / "d"))
+    c, d = (rows(tmp_path / name)["train"] for name in "cd")
+    assert c.drop("target_category", "history_category").equals(d)
+
+
+def test_the_second_preset_gives_the_rows_of_its_command(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    synthesize_alibaba(raw, AlibabaRecipe(scale=0.0005, seed=3))
+    finished(tinprep("alibaba", "--raw", raw, "--out", tmp_path / "a"))
+    finished(tinprep("prepare", "alibaba-ads", "--raw", raw, "--out", tmp_path / "b"))
+    assert same_rows(tmp_path / "a", tmp_path / "b")
+    made = json.loads((tmp_path / "b" / "manifest.json").read_text())
+    assert made["description"]["tables"]["behaviours"]["where"] == "btag = 'pv'"
+
+
+def test_ids_of_two_types_are_refused(here: Path) -> None:
+    Path("films.csv").write_text("film,shelf\n" + "\n".join(f"{n:03},s{n % 4}" for n in range(23)))
+    text = (
+        RATINGS
+        + '[lookups.item]\nfiles = "films.csv"\nkey = "film"\nfields = { shelf = "shelf" }\n'
+    )
+    Path("mine.toml").write_text(text)
+    refused(
+        tinprep("prepare", "mine.toml", "--out", "out"), 2, "two types", "000", 'item = "whole"'
+    )
+    Path("mine.toml").write_text(text + '[types]\nitem = "whole"\n')
+    finished(tinprep("prepare", "mine.toml", "--out", "out"))
+    told = load(Path("out"))
+    assert told.fields == ["item", "shelf"]
+    assert told.vocabulary["shelf"] == 2 + 4
+    finished(tinprep("verify", "out"))
+
+
+def test_a_fast_reader_gives_the_rows_of_the_generic_one(tmp_path: Path) -> None:
+    raw = tmp_path / "raw"
+    synthesize_amazon(raw, AmazonRecipe(scale=0.004, seed=4), category="Electronics")
+    finished(tinprep("prepare", "amazon-2014", "--raw", raw, "--out", tmp_path / "fast"))
+    text = tinprep("describe", "amazon-2014").out
+    generic = "\n".join(line for line in text.splitlines() if not line.startswith("reader ="))
+    # The generic reader wants JSON, whose values are not nested so deeply.
+    meta = raw / "meta_Electronics.json.gz"
+    items = [
+        ast.literal_eval(line) for line in gzip.decompress(meta.read_bytes()).decode().splitlines()
+    ]
+    lines = [
+        {"asin": one["asin"], "category": one["categories"][-1] if "categories" in one else None}
+        for one in items
+    ]
+    meta.write_bytes(gzip.compress("\n".join(map(json.dumps, lines)).encode()))
+    (tmp_path / "generic.toml").write_text(generic.replace("categories[-1][-1]", "category[-1]"))
+    finished(
+        tinprep("prepare", tmp_path / "generic.toml", "--raw", raw, "--out", tmp_path / "generic")
+    )
+    assert same_rows(tmp_path / "fast", tmp_path / "generic")
+
+
+def test_short_flags_keep_the_description_that_they_stand_for(here: Path) -> None:
+    Path("raw").mkdir()
+    Path("ratings.csv").rename("raw/log.csv")
+    flags = (*FLAGS, "--split", "order", "--where", "rating > 0", "--label", "rating > 2")
+    finished(tinprep("prepare", "raw/log.csv", *flags, "--out", "data/log"))
+    kept = Path("data/log/description.toml")
+    assert "rating > 2" in kept.read_text()
+    finished(tinprep("prepare", kept, "--out", "again"))
+    assert same_rows(Path("data/log"), Path("again"))
+    # It is one of the data set's files: verified and replaced with it.
+    finished(tinprep("verify", "data/log"))
+    again = tinprep("prepare", "raw/log.csv", *flags, "--out", "data/log", "--bins", 2, "--force")
+    finished(again)
+    assert "bins = 2" in kept.read_text()
+
+
+def test_tables_and_lookups_may_be_of_several_files(here: Path) -> None:
+    lookup = '[lookups.item]\nfiles = "FILMS"\nkey = "film"\nrepeated = "first"\n'
+    lookup += 'fields = { shelf = "shelf" }\n'
+    films = [f"{n},s{n % 4}" for n in range(23)] + ["3,late"]
+    Path("films.csv").write_text("\n".join(["film,shelf", *films]))
+    Path("one.toml").write_text(RATINGS + lookup.replace("FILMS", "films.csv"))
+    finished(tinprep("prepare", "one.toml", "--out", "one"))
+    header, *rated = Path("ratings.csv").read_text().splitlines()
+    for folder in ("films", "ratings"):
+        Path(folder).mkdir()
+    for n in range(3):
+        part = films[n * 8 : n * 8 + 8]
+        Path(f"films/{n}.csv").write_text("\n".join(["film,shelf", *part]))
+        Path(f"ratings/{n}.csv").write_text("\n".join([header, *rated[n * 24 : n * 24 + 24]]))
+    several = RATINGS.replace("ratings.csv", "ratings/*.csv") + lookup.replace("FILMS", "films")
+    Path("several.toml").write_text(several)
+    finished(tinprep("prepare", "several.toml", "--out", "several"))
+    assert same_rows(Path("one"), Path("several"))
+    finished(tinprep("verify", "several"))
+    assert len(load(Path("several")).inputs) == 6

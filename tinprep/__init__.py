@@ -1,0 +1,131 @@
+"""Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN, from Python.
+
+A CSV file of events, `ratings.csv`, and a description of it, `ratings.toml`, become a data set:
+
+>>> from pathlib import Path
+>>> from tinprep import Shards, TrainConfig, evaluate, load, predict, prepare, train, verify
+>>> made = prepare("ratings.toml", out="data/ratings")
+>>> made.rows
+{'train': 240, 'valid': 80, 'test': 80}
+>>> verify("data/ratings").sound
+True
+
+Its shards are read in batches of tensors; histories come cut to the batch's longest:
+
+>>> for batch in Shards("data/ratings").batches("train", batch_size=240, shuffle_seed=0, epoch=0):
+...     print(tuple(batch["history_item"].shape), batch["label"].mean().item())
+(240, 3) 0.5
+
+A model is trained, measured and put to use:
+
+>>> result = train(TrainConfig(Path("data/ratings"), run=Path("runs/tin"), epochs=1))
+>>> evaluate("runs/tin", split="test").metrics.gauc == result.metrics["test"].gauc
+True
+>>> predict("runs/tin", "data/ratings", "scores.parquet")  # user, item, label, score
+400
+>>> load("runs/tin").eval().training
+False
+
+Settings are those of the command line, described in `docs/cli.md`. What is wrong ends in a
+`TinprepError` that says what, where, what was expected, what was there, and what to do. What is
+named here is public. It is loaded when it is first asked for, as PyTorch takes a while.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields, replace
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pipeline.config import Config
+    from pipeline.presets.alibaba import AlibabaConfig
+    from pipeline.presets.amazon import AmazonConfig
+    from pipeline.verify import verify
+    from schemas.errors import TinprepError
+    from schemas.manifest import Manifest
+    from trainer.data.shards import Shards
+    from trainer.training.config import TrainConfig
+    from trainer.training.evaluation import evaluate, predict
+    from trainer.training.runs import load
+    from trainer.training.train import train
+
+__all__ = [
+    "AlibabaConfig",
+    "AmazonConfig",
+    "Shards",
+    "TinprepError",
+    "TrainConfig",
+    "evaluate",
+    "load",
+    "predict",
+    "prepare",
+    "train",
+    "verify",
+]
+
+_WHERE = {
+    "AlibabaConfig": "pipeline.presets.alibaba",
+    "AmazonConfig": "pipeline.presets.amazon",
+    "Shards": "trainer.data.shards",
+    "TinprepError": "schemas.errors",
+    "TrainConfig": "trainer.training.config",
+    "evaluate": "trainer.training.evaluation",
+    "load": "trainer.training.runs",
+    "predict": "trainer.training.evaluation",
+    "train": "trainer.training.train",
+    "verify": "pipeline.verify",
+}
+
+
+def prepare(
+    what: Config | Path | str,
+    *,
+    out: Path | str | None = None,
+    raw: Path | str | None = None,
+    told: Callable[[str, int, int | None], None] = lambda *_: None,
+    **settings: Any,
+) -> Manifest:
+    """Make a data set, or go on with an interrupted one, or find it done.
+
+    Args:
+        what: a description's file, a preset's name, or a configuration, e.g. an `AmazonConfig`.
+        out: folder of the data set; None for `data/NAME`, or the configuration's.
+        raw: folder of the raw files; None for what the description or the configuration says.
+        told: progress: step, done, of how many.
+        settings: options of `tinprep prepare`, or of the configuration, in place of what it says,
+            e.g. `bins=5`, `force=True`; `parameters` is a dictionary.
+
+    Returns:
+        The manifest: rows of each split, histories, counts.
+
+    Raises:
+        TypeError: there is no such setting.
+        UsageError: the description or a setting cannot be what it is, or `out` holds something
+            else.
+        InputError: a raw file is missing or damaged, or too many of its lines are refused.
+        EnvironmentFault: network, disk, or another run at work in `out`.
+    """
+    from pipeline import flow
+    from pipeline.config import Config
+    from pipeline.presets.described import Asked, described
+    from pipeline.readers.remote import located
+
+    given = {"out": out, "raw": raw}
+    folders: dict[str, Any] = {
+        name: located(Path(to)) for name, to in given.items() if to is not None
+    }
+    if isinstance(what, Config):
+        return flow.prepare(replace(what, **folders, **settings), told)
+    names = {field.name for field in fields(Asked)}
+    asked = Asked(**{name: value for name, value in settings.items() if name in names})
+    how = {name: value for name, value in settings.items() if name not in names}
+    return flow.prepare(described(str(what), asked, **folders, **how), told)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_WHERE[name]), name)

@@ -1,0 +1,1 @@
+"""What comes of data sets and runs: correlations, the paper's tables and figures, a report."""

@@ -1,0 +1,1 @@
+"""A report on a data set and its runs: one HTML file."""

@@ -1,0 +1,370 @@
+"""A report: what a data set holds and what its runs came to, as one HTML file.
+
+It needs nothing else to be read: no network, no script, no font. Figures are matplotlib's SVGs in
+the page itself: they print, they are small (a page is a few hundred kB, where plotly's script alone
+is 4.5 MB), and the extra `plot` has them already.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import InputError, UsageError
+from schemas.manifest import FIRST_ID, Manifest
+from schemas.plain import printable
+from trainer.analysis.correlation import CorrelationMap, correlate, pearson
+from trainer.analysis.figures import BINS, bin_rows, edges_of, intervals_of
+from trainer.analysis.learned_correlation import MEASURED, learned_like
+from trainer.analysis.plots import cell, require_matplotlib, scale_of
+from trainer.analysis.report import drawings, html
+from trainer.analysis.report.runs import MEASURES, FinishedRun, Line, by_seed, read_runs
+from trainer.data.batches import Index
+from trainer.data.shards import Shards
+from trainer.files import atomically
+from trainer.training.run_folder import require_free
+
+_TOP = 12
+_AS_IT_IS = "number as it is"
+# Of the manifest's config: where things lie says nothing of the rows.
+_PLACES = ("out", "raw", "key", "mirrors", "force", "threads", "buckets", "memory")
+_SHARE = "share of the map's own range, 0 to 1"
+
+
+def write_report(
+    out: Path | str,
+    runs: Sequence[Path | str],
+    to: Path | str,
+    category: str | None = None,
+    *,
+    memory_mb: int = 1024,
+) -> None:
+    """Write a report on a data set and finished runs on it as one HTML file.
+
+    Args:
+        out: folder of the data set.
+        runs: folders of the runs; none for the data alone.
+        to: the file, put in place when it is complete.
+        category: the target's category in the correlation; see `correlate`.
+        memory_mb: what counting over the shards may take.
+
+    Raises:
+        UsageError: a run is not finished, the file's folder does not exist, or matplotlib is not
+            installed.
+        InputError: there is no such data set or run, or it is damaged.
+        ContractError: the data set breaks its contract, or a run is of another one.
+        EnvironmentFault: memory or disk do not suffice.
+    """
+    require_matplotlib()
+    to = Path(to)
+    if not to.parent.is_dir() or to.is_dir():
+        raise UsageError(
+            "The report cannot be written.",
+            where=to,
+            expected="a file in a folder that exists",
+            got="a folder" if to.is_dir() else f"no folder {to.parent}",
+        )
+    require_free(to)
+    shards = Shards(out)
+    made = shards.manifest
+    lines = by_seed(read_runs([Path(run) for run in runs], shards))
+    title = f"{made.dataset}: data and models" if lines else f"{made.dataset}: data"
+    parts = [html.element("h1", title)]
+    if made.synthetic:
+        parts.append(html.element(
+            "p", "Synthetic data. This data set was made up by a program: no figure on this page "
+            "says anything of real users.", class_="synthetic", role="note",
+        ))  # fmt: skip
+    parts += _data(shards, memory_mb)
+    if shards.facts.group_field is None:
+        said = "Groups and the correlation are left out: the data set names no field of both "
+        parts.append(html.element("p", f"{said}targets and behaviours as its group_field."))
+    else:
+        ctc = correlate(shards.out, category, memory_mb=memory_mb)
+        parts += _correlation(ctc, lines, shards)
+    if lines:
+        parts += [*_results(lines), *_curves(lines), *_settings(lines)]
+    text = html.page(
+        title + (" (synthetic data)" if made.synthetic else ""), [*parts, *_made(made)]
+    )
+    atomically(to, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _data(shards: Shards, memory_mb: int) -> list[str]:
+    """What the data set holds."""
+    made, facts = shards.manifest, shards.facts
+    counts = [(f"{split} rows", f"{rows:,}") for split, rows in made.rows.items() if rows]
+    known = {name: size - FIRST_ID for name, size in made.vocabulary.items()}
+    shown = dict.fromkeys(("user", facts.key or "user", *made.fields))
+    some = [(_plural(name), f"{known[name]:,}") for name in shown if name in known]
+    figures = [_lengths(made), _popularity(shards, facts.key or made.fields[0])]
+    if facts.group_field is not None:
+        figures.append(_groups(shards, facts.group_field))
+    figures.append(_intervals(shards, memory_mb))  # the tallest: two columns are even then
+    return [
+        html.element("h2", "The data"),
+        html.element("p", "A row is a target with its label and the user's history before it."),
+        html.tiles(counts + some),
+        html.figures(figures),
+        *_beside(made),
+    ]
+
+
+def _beside(made: Manifest) -> list[str]:
+    """The columns that rows have beside targets and histories; nothing where there are none."""
+    rows = []
+    for name, one in made.features.items():
+        scale = made.numbers.get(name, {})
+        values = str(scale.get("of", _AS_IT_IS))
+        values += "" if values == _AS_IT_IS else ", standardised"
+        if one.vocabulary is not None:
+            values = f"{made.vocabulary[one.vocabulary] - FIRST_ID:,} values"
+        kind = f"list, at most {one.max_len}" if one.max_len is not None else one.kind
+        rows.append((name, kind, values))
+    if made.weight:
+        rows.append(("weight", "number", "of a row's loss in training"))
+    rows += [(name, kind, "passed through") for name, kind in made.keep.items()]
+    head = ("column", "kind", "what")
+    return [html.table(head, rows, "Other columns of a row", texts=True)] if rows else []
+
+
+def _plural(name: str) -> str:
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+
+
+def _lengths(made: Manifest) -> str:
+    counts = {split: rows for split, rows in made.history.lengths.items() if sum(rows)}
+    means = ", ".join(
+        f"{split} {np.average(np.arange(len(rows)), weights=rows):.1f}"
+        for split, rows in counts.items()
+    )
+    caption = f"Mean: {means} behaviours. At most the latest {made.history.max_len} are kept."
+    return html.figure("History lengths", drawings.lengths(counts), caption)
+
+
+def _intervals(shards: Shards, memory_mb: int) -> str:
+    octaves, bins = intervals_of(shards, memory_mb), shards.manifest.history.bins
+    if not octaves:
+        return html.element("p", "No target of train has a behaviour before it.")
+    total = max(1, sum(bins.train_counts))
+    caption = f"{total:,} behaviours of train; a bar is a doubling of the time."
+    title = "Intervals from behaviour to target"
+    about = f"{bins.count} equal-frequency interval bins, of train"
+    more = html.table(BINS, bin_rows(shards), about)
+    return html.figure(title, drawings.intervals(octaves, edges_of(shards)), caption, more)
+
+
+def _vocabulary(shards: Shards, field: str) -> tuple[list[str], Index]:
+    """The values of a field as text, and how often each occurs."""
+    path = shards.out / "vocabulary" / f"{field}.parquet"
+    try:
+        found = pq.read_table(path, columns=["value", "count"])
+    except (OSError, pa.ArrowInvalid) as error:
+        raise InputError(
+            "A vocabulary cannot be read.",
+            where=path,
+            expected="a Parquet file with the columns value and count",
+            got=str(error).partition("\n")[0],
+            do="make the data set again",
+        ) from error
+    names = [printable(str(v)) for v in found["value"].to_pylist()]
+    return names, found["count"].to_numpy().astype(np.int64)
+
+
+def _popularity(shards: Shards, field: str) -> str:
+    _, counts = _vocabulary(shards, field)
+    most = np.sort(counts)[::-1]
+    tenth = most[: -(-len(most) // 10)].sum() / max(1, most.sum())
+    caption = f"The most frequent tenth of the {_plural(field)} has {tenth:.0%} of the occurrences."
+    return html.figure(
+        f"Popularity of {_plural(field)}", drawings.popularity(counts, field), caption
+    )
+
+
+def _groups(shards: Shards, field: str) -> str:
+    names, counts = _vocabulary(shards, field)
+    order = np.argsort(-counts, kind="stable")[:_TOP]
+    total = max(1, int(counts.sum()))
+    shares = [100 * float(counts[i]) / total for i in order]
+    svg = drawings.bars(
+        [names[i] for i in order], shares, [f"{share:.1f} %" for share in shares],
+        "share of occurrences, %", "categories",
+    )  # fmt: skip
+    caption = f"The {len(order)} most frequent of {len(names):,} with a name."
+    return html.figure(f"Top {_plural(field)}", svg, caption)
+
+
+def _correlation(truth: CorrelationMap, lines: Sequence[Line], shards: Shards) -> list[str]:
+    """The CTC in bits, and beside it the learned maps of the lines' first runs."""
+    factor, unit = scale_of([truth])
+    about = (
+        f"How many bits a behaviour tells of the label, by its {truth.field} and position, over "
+        f"the {truth.targets:,} train targets of {truth.field} “{truth.category}” (Eq. 1; "
+        f"{100 * (truth.label_rate or 0):.0f}% of them positive). ↓: such behaviours are rarer "
+        "with positives."
+    )
+    svg = drawings.heat_map(
+        truth, truth.ends()[1] * factor or 1.0, "ctc", unit=f"mutual information, {unit}",
+        factor=factor,
+    )  # fmt: skip
+    shown = [html.figure("In the data: CTC", svg, more=_values(truth, factor, unit))]
+    measured = [line for line in lines if line.runs[0].result.model in MEASURED.split(", ")]
+    parts = [html.element("h2", "Correlation of behaviours with the label")]
+    parts.append(html.element("p", about))
+    if measured and np.isfinite(truth.values).any():
+        share = truth.normalised()
+        svg = drawings.heat_map(share, 1.0, "ctc-share", unit=_SHARE)
+        title = "In the data, on the scale of the learned maps"
+        shown.append(html.figure(title, svg, more=_values(share, 1.0, "share of range")))
+        shown += [_learned(truth, line, f"learned-{i}", shards) for i, line in enumerate(measured)]
+        parts.append(html.element(
+            "p", "Learned maps show e^z |r| of the attention's logit z and the representation r "
+            "(Eq. 4), of the line's first seed. All share one colour scale: each map is moved to "
+            "0..1 over itself, as their units differ. Pearson is with the data's map, on the row "
+            f"of the target's own {truth.field}.",
+        ))  # fmt: skip
+    without = [line.name for line in lines if line not in measured]
+    if without:
+        parts.append(html.element(
+            "p", "No learned map, as their states are not behaviours: " + ", ".join(without) + ".",
+        ))  # fmt: skip
+    return [*parts, html.figures(shown)]
+
+
+def _learned(truth: CorrelationMap, line: Line, name: str, shards: Shards) -> str:
+    run = line.runs[0]
+    found = learned_like(truth, run.folder, data=shards.out)
+    agrees = pearson(truth, found)
+    said = "not defined: the row is the same at all places" if agrees is None else f"{agrees:.3f}"
+    svg = drawings.heat_map(found.normalised(), 1.0, name, unit=_SHARE)
+    title = f"Learned by {line.name}, seed {run.seed}"
+    return html.figure(title, svg, f"Pearson {said}.", _values(found, 1.0, found.unit))
+
+
+def _values(m: CorrelationMap, factor: float, unit: str) -> str:
+    """The map as a table, for those who cannot see it."""
+    rows = [
+        (name, *(cell(v, bool(a), factor=factor) for v, a in zip(line, down, strict=True)))
+        for name, line, down in zip(m.rows, m.values.tolist(), m.against(), strict=True)
+    ]
+    head = (f"behaviour's {m.field}", *map(str, m.places))
+    return html.folded("Values as a table", html.table(head, rows, f"{unit}, by position"))
+
+
+def _results(lines: Sequence[Line]) -> list[str]:
+    """What each line of runs reaches."""
+    split = "test" if all(line.mean("test", "logloss") for line in lines) else "valid"
+    rows = [
+        (line.name, str(len(line.runs)),
+         *(drawings.with_spread(line.mean(split, measure)) for measure in MEASURES))
+        for line in lines
+    ]  # fmt: skip
+    users = lines[0].runs[0].result.metrics[split]
+    about = (
+        f"On the {users.rows:,} rows of {split}, of {users.users:,} users. GAUC is the AUC "
+        "of each user, weighted by impressions; 0.5 is chance. For logloss less is better."
+    )
+    if any(len(line.runs) > 1 for line in lines):
+        about += " Where there are several seeds: mean ± standard deviation over them."
+    shown = []
+    for measure in ("gauc", "auc"):
+        pairs = [pair for line in lines if (pair := line.mean(split, measure)) is not None]
+        if len(pairs) == len(lines):
+            what, names = MEASURES[measure], [line.name for line in lines]
+            svg = drawings.results(names, pairs, f"{what} on {split}", f"results-{measure}")
+            note = "The axis begins at chance, 0.5, or below the lowest."
+            shown.append(html.figure(f"{what}, {split}", svg, note))
+    return [
+        html.element("h2", "Results"),
+        html.element("p", about),
+        html.table(("model", "seeds", *MEASURES.values()), rows, f"On {split}"),
+        html.figures(shown),
+    ]
+
+
+def _curves(lines: Sequence[Line]) -> list[str]:
+    logged = [line for line in lines if any(run.curves["epochs"] for run in line.runs)]
+    if not logged:
+        return []
+    each = (
+        ("Cross-entropy in training", "train_loss", "cross-entropy of train, nats a row"),
+        ("Logloss on valid", "logloss", "logloss on valid, nats a row"),
+        ("GAUC on valid", "gauc", "GAUC on valid"),
+    )
+    return [
+        html.element("h2", "Training"),
+        html.element("p", "A dot is an evaluation, a stroke a seed."),
+        html.figures(
+            html.figure(title, drawings.curves(logged, measure, axis, f"curve-{measure}"))
+            for title, measure, axis in each
+        ),
+    ]
+
+
+def _settings(lines: Sequence[Line]) -> list[str]:
+    settings = [line.runs[0].settings for line in lines]
+    rows = [
+        (key.replace("_", " "), *(_plain(chosen.get(key)) for chosen in settings))
+        for key in dict.fromkeys(key for chosen in settings for key in chosen)
+    ]
+    found = [[_took(run) for run in line.runs] for line in lines]
+    rows += [
+        (what, *(_one_or_each([took[what] for took in line]) for line in found))
+        for what in found[0][0]
+    ]
+    head = ("setting", *(line.name for line in lines))
+    return [
+        html.element("h2", "Settings of the runs"),
+        html.table(head, rows, "As trained; the last lines are of each seed", texts=True),
+    ]
+
+
+def _took(run: FinishedRun) -> dict[str, str]:
+    """What a run took, and where."""
+    r = run.result
+    return {
+        "seed": str(run.seed),
+        "steps": f"{r.steps:,}",
+        "kept weights of step": f"{r.best_step:,}",
+        "seconds": f"{r.seconds:.0f}",
+        "rows/s": f"{r.rows_per_second:,.0f}",
+        "device": r.device,
+        "PyTorch": r.versions.get("torch", "-"),
+    }
+
+
+def _one_or_each(texts: Sequence[str]) -> str:
+    return texts[0] if len(set(texts)) == 1 else ", ".join(texts)
+
+
+def _made(made: Manifest) -> list[str]:
+    """How the data set was made."""
+    config = [(k, _plain(v)) for k, v in made.config.items() if k not in _PLACES]
+    parts = [
+        html.element("h2", "How the data was made"),
+        *(html.element("p", note) for note in made.notes),
+        html.table(("setting", "value"), config, f"tinprep {made.version}", texts=True),
+        html.table(
+            ("raw file", "bytes", "sha256"),
+            [(f.file, f"{f.bytes:,}", f.sha256) for f in made.inputs],
+            "Raw files", texts=True,
+        ),
+    ]  # fmt: skip
+    counted = {**made.rejected, **made.counts}
+    if counted:
+        rows = [(name, f"{n:,}") for name, n in counted.items()]
+        parts.append(html.table(("what", "count"), rows, "Counted on the way"))
+    said = "Made by tinprep report. This file needs no network."
+    return [*parts, f"<footer>{html.element('span', said)}</footer>"]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return "-" if value is None else str(value)

@@ -1,0 +1,156 @@
+"""Rows of a split in memory, without padding.
+
+Legend: N rows (targets), T behaviours over all rows, L the longest history of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+LENGTH, HISTORY = "history_length", "history_"
+SESSION_LENGTH, SESSION = "session_length", "session_"
+WEIGHT = "weight"
+# No column of the shards, but one of a batch that asks for it: where in its split a row stands.
+PLACE = "(place)"
+
+Batch = dict[str, torch.Tensor]
+Array = NDArray[np.generic]
+Index = NDArray[np.int64]
+
+# What each stored type becomes in a batch: embeddings take int32, losses take float32.
+_TENSOR_TYPES = {"int8": "int32", "int16": "int32", "uint8": "int32", "bool": "int32"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Compact arrays of some rows: every history is a run in one flat array per column.
+
+    Attributes:
+        scalars: column -> array of N.
+        matrices: column of lists other than histories -> array of N x K. Ragged sessions and
+            multi-valued features are read into these as the padded layout stores them.
+        histories: column -> flat array of T.
+        lengths: behaviours of each row, N.
+        starts: where each row's behaviours begin in the flat arrays, N.
+    """
+
+    scalars: dict[str, Array]
+    matrices: dict[str, Array]
+    histories: dict[str, Array]
+    lengths: Index
+    starts: Index
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all arrays."""
+        tables = (self.scalars, self.matrices, self.histories)
+        return sum(a.nbytes for t in tables for a in t.values()) + 16 * len(self)
+
+    def take(self, rows: Index) -> Rows:
+        """The given rows, in the given order, with their behaviours laid out in that order."""
+        lengths = self.lengths[rows]
+        starts = np.cumsum(lengths) - lengths
+        source = np.repeat(self.starts[rows] - starts, lengths)
+        source += np.arange(len(source))
+        return Rows(
+            {name: a.take(rows) for name, a in self.scalars.items()},
+            {name: a.take(rows, axis=0) for name, a in self.matrices.items()},
+            {name: a.take(source) for name, a in self.histories.items()},
+            lengths,
+            starts,
+        )
+
+    def batch(self, lo: int, hi: int) -> Batch:
+        """Rows lo..hi as tensors, histories right-padded with 0 to the longest of them.
+
+        The rows' behaviours must lie one after another, as `take` and `RowGroup.read` leave them.
+        Tensors may share memory with these rows.
+        """
+        lengths = self.lengths[lo:hi]
+        # At least one column, so that a batch of empty histories has the usual shapes.
+        width = max(1, int(lengths.max(initial=0)))
+        mask = np.arange(width) < lengths[:, None]
+        first = int(self.starts[lo])
+        last = int(self.starts[hi - 1] + self.lengths[hi - 1])
+        out: Batch = {}
+        for table in (self.scalars, self.matrices):
+            for name, a in table.items():
+                kind = "float32" if name == "label" else _TENSOR_TYPES.get(a.dtype.name)
+                out[name] = torch.from_numpy(a[lo:hi].astype(kind or a.dtype, copy=False))
+        for name, a in self.histories.items():
+            padded = np.zeros(mask.shape, _TENSOR_TYPES.get(a.dtype.name, a.dtype.name))
+            padded[mask] = a[first:last]
+            out[name] = torch.from_numpy(padded)
+        return out
+
+
+def concat(parts: Iterable[Rows]) -> Rows:
+    """The rows of all parts, one part after another."""
+    parts = list(parts)
+    if len(parts) == 1:
+        return parts[0]
+    lengths = np.concatenate([p.lengths for p in parts])
+
+    def joined(tables: list[dict[str, Array]]) -> dict[str, Array]:
+        # Each column's pieces are dropped as soon as they are joined, to keep the peak low.
+        return {name: np.concatenate([t.pop(name) for t in tables]) for name in list(tables[0])}
+
+    return Rows(
+        joined([dict(p.scalars) for p in parts]),
+        joined([dict(p.matrices) for p in parts]),
+        joined([dict(p.histories) for p in parts]),
+        lengths,
+        np.cumsum(lengths) - lengths,
+    )
+
+
+def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Iterator[list[Batch]]:
+    """Cut rows into batches, each a list of groups of similar history length.
+
+    Rows are gathered a chunk of many batches at a time, so that a small batch costs little more
+    than its own padding.
+
+    Args:
+        rows: what to cut.
+        order: indices into `rows`.
+        sizes: rows of each batch, in all as many as `order` has. A batch of none is an empty list.
+        cells: the most history cells (rows x longest) that a group may have, at least one row;
+            None leaves each batch whole and in order.
+    """
+    mean = max(1.0, float(rows.lengths.mean())) if len(rows) else 1.0
+    largest = max(1, int(sizes.max(initial=1)))
+    batches = max(1, int(min(65_536, 4_000_000 / mean)) // largest)
+    lo = 0
+    for first in range(0, len(sizes), batches):
+        held = sizes[first : first + batches]
+        bounds = np.r_[0, np.cumsum(held)]
+        chosen = order[lo : lo + bounds[-1]]
+        lo += len(chosen)
+        if cells is not None:
+            of_batch = np.repeat(np.arange(len(held)), held)
+            chosen = chosen[np.lexsort((rows.lengths[chosen], of_batch))]
+        chunk = rows.take(chosen)
+        for start, stop in pairwise(bounds.tolist()):
+            cuts = [start, stop] if stop > start else [start]
+            if cells is not None:
+                cuts = _group_cuts(chunk.lengths, start, stop, cells)
+            yield [chunk.batch(a, b) for a, b in pairwise(cuts)]
+
+
+def _group_cuts(lengths: Index, start: int, stop: int, cells: int) -> list[int]:
+    """Where to cut start..stop, whose lengths ascend, so that each piece fits `cells`."""
+    cuts = [start]
+    while cuts[-1] < stop:
+        lo = cuts[-1]
+        area = np.arange(1, stop - lo + 1) * lengths[lo:stop]
+        cuts.append(lo + max(1, int(np.searchsorted(area, cells, side="right"))))
+    return cuts

@@ -1,0 +1,1 @@
+"""Models, each a composition of parts between embedding tables and head."""

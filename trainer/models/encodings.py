@@ -1,0 +1,238 @@
+"""Temporal encodings (paper 3.2.1): what is added to a behaviour and to the target for their time.
+
+Shape legend: B rows of a batch, L history (padded), N = B + B L (targets, then behaviours), D width
+of an embedded behaviour or target.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+import torch
+from torch import Tensor, nn
+
+from schemas.errors import ContractError
+from schemas.shards import UNITS
+from trainer.data.batches import HISTORY, LENGTH, Batch
+from trainer.data.inputs import Inputs
+from trainer.models.layers import Table
+
+_DAY = 86_400
+
+
+class Encoding(nn.Module, ABC):
+    """What is done to embedded targets and behaviours for their time.
+
+    Attributes:
+        columns: the shards' columns that it reads.
+    """
+
+    columns: tuple[str, ...] = ()
+
+    @abstractmethod
+    def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
+        """Encode B targets followed by their B x L behaviours."""
+
+
+class NoTime(Encoding):
+    """No temporal information."""
+
+    def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
+        """Return targets and behaviours as they are."""
+        return e_ND
+
+
+class Places(Encoding):
+    """Adds a learned vector for the time to each embedded target and behaviour.
+
+    Args:
+        encode_target: whether the target gets its vector too; SASRec's and BERT4Rec's does not
+            (Table 2).
+    """
+
+    def __init__(self, encode_target: bool = True) -> None:
+        super().__init__()
+        self.encode_target = encode_target
+
+    @abstractmethod
+    def places(self, batch: Batch) -> Tensor:
+        """The vectors, N x D."""
+
+    def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
+        """Encode B targets followed by their B x L behaviours."""
+        place_ND = self.places(batch)
+        if not self.encode_target:
+            rows = len(batch[LENGTH])
+            place_ND = torch.cat([torch.zeros_like(place_ND[:rows]), place_ND[rows:]])
+        return e_ND + place_ND
+
+
+class TargetAware(Places):
+    """Target-aware temporal encoding: p_f(X_i) for behaviours, p_0 for the target.
+
+    Row 0 of the table is the target's origin and is learned like the others: no `padding_idx`.
+
+    Args:
+        column: where the behaviours' indices are: positions for TTE-P, interval bins for TTE-T.
+        size: indices, the origin included.
+        width: D.
+        encode_target: see `Places`.
+    """
+
+    def __init__(self, column: str, size: int, width: int, encode_target: bool = True) -> None:
+        super().__init__(encode_target)
+        self.columns = (column,)
+        self.table = Table(size, width)
+
+    def places(self, batch: Batch) -> Tensor:
+        """Look up N vectors."""
+        index = batch[self.columns[0]]
+        origin = index.new_zeros(len(index))
+        found: Tensor = self.table(torch.cat([origin, index.flatten()]))
+        return found
+
+
+class Chronological(Places):
+    """COE: the i-th behaviour of a history gets p_i, oldest first; the target comes after the last.
+
+    Args:
+        max_len: the longest history.
+        width: D.
+        encode_target: see `Places`.
+    """
+
+    columns = (f"{HISTORY}position",)
+
+    def __init__(self, max_len: int, width: int, encode_target: bool = True) -> None:
+        super().__init__(encode_target)
+        # 0 is the padding's, as elsewhere; it is never seen.
+        self.table = Table(max_len + 2, width)
+
+    def places(self, batch: Batch) -> Tensor:
+        """Look up N vectors. With n behaviours, position p is the (n + 1 - p)-th of them."""
+        last = batch[LENGTH] + 1
+        index = (last.unsqueeze(1) - batch[self.columns[0]]).clamp_(0, len(self.table.weight) - 1)
+        found: Tensor = self.table(torch.cat([last, index.flatten()]))
+        return found
+
+
+class Timestamp(Places):
+    """Timestamp encoding: the sum of a vector for the hour, one for the weekday, one for the month.
+
+    The paper names the granularities, not how they are put together.
+
+    Args:
+        zone: time zone of the calendar.
+        width: D.
+        encode_target: see `Places`.
+        unit: of the shards' times, a key of `schemas.shards.UNITS`.
+
+    Raises:
+        ContractError: the time zone is not known here.
+    """
+
+    columns = (f"{HISTORY}time", "target_time")
+
+    def __init__(self, zone: str, width: int, encode_target: bool = True, unit: str = "s") -> None:
+        super().__init__(encode_target)
+        self.in_a_second = UNITS[unit]
+        self.hour, self.weekday, self.month = Table(24, width), Table(7, width), Table(13, width)
+        since, offset = _offsets(zone)
+        self.register_buffer("since", torch.tensor(since), persistent=False)
+        self.register_buffer("offset", torch.tensor(offset), persistent=False)
+
+    def calendar(self, time: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Hour 0..23, weekday 0..6 from Monday, month 1..12 of unix seconds."""
+        since, offset = self.get_buffer("since"), self.get_buffer("offset")
+        local = time + offset[torch.bucketize(time, since, right=True)]
+        day = local.div(_DAY, rounding_mode="floor")
+        hour = (local - day * _DAY).div(3600, rounding_mode="floor")
+        # Days since 1970-01-01, a Thursday. Months by years that begin in March, so that the leap
+        # day comes last; 400 of them have 146,097 days.
+        of_cycle = (day + 719_468).remainder(146_097)
+        year = (
+            of_cycle
+            - of_cycle.div(1_460, rounding_mode="floor")
+            + of_cycle.div(36_524, rounding_mode="floor")
+            - of_cycle.div(146_096, rounding_mode="floor")
+        ).div(365, rounding_mode="floor")
+        of_year = of_cycle - (
+            365 * year + year.div(4, rounding_mode="floor") - year.div(100, rounding_mode="floor")
+        )
+        month = (5 * of_year + 2).div(153, rounding_mode="floor")
+        return hour, (day + 3).remainder(7), (month + 2).remainder(12) + 1
+
+    def places(self, batch: Batch) -> Tensor:
+        """Look up N vectors."""
+        times = torch.cat([batch["target_time"], batch[f"{HISTORY}time"].flatten()])
+        if self.in_a_second > 1:
+            times = times.div(self.in_a_second, rounding_mode="floor")
+        hour, weekday, month = self.calendar(times)
+        found: Tensor = self.hour(hour) + self.weekday(weekday) + self.month(month)
+        return found
+
+
+class Both(Places):
+    """Two encodings' sum: positions and intervals, as in the paper's production model (4.6)."""
+
+    def __init__(self, one: Places, other: Places, encode_target: bool = True) -> None:
+        super().__init__(encode_target)
+        self.one, self.other = one, other
+        self.columns = (*one.columns, *other.columns)
+
+    def places(self, batch: Batch) -> Tensor:
+        """Add up the encodings' vectors, N x D."""
+        one, other = self.one.places(batch), self.other.places(batch)
+        return one + other
+
+
+def _offsets(name: str) -> tuple[list[int], list[int]]:
+    """When the zone's UTC offset changed, 1990 to 2040, and the offset before and after each."""
+    try:
+        zone = ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ContractError(
+            "The data set's time zone is not known here.",
+            expected="a name of the IANA time zone database",
+            got=repr(name),
+            do="install the Python package tzdata",
+        ) from error
+
+    def at(time: int) -> int:
+        moment = datetime.fromtimestamp(time, UTC)
+        return int((zone.utcoffset(moment.astimezone(zone)) or timedelta()).total_seconds())
+
+    since: list[int] = []
+    week, begin, end = 7 * _DAY, 631_152_000, 2_208_988_800
+    offset = [at(begin)]
+    for lo in range(begin, end, week):
+        low, high = lo, lo + week
+        if at(high) == offset[-1]:
+            continue
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if at(middle) == offset[-1] else (low, middle)
+        since.append(high)
+        offset.append(at(high))
+    return since, offset
+
+
+def _position(i: Inputs, width: int, target: bool) -> TargetAware:
+    return TargetAware(f"{HISTORY}position", i.max_len + 1, width, target)
+
+
+def _interval(i: Inputs, width: int, target: bool) -> TargetAware:
+    return TargetAware(f"{HISTORY}interval_bin", i.bins + 1, width, target)
+
+
+ENCODINGS: dict[str, Callable[[Inputs, int, bool], Encoding]] = {
+    "tte-p": _position,
+    "tte-t": _interval,
+    "tte-pt": lambda i, w, t: Both(_position(i, w, t), _interval(i, w, t), t),
+    "coe": lambda i, w, t: Chronological(i.max_len, w, t),
+    "timestamp": lambda i, w, t: Timestamp(i.timezone, w, t, i.time_unit),
+    "none": lambda i, w, t: NoTime(),
+}

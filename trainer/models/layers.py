@@ -1,0 +1,145 @@
+"""The layers that every model has: embedding tables at its foot, the head on top.
+
+Shape legend: N ids or rows, D width of an embedded behaviour or target.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from trainer.data.batches import Batch
+
+
+class Table(nn.Embedding):
+    """An embedding table whose gradient is sparse; the optimizer makes it dense.
+
+    Args:
+        size: number of ids, padding and unknown included.
+        width: numbers per id.
+        scale: None for Glorot's uniform limit sqrt(6 / (size + width)), else the standard
+            deviation of a normal.
+    """
+
+    def __init__(self, size: int, width: int, scale: float | None = None) -> None:
+        self.scale = scale
+        super().__init__(size, width, sparse=True)
+
+    def reset_parameters(self) -> None:
+        """Draw the initial values: small, as attention saturates otherwise."""
+        if self.scale is None:
+            nn.init.xavier_uniform_(self.weight)
+        else:
+            nn.init.normal_(self.weight, std=self.scale)
+
+
+class Fields(nn.Module):
+    """Ids of several fields, embedded one table each and concatenated (A.1).
+
+    Args:
+        sizes: field -> ids, in the order of concatenation.
+        width: numbers per field.
+    """
+
+    def __init__(self, sizes: dict[str, int], width: int) -> None:
+        super().__init__()
+        self.width, self.names = width, tuple(sizes)
+        self.tables = nn.ModuleDict(
+            {_key(name): Table(size, width) for name, size in sizes.items()}
+        )
+
+    def __getitem__(self, name: str) -> Table:
+        """The table of a field."""
+        table = self.tables[_key(name)]
+        assert isinstance(table, Table)
+        return table
+
+    def forward(self, batch: Batch, prefixes: Sequence[str]) -> Tensor:
+        """Embed the columns `<prefix><field>` of all prefixes in one look-up a table.
+
+        Args:
+            batch: ids of B, or of B x L.
+            prefixes: which columns; one after another in the result.
+
+        Returns:
+            N x D, N being the ids of all prefixes.
+        """
+        return torch.cat(
+            [
+                table(torch.cat([batch[prefix + name].flatten() for prefix in prefixes]))
+                for name, table in zip(self.names, self.tables.values(), strict=True)
+            ],
+            dim=1,
+        )
+
+
+def _key(name: str) -> str:
+    """A field's key in a `ModuleDict`, which takes no name of an attribute of its own: `type`."""
+    return f"of {name}" if hasattr(_NONE, name) else name
+
+
+_NONE = nn.ModuleDict()
+
+
+def mean_of_values(table: Table, ids_BN: Tensor, length_B: Tensor) -> Tensor:
+    """A multi-valued feature as the mean of its values' embeddings, B x D; zeros where it has none.
+
+    Args:
+        table: of its vocabulary.
+        ids_BN: at most N values a row; what stands after a row's own has no effect.
+        length_B: how many values each row has.
+    """
+    real_BN = torch.arange(ids_BN.shape[1], device=ids_BN.device) < length_B.unsqueeze(1)
+    value_BND = table(ids_BN * real_BN)  # the padding's rows are masked below
+    total_BD = torch.where(real_BN.unsqueeze(2), value_BND, 0.0).sum(1)
+    return total_BD / length_B.clamp(min=1).unsqueeze(1)
+
+
+class ScaleShift(nn.Module):
+    """Learned scale and shift of each column: a batch norm that never sees training mode.
+
+    Source: the released code, whose norms keep their initial moving mean 0 and variance 1.
+    """
+
+    def __init__(self, width: int, epsilon: float = 1e-3) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(width))
+        self.shift = nn.Parameter(torch.zeros(width))
+        self.constant = 1.0 / math.sqrt(1.0 + epsilon)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return x * scale / sqrt(1 + epsilon) + shift."""
+        return torch.addcmul(self.shift, x, self.scale, value=self.constant)
+
+
+ACTIVATIONS = ("sigmoid", "relu", "prelu")
+
+
+def activation(name: str, width: int) -> nn.Module:
+    """Build one of `ACTIVATIONS`; PReLU learns one slope per unit.
+
+    DIN's Dice is left out: its batch statistics would make a row's score depend on the others.
+    """
+    if name == "prelu":
+        return nn.PReLU(width)
+    return nn.ReLU() if name == "relu" else nn.Sigmoid()
+
+
+def dense(inputs: int, outputs: int) -> nn.Linear:
+    """Build a linear layer with Glorot weights and zero bias."""
+    layer = nn.Linear(inputs, outputs)
+    nn.init.xavier_uniform_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def mlp(inputs: int, hidden: Sequence[int], act: str) -> nn.Sequential:
+    """Build the head's MLP: `hidden` layers with activations, then one logit."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [dense(inputs, width), activation(act, width)]
+        inputs = width
+    return nn.Sequential(*layers, dense(inputs, 1))
