@@ -127,6 +127,9 @@ class Record:
             yield
         finally:
             del _at_work[self.out]
+            # A signal may have come between the making of a file and whoever removes it.
+            for file in self.work.glob(f".tinprep-{self.writers[-1]}-*.unfinished"):
+                file.unlink(missing_ok=True)
 
     def add(self, *said: Any, sync: bool = False) -> None:
         """Append a line, and know what it says.
