@@ -25,11 +25,6 @@ _HOW = (
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
-# What no description says.
-WORK = (
-    *("max_rejected", "max_missing", "buckets", "threads", "memory", "force"),
-    *("engine", "master", "spark_conf"),
-)
 _THREADS = "Buckets worked on at once; of no use to Spark. Default: the usable cores."
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 # How a setting is written on a command line, where its type does not say it.
 BYTES, SHARE, COMMAS, WIDTHS, WEIGHT = "bytes", "share", "commas", "widths", "weight"
+PAIRS = "pairs"
 
 
 def option(
@@ -27,7 +28,7 @@ def option(
         text: one or two sentences for `--help`.
         flag: what the option is called where it is not as the field is, e.g. `--mirror`, or
             `--meta/--no-meta`; `DATA` for an argument.
-        written: one of `BYTES`, `SHARE`, `COMMAS`, `WIDTHS`, `WEIGHT`.
+        written: one of `BYTES`, `SHARE`, `COMMAS`, `WIDTHS`, `WEIGHT`, `PAIRS`.
         last: whether it is for how the work is done, and stands after the others.
     """
     told = {"help": text, "flag": flag, "written": written, "last": last}

@@ -48,7 +48,8 @@ def checked(command: Command) -> Command:
             kind = next(part for part in get_args(kind) if part is not NoneType)
         if kind in _READERS and isinstance(info, ArgumentInfo | OptionInfo):
             option = isinstance(info, OptionInfo)
-            where = "--" + name.replace("_", "-") if option else name.upper()
+            flag = info.default if isinstance(info.default, str) else ""  # typer keeps it there
+            where = (flag or "--" + name.replace("_", "-")) if option else name.upper()
             info = copy(info)  # several commands may share it
             info.parser = _parser(where, kind, info.min)
             info.metavar = _READERS[kind][0] if option else None

@@ -8,27 +8,27 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.cli.amounts import checked
 from pipeline.cli.errors import GOES_ON, told_errors
 from pipeline.cli.options import DryRun, options_of, run
 from pipeline.cli.progress import progress
-from pipeline.config import WORK, Config
+from pipeline.config import Config
+from pipeline.presets.described import Asked, Events, described, drafted, of_events, sampled
 from schemas.errors import UsageError
 from schemas.replacing import replacing
 from schemas.terminal import Terminal
 
-_SAYS = "Default: what the description says."
-
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    app.command()(prepare)
-    app.command()(checked(describe))
+    for command in (prepare, describe):
+        app.command()(command)
 
 
-@options_of(Config, only=WORK)
+@options_of(Events, Config, Asked)
 def prepare(
+    events: dict[str, Any],
     how: dict[str, Any],
+    asked: dict[str, Any],
     description: Annotated[
         str,
         typer.Argument(
@@ -46,92 +46,24 @@ def prepare(
             "data/raw/NAME."
         ),
     ] = None,
-    user: Annotated[
-        str | None, typer.Option(help="Of a file of events: the column of users.")
-    ] = None,
-    item: Annotated[
-        str | None, typer.Option(help="Of a file of events: the column of items.")
-    ] = None,
-    time: Annotated[
-        str | None, typer.Option(help="Of a file of events: the column of times.")
-    ] = None,
-    unit: Annotated[
-        str | None, typer.Option(help="Of times that are numbers: s, ms or us.")
-    ] = None,
-    label: Annotated[
-        str | None,
-        typer.Option(help="Of a file of events: the column of labels, or SQL such as 'stars > 3'."),
-    ] = None,
-    where: Annotated[
-        str | None, typer.Option(help="Of a file of events: which of them count, in SQL.")
-    ] = None,
-    split: Annotated[
-        str | None,
-        typer.Option(
-            help="order (leave one out), day, TEST or VALID,TEST: dates, or numbers of the unit. "
-            + _SAYS
-        ),
-    ] = None,
-    timezone: Annotated[
-        str | None, typer.Option(help="Of times, days and dates that name none, e.g. UTC.")
-    ] = None,
-    bins: Annotated[int | None, typer.Option(help=f"Interval bins. {_SAYS}")] = None,
-    max_len: Annotated[
-        int | None, typer.Option(help=f"Behaviours kept of a history. {_SAYS}")
-    ] = None,
-    layout: Annotated[str | None, typer.Option(help=f"padded or ragged. {_SAYS}")] = None,
-    negatives: Annotated[
-        int | None, typer.Option(help=f"Random negatives for each positive. {_SAYS}")
-    ] = None,
-    session_gap: Annotated[
-        int | None, typer.Option(help=f"Seconds of silence that end a session. {_SAYS}")
-    ] = None,
-    duplicates: Annotated[
-        str | None, typer.Option(help=f"Events that stand twice: keep or drop. {_SAYS}")
-    ] = None,
-    min_count: Annotated[
-        int | None, typer.Option(help=f"Rarer values are unknown. {_SAYS}")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help=f"Of negatives and hashed ties. {_SAYS}")] = None,
-    set: Annotated[  # noqa: A002
-        list[str] | None,
-        typer.Option(help="NAME=VALUE of a parameter; may be repeated."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(help="A lookup to do without, as its file is not there; may be repeated."),
-    ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Your own logs to shards, by their description; or a preset by its name."""
     with told_errors(GOES_ON):
-        from pipeline.presets import described
         from pipeline.readers.remote import located
 
         how |= {"out": out and located(out), "raw": raw and located(raw)}
-        asked = described.Asked(
-            bins=bins,
-            layout=layout,
-            seed=seed,
-            max_len=max_len,
-            session_gap=session_gap,
-            duplicates=duplicates,
-            negatives=negatives,
-            split=split,
-            timezone=timezone,
-            min_count=min_count,
-            parameters=_settings(set or []),
-            without=tuple(without or ()),
-        )
-        plain = described.Events(user, item, time, unit, label, where)
+        plain = Events(**events)
         if plain.asked:
-            config = described.of_events(description, plain, asked, **how)
+            config = of_events(description, plain, Asked(**asked), **how)
         else:
-            config = described.described(description, asked, **how)
+            config = described(description, Asked(**asked), **how)
         run(config, dry_run)
 
 
+@options_of(Asked, only=("parameters", "without"))
 def describe(
+    asked: dict[str, Any],
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -150,14 +82,6 @@ def describe(
         Path | None, typer.Option(help="Folder of the raw files. Default: the description's own.")
     ] = None,
     rows: Annotated[int, typer.Option(min=1, help="Events of each table to --check.")] = 100_000,
-    set: Annotated[  # noqa: A002
-        list[str] | None,
-        typer.Option(help="NAME=VALUE of a parameter; may be repeated."),
-    ] = None,
-    without: Annotated[
-        list[str] | None,
-        typer.Option(help="A lookup to do without, as its file is not there; may be repeated."),
-    ] = None,
     schema: Annotated[
         bool, typer.Option("--schema", help="Print the JSON Schema of descriptions, for editors.")
     ] = False,
@@ -179,16 +103,13 @@ def describe(
                 got="none of them",
             )
         if check:
-            _check(files, rows, raw, _settings(set or []), without or [])
+            _check(files, rows, raw, Asked(**asked))
         else:
             _draft(files, raw, out)
 
 
-def _check(
-    files: list[str], rows: int, raw: Path | None, parameters: dict[str, str], without: list[str]
-) -> None:
+def _check(files: list[str], rows: int, raw: Path | None, asked: Asked) -> None:
     from pipeline.describing import check
-    from pipeline.presets import described
     from pipeline.readers.remote import located
 
     if len(files) > 1:
@@ -198,16 +119,13 @@ def _check(
             expected="a description, or a preset",
             got=", ".join(files),
         )
-    asked = described.Asked(parameters=parameters, without=without)
     with progress() as told:
-        shown = check(described.sampled(files[0], asked, rows, raw and located(raw)), told)
+        shown = check(sampled(files[0], asked, rows, raw and located(raw)), told)
     Terminal().print(shown)
 
 
 def _draft(files: list[str], raw: Path | None, out: Path | None) -> None:
-    from pipeline.presets import described
-
-    text = described.drafted(files, raw, Path() if out is None else out.parent)
+    text = drafted(files, raw, Path() if out is None else out.parent)
     if out is None:
         sys.stdout.write(text)
         return
@@ -222,17 +140,3 @@ def _draft(files: list[str], raw: Path | None, out: Path | None) -> None:
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     Terminal(soft_wrap=True).print(f"{out}: read it, then tinprep describe {out} --check")
-
-
-def _settings(given: list[str]) -> dict[str, str]:
-    """NAME=VALUE as a dictionary.
-
-    Raises:
-        UsageError: one is none.
-    """
-    for one in given:
-        if not one.partition("=")[1]:
-            raise UsageError(
-                "--set cannot have this value.", where="--set", expected="NAME=VALUE", got=one
-            )
-    return dict(one.split("=", 1) for one in given)

@@ -20,8 +20,10 @@ from typing import (
 import typer
 
 from pipeline.cli.amounts import Bytes, Share, Widths, checked
+from pipeline.cli.errors import told_errors
 from pipeline.cli.progress import progress
-from schemas.options import BYTES, COMMAS, SHARE, WEIGHT, WIDTHS
+from schemas.errors import UsageError
+from schemas.options import BYTES, COMMAS, PAIRS, SHARE, WEIGHT, WIDTHS
 from schemas.terminal import Terminal
 
 if TYPE_CHECKING:
@@ -29,38 +31,47 @@ if TYPE_CHECKING:
 
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Say what it would take, and stop.")]
 
-_WRITTEN = {BYTES: Bytes, SHARE: Share, WIDTHS: Widths, COMMAS: str, WEIGHT: str}
+_WRITTEN = {BYTES: Bytes, SHARE: Share, WIDTHS: Widths, COMMAS: str, WEIGHT: str, PAIRS: str}
 _LAST = "How the work is done"
 
 
 def options_of(
-    config: type, only: Container[str] | None = None
+    *configs: type, only: Container[str] | None = None
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Give a command the options of a configuration.
+    """Give a command the options of configurations.
 
-    The command is called with the configuration's settings as a dictionary, in place of its first
-    argument, and with its own options as they are.
+    The command is called with a dictionary of settings for each configuration, in place of its
+    first arguments, and with its own options as they are. Of options of one name there is the last:
+    of a later configuration, or the command's own.
 
     Args:
-        config: a dataclass whose fields are `schemas.options.option`s.
+        configs: dataclasses whose fields are `schemas.options.option`s.
         only: the settings that are options; None for all.
     """
 
     def made(command: Callable[..., None]) -> Callable[..., None]:
-        found = {field.name: field for field in fields(config) if "help" in field.metadata}
-        found = {name: of for name, of in found.items() if only is None or name in only}
-        _, *own = signature(command, eval_str=True).parameters.values()
-        hints = get_type_hints(config, include_extras=True)
-        several = [_parameter(field, hints[name]) for name, field in found.items()]
-        several.sort(key=lambda one: found[one.name].metadata["last"])
-        last = sum(found[one.name].metadata["last"] for one in several)
-        cut = len(several) - last
-        parameters = [*several[:cut], *own, *several[cut:]]
-        parameters = [one.replace(kind=Parameter.KEYWORD_ONLY) for one in parameters]
+        own = [*signature(command, eval_str=True).parameters.values()][len(configs) :]
+        found = {
+            field.name: (config, field)
+            for config in configs
+            for field in fields(config)
+            if "help" in field.metadata and (only is None or field.name in only)
+        }
+        hints = {config: get_type_hints(config, include_extras=True) for config in configs}
+        options = {n: _parameter(of, hints[config][n]) for n, (config, of) in found.items()}
+        options |= {one.name: one for one in own}
+        found = {n: of for n, of in found.items() if n not in {one.name for one in own}}
+        last = {name for name, (_, of) in found.items() if of.metadata["last"]}
+        parameters = [
+            one.replace(kind=Parameter.KEYWORD_ONLY)
+            for one in sorted(options.values(), key=lambda one: one.name in last)
+        ]
 
         def called(**given: Any) -> None:
-            settings = {name: _value(found[name], given.pop(name)) for name in found}
-            command(settings, **given)
+            settings: dict[type, dict[str, Any]] = {config: {} for config in configs}
+            for name, (config, field) in found.items():
+                settings[config][name] = _value(field, given.pop(name))
+            command(*settings.values(), **given)
 
         called.__name__, called.__doc__ = command.__name__, command.__doc__
         called.__annotations__ = {one.name: one.annotation for one in parameters}
@@ -76,8 +87,8 @@ def options_of(
 def _parameter(field: Field[Any], hint: Any) -> Parameter:
     """One option."""
     told = field.metadata
-    kind, several = _kind(hint), told["written"] != COMMAS and get_origin(hint) is tuple
-    kind = _WRITTEN.get(told["written"], kind)
+    several = told["written"] == PAIRS or (told["written"] != COMMAS and get_origin(hint) is tuple)
+    kind = _WRITTEN.get(told["written"]) or _kind(hint)
     default: Any = None if field.default is MISSING else field.default
     if several:
         kind, default = list[kind] | None, None  # type: ignore[valid-type]
@@ -112,7 +123,24 @@ def _value(field: Field[Any], given: Any) -> Any:
     """A setting as its configuration has it."""
     if field.metadata["written"] == COMMAS:
         return tuple(name.strip() for name in given.split(","))
+    if field.metadata["written"] == PAIRS:
+        return _pairs(field.metadata["flag"], given or [])
     return tuple(given or ()) if isinstance(field.default, tuple) else given
+
+
+def _pairs(flag: str, given: list[str]) -> dict[str, str]:
+    """NAME=VALUE as a dictionary.
+
+    Raises:
+        UsageError: one is none.
+    """
+    for one in given:
+        if not one.partition("=")[1]:
+            with told_errors():
+                raise UsageError(
+                    f"{flag} cannot have this value.", where=flag, expected="NAME=VALUE", got=one
+                )
+    return dict(one.split("=", 1) for one in given)
 
 
 def given_of(context: typer.Context, name: str) -> bool:

@@ -7,21 +7,24 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
 from schemas.errors import InputError, UsageError
+from schemas.options import PAIRS, option
 
 if TYPE_CHECKING:
     from pipeline.description import Description
     from pipeline.description.language import Spec
     from pipeline.description.toml import Source
 
-_PRESETS = files("pipeline.description") / "presets"
+# Not of `pipeline.description`: that would load it, and Polars with it.
+_PRESETS = files("pipeline") / "description" / "presets"
 _ENDING = ".toml"
+_SAYS = "Default: what the description says."
 # Of `Config` what a description says in its place.
 _SAID = ("bins", "max_len", "layout", "session_gap", "duplicates")
 
@@ -30,33 +33,29 @@ _SAID = ("bins", "max_len", "layout", "session_gap", "duplicates")
 class Asked:
     """What is asked for in place of what a description says; None for what it says.
 
-    Attributes:
-        bins: as the language has it.
-        layout: likewise.
-        seed: likewise.
-        max_len: of every history.
-        session_gap: of every history.
-        duplicates: of every table.
-        negatives: how many for each positive.
-        split: `order`, `day`, `TEST` or `VALID,TEST`: dates, times, or numbers of the table's unit.
-        timezone: of days, dates and times of the split.
-        min_count: of the vocabulary.
-        parameters: of the names of files.
-        without: lookups that are left out.
+    Each field is an option of `tinprep prepare`. `max_len` and `session_gap` are those of every
+    history, `duplicates` of every table.
     """
 
-    bins: int | None = None
-    layout: str | None = None
-    seed: int | None = None
-    max_len: int | None = None
-    session_gap: int | None = None
-    duplicates: str | None = None
-    negatives: int | None = None
-    split: str | None = None
-    timezone: str | None = None
-    min_count: int | None = None
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    without: Sequence[str] = ()
+    split: str | None = option(
+        None,
+        "order (leave one out), day, TEST or VALID,TEST: dates, or numbers of the unit. " + _SAYS,
+    )
+    timezone: str | None = option(None, "Of times, days and dates that name none, e.g. UTC.")
+    bins: int | None = option(None, f"Interval bins. {_SAYS}")
+    max_len: int | None = option(None, f"Behaviours kept of a history. {_SAYS}")
+    layout: str | None = option(None, f"padded or ragged. {_SAYS}")
+    negatives: int | None = option(None, f"Random negatives for each positive. {_SAYS}")
+    session_gap: int | None = option(None, f"Seconds of silence that end a session. {_SAYS}")
+    duplicates: str | None = option(None, f"Events that stand twice: keep or drop. {_SAYS}")
+    min_count: int | None = option(None, f"Rarer values are unknown. {_SAYS}")
+    seed: int | None = option(None, f"Of negatives and hashed ties. {_SAYS}")
+    parameters: Mapping[str, str] | None = option(
+        None, "NAME=VALUE of a parameter; may be repeated.", flag="--set", written=PAIRS
+    )
+    without: tuple[str, ...] = option(
+        (), "A lookup to do without, as its file is not there; may be repeated."
+    )
 
     def put_into(self, keys: dict[str, Any]) -> None:
         """Change what a description says; what it lacks is refused when it is checked."""
@@ -226,23 +225,18 @@ class DescribedConfig(Config):
 
 @dataclass(frozen=True)
 class Events:
-    """The plainest description: a file of events, by its columns.
+    """The plainest description: a file of events, by its columns."""
 
-    Attributes:
-        user: the column of users.
-        item: of items.
-        time: of times.
-        unit: of times that are numbers.
-        label: a column of labels, or SQL; None for random negatives.
-        where: which events count, in SQL.
-    """
-
-    user: str | None = None
-    item: str | None = None
-    time: str | None = None
-    unit: str | None = None
-    label: str | None = None
-    where: str | None = None
+    user: str | None = option(None, "Of a file of events: the column of users.")
+    item: str | None = option(None, "Of a file of events: the column of items.")
+    time: str | None = option(None, "Of a file of events: the column of times.")
+    unit: str | None = option(None, "Of times that are numbers: s, ms or us.")
+    label: str | None = option(
+        None,
+        "Of a file of events: the column of labels, or SQL such as 'stars > 3'. "
+        "Default: random negatives.",
+    )
+    where: str | None = option(None, "Of a file of events: which of them count, in SQL.")
 
     @property
     def asked(self) -> bool:
