@@ -75,16 +75,17 @@ def ended(command: str, *words: str) -> Ended:
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_texts_that_are_no_value(here: Path, command: str) -> None:
-    for option, kind in options(command).items():
-        for text in REFUSED[kind]:
+    # Options of one kind share its reader: each is tried with some of the texts, in turn.
+    for n, (option, kind) in enumerate(options(command).items()):
+        for text in REFUSED[kind][n % 4 :: 4] if len(REFUSED[kind]) > 4 else REFUSED[kind]:
             refused(ended(command, option, text), 2, option)
     assert {path.name for path in here.iterdir()} == {"empty", "file"}
 
 
 @pytest.mark.parametrize("command", sorted(COMMANDS))
 def test_values_on_the_edge(here: Path, command: str) -> None:
-    for option in options(command):
-        for text in DOUBTFUL:
+    for n, option in enumerate(options(command)):
+        for text in DOUBTFUL[n % 3 :: 3]:
             if (command.split()[0], option) != ("synthesize", "--out"):
                 assert ended(command, option, text).code in (2, 3, 4, 5)
 

@@ -56,7 +56,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return Command("small", ("amazon", "--category", "Beauty", *flags))
 
 
-@pytest.mark.parametrize("name", ["on_beauty", "on_kuairand"])
+@pytest.mark.parametrize("name", ["on_kuairand", *(["on_beauty"] if KILLS > 9 else [])])
 def test_killed_at_any_moment_and_run_again(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:

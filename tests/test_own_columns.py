@@ -240,7 +240,7 @@ def rows_of(out: Path, told: Manifest) -> dict[tuple[str, int], list[Row]]:
     return found
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     visits=st.lists(VISIT, max_size=25),
     goods=st.lists(GOOD, max_size=6),
@@ -419,7 +419,7 @@ STEPS = st.lists(
 
 
 @example(steps=[(0, 9, 0, 0)], unit="s", window="order", by_day=True)
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(
     steps=STEPS,
     unit=st.sampled_from([*UNITS]),
@@ -567,7 +567,7 @@ SALE = st.tuples(
 )
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(sales=st.lists(SALE, max_size=20), own_kind=st.booleans(), buckets=st.sampled_from([1, 3]))
 def test_a_table_of_events_says_what_is_known_of_a_good(
     sales: list[tuple[Any, ...]],

@@ -150,7 +150,7 @@ def by_hand(text: bytes, header: int) -> tuple[list[Any], list[tuple[int, str]],
     return rows, refused, left_out
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=120, deadline=None)
 @given(
     lines=st.lists(LINES, max_size=12),
     end=st.sampled_from([b"\n", b"\n", b"\r\n"]),

@@ -91,7 +91,7 @@ def by_hand(line: bytes) -> dict[str, Any] | str | None:
     return row
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(
     lines=st.lists(JSON_LINES, max_size=10),
     end=st.sampled_from([b"\n", b"\n", b"\r\n"]),

@@ -189,7 +189,7 @@ def same(one: Any, other: Any) -> bool:
     return bool(one == other and type(one) is type(other))
 
 
-@settings(max_examples=1_500, deadline=None)
+@settings(max_examples=400, deadline=None)
 @given(data=st.data(), of=COLUMNS, unit=st.sampled_from(["s", "ms", "us"]))
 def test_many_values_say_what_each_says(data: st.DataObject, of: Column, unit: str) -> None:
     one, kind = data.draw(st.sampled_from(SERIES))

@@ -30,7 +30,7 @@ RECORDS = st.sampled_from(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(files=st.lists(st.lists(RECORDS, max_size=5), min_size=1, max_size=4), zipped=st.booleans())
 def test_rows_count_through_the_files(folder: Path, files: list[list[str]], zipped: bool) -> None:
     paths = [folder / f"part-{n}" for n in range(len(files))]

