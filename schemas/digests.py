@@ -26,12 +26,21 @@ from schemas.plain import printable
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
 # The settings that decide which behaviours a history holds, in which order and sessions.
 _WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
+# The same, and which events are targets, of a description in the language.
+_WINDOW_SAID = {
+    "tables": ("where", "order", "duplicates"),
+    "histories": None,
+    "target": ("table", "where", "only_new"),
+    "filters": None,
+}
 _SHOWN, _LONGEST = 12, 1_000  # characters of a digest, and of all, for people
 
 
 def of_manifest(made: Manifest) -> dict[str, str]:
     """The digests of all but the vocabularies: what -> its digest."""
     window = {name: made.config.get(name) for name in _WINDOW} | {"max_len": made.history.max_len}
+    if made.description:
+        window |= _window_said(made.description)
     found = {"bin edges": _of_json(made.history.bins.edges_s), "window rule": _of_json(window)}
     if made.time_unit != "s":  # as it is where nothing is said of it
         found["time unit"] = _of_json(made.time_unit)
@@ -44,6 +53,19 @@ def of_manifest(made: Manifest) -> dict[str, str]:
             if key != "train_rows"
         }
         found[f"scale of {name}"] = _of_json(kept)
+    return found
+
+
+def _window_said(description: Mapping[str, Any]) -> dict[str, Any]:
+    """What a description says of histories and targets, whatever its columns are called."""
+    found: dict[str, Any] = {}
+    for part, keys in _WINDOW_SAID.items():
+        said = description.get(part)
+        if keys is not None and isinstance(said, Mapping):
+            of = said.values() if part == "tables" else [said]
+            kept = [{k: one.get(k) for k in keys} for one in of if isinstance(one, Mapping)]
+            said = dict(zip(said, kept, strict=False)) if part == "tables" else kept
+        found[part] = said
     return found
 
 

@@ -94,7 +94,8 @@ class Negatives:
 
     `pool` is `all` values, or those seen by the end of `train`; `weight` says how often each is
     drawn; `exclude` what is not: what the user has `ever`, or also in events that count for nothing
-    else (`unfiltered`); or what stands in the `history` as stored, and the target.
+    else (`unfiltered`); or what stands in the `history` as stored, and the target. What is `rare`
+    may be drawn, and is unknown.
     """
 
     __pydantic_config__ = STRICT
@@ -103,6 +104,7 @@ class Negatives:
     exclude: str = "ever"
     pool: str = "all"
     weight: str = "uniform"
+    rare: bool = False
 
 
 @dataclass(frozen=True)

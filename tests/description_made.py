@@ -244,6 +244,9 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         lookup = "file"
     if lookup == "none":
         own_category = own_category and labels
+    # Some events happen again, just so or with something else about them.
+    for n, other in draw(st.lists(st.tuples(st.integers(0, 30), st.integers(0, 11)), max_size=5)):
+        events.append((*events[n % len(events)][:6], other, 0))
     rows = []
     for u, i, kind, day, second, more, other, lacks in events:
         rows.append(
@@ -322,21 +325,31 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
     logs = {"tables.log": log}
     if one_of("other_table", True, False, False):
         seen = [
-            {"uid": named("user", u), "what": named("item", i), "at": moment(day, second, more)}
-            for u, i, _, day, second, more, _, _ in (*_SURE, *draw(_EVENTS))
+            {
+                "uid": named("user", u),
+                "what": named("item", i) if other != 8 else None,
+                "cat": None if other == 7 else named("category", (i + (other == 3)) % 4),
+                "kind": kind,
+                "at": moment(day, second, more),
+            }
+            for u, i, kind, day, second, more, other, _ in (*_SURE, *draw(_EVENTS))
         ]
-        description["tables"]["views"] = {
+        views: Row = {
             "user": "uid",
             "time": table["time"] | {"column": "at"},
-            "fields": {"item": "what"},
+            "fields": {"item": "what"} | ({"category": "cat"} if own_category else {}),
             "order": one_of("views_order", "file", "hash", "fields"),
+            "duplicates": one_of("views_duplicates", "keep", "drop"),
         }
+        if one_of("views_where", True, False):
+            views["where"] = "kind <> 'cart'"
+        description["tables"]["views"] = views
         history["table"] = "views"
         logs["tables.views"] = logs_as(draw, list(seen[0]), seen)
     else:
         history["window"] = one_of("window", "before", "order")
-        if one_of("history_where", True, False):
-            history["where"] = one_of("history_where_is", "kind = 'pv'", "kind in ('pv', 'cart')")
+    if one_of("history_where", True, False):
+        history["where"] = one_of("history_where_is", "kind = 'pv'", "kind in ('pv', 'cart')")
     if one_of("gap", True, False):
         history["session_gap"] = one_of("gap_is", "1h", "12h", "1d", 0)
     if one_of("sessions", True, False, False, False):
@@ -395,11 +408,11 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         logs["lookups.user"] = logs_as(draw, list(people[0]), people, 1)
     description["vocabulary"] = {
         "from": one_of("from", "train", "all"),
-        "min_count": 1 if drawn or own_category else one_of("min_count", 1, 1, 2),
+        "min_count": one_of("min_count", 1, 1, 2, 3),
     }
     if one_of("filter", True, False, False):
         description["filters"] = {
-            "k_core": one_of("k_core", 0, 2),
+            "k_core": one_of("k_core", 0, 2, 3),
             "min_history": one_of("min_history", 0, 1, 2),
         }
     description["bins"] = one_of("bins", 1, 2, 4)

@@ -253,13 +253,29 @@ class Events:
     """The events of a table, in the order of their rows.
 
     Each is a dictionary: `row`, `user`, `time`, and what else the description names, by the
-    names it gives. `outside` tells events that the table's `where` leaves out.
+    names it gives.
+
+    Attributes:
+        rows: those that count.
+        left_out: those that the table's `where` leaves out; of these, user and fields count.
+        every: those that count, and those that repeat others.
+        refused: the rows that cannot be read.
+        no_line: by lookup, the rows whose value has no line where it must have one.
+        said: how many are of users that targets have, repeated ones too.
+        repeated: how many of them say what an earlier one says.
+        both: how many records have both labels.
+        cut: how many are outside the core.
     """
 
     rows: list[Row]
     left_out: list[Row]
     refused: list[int]
-    repeated: int
+    no_line: dict[str, list[int]]
+    every: list[Row] = field(default_factory=list)
+    said: int = 0
+    repeated: int = 0
+    both: int = 0
+    cut: int = 0
 
 
 @dataclass
@@ -294,13 +310,18 @@ class Oracle:
         self.drawn = self.of_target.get("negatives")
         self.bins = description.get("bins", 10)
         self.of_lookups: dict[str, list[Row]] = {}
+        self.lines: dict[str, list[tuple[Any, Row]]] = {}
         self.raw = {name: records(table, folder) for name, table in description["tables"].items()}
         self.unit = self._unit()
         self.whole = self._types()
         self.events = {name: self._events(name) for name in self.raw}
         self.lookups = {key: self._lookup(key) for key in description.get("lookups", {})}
         self._refuse()
+        self._repeats(self.name)
         self._core()
+        for name in self.events:
+            if name != self.name:  # of users that targets have by now
+                self._repeats(name)
         self.order = {name: self._by_user(name) for name in self.events}
         self._touched: dict[Any, set[Any]] = {}
         self.targets = self._targets()
@@ -459,34 +480,54 @@ class Oracle:
         for one, history in self.told["histories"].items():
             if history["table"] == name and "where" in history:
                 columns["in " + one] = sql(raw, history["where"])
-        found = Events([], [], [], 0)
+        found = Events([], [], [], {})
         for n in range(len(raw)):
             event = {one: values[n] for one, values in columns.items()}
             event["row"] = n
             try:
-                self._typed(event, table)
+                self._typed(event, table, inside[n])
             except (Refused, ValueError):
-                found.refused.append(n)
+                if inside[n]:
+                    found.refused.append(n)
                 continue
             (found.rows if inside[n] else found.left_out).append(event)
-        fields = ["user", "time", *table.get("fields", {})]
-        seen: set[Any] = set()
-        kept = []
-        for event in found.rows:
-            key = tuple(event[f] for f in fields)
-            found.repeated += key in seen
-            if key not in seen or table.get("duplicates", "keep") == "keep":
-                kept.append(event)
-            seen.add(key)
-        found.rows = kept
         return found
 
-    def _typed(self, event: Row, table: Mapping[str, Any]) -> None:
-        """Give each column of an event its type, in place.
+    def _repeats(self, name: str) -> None:
+        """Count the events that say what an earlier one says, and leave them out if asked to.
+
+        Of those with both labels the first one with the label 1 stays. Of tables but the targets'
+        only users count that targets have.
+        """
+        table, events = self._table(name), self.events[name]
+        by = list(table.get("fields") or table.get("features", {}))
+        of_target = {event["user"] for event in self.events[self.name].rows}
+        found: defaultdict[Any, list[Row]] = defaultdict(list)
+        for event in events.rows:
+            if event["user"] in of_target:
+                found[event["user"], event["time"], *(event[f] for f in by)].append(event)
+        events.every = events.rows
+        events.said = sum(map(len, found.values()))
+        events.repeated = events.said - len(found)
+        events.both = sum(len({e.get("label") for e in same}) > 1 for same in found.values())
+        if table.get("duplicates", "keep") == "drop":
+            stays = [max(same, key=lambda e: e.get("label", 1)) for same in found.values()]
+            stays += [event for event in events.rows if event["user"] not in of_target]
+            events.rows = sorted(stays, key=lambda event: event["row"])
+
+    def _typed(self, event: Row, table: Mapping[str, Any], inside: bool) -> None:
+        """Give each column of an event its type, in place; of one left out just those that count.
 
         Raises:
             Refused: it cannot have it.
         """
+        if not inside:
+            if missing(event["user"]):
+                raise Refused("user")
+            event["user"] = self._id("user", event["user"])
+            for name in table.get("fields", {}):
+                event[name] = self._id(name, event[name])
+            return
         for name in ("user", "time", *(["label"] if "label" in table else [])):
             if missing(event[name]):
                 raise Refused(name)
@@ -528,12 +569,14 @@ class Oracle:
         }
         keys = evaluated(raw, column_of(lookup["key"])["column"])
         found: dict[Any, Row] = {}
+        self.lines[key] = []
         for n, value in enumerate(keys):
             if (wanted is not None and n not in wanted) or missing(value):
                 continue
             row = {one: values[n] for one, values in columns.items()}
             try:
                 self._typed_ids(row, lookup)
+                self.lines[key].append((self._id(key, value), row))
                 found.setdefault(self._id(key, value), row)
             except (Refused, ValueError):
                 continue
@@ -547,7 +590,8 @@ class Oracle:
         for key in self._keys():
             if self.told["lookups"][key].get("missing", "unknown") == "refuse":
                 known = self.lookups[key]
-                events.refused += [e["row"] for e in events.rows if e[key] not in known]
+                lost = [e["row"] for e in events.rows if e[key] not in known]
+                events.no_line[key] = lost
                 events.rows = [e for e in events.rows if e[key] in known]
 
     def _core(self) -> None:
@@ -564,6 +608,7 @@ class Oracle:
             ]
             if len(kept) == len(events.rows):
                 return
+            events.cut += len(events.rows) - len(kept)
             events.rows = kept
 
     @property
@@ -624,6 +669,7 @@ class Oracle:
                     for h, past in before.items()
                 }
                 found.append(Target(event, name, history, before, self._excluded(event, history)))
+        self.candidates = candidates
         self.splits = sorted(found, key=lambda target: target.event["row"])
         least = self.told.get("filters", {}).get("min_history", 0)
         return [t for t in self.splits if sum(map(len, t.history.values())) >= least]
@@ -665,7 +711,7 @@ class Oracle:
         zone = ZoneInfo(rule.get("timezone", "UTC"))
         per = PER_SECOND[self.unit]
         if rule["by"] == "day":
-            last = max(e["time"] for events in candidates.values() for e in events)
+            last = max((e["time"] for events in candidates.values() for e in events), default=0)
             day = datetime.fromtimestamp(last // per, zone).date()
             starts = [
                 datetime(d.year, d.month, d.day, tzinfo=zone)
@@ -714,11 +760,11 @@ class Oracle:
             return Counter()
         found: Counter[Any] = Counter()
         seen = self._by_the_end_of_train()
-        every = self.drawn.get("pool", "train") == "all"
         uniform = self.drawn.get("weight", "uniform") == "uniform"
+        every = self.drawn.get("pool", "train") == "all" and uniform  # popular is what train has
         for name, events in self.events.items():
             if self.item in self._table(name).get("fields", {}):
-                rows = events.rows if uniform and every else self.of_known_users(name)
+                rows = events.rows if every else self.of_known_users(name)
                 found.update(e[self.item] for e in rows if every or seen(name, e))
         del found[None]
         return found
@@ -916,7 +962,7 @@ class Oracle:
         its targets, what is stored in their histories, and what negatives are drawn from.
         """
         if self.told.get("vocabulary", {}).get("from", "train") == "all":
-            return lambda name, table: self.events[table].rows
+            return lambda name, table: self._all(table)
         held: dict[str, set[int]] = {table: set() for table in self.events}
         held[self.name] |= {target.event["row"] for target in self.train}
         for target in self.train:
@@ -931,21 +977,27 @@ class Oracle:
                 return [e for e in rows if table == self.name and e["row"] in targets]
             drawn = seen if seen is not None and name == self.item else None
             if drawn is not None and self.drawn.get("pool", "train") == "all":
-                return self.events[table].rows
+                return self._all(table)
             return [e for e in rows if e["row"] in held[table] or (drawn and drawn(table, e))]
 
         return of
 
-    def said_and_looked_up(self, name: str) -> bool:
-        """Whether events of a table say a field themselves, and a lookup gives it as well."""
-        said = any(name in table.get("fields", {}) for table in self.told["tables"].values())
-        lookups = self.told.get("lookups", {}).values()
-        return said and any(name in one.get("fields", {}) for one in lookups)
+    def _all(self, table: str) -> list[Row]:
+        """All events of a table that count in a vocabulary of all; of others repeated ones do."""
+        events = self.events[table]
+        return events.rows if table == self.name else events.every
+
+    def _said(self, key: str, name: str) -> bool:
+        """Whether all events that have a lookup's key say themselves what it gives."""
+        naming = [table for table in self.events if key in self._ids_of(table)]
+        lists = {table: self._table(table).get("lists", {}) for table in naming}
+        return bool(naming) and all(name in {**self._ids_of(t), **lists[t]} for t in naming)
 
     def _counts(self) -> dict[str, Counter[Any]]:
         """Field -> value -> how often events have it.
 
-        What is looked up counts as often as events name the key, beside what they say themselves.
+        What is looked up counts as often as events name the key; where they say it themselves,
+        that is what counts, and only what negatives alone can have is looked up.
         """
         found: defaultdict[str, Counter[Any]] = defaultdict(Counter)
         holds = self._holds()
@@ -961,12 +1013,13 @@ class Oracle:
             times = of_users if key == "user" else found[key]
             for part in ("fields", "features", "lists"):
                 for one in lookup.get(part, {}):
+                    own = {*found[one]} if self._said(key, one) else set()
                     found[one].update([])  # though nothing may be there
                     for value, row in self.lookups[key].items():
                         for of in row[one] if part == "lists" else [row[one]]:
-                            found[one][of] += times[value]
+                            found[one][of] += times[value] if of not in own else 0
         for counts in found.values():
-            del counts[None]
+            counts.pop(None, None)
         return {"user": users, **{name: +counts for name, counts in found.items()}}
 
     def _vocabulary(self) -> dict[str, dict[Any, int]]:
@@ -978,6 +1031,190 @@ class Oracle:
             values = {v for v, times in counts.items() if name == "user" or times >= least}
             found[name] = {value: n + FIRST for n, value in enumerate(ordered(values))}
         return found
+
+    # What is told of it.
+
+    def shares(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+        """What the manifest tells as a part of a whole, by its name there.
+
+        Args:
+            rows: those that were made, where what was drawn counts; they are held to `columns`.
+        """
+        name, events = self.name, self.events[self.name]
+        found = self._of_events() | self._of_lookups() | self._of_made(rows)
+        if self.before:
+            none = sum(not any(t.history.values()) for t in self.rows_of)
+            found[f"{name} without {self.before}"] = none, len(self.rows_of)
+        filters = self.told.get("filters", {})
+        if filters.get("k_core", 0):
+            found[f"{name} outside the k-core"] = events.cut, len(events.rows) + events.cut
+        if least := filters.get("min_history", 0):
+            short = len(self.splits) - len(self.targets)
+            what = f"{name} with fewer than {least} behaviours before them"
+            found[what] = short, len(self.splits)
+        if self.of_target.get("only_new", False):
+            may = [e for e in events.rows if e.get("is_target", True)]
+            new = sum(map(len, self.candidates.values()))
+            found[f"{name} of what the user had touched before"] = len(may) - new, len(may)
+        return found
+
+    @property
+    def before(self) -> str:
+        """What a target may have none of before it; nothing where there is always some."""
+        told = self.told["histories"].values()
+        names = [one["table"] for one in told if one.get("window", "before") == "before"]
+        return " or ".join("earlier " * (one == self.name) + one for one in dict.fromkeys(names))
+
+    def _of_events(self) -> dict[str, tuple[int, int]]:
+        """Of what is read: repeats, users that targets lack, numbers and lists without a value."""
+        found: dict[str, tuple[int, int]] = {}
+        for name, events in self.events.items():
+            dropped = self._table(name).get("duplicates", "keep") == "drop"
+            found[f"repeated {name}{', dropped' * dropped}"] = events.repeated, events.said
+            if name != self.name:
+                of_nobody = len(events.every) - events.said
+                what = f"{name} of users without {self.name}"
+                found[what] = of_nobody, len(events.every)
+        name, table, events = self.name, self._table(self.name), self.events[self.name]
+        if "label" in table:
+            records = events.said - events.repeated
+            found[f"{name} both clicked and not"] = events.both, records
+        for one in table.get("numbers", {}):
+            values = [event[one] for event in events.rows]
+            found[f"{name} without a {one}"] = values.count(None), len(values)
+            found |= self._out_of_scale(name, one, values)
+        for one in table.get("lists", {}):
+            none = sum(not event[one] for event in events.rows)
+            found[f"{name} without a {one}"] = none, len(events.rows)
+        return found
+
+    def _out_of_scale(
+        self, what: str, name: str, values: Sequence[float | None]
+    ) -> dict[str, tuple[int, int]]:
+        how = self._scale_of(name)
+        if how == "standard":
+            return {}
+        if how == "log":
+            low = sum(value is not None and value <= 0 for value in values)
+            return {f"{what} with a {name} of 0 or less": (low, len(values))}
+        return {f"{what} with a {name} that 32 bits cannot hold": (0, len(values))}
+
+    def _of_lookups(self) -> dict[str, tuple[int, int]]:
+        """Of lookups: values without a line, lines without a value, lines that say two things."""
+        found: dict[str, tuple[int, int]] = {}
+        for key, lookup in self.told.get("lookups", {}).items():
+            refuses = lookup.get("missing", "unknown") == "refuse"
+            first, words = self.lookups[key], self.vocabulary[key]
+            there = [row for value, row in first.items() if value in words]
+            if refuses:
+                lost, said = len(self.events[self.name].no_line[key]), self.events[self.name].said
+                without = lost, lost + said
+            else:
+                without = len(words) - len(there), len(words)
+            found[f"{key} values that are not in lookups.{key}"] = without
+            for part in ("fields", "numbers", "lists"):
+                for one in lookup.get(part, {}):
+                    none = sum(row[one] is None or row[one] == [] for row in there)
+                    found[f"{key} values without a {one}"] = none, len(words)
+                    if part == "numbers":
+                        values = [row[one] for row in there]
+                        found |= self._out_of_scale(f"lines of lookups.{key}", one, values)
+            named = self._named_by_events(key)
+            every = [one for one in self.lines[key] if refuses or one[0] in named]
+            if unlike := sum(row != first[value] for value, row in every):
+                what = f"lines of lookups.{key} that differ from the first one of their {key}"
+                found[what] = unlike, len(every)
+        return found
+
+    def _named_by_events(self, key: str) -> set[Any]:
+        """The values of a lookup's key that events have."""
+        if key == "user":
+            return {event["user"] for event in self.events[self.name].rows}
+        tables = [name for name in self.events if key in {**self._ids_of(name)}]
+        return {event[key] for name in tables for event in self._all(name)} - {None}
+
+    def _ids_of(self, name: str) -> Row:
+        table = self._table(name)
+        return {**table.get("fields", {}), **table.get("features", {})}
+
+    def _of_made(self, rows: Sequence[Row]) -> dict[str, tuple[int, int]]:
+        """Of rows: targets in their own history, ids that train lacks, and unknown ones."""
+        found: dict[str, tuple[int, int]] = {}
+        fields = [f"target_{one}" for one in self.fields]
+        whole = {
+            h: [f"{h}_{one}" for one in self.fields]
+            for h, told in self.told["histories"].items()
+            if {*self.fields} <= {*self.carried(told["table"])}
+        }
+        held: dict[str, set[int]] = {one: set() for one in self.fields}
+        for row in rows:
+            if row["split"] == "train":
+                for one in self.fields:
+                    held[one] |= {row[f"target_{one}"]}.union(*(row[f"{h}_{one}"] for h in whole))
+        for split in SPLITS:
+            of = [row for row in rows if row["split"] == split]
+            for label, what in enumerate(("negatives", "positives")):
+                some = [row for row in of if row["label"] == label]
+                again = sum(
+                    row[fields[0]] != UNKNOWN
+                    and any(
+                        tuple(row[one] for one in fields)
+                        in zip(*(row[c] for c in columns), strict=True)
+                        for columns in whole.values()
+                    )
+                    for row in some
+                )
+                found[f"{split} {what} in own history"] = again, len(some)
+            for one in self.fields if split != "train" else ():
+                ids = {row[f"target_{one}"] for row in of} - {UNKNOWN}
+                found[f"{split} {one} ids not in train"] = len(ids - held[one]), len(ids)
+            if self.told.get("vocabulary", {}).get("from", "train") == "train":
+                own = [row for row in of if self.drawn is None or row["label"]]
+                for one in (*self.fields, *self.features):
+                    ids = [row[f"target_{one}" if one in self.fields else one] for row in own]
+                    found[f"{split} targets of unknown {one}"] = ids.count(UNKNOWN), len(ids)
+                for h, told in self.told["histories"].items():
+                    for one in self.carried(told["table"]):
+                        ids = [x for row in own for x in row[f"{h}_{one}"]]
+                        what = f"{split} {h} behaviours of unknown {one}"
+                        found[what] = ids.count(UNKNOWN), len(ids)
+        return found
+
+    def tallies(self) -> dict[str, int]:
+        """What the manifest tells as counts, by its name there."""
+        name, found = self.name, {}
+        for one, events in self.events.items():
+            found[f"{one} read"] = len(self.raw[one])
+            lost = len(events.refused) + sum(map(len, events.no_line.values()))
+            left_out = len(self.raw[one]) - lost - len(events.every)
+            if one != name:
+                found[f"{one} kept"] = events.said
+                found[f"{one} of users without {name}"] = len(events.every) - events.said
+            if one != name or left_out:
+                found[f"{one} left out by where"] = left_out
+        if self.before:
+            found[f"{name} without {self.before}"] = sum(
+                not any(t.history.values()) for t in self.rows_of
+            )
+        return found
+
+    def refused(self) -> dict[str, int]:
+        """By file of `rejected`, how many records are in it."""
+        found = {
+            name: len(events.refused) + sum(map(len, events.no_line.values()))
+            for name, events in self.events.items()
+        }
+        return found | {"targets": len(self.targets) - len(self.rows_of)}
+
+    def bin_counts(self, name: str) -> list[int]:
+        """How many behaviours stored in rows of train fall in each bin of a history."""
+        of_train = [
+            interval_bin(target.event["time"] - e["time"], self.edges[name])
+            for target in self.train
+            for e in target.history[name]
+        ]
+        each = 1 + (self.drawn.get("per_positive", 1) if self.drawn is not None else 0)
+        return [each * of_train.count(k + 1) for k in range(self.bins)]
 
 
 def duration(told: str | int, unit: str) -> int:
@@ -1054,8 +1291,6 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
         if made != words:
             found.append(f"vocabulary {name}: {made} for {words}")
             continue
-        if oracle.said_and_looked_up(name):
-            continue  # what counts more is no part of the contract
         counted = {row["value"]: row["count"] for row in made_vocabulary(out, name)}
         counts = {value: oracle.counts[name][value] for value in words}
         if counted != counts:
@@ -1067,9 +1302,12 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
         wanted = edges or [0] * (oracle.bins - 1)
         if bins["edges_s"] != wanted:
             found.append(f"edges {name}: {bins['edges_s']} for {edges}")
+        if bins["train_counts"] != oracle.bin_counts(name):
+            found.append(f"bins {name}: {bins['train_counts']} for {oracle.bin_counts(name)}")
     words = {name: {i: v for v, i in ids.items()} for name, ids in oracle.vocabulary.items()}
     made: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
-    for row in made_rows(out):
+    rows_made = made_rows(out)
+    for row in rows_made:
         made[row["split"], row["row"]].append(row)
     each = oracle.drawn.get("per_positive", 1) if oracle.drawn is not None else 0
     wanted_rows = {}
@@ -1082,14 +1320,32 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
         if len(rows) != 1 + each:
             found.append(f"{key}: {len(rows)} rows")
         for n, row in enumerate(rows):
-            drawn = None
+            may: list[Any] = [None]
             if n:
                 drawn = words[oracle.item].get(row[f"target_{oracle.item}"])
-                if drawn not in oracle.pool or drawn in target.excluded:
+                # What has no id may be any of those that are too rare for one.
+                known = oracle.vocabulary[oracle.item]
+                may = [
+                    v for v in oracle.may_be_drawn(target) if drawn == (v if v in known else None)
+                ]
+                if not may:
                     found.append(f"{key}: drew {drawn!r}")
                     continue
-            found += differing(f"{key} {n}", oracle.columns(target, drawn), row)
-    return found
+            wrong = [differing(f"{key} {n}", oracle.columns(target, one), row) for one in may]
+            found += min(wrong, key=len)
+    told = {name: (one["count"], one["of"]) for name, one in manifest["shares"].items()}
+    found += unequal("share", told, oracle.shares(rows_made))
+    found += unequal("count", manifest["counts"], oracle.tallies())
+    refused = {
+        path.stem: pq.read_metadata(path).num_rows for path in (out / "rejected").glob("*.parquet")
+    }
+    return found + unequal("refused", refused, {k: n for k, n in oracle.refused().items() if n})
+
+
+def unequal(what: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Under which names something is another than it should be."""
+    names = [name for name in {**made, **wanted} if made.get(name) != wanted.get(name)]
+    return [f"{what} {name}: {made.get(name)} for {wanted.get(name)}" for name in names]
 
 
 def differing(where: str, wanted: Row, row: Row) -> list[str]:

@@ -255,7 +255,6 @@ def test_it_can_be_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: {"min_count": 2}, "an id for every value"),
         (lambda d: {"negatives": Negatives("genre", 1, 1)}, "of a target's field"),
         (lambda d: {"lookups": (replace(d.lookups[0], key="actor"),)}, "column of no table"),
     ],

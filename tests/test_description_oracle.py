@@ -33,7 +33,7 @@ def prepare(description: Path, out: Path, *flags: object) -> Ended:
 
 
 @SOME
-@given(made=descriptions(filter=False), buckets=st.integers(1, 3))
+@given(made=descriptions(), buckets=st.integers(1, 3))
 def test_every_row_is_what_the_oracle_says(
     made: Made, buckets: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -56,7 +56,6 @@ _LATER: dict[str, Any] = {
     "split": {"by": "time", "valid": "2020-09-16", "test": "2020-09-17", "timezone": "UTC"},
     "from": "train",
     "pool": "train",
-    "filter": False,
     "times": "unit",
 }
 _CHANGES = st.lists(

@@ -20,7 +20,7 @@ from pipeline.readers import parquet_table
 from pipeline.readers.csv_text import CsvFormat
 from pipeline.readers.json_table import NOT_JSON, NOT_OBJECT
 from pipeline.readers.lines import Part
-from pipeline.readers.own_tables import open_source, open_table
+from pipeline.readers.own_tables import head, open_source, open_table
 from pipeline.readers.parsed import Parsed, read
 from pipeline.readers.values import NOT_UTF8, Column, Refusal, read_value
 from schemas.errors import InputError, TinprepError, UsageError
@@ -162,6 +162,36 @@ def test_parquet_is_read_by_row_groups(
     ]
     alone = [list(read(reader, part)) for part in reader.parts(path) or ()]
     assert gathered([block for part in alone for block in part]) == (rows, refused)
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "parquet"])
+def test_folders_names_give_columns(tmp_path: Path, format: str) -> None:  # noqa: A002
+    """Of any format, and in SQL; a column that the file has itself counts for itself."""
+    paths = []
+    for day, city, u in ((25, "a%2Fb", "x"), (26, "__HIVE_DEFAULT_PARTITION__", "y")):
+        path = tmp_path / f"day={day}" / f"city={city}" / "u=z" / f"some.{format}"
+        path.parent.mkdir(parents=True)
+        frame = pl.DataFrame({"u": [u, "w"], "t": [1, 2]})
+        write = {"csv": frame.write_csv, "jsonl": frame.write_ndjson}
+        write.get(format, frame.write_parquet)(path)
+        paths.append(path)
+    more = (
+        Column("day", "day", "whole"),
+        Column("city", "city", "text", nullable=True),
+        Column("late", "day + t > 26", "mask"),
+    )
+    reader = open_table(paths, format, (USER, TIME, *more), where="day * t <> 50")
+    found = [gathered(list(read(reader, path)))[0] for path in paths]
+    first = {"row": 0, "time": 1}
+    assert found == [
+        [first | {"user": "x", "day": 25, "city": "a/b", "late": False}],
+        [
+            first | {"user": "y", "day": 26, "city": None, "late": True},
+            {"row": 1, "user": "w", "time": 2, "day": 26, "city": None, "late": True},
+        ],
+    ]
+    source = open_source(paths, format)
+    assert head(source, paths[0], ["day"])["day"].to_list() == [25, 25]
 
 
 def test_files_are_known_by_their_content(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import pytest
 from pipeline.description import toml
 from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
 from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
+from schemas.digests import differing
 from schemas.manifest import SPLITS, load
 from tests.conftest import finished, refused, tinprep
 
@@ -100,6 +101,34 @@ def test_options_stand_in_place_of_keys(here: Path) -> None:
     assert same_rows(Path("a"), Path("b"))
     keys = [load(Path(name)).config["key"] for name in "ab"]
     assert keys[0] == keys[1]
+
+
+def test_data_sets_of_other_windows_are_not_taken_for_one_another(here: Path) -> None:
+    """By the digests that a trained run compares; how columns are called does not matter."""
+    text = RATINGS.replace('order = "file"', 'order = "file"\nwhere = "rating >= 0"') + "\n"
+    text = "bins = 1\n" + text.replace('by = "order" }', 'by = "order" }\nonly_new = false')
+    changed = [
+        text.replace('window = "order"', 'window = "order"\nwhere = "rating < 9"'),
+        text.replace('window = "order"', 'window = "before"'),
+        text.replace('"rating >= 0"', '"rating >= -1"'),
+        text.replace("only_new = false", "only_new = true"),
+        text.replace("only_new = false", 'where = "rating < 9"'),
+        text + "[filters]\nmin_history = 1\n",
+        text + "[filters]\nk_core = 1\n",
+    ]
+    ratings = (here / "ratings.csv").read_text()
+    (here / "other.csv").write_text(ratings.replace("userId,movieId", "who,what"))
+    same = (
+        text.replace("userId", "who").replace("movieId", "what").replace("ratings.csv", "other.csv")
+    )
+    found = []
+    for n, one in enumerate((text, same, *changed)):
+        (here / "mine.toml").write_text(one)
+        finished(tinprep("prepare", "mine.toml", "--out", f"out{n}"))
+        found.append(load(here / f"out{n}").digests)
+    assert differing(found[0], found[1]) == []
+    assert [differing(found[0], one) for one in found[2:]] == [["window rule"]] * len(changed)
+    assert len({one["window rule"] for one in found}) == 1 + len(changed)
 
 
 def test_nothing_is_written_by_a_dry_run(here: Path) -> None:

@@ -209,7 +209,8 @@ class Negatives:
         exclude: what is not drawn: what the user touches `ever`, in any event of the targets'
             table; `unfiltered`, in the reader's events with the mask `outside` too, which count for
             nothing else; or what stands in the target's `history` as stored, and the target.
-        weight: `uniform`, or by `popularity`: how often a value occurs in what the pool is of.
+        weight: `uniform`, or by `popularity`: how often a value occurs by the end of train,
+            whatever the pool.
     """
 
     field: str
@@ -322,13 +323,13 @@ class Description:
         _require(self.unit in UNITS, f"a unit is one of {', '.join(UNITS)}")
         scales = {*target.scales.values()}.union(*(one.scales.values() for one in self.lookups))
         _require(scales <= {*SCALES}, f"a scale is one of {', '.join(SCALES)}")
-        _require(drawn is None or self.min_count == 1, "negatives need an id for every value")
         _require(self.vocabulary_from in ("all", "train"), "values are of all, or of train")
         if drawn is not None:
             _require(drawn.pool in ("all", "train"), "a pool is all, or of train")
             _require(drawn.exclude in ("ever", "unfiltered", "history"), "no such exclude")
             _require(drawn.weight in ("uniform", "popularity"), "no such weight")
             plain = (drawn.pool, drawn.exclude, drawn.weight) == ("all", "ever", "uniform")
+            plain &= self.min_count == 1
             _require(drawn.stream is None or plain, "a stream draws from all, what is untouched")
         unfiltered = drawn is not None and drawn.exclude == "unfiltered"
         _require(unfiltered or OUTSIDE not in target.masks, "what is outside is for negatives")
@@ -423,7 +424,8 @@ class Description:
     def known(self) -> tuple[str, ...]:
         """The vocabularies whose unknown id stands in no row, where no event lacks the value."""
         found, drawn = [USER], self.negatives
-        if drawn is not None and (self.vocabulary_from == "all" or drawn.pool == "all"):
+        every = self.vocabulary_from == "all" or (drawn is not None and drawn.pool == "all")
+        if drawn is not None and every and self.min_count == 1:
             found.append(drawn.field)
         if self.min_count == 1 and self.vocabulary_from == "all":
             found += [one.key for one in self.lookups if one.refuse is not None]

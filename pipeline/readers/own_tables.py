@@ -41,6 +41,7 @@ from pipeline.readers.json_table import JsonSource
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part
 from pipeline.readers.parquet_table import ParquetSource
 from pipeline.readers.parsed import Parsed, Refused
+from pipeline.readers.partitions import with_folders
 from pipeline.readers.values import UNITS, Column
 from schemas.errors import InputError, UsageError
 
@@ -373,11 +374,14 @@ def open_source(
     """
     assert format in FORMATS, format
     assert paths
+    found: Source
     if format == "jsonl":
-        return JsonSource.of(paths, block_bytes)
-    if format == "parquet":
-        return ParquetSource.of(paths)
-    return CsvSource.of(paths, csv or CsvFormat(), block_bytes)
+        found = JsonSource.of(paths, block_bytes)
+    elif format == "parquet":
+        found = ParquetSource.of(paths)
+    else:
+        found = CsvSource.of(paths, csv or CsvFormat(), block_bytes)
+    return with_folders(found, paths)
 
 
 def head(

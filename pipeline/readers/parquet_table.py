@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import unquote
 
 import numpy as np
 import numpy.typing as npt
@@ -25,9 +23,6 @@ from schemas.errors import InputError
 _DAMAGE = (*DAMAGE, pa.ArrowException)
 _BLOCK_ROWS = 1 << 18
 _MOST_ROWS = 1 << 20  # of a block: a larger row group is read in pieces
-_HIVE = re.compile(r"([A-Za-z_]\w*)=(.*)")
-_HIVE_NULL = "__HIVE_DEFAULT_PARTITION__"
-_INTEGER = re.compile(r"0|-?[1-9][0-9]{0,17}", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -54,28 +49,19 @@ class ParquetSource:
     """Where the columns of Parquet files come from; see `own_tables.Source`.
 
     Attributes:
-        schema: the type of each column of the first file; of structs within, `a.b`; and of the
-            folders' names, as in `day=2026-11-01`, whole numbers if all are, else text.
-        folders: of these the columns that the folders' names give.
+        schema: the type of each column of the first file; of structs within, `a.b`.
     """
 
     schema: Mapping[str, Any]
-    folders: tuple[str, ...]
 
     @classmethod
     def of(cls, paths: Sequence[Path]) -> ParquetSource:
-        """Look at the first file's schema, and at the names of all.
+        """Look at the first file's schema.
 
         Raises:
             InputError: the file cannot be read, or is no Parquet.
         """
-        found = dict(_columns(_opened(paths[0]).schema))
-        folders = {n: v for n, v in _folders(paths[0]).items() if n not in found}
-        for name in folders:
-            values = [_folders(path).get(name) for path in paths]
-            whole = all(value is None or _INTEGER.fullmatch(value) for value in values)
-            found[name] = pl.Int64() if whole and any(values) else pl.String()
-        return cls(found, tuple(folders))
+        return cls(dict(_columns(_opened(paths[0]).schema)))
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -92,15 +78,9 @@ class ParquetSource:
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         """As `Source.require`."""
         for path in paths[1:]:
-            there = {**dict(_columns(_opened(path).schema)), **_folders(path)}
+            there = dict(_columns(_opened(path).schema))
             lacking = [name for name in names if name not in there]
-            other = [
-                name
-                for name in names
-                if name in there
-                and name not in self.folders
-                and _kind(there[name]) != _kind(self.schema[name])
-            ]
+            other = [n for n in names if n in there and _kind(there[n]) != _kind(self.schema[n])]
             if lacking or other:
                 raise InputError(
                     "A file has other columns than the first one."
@@ -144,29 +124,19 @@ class ParquetSource:
         table = block.table
         if table is None:
             with _told(block.path), _reopened(block.path) as file:
-                table = file.read_row_groups(block.groups, self._stored(wanted), use_threads=False)
-        values = _folders(block.path)
-        columns = []
-        for name in wanted:
-            if name in self.folders:
-                one = pl.Series(name, [values.get(name)], pl.String).cast(self.schema[name])
-                columns.append(one.new_from_index(0, block.lines))
-            else:
-                columns.append(_column(table, name))
+                table = file.read_row_groups(block.groups, list(wanted), use_threads=False)
+        columns = [_column(table, name) for name in wanted]
         yield np.arange(block.lines), pl.DataFrame(columns)
 
     def record(self, block: ParquetBlock, index: int) -> tuple[int, None]:
         """As `Source.record`: a row has no text."""
         return block.first_row + index, None
 
-    def _stored(self, wanted: Mapping[str, str]) -> list[str]:
-        return [name for name in wanted if name not in self.folders]
-
     def _pieces(self, path: Path, group: int, wanted: Mapping[str, str]) -> Iterator[pa.Table]:
         """The rows of a large row group, some at a time."""
         with _told(path), _reopened(path) as file:
             for batch in file.iter_batches(
-                _BLOCK_ROWS, row_groups=[group], columns=self._stored(wanted), use_threads=False
+                _BLOCK_ROWS, row_groups=[group], columns=list(wanted), use_threads=False
             ):
                 yield pa.Table.from_batches([batch])
 
@@ -264,12 +234,6 @@ def _kind(of: Any) -> str:
     if of == pl.Null:
         return "number"
     return str(of.base_type())
-
-
-def _folders(path: Path) -> dict[str, str | None]:
-    """What the names of the folders around a file say, as in `day=2026-11-01`."""
-    found = (match.groups() for part in path.parts[:-1] if (match := _HIVE.fullmatch(part)))
-    return {name: None if value == _HIVE_NULL else unquote(value) for name, value in found}
 
 
 def _column(table: pa.Table, name: str) -> pl.Series:

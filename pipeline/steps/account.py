@@ -8,6 +8,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 
 from pipeline.description import USER, Description
@@ -153,7 +154,11 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
     counted = seen.kept - (counts.repeated if d.target.drop else 0) - counts.cut
     found |= {name: Share(n, counted) for name, n in counts.lacking.items()}
     for key, lines in fitted.lines.items():
-        lookup, first = d.lookup(key), lines.first
+        lookup, first, keys = d.lookup(key), lines.first, lines.first.height
+        if not lookup.all_lines:
+            keys = len(fitted.words[key])
+            known = pl.Series(fitted.words[key]["value"])
+            first = first.filter(pl.col(key).is_in(known.implode()))
         if lines.unlike:
             name = f"{lookup.lines} that differ from the first one of their {key}"
             found[name] = Share(lines.unlike, lines.kept)
@@ -161,13 +166,13 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
             scale, values = d.numbers[name], first[name].fill_null(np.nan).to_numpy()
             there = np.isfinite(values)
             lost, missing = there & ~numbers.usable(values, scale), np.count_nonzero(~there)
-            found[lookup.lacks.format(name)] = Share(int(missing), first.height)
+            found[lookup.lacks.format(name)] = Share(int(missing), keys)
             if scale != "standard":
                 what = manifest.out_of_scale(lookup.lines, name, scale)
                 found[what] = Share(int(np.count_nonzero(lost)), first.height)
         for name in lookup.lists:
             none = int((first[name].list.len() == 0).sum())
-            found[lookup.lacks.format(name)] = Share(none, first.height)
+            found[lookup.lacks.format(name)] = Share(none, keys)
     return found
 
 

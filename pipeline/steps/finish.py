@@ -248,7 +248,7 @@ def finish(
     if d.negatives is not None:
         drawn = d.negatives
         negatives = manifest.Negatives(
-            drawn.field, drawn.each, drawn.exclude, drawn.pool, drawn.weight
+            drawn.field, drawn.each, drawn.exclude, drawn.pool, drawn.weight, d.min_count > 1
         )
     made = manifest.Manifest(
         format=manifest.FORMAT,

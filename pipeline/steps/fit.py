@@ -170,12 +170,15 @@ def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
 def _ids_come_later(d: Description) -> bool:
     """Whether the ids of rows are others than those that events are ordered with.
 
-    Those of rows may depend on what train holds, or on lines that are read meanwhile. What a user
-    has touched before is told by values that are too rare for an id, too.
+    Those of rows may depend on what train holds, or on lines that are read meanwhile. Values that
+    are too rare for an id order events, too, and make them new, repeated, or what may be drawn.
     """
     late = [n for one in d.lookups if not one.all_lines for n in (*one.ids, *one.lists)]
-    rare = d.min_count > 1 and (d.only_new or bool(late))
-    return d.vocabulary_from == "train" or rare or bool({*late} & {*d.columns, *d.target.lists})
+    return (
+        d.vocabulary_from == "train"
+        or d.min_count > 1
+        or bool({*late} & {*d.columns, *d.target.lists})
+    )
 
 
 def _first(

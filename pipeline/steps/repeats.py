@@ -46,4 +46,4 @@ class Repeats:
 def repeats_of(table: Table) -> Repeats:
     """What makes two events of a table the same one."""
     label = "label" if table.label else None
-    return Repeats((USER, *table.ids, "time"), label)
+    return Repeats((USER, *(table.fields or table.ids), "time"), label)

@@ -196,6 +196,8 @@ class SpillPart:
         rows, rejected = parsed.rows, parsed.rejected
         for key, (values, reason) in self.allowed.items():
             there = rows[key].is_in(values.implode()).fill_null(value=False)
+            if OUTSIDE in rows.columns:  # of these nothing is looked up
+                there |= rows[OUTSIDE].fill_null(value=False)
             if there.all():
                 continue
             absent = rows.filter(~there)

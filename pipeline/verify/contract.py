@@ -79,6 +79,7 @@ class Negatives(NamedTuple):
     field: str
     of_each: int  # positive
     ever: bool  # none that the user touches at any time; else none in the history
+    rare: bool  # whether some may be unknown
 
 
 class Lookup(NamedTuple):
@@ -244,16 +245,17 @@ def _facts(made: Manifest, split: _Split) -> Contract:
         )
         for name, one in made.histories.items()
     ]
-    target = made.target
-    every = split.by != "column" and not target.where and target.only_new is None
-    every &= not target.min_history
     lookups, sums = [], _sums_of_events(made)
+    others = [name for name in made.events if name != made.target.table]
     for key, one in made.lookups.items():
         file = f"lookups/{key}.parquet"
         columns = (*one.fields, *one.features, *one.numbers)
         lists = {name: made.lists[name] for name in one.lists if name in made.lists}
         lookups.append(Lookup(file, key, columns, lists, one.every))
-        if drawn is not None and key == drawn.field and len(columns) == 1 and one.every:
+        # Of other tables' events none is refused, and values may be too rare for an id.
+        told = not (one.refuses and any(key in made.own.get(of, ()) for of in others))
+        told &= len(columns) == 1 and one.every
+        if drawn is not None and key == drawn.field and told and not drawn.rare:
             # Where events are refused, what is not there is counted by them.
             lost = [] if one.refuses else [one.without]
             sums[f"unknown {file}"] = [*lost, one.lacks.format(*columns)]
@@ -270,7 +272,9 @@ def _facts(made: Manifest, split: _Split) -> Contract:
             split.timezone,
             UNITS[made.time_unit],
         ),
-        None if drawn is None else Negatives(drawn.field, drawn.each, drawn.exclude != "history"),
+        None
+        if drawn is None
+        else Negatives(drawn.field, drawn.each, drawn.exclude != "history", drawn.rare),
         lookups,
         set(made.known),
         every,

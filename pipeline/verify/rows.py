@@ -148,13 +148,15 @@ def _check_negatives(block: Block, rule: Negatives, contract: Contract) -> None:
         before = np.append(block[name][:1], block[name][:-1])
         same = (block[name] == before) | ((block[name] != block[name]) & (before != before))
         block.hold(what, name, ~drawn | same.astype(np.bool_), before)
-    good = ~drawn | (ids != ids[np.arange(len(block)) - nth])
+    unknown = ids < FIRST_ID  # two of them need not be one
+    good = ~drawn | unknown | (ids != ids[np.arange(len(block)) - nth])
     block.hold("negative", column, good, f"another {rule.field} than its positive's")
-    block.hold("negative", column, ~drawn | (ids >= FIRST_ID), f"a {rule.field} with an id")
+    if not rule.rare:
+        block.hold("negative", column, ~drawn | ~unknown, f"a {rule.field} with an id")
     for history in histories:  # what is done to another table makes nothing touched
         length, name = np.diff(block.offsets[history.column("time")]), history.column(rule.field)
         if (history.own or not rule.ever) and name in block.columns:
-            good = block[name] != np.repeat(np.where(drawn, ids, -1), length)
+            good = block[name] != np.repeat(np.where(drawn & ~unknown, ids, -1), length)
             block.hold("negative", name, good, f"no {rule.field} that is a negative of its row")
         follows = drawn & (length == np.append(0, length[:-1]))
         at = np.flatnonzero(np.repeat(follows, length))

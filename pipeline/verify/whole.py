@@ -276,7 +276,7 @@ def check_never_touched(targets: Targets, findings: Findings) -> None:
     keys = targets.user.astype(np.int64)[:, None] * sizes[rule.field] + negative
     at = np.minimum(np.searchsorted(touched, keys), len(touched) - 1)
     expected = f"no {rule.field} that the user ever touches"
-    good = np.all(touched[at] != keys, axis=1)
+    good = np.all((touched[at] != keys) | (negative < FIRST_ID), axis=1)
     findings.each("negative", good, targets.where, expected, negative)
 
 
