@@ -99,8 +99,9 @@ class Log:
 
     def _data(self, rows: list[Row]) -> bytes:
         if self.format == "jsonl":
-            some = [
-                {k: v for k, v in row.items() if v is not None or self.odd[0] % 3} for row in rows
+            some = [  # the first one has every key
+                {k: v for k, v in row.items() if v is not None or self.odd[0] % 3 or not n}
+                for n, row in enumerate(rows)
             ]
             lines = [json.dumps(row, ensure_ascii=bool(self.odd[0] % 2)) + "\n" for row in some]
             return "".join(lines).encode()

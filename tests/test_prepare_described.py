@@ -131,6 +131,43 @@ def test_data_sets_of_other_windows_are_not_taken_for_one_another(here: Path) ->
     assert len({one["window rule"] for one in found}) == 1 + len(changed)
 
 
+def test_what_is_new_is_told_by_the_first_field(here: Path) -> None:
+    """Whatever else is the same; and in the order of the table, that of the hash too."""
+    events = [("a", "i", "x", 1), ("a", "j", "x", 2), ("a", "i", "y", 3), ("a", "k", "x", 4)]
+    events += [("b", "j", "y", 1), ("b", "j", "x", 2), ("b", "i", "y", 3), ("b", "k", "y", 4)]
+    lines = ["userId,movieId,kind,timestamp", *(f"{u},{i},{k},{t}" for u, i, k, t in events)]
+    (here / "ratings.csv").write_text("\n".join(lines))
+    text = RATINGS.replace('"movieId"', '"movieId", kind = "kind"').replace(
+        'by = "order" }\nnegatives = { per_positive = 1, pool = "all" }',
+        'by = "time", test = 4 }\nonly_new = true',
+    )
+    (here / "mine.toml").write_text(
+        text.replace('order = "file"', 'order = "file"\nlabel = "timestamp % 2"')
+    )
+    finished(tinprep("prepare", "mine.toml", "--out", "out"))
+    told = load(here / "out")
+    paths = [path for split in SPLITS for path in told.shard_paths(here / "out", split)]
+    assert pl.concat(map(pl.read_parquet, paths))["row"].sort().to_list() == [0, 1, 3, 4, 6, 7]
+    assert told.target.only_new == "item"
+    assert told.shares["ratings of what the user had touched before"].count == 2
+
+
+@pytest.mark.parametrize("pool", ["train", "all"])
+def test_unknown_targets_of_one_label_are_told(here: Path, pool: str) -> None:
+    """Where items come late, and negatives are of those that were seen."""
+    lines = [
+        f"u{u},{(u + n) % 9 if n < 6 else 50 + u},3,{60 * n}" for u in range(9) for n in range(8)
+    ]
+    (here / "ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(lines))
+    split = 'split = { by = "time", valid = 360, test = 420 }'
+    text = RATINGS.replace('split = { by = "order" }', split).replace('"all"', f'"{pool}"', 1)
+    (here / "mine.toml").write_text(text.replace('from = "all"', 'from = "train"'))
+    finished(tinprep("prepare", "mine.toml", "--out", "out"))
+    warned = [note for note in load(here / "out").notes if "all of one label" in note]
+    of_both = "valid 9 positives by item, no negatives; test 9 positives by item, no negatives"
+    assert [of_both in note for note in warned] == ([True] if pool == "train" else [])
+
+
 def test_nothing_is_written_by_a_dry_run(here: Path) -> None:
     ended = tinprep("prepare", "mine.toml", "--out", "data/own", "--dry-run")
     finished(ended)

@@ -296,7 +296,20 @@ FILES: dict[str, Bad] = {
         "log-2.csv",
     ),
     "milliseconds as seconds": Bad(
-        ("milliseconds in ts",), {"log.csv": column(4, lambda n, v: v + "000")}
+        ('unit = "ms"', "another unit"),
+        {"log.csv": column(4, lambda n, v: v + "000")},
+        file="made.toml:4",
+        code=USAGE,
+    ),
+    "milliseconds as seconds, but for the first": Bad(
+        ("milliseconds in ts", 'unit = "ms"'),
+        {"log.csv": LOG + LOG[len(HEADER) :] * 300 + "u1,i1,c1,buy,1600041600000,0,1,test\n" * 99},
+    ),
+    "seconds as milliseconds": Bad(
+        ('unit = "s"', "another unit"),
+        description=swap('unit = "s"', 'unit = "ms"'),
+        file="made.toml:4",
+        code=USAGE,
     ),
     "one line in ten has no time": Bad(
         ("lines", "refused"), {"log.csv": column(4, lambda n, v: "" if n % 10 == 0 else v)}
@@ -402,7 +415,17 @@ FILES: dict[str, Bad] = {
     "text that is not UTF-8": Bad(
         ("UTF-8",), {"log.csv": column(0, lambda n, v: v + "é").encode("latin-1")}
     ),
-    "a delimiter that is another": Bad(("uid;what",), {"log.csv": LOG.replace(",", ";")}),
+    "a delimiter that is another": Bad(
+        ("uid;what", 'csv = { delimiter = ";" }'), {"log.csv": LOG.replace(",", ";")}
+    ),
+    "another delimiter, and no header": Bad(
+        ('csv = { delimiter = "\\t" }',),
+        {"log.csv": LOG.replace(",", "\t")},
+        swap(
+            "[lookups.item]",
+            f"[tables.log.csv]\ncolumns = {[*HEADER.strip().split(',')]}\n[lookups.item]",
+        ),
+    ),
 }
 
 

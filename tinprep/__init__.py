@@ -2,7 +2,6 @@
 
 A CSV file of events, `ratings.csv`, and a description of it, `ratings.toml`, become a data set:
 
->>> from pathlib import Path
 >>> from tinprep import Shards, TrainConfig, evaluate, load, predict, prepare, train, verify
 >>> made = prepare("ratings.toml", out="data/ratings")
 >>> made.rows
@@ -18,7 +17,7 @@ Its shards are read in batches of tensors; histories come cut to the batch's lon
 
 A model is trained, measured and put to use:
 
->>> result = train(TrainConfig(Path("data/ratings"), run=Path("runs/tin"), epochs=1))
+>>> result = train(TrainConfig("data/ratings", run="runs/tin", epochs=1))
 >>> evaluate("runs/tin", split="test").metrics.gauc == result.metrics["test"].gauc
 True
 >>> predict("runs/tin", "data/ratings", "scores.parquet")  # user, item, label, score
@@ -114,6 +113,8 @@ def prepare(
     from pipeline.readers.remote import located
 
     given = {"out": out, "raw": raw}
+    if isinstance(what, Config):
+        given = {name: getattr(what, name) if to is None else to for name, to in given.items()}
     folders: dict[str, Any] = {
         name: located(Path(to)) for name, to in given.items() if to is not None
     }

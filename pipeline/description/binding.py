@@ -672,27 +672,6 @@ class Binding:
         )
 
 
-def bind(
-    spec: told.Spec,
-    source: Source,
-    files: Mapping[tuple[str, str], list[Path]],
-    known: Mapping[str, Known],
-) -> Description:
-    """The description that steps know, of one in the language and its files.
-
-    Args:
-        spec: what it says.
-        source: its text, for errors.
-        files: (kind, name) of each table and lookup that has files -> those.
-        known: `tables` and `lookups` -> the fast readers of them, by name.
-
-    Raises:
-        UsageError: it does not fit its files, or cannot be made.
-        InputError: a file cannot be read, or lacks a column.
-    """
-    return Binding(spec, source, files, known).description()
-
-
 def _unread(path: Path, wanted: pl.Series | None) -> Generator[Parsed]:
     """The rows of a lookup of a table come with the table's."""
     raise AssertionError(path)

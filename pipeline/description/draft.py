@@ -21,13 +21,13 @@ from pipeline.description.binding import Whence
 from pipeline.description.checks import spec_of
 from pipeline.description.files import FORMATS, bases, files_of
 from pipeline.description.toml import Source, written
+from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import Part, blocks
 from schemas.errors import InputError, UsageError
 
 _SHOWN, _LOOKED_AT = 3, 100
 _SNIFFED_LINES = 200
 _HEAD_BYTES = 1 << 18
-_DELIMITERS = (",", "\t", ";", "|", "::", " ")
 # What columns are called, by what they are; the first that fits.
 _NAMES = {
     "user": r"user|member|customer|visitor|reviewer|account|client|buyer|uid|session|device|person",
@@ -339,7 +339,7 @@ def _fields(line: str, delimiter: str) -> list[str]:
 def _delimiter(lines: Sequence[str]) -> str:
     """What cuts most lines into the same number of fields, above one."""
     best, found = (0.0, 0), ","
-    for one in _DELIMITERS:
+    for one in DELIMITERS:
         counts = [len(_fields(line, one)) for line in lines]
         most = max(set(counts), key=counts.count)
         share = counts.count(most) / len(counts)

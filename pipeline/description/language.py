@@ -147,7 +147,8 @@ class Table:
     """What orders a user's events of one time: the lines ("file", the default), a seeded hash of
     them, or the fields' values."""
     duplicates: Literal["keep", "drop"] = "keep"
-    """Events of one user, time and fields: keep all, or drop all but the first."""
+    """Events of one user, time and fields: keep all, or drop all but the first; of both labels, but
+    the first with 1."""
 
 
 @dataclass(frozen=True)
@@ -270,7 +271,8 @@ class Target:
     where: Text | None = None
     """Which events are targets: SQL over the table's columns."""
     only_new: bool = False
-    """Whether an event is no target whose fields the user has touched before."""
+    """Whether an event is no target if its user has an earlier one of the same first field, e.g.
+    of the item: a target's or not."""
     negatives: Negatives | None = None
     """Random negatives, where events have no labels."""
 

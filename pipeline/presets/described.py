@@ -202,7 +202,7 @@ class DescribedConfig(Config):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        from pipeline.description.binding import bind
+        from pipeline.description.binding import Binding
         from pipeline.presets.fast import LOOKUPS, TABLES
 
         found = self._files()
@@ -212,7 +212,9 @@ class DescribedConfig(Config):
                 where=self.raw_folder,
                 do="run the same command again when nothing writes there",
             )
-        return bind(self.spec, self.source, found, {"tables": TABLES, "lookups": LOOKUPS})
+        bound = Binding(self.spec, self.source, found, {"tables": TABLES, "lookups": LOOKUPS})
+        bound.check_times()
+        return bound.description()
 
     def resolved(self) -> dict[str, Any]:
         """As `Config.resolved`: what the description says stands for it, by its digest."""

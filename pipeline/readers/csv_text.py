@@ -30,6 +30,8 @@ pa.enable_signal_handlers(False)
 # Python's own limit is of 128 KiB.
 csv.field_size_limit(LINE_LIMIT)
 
+DELIMITERS = (",", "\t", ";", "|", "::", " ")
+"""What may well stand between columns."""
 WRONG_COLUMNS = "wrong number of columns"
 BAD_QUOTES = "quotes out of place"
 
@@ -153,7 +155,9 @@ class CsvSource:
         """
         _check_encoding(form.encoding)
         names = form.columns
-        if names is None:
+        if names is not None:
+            _check_delimiter(paths[0], form, names)
+        else:
             headers = [header(path, form) for path in paths]
             names = headers[0]
             _check_header(paths[0], names)
@@ -349,9 +353,8 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
     Raises:
         InputError: it has no such line, or cannot be read.
     """
-    with closing(blocks(path, 1 << 16)) as stream:
-        block = next(stream, None)
-    if block is None:
+    text = _first_line(path, form)
+    if text is None:
         raise InputError(
             "The file is empty.",
             where=path,
@@ -360,8 +363,6 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             got="no bytes",
             do="give the right file, or name the columns if it has no header",
         )
-    head = _in_utf8(_without_mark(block), form.encoding)
-    text = head.data[: head.data.find(b"\n")].decode(errors="replace")
     fields = split_record(text, form)
     if isinstance(fields, str) or not any(field.strip(BLANKS) for field in fields):
         raise InputError(
@@ -373,6 +374,39 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             do="name the columns if it has no header",
         )
     return tuple(field.strip(BLANKS) for field in fields)
+
+
+def _first_line(path: Path, form: CsvFormat) -> str | None:
+    """The first line of a file; None of an empty one."""
+    with closing(blocks(path, 1 << 16)) as stream:
+        block = next(stream, None)
+    if block is None:
+        return None
+    head = _in_utf8(_without_mark(block), form.encoding)
+    return head.data[: head.data.find(b"\n")].decode(errors="replace")
+
+
+def _check_delimiter(path: Path, form: CsvFormat, names: Sequence[str]) -> None:
+    """Refuse a file whose first line has all columns, but between other delimiters."""
+    text = _first_line(path, form) or ""
+    if len(names) == 1 or form.delimiter in text:
+        return
+    for other in DELIMITERS:
+        if len(text.split(other)) == len(names):
+            raise InputError(
+                "The columns stand between other delimiters.",
+                where=path,
+                line=1,
+                expected=f"{len(names)} columns, {form.delimiter!r} between them",
+                got=text[:200],
+                do=delimiter_told(other),
+            )
+
+
+def delimiter_told(delimiter: str) -> str:
+    """What to do where this one stands between columns."""
+    told = "\\t" if delimiter == "\t" else delimiter
+    return f'say csv.delimiter in a description: csv = {{ delimiter = "{told}" }}'
 
 
 def _check_encoding(encoding: str) -> None:

@@ -36,13 +36,13 @@ import pyarrow as pa
 
 from pipeline.readers.conditions import Sql, evaluated, is_truth, nearest, types_of
 from pipeline.readers.converted import Converted, converted, polars_type
-from pipeline.readers.csv_text import CsvFormat, CsvSource
+from pipeline.readers.csv_text import DELIMITERS, CsvFormat, CsvSource, delimiter_told
 from pipeline.readers.json_table import JsonSource
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part
 from pipeline.readers.parquet_table import ParquetSource
 from pipeline.readers.parsed import Parsed, Refused
 from pipeline.readers.partitions import with_folders
-from pipeline.readers.values import UNITS, Column
+from pipeline.readers.values import BLANKS, UNITS, Column
 from schemas.errors import InputError, UsageError
 
 FORMATS = ("csv", "jsonl", "parquet")
@@ -470,8 +470,17 @@ def _expression(column: Column, names: Sequence[str], path: Path) -> Sql:
             where=path,
             expected=f"one of the columns {', '.join(names)}",
             got=f"{column.source} for {column.name}" + (f"; did you mean {near}?" if near else ""),
+            do=_other_delimiter(column.source, names),
         )
     return Sql.of(column.source, names, column.name)
+
+
+def _other_delimiter(wanted: str, names: Sequence[str]) -> str | None:
+    """What to do where the header is one name that holds the wanted one, cut otherwise."""
+    for delimiter in DELIMITERS if len(names) == 1 else ():
+        if wanted in [name.strip(BLANKS + '"') for name in names[0].split(delimiter)]:
+            return delimiter_told(delimiter)
+    return None
 
 
 def _check_types(reader: TableReader) -> None:

@@ -49,6 +49,11 @@ TOO_LATE = {
     "ms": "time looks like microseconds",
     "us": "time looks like nanoseconds",
 }
+CURES = {
+    of: f'give times the unit that they have: unit = "{unit}" (--unit {unit})'
+    for of, unit in ((TOO_LATE["s"], "ms"), (TOO_LATE["ms"], "us"))
+}
+"""What to do about values that are refused for such a reason, where that is plain."""
 FRACTION = "time finer than the table's unit"
 NO_ZONE = "time without a zone"
 SKIPPED = "time that its zone's clocks skip"

@@ -482,7 +482,7 @@ def _events(table: Table, frame: pl.DataFrame, of: Mapping[str, pl.DataFrame]) -
         most = int(users.join(also, on="value", how="left").select(least.max()).item() or 0)
     time = may["time"].to_numpy()
     first, last = (int(time.min()), int(time.max())) if len(time) else (0, -1)
-    named = dict(may["split"].drop_nulls().value_counts().rows()) if table.split else {}
+    named = dict(frame["split"].drop_nulls().value_counts().rows()) if table.split else {}
     if others := named.keys() - set(SPLITS):
         raise InputError(
             "The column of the split names another one.",

@@ -91,7 +91,8 @@ def write_shards(
         needs: kinds of files that `make` reads.
 
     Returns:
-        Each bucket's summary, with `shards`, and `in_history`, split -> as `Block` has it.
+        Each bucket's summary, with `shards`, and `in_history` and `no_id`, split -> as `Block` has
+        them.
     """
     # Not the schema itself: pickled, it forgets that elements of lists are never null.
     write = partial(_write, run.config.out, run.remote, schema.serialize().to_pybytes(), make)
@@ -141,10 +142,12 @@ def _write(
     blocks, summary = make(folder, bucket, schema)
     to = out if writer is None else folder / "out"
     in_history = {name: np.zeros((2, 2), np.int64) for name in blocks}
+    unknown: dict[str, Any] = dict.fromkeys(blocks, 0)
 
     def of(split: str) -> Iterator[pa.Table]:
         for block in blocks[split]:
             in_history[split] += block.in_history
+            unknown[split] = unknown[split] + block.unknown
             yield block.table
 
     written = [
@@ -152,6 +155,7 @@ def _write(
         for name in blocks
     ]
     summary["in_history"] = {name: counts.tolist() for name, counts in in_history.items()}
+    summary["no_id"] = {name: np.asarray(counts).tolist() for name, counts in unknown.items()}
     result = {"shards": written, **summary}
     if writer is None:
         return result
@@ -305,7 +309,12 @@ def finish(
         train=dict(d.train),
         description=dict(d.said),
         rejected=content.rejected,
-        notes=[*_warnings(own), *_notes(content, rows, histories), *content.notes],
+        notes=[
+            *_warnings(own),
+            *_of_one_label(results, d.fields, own),
+            *_notes(content, rows, histories),
+            *content.notes,
+        ],
         shards=written,
         steps=run.steps,
         counts=content.counts,
@@ -398,6 +407,36 @@ def _warnings(shares: dict[str, manifest.Share]) -> list[str]:
         f"(positives and negatives: {', '.join(told)}), so a model may tell the labels apart by "
         "this alone. Where records stand twice in the raw file, --duplicates drop helps."
     ]
+
+
+def _of_one_label(
+    results: Sequence[dict[str, Any]], fields: Sequence[str], own: dict[str, manifest.Share]
+) -> list[str]:
+    """Where targets that train does not know are all of one label, though there are many."""
+    told = []
+    for split in manifest.SPLITS[1:]:
+        of = [own[manifest.in_history(split, label)].of for label in range(2)]
+        for name, counts in zip(fields, _no_id(results, split, len(fields)), strict=True):
+            few, many = sorted(range(2), key=lambda label: counts[label])
+            # As many as this of the other label would be by chance, and none is.
+            expected = counts[many] * of[few] / max(of[many], 1)
+            if not counts[few] and expected >= _LEAST:
+                labels = ("negatives", "positives")
+                told.append(f"{split} {counts[many]:,} {labels[many]} by {name}, no {labels[few]}")
+    if not told:
+        return []
+    return [
+        "Warning: targets that are unknown, as train lacks their value, are all of one label: "
+        f"{'; '.join(told)}. That alone tells the labels apart: leave them out, or measure without "
+        "them."
+    ]
+
+
+def _no_id(results: Sequence[dict[str, Any]], split: str, fields: int) -> list[list[int]]:
+    """(fields, 2) the rows of a split by label whose target has no id in a field."""
+    counts = [one["no_id"][split] for one in results if split in one["no_id"]]
+    found: list[list[int]] = np.sum([np.zeros((fields, 2), np.int64), *counts], axis=0).tolist()
+    return found
 
 
 def _notes(

@@ -12,9 +12,11 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.engines.buckets import Spill
+from pipeline.readers.values import CURES
 from pipeline.steps.sql import arrow
 from schemas.errors import InputError
 
+_DO = "mend the file, or allow more with --max-rejected"
 # Lines that are held before they go to disk.
 _HELD = 50_000
 _SCHEMA = pa.schema(
@@ -83,7 +85,7 @@ class Summary:
             got=f"{self.count:,}: "
             + ", ".join(f"{reason} {n:,}" for reason, n in reasons)
             + f"; line {line} begins {text[:80]!r}",
-            do="mend the file, or allow more with --max-rejected",
+            do=next((do for of, do in CURES.items() if reason.startswith(of)), _DO),
         )
 
 

@@ -49,10 +49,12 @@ class Block(NamedTuple):
         table: the rows.
         in_history: (2, 2) for the labels 0 and 1: rows whose target, all its fields, stands in
             their history as stored; all rows.
+        unknown: (fields, 2) rows of each label whose target has no id in a field.
     """
 
     table: pa.Table
     in_history: Int64s
+    unknown: Int64s
 
 
 @dataclass(frozen=True)
@@ -204,7 +206,8 @@ def table(
             again |= _held(found, {name: fields[name] for name in targets}, targets)
     made = pa.Table.from_arrays([arrays[name] for name in schema.names], schema=schema)
     counts = np.bincount(label[again], minlength=2), np.bincount(label, minlength=2)
-    return Block(made, np.stack(counts, axis=1))
+    unknown = [np.bincount(label[ids == UNKNOWN_ID], minlength=2) for ids in targets.values()]
+    return Block(made, np.stack(counts, axis=1), np.stack(unknown))
 
 
 def _held(

@@ -158,6 +158,9 @@ class TrainConfig:
     )
 
     def __post_init__(self) -> None:
+        for name in ("data", "run"):  # text is fine, as everywhere
+            if isinstance(path := getattr(self, name), str):
+                object.__setattr__(self, name, Path(path))
         for name, kind in KINDS.items():
             try:
                 hold(kind, getattr(self, name))
