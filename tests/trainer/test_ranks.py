@@ -90,7 +90,7 @@ def test_two_train_what_one_trains(planted, tmp_path, model, options, words):
 
 def test_killed_and_resumed_ends_as_uninterrupted(make_dataset, tmp_path):
     data = make_dataset(users=80)
-    words = ["--steps", 160, "--evaluate-every", 40, "--checkpoint-seconds", 0, "--model", "dien"]
+    words = ["--steps", 160, "--evaluate-every", 40, "--checkpoint-seconds", 0, "--model", "tin"]
     code, output = finished(data, tmp_path / "whole", *words)
     assert code == 0, output
     process = started(data, tmp_path / "broken", *words)

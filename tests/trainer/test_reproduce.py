@@ -23,6 +23,7 @@ from trainer.data.shards import Shards
 from trainer.models.recipes import RECIPES
 
 OPTIONS = {
+    "jobs": 1,
     "setting": "small",
     "seeds": 1,
     "models": "din,tin",
