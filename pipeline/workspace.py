@@ -344,13 +344,15 @@ def check_out(out: Path, *, force: bool) -> None:
 
 
 def begin(run: Run, ours: Ours) -> None:
-    """Go on with the work of an interrupted run of the same key, else start anew."""
+    """Go on with the work of an interrupted run of the same key, else start anew, and say so."""
     record = run.record
     if not ours.made and run.engine.resumes and record.key is not None:
         if record.key == run.key() and (broken := record.broken()) is None:
             return
         if record.key == run.key():
             run.told(f"{broken} is damaged: all is made again", 0, None)
+        else:
+            run.told("other settings or files than before: all is made again", 0, None)
     # What there is goes on to be known by its names, also when the manifest is gone.
     if ours.made:
         record.add("replaced", *sorted(ours.made), sync=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,62 @@ class Command:
         """The command line; killed before a change of a file where `changes` is its number."""
         begin = ["-m", "pipeline.cli"] if changes is None else ["-c", CHANGES, str(changes)]
         return [sys.executable, *begin, *self.arguments, "--out", str(out), *more]
+
+
+_DESCRIBED = """
+[tables.log]
+files = "log"
+where = "kind <> 'cart'"
+user = "user"
+time = { column = "second", unit = "s" }
+fields = { item = "item" }
+features = { day = "day" }
+order = "hash"
+duplicates = "drop"
+[tables.views]
+files = "views.csv"
+user = "user"
+time = { column = "second", unit = "s" }
+fields = { item = "item" }
+[lookups.item]
+files = "items.csv"
+key = "item"
+fields = { category = "category" }
+numbers = { price = { column = "price", scale = "log" } }
+[target]
+table = "log"
+where = "kind = 'buy'"
+only_new = true
+split = { by = "time", valid = 8000, test = 9000 }
+negatives = { per_positive = 2, weight = "popularity" }
+[histories.history]
+table = "views"
+max_len = 20
+[filters]
+k_core = 2
+min_history = 1
+"""
+
+
+def described(folder: Path) -> Command:
+    """`tinprep prepare` on made-up files, written to the folder with their description."""
+    draw = random.Random(0)
+
+    def lines(*more: str) -> list[str]:
+        events = (
+            (draw.randrange(90), draw.randrange(200), draw.randrange(10_000)) for _ in range(3_000)
+        )
+        return [",".join(map(str, (*event, *map(draw.choice, more)))) + "\n" for event in events]
+
+    for day in range(3):
+        (folder / "log" / f"day={day}").mkdir(parents=True)
+        said = "".join(["user,item,second,kind\n", *lines(["pv", "buy", "cart"])])
+        (folder / "log" / f"day={day}" / "part.csv").write_text(said)
+    (folder / "views.csv").write_text("".join(["user,item,second\n", *lines()]))
+    items = [f"{n},c{n % 7},{n + 0.5}\n" for n in range(200)]
+    (folder / "items.csv").write_text("".join(["item,category,price\n", *items]))
+    (folder / "mine.toml").write_text(_DESCRIBED)
+    return Command("described", ("prepare", str(folder / "mine.toml"), "--buckets", "5"))
 
 
 def beauty(folder: Path) -> Command:

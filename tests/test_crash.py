@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.record import Record
 from schemas.manifest import NAME, load
-from tests.crash_command import ROOT, Command, beauty, kuairand
+from tests.crash_command import ROOT, Command, beauty, described, kuairand
 from tests.crash_harness import (
     changes_of,
     content,
@@ -31,7 +32,13 @@ from tests.crash_harness import (
     whole,
 )
 from tests.crash_signals import COMMANDS, stories
-from tests.golden_sets import raw_amazon
+
+
+def finished_work(out: Path) -> bool:
+    """Whether an interrupted run has left something that a later one could go on from."""
+    record = Record.read(out)
+    return record is not None and bool(record.made)
+
 
 KILLS = int(os.environ.get("TINPREP_CRASHES", "6"))
 pytestmark = pytest.mark.skipif(
@@ -51,12 +58,10 @@ def on_kuairand(request: pytest.FixtureRequest) -> Command:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Command:
-    raw = raw_amazon(tmp_path_factory.mktemp("crash") / "raw")
-    flags = ("--raw", str(raw), "--max-rejected", "20%", "--buckets", "3")
-    return Command("small", ("amazon", "--category", "Beauty", *flags))
+    return described(tmp_path_factory.mktemp("crash"))
 
 
-@pytest.mark.parametrize("name", ["on_kuairand", *(["on_beauty"] if KILLS > 9 else [])])
+@pytest.mark.parametrize("name", ["small", *(["on_kuairand", "on_beauty"] if KILLS > 9 else [])])
 def test_killed_at_any_moment_and_run_again(
     name: str, request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
@@ -87,6 +92,7 @@ def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Pat
     made = finished_shards(out)
     assert made
     finish(small, out, "--force")
+    assert not fault(content(out), content(before))
     for path, was in made.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (was.st_ino, was.st_mtime_ns)
 
@@ -161,3 +167,20 @@ def test_a_killed_runs_lock_holds_nobody_up(small: Command, tmp_path: Path) -> N
     assert kill_at_change(small.line(out, changes=30))
     assert (out / ".lock").exists()
     finish(small, out)
+
+
+def test_what_another_description_has_left_is_not_gone_on_from(
+    small: Command, tmp_path: Path
+) -> None:
+    assert kill_at_change(small.line(tmp_path / "out", changes=60))
+    assert finished_work(tmp_path / "out")
+    text = Path(small.arguments[1]).read_text()
+    (other := Path(small.arguments[1]).with_name("other.toml")).write_text(
+        text.replace("max_len = 20", "max_len = 10")
+    )
+    command = Command("other", ("prepare", str(other), *small.arguments[2:]))
+    line = command.line(tmp_path / "out")
+    ended = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "other settings or files than before: all is made again" in ended.stderr
+    finish(command, tmp_path / "whole")
+    assert not fault(content(tmp_path / "out"), content(tmp_path / "whole"))

@@ -17,10 +17,12 @@ from pipeline.engines.spark_parts import cut
 from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
 from pipeline.verify import verify
 from tests.alibaba_made import RawLog, alibaba
-from tests.conftest import amazon, finished, refused, tinprep
+from tests.conftest import SHARED, amazon, finished, refused, tinprep
+from tests.crash_command import described
 from tests.golden_sets import BUCKETS, GOLDEN, differences
 from tests.spark.same import same
 from tests.test_alibaba_resume import interrupted
+from tests.test_description_oracle import MOVIELENS, TAOBAO
 
 SPARK = ("--engine", "spark", "--master", "local[2]", "--spark-conf", "spark.ui.enabled=false")
 SECOND = 1_494_000_000
@@ -172,3 +174,21 @@ def test_logs_of_ones_own_of_several_files(tmp_path: Path) -> None:
         frame.write_parquet(tmp_path / "parquet" / f"{k}.parquet", row_group_size=700)
     for files in ("csv", "parquet"):
         same(own(tmp_path, files), own(tmp_path, files, *SPARK))
+
+
+@pytest.mark.parametrize("name", ["made", "movielens_latest_small", "taobao_userbehavior"])
+def test_descriptions(name: str, tmp_path: Path) -> None:
+    """With lookups, filters, several tables, and negatives of every kind."""
+    (raw := tmp_path / "raw").mkdir()
+    if name == "made":
+        args = described(raw).arguments
+    else:
+        raw = SHARED / "data" / name
+        if not raw.is_dir():
+            pytest.skip(f"the real data is not here: {raw} (see TINPREP_SHARED)")
+        text = MOVIELENS if name.startswith("movielens") else TAOBAO
+        (tmp_path / "own.toml").write_text(text)
+        args = ("prepare", str(tmp_path / "own.toml"), "--raw", str(raw))
+    finished(tinprep(*args, "--out", tmp_path / "local"))
+    finished(tinprep(*args, "--out", tmp_path / "spark", *SPARK))
+    same(tmp_path / "local", tmp_path / "spark")
