@@ -10,6 +10,22 @@ ON_LOWEST := golden amazon_beauty amazon_meta amazon_parse alibaba_parse alibaba
 	vocabulary sql parquet_shards
 PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 
+# pip says nothing, or hundreds of lines: this says every few seconds how far it is.
+define install
+@echo "installing $(1): a few minutes on a fresh machine, seconds later"
+@set -o pipefail; \
+	$(or $(3),$(BIN))/python -m pip install --disable-pip-version-check --progress-bar off $(2) | { \
+	packages=0; told=0; at=preparing; \
+	while read -r -t 10 doing what _ || [ $$? -gt 128 ]; do \
+		case $$doing in \
+			Collecting | Processing) packages=$$((packages + 1)); what=$${what##*/}; at="found $${what%%[<>=~-]*}" ;; \
+			Installing) [ $$what != collected ] || at="unpacking, which takes longest" ;; \
+		esac; \
+		[ $$SECONDS -lt $$((told + 10)) ] || { told=$$SECONDS; echo "$$told s, $$packages packages: $$at"; }; \
+	done; } && echo "$$SECONDS s: done"
+endef
+extra = $(call install,the extra $(1),-c constraints.txt -e '.[$(1)]')
+
 .PHONY: help setup test test-lowest cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
@@ -21,7 +37,7 @@ setup: $(READY) ## make .venv with tinprep and what its checks need
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tinprep needs Python 3.11 or newer")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(call install,tinprep with what its checks need,-c constraints.txt -e '.[dev]')
 	@touch $@
 
 test: $(READY) ## run every test, in WORKERS=8 processes, or one a core
@@ -29,13 +45,13 @@ test: $(READY) ## run every test, in WORKERS=8 processes, or one a core
 
 test-lowest: ## what reads, orders and writes rows, with the oldest libraries that pyproject.toml allows
 	$(PYTHON) -m venv $(LOWEST)
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -r constraints-lowest.txt
-	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -e .
+	$(call install,the oldest libraries allowed,-r constraints-lowest.txt,$(LOWEST)/bin)
+	$(call install,tinprep,--no-deps -e .,$(LOWEST)/bin)
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ON_LOWEST:%=tests/test_%.py)
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[spark]'
+	$(call extra,spark)
 	TINPREP_CLUSTER=1 $(BIN)/python -m pytest -rs $(PARALLEL) tests/spark
 
 check: $(READY) ## lint, types, import layers, SQL
@@ -50,7 +66,7 @@ train: $(READY) ## make the synthetic demo data, train TIN on it, print its tabl
 	$(BIN)/tinprep train data/amazon-demo --model tin --run runs/tin-demo --resume
 
 bench: $(READY) ## run the benchmarks; SCALE=0.1 makes them shorter
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	$(call extra,bench)
 	$(BIN)/python benchmarks/amazon.py --scale $(or $(SCALE),1.0)
 	$(BIN)/python benchmarks/alibaba.py --scales 0.01 0.05
 	$(BIN)/python benchmarks/training.py
@@ -66,29 +82,28 @@ docs-pages: $(READY) ## write docs/cli.md and the keys of docs/description.md an
 	$(BIN)/python -m tests.docs_pages
 
 docs-site: $(READY) ## build/site: docs/ as a site with search; needs no network once its generator is there
-	test -x $(BIN)/zensical || \
-		$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	$(if $(wildcard $(BIN)/zensical),,$(call extra,docs))
 	$(BIN)/zensical build --strict --config-file zensical.toml
 
 fuzz: $(READY) ## look for inputs that break a reader; RUNS=10000 a target
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[fuzz]'
+	$(call extra,fuzz)
 	$(BIN)/python -m fuzz.run --runs $(or $(RUNS),10000)
 
 mutants: $(READY) ## change the pure steps in one place at a time, and list what no test notices
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[mutants]'
+	$(call extra,mutants)
 	rm -rf mutants
 	$(BIN)/mutmut run
 	$(BIN)/mutmut results
 
 coverage: $(READY) ## run every test, and fail if they reach less than 95% of the lines
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[coverage]'
+	$(call extra,coverage)
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest $(PARALLEL)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
 audit: $(READY) ## look the installed versions up among known vulnerabilities (needs the network)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[audit]'
+	$(call extra,audit)
 	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove what the targets above made, but not data/

@@ -16,7 +16,7 @@ from pipeline import memory
 from pipeline.config import Config
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import Local
-from pipeline.identity import identifying, state
+from pipeline.identity import differing, identifying, state
 from pipeline.publish import publish
 from pipeline.readers.line_count import estimate_table
 from pipeline.readers.remote import RemotePath
@@ -134,14 +134,19 @@ def _engine(config: Config, work: Path) -> Iterator[Engine]:
 def _done(run: Run, ours: Ours) -> manifest.Manifest:
     """The manifest of the data set that is there already, if it is the one wanted."""
     done = manifest.load(run.config.out)
-    if done.config.get("key") != run.identity().key:
+    wanted = run.identity()
+    if done.config.get("key") != wanted.key:
+        expected, got = differing(done, run.config, wanted.inputs)
         raise UsageError(
             "The folder holds a data set made with other settings or files.",
             where=run.config.out,
+            expected=expected,
+            got=got,
             do="give another --out, or --force to replace it",
         )
     if ours.record is not None:
         end(ours.record)
+    run.told("nothing to do: the data set is there, of the same files and settings", 0, 0)
     return done
 
 

@@ -23,6 +23,7 @@ from schemas.interrupts import FOR_EVER
 
 # Large, since a thread that has let go of Python's lock waits for it, and there are others.
 _CHUNK_BYTES = 16 << 20
+_TOLD = 500  # characters of what differs
 
 
 class Identity(NamedTuple):
@@ -54,6 +55,27 @@ def key_of(made: manifest.Manifest) -> str:
     """The key that a manifest's settings, raw files and version make."""
     settings = {name: value for name, value in without_how(made.config).items() if name != "key"}
     return key(settings, made.inputs, made.version)
+
+
+def differing(
+    made: manifest.Manifest, config: Config, inputs: list[manifest.InputFile]
+) -> tuple[str, str]:
+    """Where a data set differs from the one that is wanted: what is wanted, and what is there.
+
+    Args:
+        made: of the data set that is there.
+        config: what is wanted.
+        inputs: the raw files that it would be made of.
+    """
+    by = "tinprep's version"
+    now = json.loads(json.dumps(config.rows_depend_on())) | {by: version("tinprep")}
+    was = without_how(made.config) | {by: made.version}
+    now |= {one.file: f"{one.bytes:,} bytes, sha256 {one.sha256[:12]}" for one in inputs}
+    was |= {one.file: f"{one.bytes:,} bytes, sha256 {one.sha256[:12]}" for one in made.inputs}
+    names = [n for n in {**was, **now} if n != "key" and was.get(n, "-") != now.get(n, "-")]
+    told = (", ".join(f"{name} {of.get(name, '-')}" for name in names) for of in (now, was))
+    expected, got = (text[:_TOLD] for text in told)
+    return expected, got
 
 
 @contextmanager

@@ -347,12 +347,17 @@ def begin(run: Run, ours: Ours) -> None:
     """Go on with the work of an interrupted run of the same key, else start anew, and say so."""
     record = run.record
     if not ours.made and run.engine.resumes and record.key is not None:
-        if record.key == run.key() and (broken := record.broken()) is None:
-            return
+        why = "other settings or files than before"
         if record.key == run.key():
-            run.told(f"{broken} is damaged: all is made again", 0, None)
-        else:
-            run.told("other settings or files than before: all is made again", 0, None)
+            broken = record.broken()
+            if broken is None:
+                whole = [name for name in record.made if name.startswith("transform ")]
+                names = [name for name in record.made if name not in whole]
+                names += [f"{len(whole):,} finished buckets"] if whole else []
+                run.told(f"going on where it was; reused: {', '.join(names)}", 0, 0)
+                return
+            why = f"{broken} is damaged"
+        run.told(f"{why}: all is made again", 0, 0)
     # What there is goes on to be known by its names, also when the manifest is gone.
     if ours.made:
         record.add("replaced", *sorted(ours.made), sync=True)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from rich.console import Console
+from rich.console import Console, RenderableType
+from rich.measure import Measurement
 from rich.text import Text
 
 from schemas.plain import printable
+
+_WIDEST = 500
 
 
 class Terminal(Console):
@@ -18,6 +21,13 @@ class Terminal(Console):
 
     def __init__(self, *, stderr: bool = False, soft_wrap: bool = False) -> None:
         super().__init__(stderr=stderr, soft_wrap=soft_wrap, markup=False)
+
+    def print_wide(self, shown: RenderableType) -> None:
+        """Print without highlighting; where no terminal cuts it, as wide as its tables are."""
+        if not self.is_terminal:
+            most = self.options.update(max_width=_WIDEST)
+            self.width = max(self.width, Measurement.get(self, most, shown).maximum)
+        self.print(shown, highlight=False)
 
     def render_str(self, text: str, **options: Any) -> Text:
         """The text on as many lines as it has, with nothing in it that a terminal obeys."""

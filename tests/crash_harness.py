@@ -103,7 +103,7 @@ def finish(command: Command, out: Path, *more: str, changes: int | None = None) 
     done = subprocess.run(line, cwd=ROOT, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"exit code {done.returncode} of {command.name}: {done.stderr}")
-    return done.stdout
+    return done.stderr + done.stdout
 
 
 def changes_of(said: str) -> int:

@@ -210,6 +210,25 @@ def test_a_damaged_shard_leaves_no_folder(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "raw"]
 
 
+def test_a_preparation_that_is_there_is_told_from_another(tmp_path: Path) -> None:
+    raw, out = write_raw(tmp_path / "raw", GOOD, META), tmp_path / "out"
+    finished(amazon(raw, out))
+    assert "nothing to do" in amazon(raw, out).err
+    refused(amazon(raw, out, "--bins", 3), USAGE, "expected: bins 3 got: bins 10 do:")
+    write_raw(raw, GOOD[:-1], META)
+    refused(amazon(raw, out), USAGE, "expected: reviews_Beauty_5.json.gz", "got: reviews_Beauty")
+
+
+def test_what_a_terminal_shows_is_no_markdown(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    finished(amazon(write_raw(tmp_path / "raw", GOOD, META), out))
+    ended = tinprep("correlate", out, "--out", tmp_path / "figures")
+    finished(ended)
+    assert not {"|", "*"} & {*ended.out}
+    assert "Red" in ended.out
+    assert "| **Red** |" in (tmp_path / "figures/fig1.md").read_text()
+
+
 def test_a_path_that_is_no_text(tmp_path: Path) -> None:
     out = os.fsdecode(bytes(tmp_path / "out") + b"\xff")
     refused(amazon(write_raw(tmp_path / "raw", GOOD, META), Path(out)), USAGE, "\\udcff")

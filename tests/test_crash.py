@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -109,7 +110,8 @@ def test_only_what_was_lost_is_made_again(on_beauty: Command, tmp_path: Path) ->
     assert not (out / NAME).exists()
     made = finished_shards(out)
     assert len(made) >= 6
-    finish(on_beauty, out)
+    said = finish(on_beauty, out)
+    assert re.search(r"reused: deal reviews, \d+ finished buckets", said)
     for path, before in made.items():
         assert (path.stat().st_ino, path.stat().st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
     assert load(out).rows == {"train": 262_826, "valid": 44_726, "test": 44_726}

@@ -59,7 +59,7 @@ def train(
                     where="DATA",
                     expected="the folder of a data set, here or as `data` in --config, or --resume "
                     "with the --run to go on with",
-                    got="none",
+                    got=f"no run in {chosen['run']}" if "run" in chosen else "none",
                 )
             if not ranks.first:
                 fit(TrainConfig(**chosen))

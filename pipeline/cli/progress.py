@@ -11,7 +11,10 @@ from schemas.terminal import Terminal
 
 @contextmanager
 def progress() -> Iterator[Any]:
-    """Shows the steps: a live bar on a terminal, a line a step elsewhere."""
+    """Shows the steps: a live bar on a terminal, a line a step elsewhere.
+
+    A step of 0 in all is no step, but a remark.
+    """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = Terminal(stderr=True)
@@ -21,7 +24,7 @@ def progress() -> Iterator[Any]:
         def line(step: str, done: int, total: int | None) -> None:
             if step not in begun:
                 begun.add(step)
-                console.print(step, highlight=False)
+                console.print(step, highlight=False, soft_wrap=True)
 
         yield line
         return
@@ -30,6 +33,9 @@ def progress() -> Iterator[Any]:
         tasks: dict[str, Any] = {}
 
         def show(step: str, done: int, total: int | None) -> None:
+            if total == 0:
+                console.print(step, highlight=False, soft_wrap=True)
+                return
             if step not in tasks:
                 for task in tasks.values():
                     bar.update(task, completed=1, total=1)

@@ -20,7 +20,7 @@ from schemas.errors import ContractError, UsageError
 from schemas.terminal import Terminal
 
 if TYPE_CHECKING:
-    from trainer.analysis.reproduce import Made
+    from trainer.analysis.tables import Table
 
 _Category = Annotated[
     str | None, typer.Option(help="The target's. Default: the one with most positives.")
@@ -62,14 +62,13 @@ def correlate(
 ) -> None:
     """Category-wise target-aware correlation (Eq. 1): bits that a behaviour tells of the label."""
     with told_errors():
-        from trainer.analysis.figures import Shown, fig1
+        from trainer.analysis.figures import Shown, fig1, shown_map
 
         _require_by(context, by)
         shown = Shown(category, top, positions, by, released)
-        fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
-        console = Terminal(soft_wrap=True)
-        console.print((out / "fig1.md").read_text(encoding="utf-8"), highlight=False)
-        console.print(f"figure and tables: {out}", highlight=False)
+        found = fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
+        Terminal().print_wide(shown_map(found))
+        Terminal(soft_wrap=True).print(f"figure and tables: {out}", highlight=False)
 
 
 def reproduce(
@@ -165,6 +164,7 @@ def reproduce(
         if name == "all":
             require_free(out)
         listed = None if models is None else tuple(models.split(","))
+        tables: list[Table] = []
         with LiveReport() as report:
             trials = Trials(
                 tuple(data),
@@ -183,9 +183,15 @@ def reproduce(
                 learned=listed if listed and name in ("table2", "fig3") else LEARNED,
                 shown=Shown(category, top, positions, by, released),
                 widths=chosen.widths if widths is None else widths,
+                show=tables.append,
             )
             made = make(name, request)
-        _print(made, to)
+        for table in tables:
+            Terminal().print_wide(table.shown())
+        console = Terminal(soft_wrap=True)
+        for note in (note for one in made if not one.table for note in one.notes):
+            console.print(note, highlight=False)
+        console.print(f"tables and figures: {to}", highlight=False)
         if name == "all":
             command, date = _command(context), datetime.now(UTC).date().isoformat()
             about = describe(
@@ -223,16 +229,6 @@ def results(
                 "`tinprep reproduce all` measures again",
             )
         Terminal().print("the results are as the tables and the code give them")
-
-
-def _print(made: list[Made], to: Path) -> None:
-    console = Terminal(soft_wrap=True)
-    for one in made:
-        if one.table:
-            console.print((to / f"{one.name}.md").read_text(encoding="utf-8"), highlight=False)
-        for note in () if one.table else one.notes:
-            console.print(note, highlight=False)
-    console.print(f"tables and figures: {to}", highlight=False)
 
 
 def _command(context: typer.Context) -> str:

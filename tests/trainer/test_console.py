@@ -10,7 +10,7 @@ from rich.progress import TimeRemainingColumn
 from trainer.metrics import Metrics
 from trainer.training import console as report_module
 from trainer.training.console import LiveReport, result_table
-from trainer.training.events import Ended, Evaluated, Progress, Started
+from trainer.training.events import Ended, Evaluated, Progress, Started, Stopped
 from trainer.training.runs import Result
 
 METRICS = Metrics(rows=4, users=2, gauc=0.7512, pair_accuracy=None, auc=0.8, logloss=0.55)
@@ -23,6 +23,7 @@ def shown(terminal: bool, synthetic: bool = True) -> str:
         report(Progress(10, 30, 0, 0.61234, 9876.0))
         report(Evaluated(10, METRICS, best=True))
         report(Progress(30, 30, 2, 0.51, 9000.0))
+        report(Stopped(20, 30, 3, 10, 0.7512))
     return console.file.getvalue()
 
 
@@ -31,14 +32,16 @@ def test_progress_shows_rate_loss_and_gauc(terminal):
     text = shown(terminal)
     for part in ("synthetic data", "12,345 parameters", "9,000 rows/s", "0.5100", "0.7512"):
         assert part in text
+    assert "stopped early at step 20 of 30: 3 evaluations" in text
+    assert "kept are the weights of step 10, valid GAUC 0.7512" in text
 
 
 def test_without_a_terminal_there_are_plain_lines():
     text = shown(terminal=False)
     assert "\x1b" not in text
     assert "\r" not in text
-    assert len(text.splitlines()) == 4
-    assert "about 0 s left" in text.splitlines()[-1]
+    assert len(text.splitlines()) == 5
+    assert "about 0 s left" in text.splitlines()[-2]
 
 
 @pytest.mark.parametrize(("resumed", "left"), [(None, 20), (0, 20), (8, 100)])

@@ -14,7 +14,7 @@ from trainer.data.shards import Shards
 from trainer.models.interest import build
 from trainer.training import loop as training
 from trainer.training.config import TrainConfig
-from trainer.training.events import Evaluated, Progress, Started
+from trainer.training.events import Evaluated, Progress, Started, Stopped
 from trainer.training.runs import load
 from trainer.training.scoring import score
 from trainer.training.train import gradients, train
@@ -126,6 +126,9 @@ def test_patience_stops_training(planted, tmp_path):
     evaluated = [e for e in events if isinstance(e, Evaluated)]
     assert [e.best for e in evaluated] == [True, False, False, False]
     assert (result.best_step, result.steps) == (6, 24)
+    (stopped,) = (e for e in events if isinstance(e, Stopped))
+    best = evaluated[0].metrics.gauc
+    assert stopped == Stopped(24, 600, evaluations=3, best_step=6, best_gauc=best)
 
 
 def test_without_valid_all_epochs_are_trained_and_the_last_weights_kept(make_dataset, tmp_path):

@@ -13,9 +13,12 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from rich.console import Group
+from rich.text import Text
+
 from schemas.errors import ContractError
 from schemas.manifest import NAME
-from schemas.plain import duration
+from schemas.plain import duration, printable
 from schemas.shards import UNITS
 from trainer.analysis.correlation import CorrelationMap, correlate
 from trainer.analysis.plots import (
@@ -27,7 +30,7 @@ from trainer.analysis.plots import (
     scale_of,
 )
 from trainer.analysis.shard_sql import query
-from trainer.analysis.tables import Table, markdown, put_csv, title_of
+from trainer.analysis.tables import Table, for_terminal, markdown, put_csv, title_of
 from trainer.data.shards import Shards
 from trainer.files import filling, put_text, require_own
 
@@ -218,7 +221,7 @@ def write_maps(
     `raw` are the maps as measured, for the CSV and the tables; as they are drawn by default.
     """
     raw = maps if raw is None else raw
-    head = ("map", "target_category", "category", "by", "place", "value", "unit", "share_of_range",
+    names = ("map", "target_category", "category", "by", "place", "value", "unit", "share_of_range",
             "targets", "present", "present_positives")  # fmt: skip
     rows, texts = [], []
     for title, m in zip(titles, raw, strict=True):
@@ -230,22 +233,39 @@ def write_maps(
                     (m.name, m.category, category, m.by, place, _exact(m.values[r, p]), m.unit,
                      _exact(share[r, p]), m.targets, *counts)
                 )  # fmt: skip
-        factor, unit = scale_of([m])
-        lines = [
-            (
-                f"**{name}**" if r == m.own else name,
-                *map(partial(cell, factor=factor), m.values[r], m.against()[r]),
-            )
-            for r, name in enumerate(m.rows)
-        ]
-        table = markdown((f"{m.by}, {unit}", *map(str, m.places)), lines)
-        texts.append(f"{title}\n\n{table}")
-    put_csv(stem.with_suffix(".csv"), head, rows)
-    about = f"{maps[0].dataset}, {maps[0].targets:,} targets of {maps[0].category!r} (bold)."
-    if maps[0].counts is not None:
-        about += " ↓: such behaviours are rarer with positives than with negatives."
-    put_text(stem.with_suffix(".md"), about + "\n\n" + "\n".join(texts))
+        head, lines = cells_of(m)
+        lines[m.own][0] = f"**{lines[m.own][0]}**"
+        texts.append(f"{title}\n\n{markdown(head, lines)}")
+    put_csv(stem.with_suffix(".csv"), names, rows)
+    put_text(stem.with_suffix(".md"), f"{_about(maps[0], ' (bold)')}\n\n" + "\n".join(texts))
     draw_maps(maps, titles, stem)
+
+
+def cells_of(m: CorrelationMap) -> tuple[list[str], list[list[str]]]:
+    """A map as the head and the rows of a table."""
+    factor, unit = scale_of([m])
+    values, against = m.values.tolist(), m.against().tolist()
+    rows = [
+        [name, *map(partial(cell, factor=factor), line, down)]
+        for name, line, down in zip(m.rows, values, against, strict=True)
+    ]
+    return [f"{m.by}, {unit}", *map(str, m.places)], rows
+
+
+def shown_map(m: CorrelationMap) -> Group:
+    """A map for a terminal."""
+    (what, *places), rows = cells_of(m)
+    title = f"what a behaviour tells of the label, by {m.field} and {what}"
+    table = for_terminal(title, (m.field, *places), rows)
+    return Group(table, Text(printable(_about(m))))
+
+
+def _about(m: CorrelationMap, own: str = "") -> str:
+    """Which targets a map is of; `own` says how their category's row is shown."""
+    about = f"{m.dataset}, {m.targets:,} targets of {m.category!r}{own}."
+    if m.counts is not None:
+        about += " ↓: such behaviours are rarer with positives than with negatives."
+    return about
 
 
 def _exact(value: float) -> str:

@@ -87,6 +87,7 @@ class Request:
         learned: models of Table 2 and Figure 3.
         shown: the cells of Figures 1 and 3.
         widths: of Figure 5.
+        show: takes each table as it is made.
     """
 
     trials: Trials
@@ -96,6 +97,7 @@ class Request:
     learned: tuple[str, ...] = LEARNED
     shown: Shown = field(default_factory=Shown)
     widths: tuple[int, ...] = WIDTHS
+    show: Callable[[Table], None] = lambda table: None
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,7 @@ def _fig5(r: Request) -> Made:
 
 def _tabled(table: Table, r: Request, stems: Sequence[Path] = ()) -> Made:
     table.write(r.to)
+    r.show(table)
     made = _drawn(table.name, table.title, table.notes, stems)
     return replace(made, table=True, csv=[f"{table.name}.csv", *made.csv])
 

@@ -1,12 +1,18 @@
-"""A table of results as a CSV file for programs and a Markdown file for people."""
+"""A table of results: a CSV file for programs, a Markdown file and a terminal for people."""
 
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, zip_longest
 from pathlib import Path
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table as Shown
+from rich.text import Text
 
 from schemas.plain import for_markdown, for_spreadsheet, printable
 from trainer.data.shards import Shards
@@ -104,26 +110,32 @@ class Table:
     notes: list[str]
 
     def markdown(self) -> str:
-        """The title, a part for each data set, and the notes.
+        """The title, a part for each data set, and the notes."""
+        parts = [f"## {title}\n\n{markdown(*part).rstrip()}" for title, part in self._parts()]
+        return "\n\n".join([f"# {self.title}", *parts, *self.notes]) + "\n"
 
-        A column that is empty all over a data set is left out of its part.
+    def shown(self) -> Group:
+        """The same for a terminal."""
+        parts = [for_terminal(title, *part) for title, part in self._parts()]
+        return Group(Text(printable(self.title)), *parts, *map(Text, map(printable, self.notes)))
+
+    def _parts(self) -> Iterator[tuple[str, tuple[list[str], list[list[str]], list[bool]]]]:
+        """Each data set with its columns, rows, and which columns stand to the left.
+
+        A column that is empty all over a data set is left out.
         """
-        parts = [f"# {self.title}"]
         for key, group in groupby(self.rows, key=lambda row: [row[name] for name in DATA]):
+            rows = list(group)
             data, dataset, synthetic = key
-            said = ", synthetic data" if synthetic else ""
-            parts.append(f"## {data} ({dataset}{said})\n\n{self._part(list(group))}")
-        return "\n\n".join([*parts, *self.notes]) + "\n"
-
-    def _part(self, rows: list[dict[str, Cell]]) -> str:
-        names = [
-            name
-            for name in self.columns
-            if name not in DATA and any(row[name] is not None for row in rows)
-        ]
-        left = [any(isinstance(row[name], str) for row in rows) for name in names]
-        lines = [[_shown(name, row[name]) for name in names] for row in rows]
-        return markdown([self.columns[name] for name in names], lines, left).rstrip()
+            names = [
+                name
+                for name in self.columns
+                if name not in DATA and any(row[name] is not None for row in rows)
+            ]
+            left = [any(isinstance(row[name], str) for row in rows) for name in names]
+            lines = [[_shown(name, row[name]) for name in names] for row in rows]
+            title = f"{data} ({dataset}{', synthetic data' if synthetic else ''})"
+            yield title, ([self.columns[name] for name in names], lines, left)
 
     def write(self, folder: Path) -> tuple[Path, Path]:
         """Write `<name>.csv` and `<name>.md` into a folder, each put in place when complete.
@@ -154,6 +166,25 @@ def markdown(
     lines = [[for_markdown(str(x)) for x in line] for line in (head, *rows)]
     rule = ["---" if text else "---:" for text, _ in zip_longest(left, head)]
     return "".join(f"| {' | '.join(line)} |\n" for line in (lines[0], rule, *lines[1:]))
+
+
+def for_terminal(
+    title: str,
+    head: Sequence[object],
+    rows: Iterable[Sequence[object]],
+    left: Sequence[bool] = (True,),
+) -> Shown:
+    """A table for a terminal, of what `markdown` takes."""
+    table = Shown(title=title, box=box.SIMPLE_HEAD, pad_edge=False, title_justify="left")
+    for name, (text, _) in zip(head, zip_longest(left, head), strict=False):
+        # A figure that is cut says something else; a name goes on in the next line.
+        how: dict[str, Any] = (
+            {"overflow": "fold"} if text else {"justify": "right", "no_wrap": True}
+        )
+        table.add_column(str(name), **how)
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
 
 
 def put_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -92,6 +92,12 @@ class _Shown:
                 self._line(f"step {event.step:,}: valid GAUC {self.gauc}")
             elif self.task is not None:
                 self.bar.update(self.task, gauc=self.gauc)
+        elif isinstance(event, events.Stopped):
+            self._line(
+                f"stopped early at step {event.step:,} of {event.steps:,}: {event.evaluations} "
+                "evaluations in a row without a better valid GAUC (--patience); kept are the "
+                f"weights of step {event.best_step:,}, valid GAUC {_figure(event.best_gauc)}"
+            )
         elif isinstance(event, events.Found):
             self._line("the run was finished already: nothing is trained")
         elif self.name:  # an only training's table follows

@@ -51,6 +51,17 @@ class Evaluated:
 
 
 @dataclass(frozen=True)
+class Stopped:
+    """Training ends before its last step: so many evaluations in a row were no better."""
+
+    step: int
+    steps: int
+    evaluations: int
+    best_step: int
+    best_gauc: float
+
+
+@dataclass(frozen=True)
 class Ended:
     """The training is over: `gauc` of the kept weights on test, where there is one."""
 
@@ -63,5 +74,5 @@ class Found:
     """In place of all these: the run was finished before, and nothing is trained."""
 
 
-Event = Started | Progress | Evaluated | Ended | Found
+Event = Started | Progress | Evaluated | Stopped | Ended | Found
 OnEvent = Callable[[Event], None]

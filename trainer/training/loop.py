@@ -22,7 +22,7 @@ from trainer.training.checkpoints import UNREADABLE, unreadable
 from trainer.training.compiling import compiled
 from trainer.training.config import TrainConfig
 from trainer.training.divergence import logloss_limit, loss_limit, not_finite
-from trainer.training.events import Ended, Evaluated, OnEvent, Progress, Started
+from trainer.training.events import Ended, Evaluated, OnEvent, Progress, Started, Stopped
 from trainer.training.loss import gradients, weights_of
 from trainer.training.optimizer import optimizer_of
 from trainer.training.ranks import ALONE, Ranks
@@ -347,3 +347,6 @@ class Training:
         self.tell(Evaluated(at.step, metrics, best))
         at.evaluating_seconds += time.perf_counter() - began
         self.patient = at.since_best < self.config.patience
+        if not self.patient and at.step < self.schedule.steps:
+            of = self.schedule.steps
+            self.tell(Stopped(at.step, of, at.since_best, at.best_step, at.best_gauc))
