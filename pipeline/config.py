@@ -11,17 +11,13 @@ from typing import TYPE_CHECKING, Any
 from schemas.bounds import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
 from schemas.errors import UsageError
 from schemas.machine import usable_cores
+from schemas.manifest import HOW
 from schemas.options import BYTES, SHARE, option
 
 if TYPE_CHECKING:
     from pipeline.description import Description
 
 DUPLICATES = ("keep", "drop")
-# These change how the work is done, never a row.
-_HOW = (
-    *("raw", "out", "buckets", "threads", "memory", "force", "mirrors", "keeps"),
-    *("engine", "master", "spark_conf"),
-)
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
@@ -30,7 +26,7 @@ _THREADS = "Buckets worked on at once; of no use to Spark. Default: the usable c
 
 def without_how(settings: dict[str, Any]) -> dict[str, Any]:
     """Of settings by name, those that change which rows there are, or their shape."""
-    return {name: value for name, value in settings.items() if name not in _HOW}
+    return {name: value for name, value in settings.items() if name not in HOW}
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,11 @@ KEPT = "description.toml"
 """A description that a data set keeps, where nobody else does."""
 KEEPS = "keeps"
 """The setting that says so."""
+HOW = (
+    *("raw", "out", "buckets", "threads", "memory", "force", "mirrors", KEEPS),
+    *("engine", "master", "spark_conf"),
+)
+"""Settings that change how the work is done, never a row."""
 SPLITS = ("train", "valid", "test")
 WINDOWS = ("order", "before")
 KINDS = ("id", "number", "list")

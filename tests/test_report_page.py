@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -27,6 +28,8 @@ pytestmark = [
 ]
 CHROMIUM_FLAGS = [
     "--headless",
+    "--window-size=390,844",
+    "--hide-scrollbars",
     "--no-sandbox",
     "--disable-gpu",
     "--disable-quic",
@@ -109,7 +112,10 @@ def test_the_page_holds_all_there_is(made: tuple[Path, list[Path], Path]) -> Non
     manifest = json.loads((out / "manifest.json").read_text())
     for rows in manifest["rows"].values():
         assert f"{rows:,}" in page.text
-    headings = ("The data", "Correlation of", "Results", "Training", "Settings of", "How the data")
+    headings = (
+        *("Results", "leads: GAUC", "How sure:", "Training", "Correlation of", "The data"),
+        *("Settings of", "How the data"),
+    )
     assert [page.text.index(h) for h in headings] == sorted(page.text.index(h) for h in headings)
     scores = [
         json.loads((run / "metrics.json").read_text())["metrics"]["test"]["gauc"] for run in runs
@@ -118,6 +124,9 @@ def test_the_page_holds_all_there_is(made: tuple[Path, list[Path], Path]) -> Non
     assert f"{scores[2]:.4f}" in page.text
     assert "No learned map, as their states are not behaviours: dien" in page.text
     assert "Synthetic data" not in page.text
+    assert "threads" in page.text
+    assert "None" not in page.text
+    assert not any((run / "test_scores.parquet").exists() for run in runs)  # it only reads
 
 
 def test_every_figure_is_there_once_and_says_what_it_shows(
@@ -236,12 +245,14 @@ def test_runs_that_do_not_belong_are_refused_and_the_file_stays(
 
 PROBE = """<script>
 document.documentElement.style.width = "390px";
+const wide = [...document.querySelectorAll("table, th, td, figure, p, h1, h2, h3")].filter(
+  (one) => one.getBoundingClientRect().right > 391).map((one) => one.outerHTML.slice(0, 99));
 const boxes = [...document.querySelectorAll("figure > svg")].map((svg) => {
   const box = svg.getBoundingClientRect();
   return [svg.querySelector("g").id, box.width, box.height, box.right];
 });
 document.body.textContent = "PROBE" + JSON.stringify({
-  boxes, title: document.title,
+  boxes, wide, title: document.title,
 }) + "END";
 </script>"""
 
@@ -293,7 +304,8 @@ def test_a_browser_draws_every_figure_and_asks_for_nothing(
     assert (said, asked) == ([], set())
     answer = re.search(r"PROBE(.*)END", found, re.DOTALL)
     assert answer is not None
-    probe = json.loads(answer[1].replace("&amp;", "&"))
+    probe = json.loads(html.unescape(answer[1]))
+    assert not probe["wide"]
     assert probe["title"].startswith("amazon-Beauty")
     assert {name.removesuffix("-figure_1") for name, *_ in probe["boxes"]} == FIGURES
     for name, width, height, right in probe["boxes"]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -100,8 +101,13 @@ def measured(run: Path) -> Metrics:
     return found["test"]
 
 
-def scores(run: Path, shards: Shards) -> pl.DataFrame:
+def scores(run: Path, shards: Shards, *, keep: bool = True) -> pl.DataFrame:
     """How a finished run scores test, row by row: computed once, and kept beside it.
+
+    Args:
+        run: its folder.
+        shards: the data set.
+        keep: whether what is not kept yet may be.
 
     Raises:
         InputError: the run or the data set is missing or damaged.
@@ -114,7 +120,9 @@ def scores(run: Path, shards: Shards) -> pl.DataFrame:
         if known == of and _agree(gauc_of(users_of(kept)), measured(run).gauc):
             return kept
     found = _scored(run, shards)
-    atomically(path, lambda unfinished: found.write_parquet(unfinished, metadata={DIGESTS: of}))
+    if keep:
+        write = partial(found.write_parquet, metadata={DIGESTS: of})
+        atomically(path, write)
     return found
 
 

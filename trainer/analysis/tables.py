@@ -200,6 +200,17 @@ def put_csv(path: Path, head: Sequence[str], rows: Iterable[Sequence[object]]) -
     put(path, write)
 
 
+def said(value: object) -> str:
+    """A setting's value as people write it."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple):
+        return ", ".join(map(said, value))
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {said(one)}" for name, one in value.items())
+    return "-" if value is None else str(value)
+
+
 def _shown(name: str, value: Cell) -> str:
     if value is None:
         return "-"

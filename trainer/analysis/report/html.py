@@ -8,17 +8,27 @@ from importlib import resources
 from string import Template
 
 from schemas.plain import printable
+from trainer.analysis.plots import COLOURS
+
+# Columns that a phone has room for.
+_FIT, _TEXTS_FIT = 5, 2
+
+_ATTRIBUTES = {"class_": "class", "data": "data-of"}
 
 
 def page(title: str, parts: Iterable[str]) -> str:
     """The whole document, from `page.html`: a title, as text, and parts of its body, as HTML."""
     template = resources.files(__package__).joinpath("page.html").read_text(encoding="utf-8")
-    return Template(template).substitute(title=escape(printable(title)), body="\n".join(parts))
+    colours = " ".join(f"--{name}: {colour};" for name, colour in COLOURS.items())
+    text = {"title": escape(printable(title)), "body": "\n".join(parts), "colours": colours}
+    return Template(template).substitute(text)
 
 
 def element(tag: str, text: str, **attributes: str) -> str:
     """An element of text; `class_` names its class."""
-    said = "".join(f' {k.rstrip("_")}="{escape(printable(v))}"' for k, v in attributes.items())
+    said = "".join(
+        f' {_ATTRIBUTES.get(k, k)}="{escape(printable(v))}"' for k, v in attributes.items()
+    )
     return f"<{tag}{said}>{escape(printable(text))}</{tag}>"
 
 
@@ -31,18 +41,21 @@ def tiles(pairs: Iterable[tuple[str, str]]) -> str:
 def table(
     head: Sequence[str], rows: Iterable[Sequence[str]], caption: str, *, texts: bool = False
 ) -> str:
-    """A table that scrolls by itself where it is too wide; all cells are text.
+    """A table whose cells are text; on a phone a row of many columns is a list of them.
 
     With `texts` the columns after the first stand to the left, too.
     """
     kind = {"class_": "text"} if texts else {}
     heads = "".join(element("th", cell, scope="col", **kind) for cell in head)
-    lines = "".join(
-        f"<tr>{''.join(element('td', cell, **kind) for cell in row)}</tr>" for row in rows
+    cells = (
+        "".join(element("td", x, data=n, **kind) for n, x in zip(head, row, strict=True))
+        for row in rows
     )
+    lines = "".join(f"<tr>{row}</tr>" for row in cells)
+    wide = ' class="wide"' if len(head) > (_TEXTS_FIT if texts else _FIT) else ""
     return (
-        f'<div class="scroll" tabindex="0"><table>{element("caption", caption)}'
-        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table></div>"
+        f"<table{wide}>{element('caption', caption)}"
+        f"<thead><tr>{heads}</tr></thead><tbody>{lines}</tbody></table>"
     )
 
 

@@ -7,32 +7,37 @@ is 4.5 MB), and the extra `plot` has them already.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import InputError, UsageError
-from schemas.manifest import FIRST_ID, Manifest
+from schemas.manifest import FIRST_ID, HOW, Manifest
 from schemas.plain import printable
+from trainer.analysis import plots
 from trainer.analysis.correlation import CorrelationMap, correlate, pearson
-from trainer.analysis.figures import BINS, bin_rows, edges_of, intervals_of
+from trainer.analysis.figures import BINS, bin_rows, cells_of, edges_of, intervals_of
+from trainer.analysis.finished_runs import scores, users_of
 from trainer.analysis.learned_correlation import MEASURED, learned_like
-from trainer.analysis.plots import cell, require_matplotlib, scale_of
-from trainer.analysis.report import drawings, html
-from trainer.analysis.report.runs import MEASURES, FinishedRun, Line, by_seed, read_runs
+from trainer.analysis.plots import require_matplotlib
+from trainer.analysis.report import html
+from trainer.analysis.report.runs import MEASURES, FinishedRun, Line, Pair, by_seed, read_runs
+from trainer.analysis.tables import said
 from trainer.data.batches import Index
 from trainer.data.shards import Shards
 from trainer.files import atomically
+from trainer.metrics import mean_by_user, paired_p
 from trainer.training.run_folder import require_free
 
 _TOP = 12
 _AS_IT_IS = "number as it is"
-# Of the manifest's config: where things lie says nothing of the rows.
-_PLACES = ("out", "raw", "key", "mirrors", "force", "threads", "buckets", "memory")
-_SHARE = "share of the map's own range, 0 to 1"
+_FLAT = "not defined: the row is the same at all places"
+_UNSURE = 0.05  # a p above it
 
 
 def write_report(
@@ -79,18 +84,16 @@ def write_report(
             "p", "Synthetic data. This data set was made up by a program: no figure on this page "
             "says anything of real users.", class_="synthetic", role="note",
         ))  # fmt: skip
-    parts += _data(shards, memory_mb)
+    if lines:
+        parts += [*_results(lines, shards), *_curves(lines)]
     if shards.facts.group_field is None:
-        said = "Groups and the correlation are left out: the data set names no field of both "
-        parts.append(html.element("p", f"{said}targets and behaviours as its group_field."))
+        left_out = "Groups and the correlation are left out: the data set names no field of both "
+        parts.append(html.element("p", f"{left_out}targets and behaviours as its group_field."))
     else:
         ctc = correlate(shards.out, category, memory_mb=memory_mb)
         parts += _correlation(ctc, lines, shards)
-    if lines:
-        parts += [*_results(lines), *_curves(lines), *_settings(lines)]
-    text = html.page(
-        title + (" (synthetic data)" if made.synthetic else ""), [*parts, *_made(made)]
-    )
+    parts += [*_data(shards, memory_mb), *(_settings(lines) if lines else ()), *_made(made)]
+    text = html.page(title + (" (synthetic data)" if made.synthetic else ""), parts)
     atomically(to, lambda path: path.write_text(text, encoding="utf-8"))
 
 
@@ -143,7 +146,7 @@ def _lengths(made: Manifest) -> str:
         for split, rows in counts.items()
     )
     caption = f"Mean: {means} behaviours. At most the latest {made.history.max_len} are kept."
-    return html.figure("History lengths", drawings.lengths(counts), caption)
+    return html.figure("History lengths", plots.lengths(counts), caption)
 
 
 def _intervals(shards: Shards, memory_mb: int) -> str:
@@ -155,7 +158,7 @@ def _intervals(shards: Shards, memory_mb: int) -> str:
     title = "Intervals from behaviour to target"
     about = f"{bins.count} equal-frequency interval bins, of train"
     more = html.table(BINS, bin_rows(shards), about)
-    return html.figure(title, drawings.intervals(octaves, edges_of(shards)), caption, more)
+    return html.figure(title, plots.intervals(octaves, edges_of(shards)), caption, more)
 
 
 def _vocabulary(shards: Shards, field: str) -> tuple[list[str], Index]:
@@ -180,9 +183,7 @@ def _popularity(shards: Shards, field: str) -> str:
     most = np.sort(counts)[::-1]
     tenth = most[: -(-len(most) // 10)].sum() / max(1, most.sum())
     caption = f"The most frequent tenth of the {_plural(field)} has {tenth:.0%} of the occurrences."
-    return html.figure(
-        f"Popularity of {_plural(field)}", drawings.popularity(counts, field), caption
-    )
+    return html.figure(f"Popularity of {_plural(field)}", plots.popularity(counts, field), caption)
 
 
 def _groups(shards: Shards, field: str) -> str:
@@ -190,7 +191,7 @@ def _groups(shards: Shards, field: str) -> str:
     order = np.argsort(-counts, kind="stable")[:_TOP]
     total = max(1, int(counts.sum()))
     shares = [100 * float(counts[i]) / total for i in order]
-    svg = drawings.bars(
+    svg = plots.bars(
         [names[i] for i in order], shares, [f"{share:.1f} %" for share in shares],
         "share of occurrences, %", "categories",
     )  # fmt: skip
@@ -200,26 +201,23 @@ def _groups(shards: Shards, field: str) -> str:
 
 def _correlation(truth: CorrelationMap, lines: Sequence[Line], shards: Shards) -> list[str]:
     """The CTC in bits, and beside it the learned maps of the lines' first runs."""
-    factor, unit = scale_of([truth])
     about = (
         f"How many bits a behaviour tells of the label, by its {truth.field} and position, over "
         f"the {truth.targets:,} train targets of {truth.field} “{truth.category}” (Eq. 1; "
-        f"{100 * (truth.label_rate or 0):.0f}% of them positive). ↓: such behaviours are rarer "
-        "with positives."
+        f"{100 * (truth.label_rate or 0):.0f}% of them positive). Blue speaks for the target; red, "
+        "with ↓, against it: such behaviours are rarer with positives."
     )
-    svg = drawings.heat_map(
-        truth, truth.ends()[1] * factor or 1.0, "ctc", unit=f"mutual information, {unit}",
-        factor=factor,
-    )  # fmt: skip
-    shown = [html.figure("In the data: CTC", svg, more=_values(truth, factor, unit))]
+    shown = [html.figure("In the data: CTC", plots.heat_map(truth, "ctc"), more=_values(truth))]
     measured = [line for line in lines if line.runs[0].result.model in MEASURED.split(", ")]
     parts = [html.element("h2", "Correlation of behaviours with the label")]
     parts.append(html.element("p", about))
     if measured and np.isfinite(truth.values).any():
         share = truth.normalised()
-        svg = drawings.heat_map(share, 1.0, "ctc-share", unit=_SHARE)
-        title = "In the data, on the scale of the learned maps"
-        shown.append(html.figure(title, svg, more=_values(share, 1.0, "share of range")))
+        title, svg = (
+            "In the data, on the scale of the learned maps",
+            plots.heat_map(share, "ctc-share"),
+        )
+        shown.append(html.figure(title, svg, more=_values(share)))
         shown += [_learned(truth, line, f"learned-{i}", shards) for i, line in enumerate(measured)]
         parts.append(html.element(
             "p", "Learned maps show e^z |r| of the attention's logit z and the representation r "
@@ -238,29 +236,24 @@ def _correlation(truth: CorrelationMap, lines: Sequence[Line], shards: Shards) -
 def _learned(truth: CorrelationMap, line: Line, name: str, shards: Shards) -> str:
     run = line.runs[0]
     found = learned_like(truth, run.folder, data=shards.out)
-    agrees = pearson(truth, found)
-    said = "not defined: the row is the same at all places" if agrees is None else f"{agrees:.3f}"
-    svg = drawings.heat_map(found.normalised(), 1.0, name, unit=_SHARE)
+    agrees = f"{r:.3f}" if (r := pearson(truth, found)) is not None else _FLAT
+    svg = plots.heat_map(found.normalised(), name)
     title = f"Learned by {line.name}, seed {run.seed}"
-    return html.figure(title, svg, f"Pearson {said}.", _values(found, 1.0, found.unit))
+    return html.figure(title, svg, f"Pearson {agrees}.", _values(found))
 
 
-def _values(m: CorrelationMap, factor: float, unit: str) -> str:
+def _values(m: CorrelationMap) -> str:
     """The map as a table, for those who cannot see it."""
-    rows = [
-        (name, *(cell(v, bool(a), factor=factor) for v, a in zip(line, down, strict=True)))
-        for name, line, down in zip(m.rows, m.values.tolist(), m.against(), strict=True)
-    ]
-    head = (f"behaviour's {m.field}", *map(str, m.places))
-    return html.folded("Values as a table", html.table(head, rows, f"{unit}, by position"))
+    (what, *places), rows = cells_of(m)
+    return html.folded("Values as a table", html.table((m.field, *places), rows, f"by {what}"))
 
 
-def _results(lines: Sequence[Line]) -> list[str]:
-    """What each line of runs reaches."""
+def _results(lines: Sequence[Line], shards: Shards) -> list[str]:
+    """Which line leads, and what each reaches."""
     split = "test" if all(line.mean("test", "logloss") for line in lines) else "valid"
     rows = [
         (line.name, str(len(line.runs)),
-         *(drawings.with_spread(line.mean(split, measure)) for measure in MEASURES))
+         *(_with_spread(line.mean(split, measure)) for measure in MEASURES))
         for line in lines
     ]  # fmt: skip
     users = lines[0].runs[0].result.metrics[split]
@@ -274,16 +267,71 @@ def _results(lines: Sequence[Line]) -> list[str]:
     for measure in ("gauc", "auc"):
         pairs = [pair for line in lines if (pair := line.mean(split, measure)) is not None]
         if len(pairs) == len(lines):
-            what, names = MEASURES[measure], [line.name for line in lines]
-            svg = drawings.results(names, pairs, f"{what} on {split}", f"results-{measure}")
+            what = MEASURES[measure]
+            svg = _bars(lines, pairs, f"{what} on {split}", f"results-{measure}")
             note = "The axis begins at chance, 0.5, or below the lowest."
             shown.append(html.figure(f"{what}, {split}", svg, note))
     return [
         html.element("h2", "Results"),
-        html.element("p", about),
+        *_verdict(lines, split, shards),
         html.table(("model", "seeds", *MEASURES.values()), rows, f"On {split}"),
+        html.element("p", about),
         html.figures(shown),
     ]
+
+
+def _verdict(lines: Sequence[Line], split: str, shards: Shards) -> list[str]:
+    """Which line leads, by how much, and how sure that is."""
+
+    def told(verdict: str, *more: str) -> list[str]:
+        parts = [html.element("p", verdict, class_="verdict")]
+        return [*parts, html.element("p", " ".join(more))] if more else parts
+
+    known = [(pair, line) for line in lines if (pair := line.mean(split, "gauc")) is not None]
+    if not known:
+        return told(f"No user of {split} has a positive and a negative: there is no GAUC.")
+    (first, best), *others = sorted(known, key=lambda one: -one[0][0])
+    if not others:
+        return told(f"{best.name} reaches GAUC {_with_spread(first)} on {split}; 0.5 is chance.")
+    second, following = others[0]
+    more = []
+    if split == "test":
+        p = paired_p(_users(best, shards), _users(following, shards))
+        sure = "other users could turn the order round" if p > _UNSURE else "on other users, too"
+        p_said = "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
+        more.append(f"How sure: {sure} ({p_said}, of a paired test over users).")
+    if first[1] is None or second[1] is None:
+        more.append("What other seeds would change is not known: train several of each.")
+    return told(
+        f"{best.name} leads: GAUC {_with_spread(first)} on {split}, {first[0] - second[0]:.4f} "
+        f"above {following.name} ({_with_spread(second)}).",
+        *more,
+    )
+
+
+def _users(line: Line, shards: Shards) -> pl.DataFrame:
+    """Each user's AUC on test, its mean over the line's seeds."""
+    found = [users_of(scores(run.folder, shards, keep=False)) for run in line.runs]
+    return mean_by_user(found)
+
+
+def _with_spread(pair: Pair | None) -> str:
+    """A mean with its standard deviation, where there is one."""
+    if pair is None:
+        return "-"
+    mean, spread = pair
+    return f"{mean:.4f}" + (f" ± {spread:.4f}" if spread is not None else "")
+
+
+def _bars(lines: Sequence[Line], pairs: Sequence[Pair], axis: str, name: str) -> str:
+    """Means of a measure, of which 0.5 is chance, as bars with the deviation over seeds."""
+    values, errors = [mean for mean, _ in pairs], [spread or 0.0 for _, spread in pairs]
+    low = min(0.5, math.floor(10 * min(values)) / 10)
+    top = max(value + error for value, error in zip(values, errors, strict=True))
+    return plots.bars(
+        [line.name for line in lines], values, [_with_spread(pair) for pair in pairs], axis, name,
+        errors=errors, low=low, high=low + ((top - low) * 1.05 or 0.1),
+    )  # fmt: skip
 
 
 def _curves(lines: Sequence[Line]) -> list[str]:
@@ -299,28 +347,38 @@ def _curves(lines: Sequence[Line]) -> list[str]:
         html.element("h2", "Training"),
         html.element("p", "A dot is an evaluation, a stroke a seed."),
         html.figures(
-            html.figure(title, drawings.curves(logged, measure, axis, f"curve-{measure}"))
+            html.figure(title, plots.curves(_runs(logged, measure), axis, f"curve-{measure}"))
             for title, measure, axis in each
         ),
     ]
 
 
+def _runs(lines: Sequence[Line], measure: str) -> dict[str, list[tuple[list[float], list[float]]]]:
+    """Of each line the epochs and values of its runs."""
+    return {
+        line.name: [(r.curves["epochs"], r.curves[measure]) for r in line.runs] for line in lines
+    }
+
+
 def _settings(lines: Sequence[Line]) -> list[str]:
+    """What the runs were asked to do: what is the same for all, and what tells them apart."""
     settings = [line.runs[0].settings for line in lines]
-    rows = [
-        (key.replace("_", " "), *(_plain(chosen.get(key)) for chosen in settings))
-        for key in dict.fromkeys(key for chosen in settings for key in chosen)
-    ]
+    keys = dict.fromkeys(key for chosen in settings for key in chosen)
+    rows = [(k.replace("_", " "), *(said(chosen.get(k)) for chosen in settings)) for k in keys]
     found = [[_took(run) for run in line.runs] for line in lines]
     rows += [
         (what, *(_one_or_each([took[what] for took in line]) for line in found))
         for what in found[0][0]
     ]
-    head = ("setting", *(line.name for line in lines))
-    return [
-        html.element("h2", "Settings of the runs"),
-        html.table(head, rows, "As trained; the last lines are of each seed", texts=True),
-    ]
+    same = [row[:2] for row in rows if len(set(row[1:])) == 1]
+    differing = [row for row in rows if len(set(row[1:])) > 1]
+    parts = [html.element("h2", "Settings of the runs")]
+    if differing:
+        head = ("setting", *(line.name for line in lines))
+        about = "Where they differ; several values are of the seeds, in their order"
+        parts.append(html.table(head, differing, about, texts=True))
+    about = "The same for all" if differing else "As trained"
+    return [*parts, html.table(("setting", "value"), same, about, texts=True)]
 
 
 def _took(run: FinishedRun) -> dict[str, str]:
@@ -333,6 +391,7 @@ def _took(run: FinishedRun) -> dict[str, str]:
         "seconds": f"{r.seconds:.0f}",
         "rows/s": f"{r.rows_per_second:,.0f}",
         "device": r.device,
+        "threads": str(r.threads),
         "PyTorch": r.versions.get("torch", "-"),
     }
 
@@ -343,7 +402,7 @@ def _one_or_each(texts: Sequence[str]) -> str:
 
 def _made(made: Manifest) -> list[str]:
     """How the data set was made."""
-    config = [(k, _plain(v)) for k, v in made.config.items() if k not in _PLACES]
+    config = [(k, said(v)) for k, v in made.config.items() if k not in (*HOW, "key")]
     parts = [
         html.element("h2", "How the data was made"),
         *(html.element("p", note) for note in made.notes),
@@ -358,13 +417,5 @@ def _made(made: Manifest) -> list[str]:
     if counted:
         rows = [(name, f"{n:,}") for name, n in counted.items()]
         parts.append(html.table(("what", "count"), rows, "Counted on the way"))
-    said = "Made by tinprep report. This file needs no network."
-    return [*parts, f"<footer>{html.element('span', said)}</footer>"]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "-" if value is None else str(value)
+    about = "Made by tinprep report. This file needs no network."
+    return [*parts, f"<footer>{html.element('span', about)}</footer>"]

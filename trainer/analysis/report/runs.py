@@ -13,6 +13,7 @@ from schemas.checked import OPEN, Count, build
 from schemas.errors import ContractError, InputError, UsageError
 from schemas.plain import printable
 from trainer.analysis.finished_runs import NEUTRAL, require_same_data
+from trainer.analysis.tables import said
 from trainer.analysis.trials import mean_sd
 from trainer.data.inputs import require_alike
 from trainer.data.shards import Shards
@@ -182,5 +183,5 @@ def _name(run: FinishedRun, others: Sequence[FinishedRun]) -> str:
     mine = run.settings
     same = [other.settings for other in others if other.name == run.name]
     differing = [key for key in mine if any(other.get(key) != mine[key] for other in same)]
-    more = "".join(f", {key.replace('_', ' ')} {mine[key]}" for key in differing)
+    more = "".join(f", {key.replace('_', ' ')} {said(mine[key])}" for key in differing)
     return run.name + printable(more)
