@@ -301,7 +301,7 @@ def _colour_bar(
     if not signed:
         side = bar.ax.set_xlim if how.get("orientation") == "horizontal" else bar.ax.set_ylim
         side(0.0, high)
-    bar.set_label(label)
+    bar.set_label(label, fontsize=9.5)
     bar.outline.set_visible(False)
     return label
 
