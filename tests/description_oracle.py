@@ -773,8 +773,15 @@ class Oracle:
         """Whether an event of a table is seen by the end of train.
 
         By time: what is before valid. By order, where train has no end: all but what is to be
-        guessed. By column: what is of train.
+        guessed. By column: what is of train. Of other tables just what is of users whom train has
+        seen by then in that of the targets.
         """
+        own = self._seen_itself()
+        known = {e["user"] for e in self.events[self.name].rows if own(self.name, e)}
+        return lambda name, e: own(name, e) and (name == self.name or e["user"] in known)
+
+    def _seen_itself(self) -> Callable[[str, Row], bool]:
+        """The same by the event alone."""
         rule = self.of_target["split"]
         if rule["by"] == "order":
             guessed = {t.event["row"] for t in self.splits if t.split != "train"}
