@@ -37,7 +37,7 @@ from schemas.errors import EnvironmentFault, InputError, UsageError
 from schemas.replacing import UNFINISHED, require_folder
 
 if TYPE_CHECKING:
-    from pipeline.engines.tally import Tally
+    from pipeline.engines.tally import Words
     from pipeline.readers.parsed import Reader
 
 _FOLDERS = {WORK, "vocabulary", "lookups", "rejected", *manifest.SPLITS}
@@ -144,7 +144,7 @@ class Run:
         work: Each[Result],
         needs: Sequence[str],
         makes: Sequence[str] = (),
-        tallies: Sequence[Tally] = (),
+        tallies: Sequence[Words] = (),
     ) -> list[Result]:
         """`Engine.each` of all buckets, with its progress told.
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pipeline.engines.tally import Tally
+    from pipeline.engines.tally import Words
     from pipeline.readers.parsed import Reader
     from pipeline.readers.shares import Share
 
@@ -91,7 +91,7 @@ class Engine(Protocol):
         buckets: int,
         needs: Sequence[str],
         makes: Sequence[str],
-        tallies: Sequence[Tally],
+        tallies: Sequence[Words],
         done: Callable[[], None],
     ) -> Iterable[Result]:
         """Run `work(folder, bucket, *tallies)` for each bucket.

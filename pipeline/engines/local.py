@@ -15,7 +15,7 @@ from pipeline.parallel import map_buckets
 from pipeline.readers.shares import Share, placed
 
 if TYPE_CHECKING:
-    from pipeline.engines.tally import Tally
+    from pipeline.engines.tally import Words
     from pipeline.readers.parsed import Reader
 
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ class Local:
         buckets: int,
         needs: Sequence[str],
         makes: Sequence[str],
-        tallies: Sequence[Tally],
+        tallies: Sequence[Words],
         done: Callable[[], None],
     ) -> list[Result]:
         """As `Engine.each`; all buckets count in the same tallies, so memory does not grow."""

@@ -33,7 +33,7 @@ from pipeline.engines.spark_tasks import (
     versions,
     work_on_bucket,
 )
-from pipeline.engines.tally import Tally
+from pipeline.engines.tally import Words
 from pipeline.readers.line_count import estimate_lines
 from pipeline.readers.parsed import Reader
 from pipeline.readers.shares import Share, parts_of, placed
@@ -137,7 +137,7 @@ class Spark:
         buckets: int,
         needs: Sequence[str],
         makes: Sequence[str],
-        tallies: Sequence[Tally],
+        tallies: Sequence[Words],
         done: Callable[[], None],
     ) -> list[Result]:
         """As `Engine.each`; a bucket's counts travel with what its function returns."""
@@ -147,9 +147,8 @@ class Spark:
             for more in tables[1:]:
                 rows = rows.union(more)
             rows = rows.filter(rows.bucket < buckets).repartitionById(buckets + 1, "bucket")
-        task = partial(
-            work_on_bucket, work, buckets, tuple(needs), tuple(makes), len(tallies), versions()
-        )
+        of = tuple(map(type, tallies))
+        task = partial(work_on_bucket, work, buckets, tuple(needs), tuple(makes), of, versions())
         made = rows.mapInArrow(task, TABLE)
         reports = self._run(made, buckets, done)
         self.tables |= dict.fromkeys(makes, made)

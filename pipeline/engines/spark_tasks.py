@@ -19,7 +19,7 @@ import pyarrow as pa
 
 from pipeline.engines.buckets import bucket_path, read_spilled
 from pipeline.engines.engine import Deal, Each
-from pipeline.engines.tally import Tally
+from pipeline.engines.tally import Words
 from pipeline.readers.parsed import Reader
 from pipeline.readers.shares import Share, rows_of
 from schemas.errors import EnvironmentFault, TinprepError
@@ -76,7 +76,7 @@ def work_on_bucket(
     buckets: int,
     needs: tuple[str, ...],
     makes: tuple[str, ...],
-    tallies: int,
+    tallies: tuple[type[Words], ...],
     wanted: dict[str, str],
     rows: Iterator[pa.RecordBatch],
 ) -> Iterator[pa.RecordBatch]:
@@ -91,7 +91,7 @@ def work_on_bucket(
     with tempfile.TemporaryDirectory(prefix="tinprep-") as name:
         folder = Path(name)
         _lay(folder, bucket, needs, rows)
-        counted = [Tally() for _ in range(tallies)]
+        counted = [kind() for kind in tallies]
         result = _checked(wanted, partial(work, folder, bucket, *counted))
         if not isinstance(result, TinprepError):
             result = (result, [tally.counts() for tally in counted])

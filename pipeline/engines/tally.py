@@ -14,8 +14,8 @@ from schemas.manifest import UNKNOWN_ID
 
 Integers = npt.NDArray[np.integer[Any]]
 
-# Up to here a table with a place for every number is small (32 MB of counts).
-_SMALL = 1 << 22
+# Up to here a table with a place for every number is small (64 MB of counts).
+_SMALL = 1 << 23
 _MERGE_ROWS = 1 << 22
 
 
@@ -28,7 +28,7 @@ class Tally:
 
     def __init__(self) -> None:
         self._small = np.zeros(0, np.int64)
-        self._large: list[pl.DataFrame] = []
+        self._large = _Frames()
         self._lock = threading.Lock()
 
     def add(self, values: Integers) -> None:
@@ -36,46 +36,39 @@ class Tally:
         kept = values[values >= 0] if values.size and values.min() < 0 else values
         if not kept.size:
             return
-        most = int(kept.max())
-        if most < _SMALL:
-            counts = np.bincount(kept)
-            with self._lock:
-                if most >= len(self._small):
-                    counts[: len(self._small)] += self._small
-                    self._small = counts
-                else:
-                    self._small[: most + 1] += counts
-            return
-        frame = _counted(pl.DataFrame({"value": kept.astype(np.int64), "count": 1}))
-        with self._lock:
-            self._large.append(frame)
-            self._shrink()
+        if int(kept.max()) >= _SMALL:
+            large = kept >= _SMALL
+            values = kept[large].astype(np.int64)
+            self._large.add(_counted(pl.DataFrame({"value": values, "count": 1})))
+            kept = kept[~large]
+        self._add(np.bincount(kept))
 
     def merge(self, counts: pl.DataFrame) -> None:
-        """Add what another tally's `counts` returned."""
-        with self._lock:
-            self._large.append(counts)
-            self._shrink()
+        """Add counts of distinct numbers: value and count."""
+        small = counts.filter(pl.col("value") < _SMALL)
+        self._large.add(counts.filter(pl.col("value") >= _SMALL))
+        of = np.zeros(int(small["value"].max() or 0) + 1, np.int64)  # type: ignore[arg-type]
+        of[small["value"].to_numpy()] = small["count"].to_numpy()
+        self._add(of)
 
     def counts(self) -> pl.DataFrame:
         """Columns value (int64) and count (int64), ascending by value."""
         small = np.flatnonzero(self._small)
         found = pl.DataFrame({"value": small, "count": self._small[small]})
-        if not self._large:
-            return found
-        return _counted(pl.concat([found, *self._large]))
+        return pl.concat([found, *self._large.merged()])
 
-    def _shrink(self) -> None:
-        if sum(f.height for f in self._large) > _MERGE_ROWS:
-            self._large = [_counted(pl.concat(self._large))]
+    def _add(self, counts: npt.NDArray[np.int64]) -> None:
+        with self._lock:
+            if len(counts) > len(self._small):
+                self._small = np.pad(self._small, (0, len(counts) - len(self._small)))
+            self._small[: len(counts)] += counts
 
 
 class TextTally:
     """Counts texts block by block; blocks may come from several threads. Nulls are not counted."""
 
     def __init__(self) -> None:
-        self._found: list[pl.DataFrame] = []
-        self._lock = threading.Lock()
+        self._found = _Frames()
 
     def add(self, values: pl.Series) -> None:
         """Count a block."""
@@ -83,16 +76,38 @@ class TextTally:
         self.merge(found.cast({"count": pl.Int64}))
 
     def merge(self, counts: pl.DataFrame) -> None:
-        """Add what another tally's `counts` returned."""
-        with self._lock:
-            self._found.append(counts)
-            if sum(found.height for found in self._found) > _MERGE_ROWS:
-                self._found = [_counted(pl.concat(self._found))]
+        """Add counts of distinct texts: value and count."""
+        self._found.add(counts)
 
     def counts(self) -> pl.DataFrame:
         """Columns value (text) and count (int64), ascending by value."""
         empty = pl.DataFrame(schema={"value": pl.String, "count": pl.Int64})
-        return _counted(pl.concat([empty, *self._found]))
+        return pl.concat([empty, *self._found.merged()])
+
+
+Words = Tally | TextTally
+"""What counts values of either type."""
+
+
+class _Frames:
+    """Tables of value and count, merged when many rows have come."""
+
+    def __init__(self) -> None:
+        self._held: list[pl.DataFrame] = []
+        self._most = _MERGE_ROWS
+        self._lock = threading.Lock()
+
+    def add(self, counts: pl.DataFrame) -> None:
+        with self._lock:
+            self._held.append(counts)
+            if sum(some.height for some in self._held) > self._most:
+                self._held = [_counted(pl.concat(self._held))]
+                # So that what is known already is not counted over and over.
+                self._most = _MERGE_ROWS + 2 * self._held[0].height
+
+    def merged(self) -> list[pl.DataFrame]:
+        """All in one, ascending by value; none where there is nothing."""
+        return [_counted(pl.concat(self._held))] if self._held else []
 
 
 def _counted(frame: pl.DataFrame) -> pl.DataFrame:

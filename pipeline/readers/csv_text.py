@@ -93,8 +93,10 @@ class CsvBlock(Block):
 
     def records_at(self, places: Sequence[int]) -> list[int]:
         """The records that some bytes of `data` are of."""
+        if not places:
+            return []
         at = self.offsets if self.starts is None else self.starts
-        return (np.searchsorted(at, places, "right") - 1).tolist() if places else []
+        return (np.searchsorted(at, places, "right") - 1).tolist()
 
     def record(self, index: int) -> tuple[int, bytes]:
         """The 0-based number in the file of the line where a record begins, and its bytes."""

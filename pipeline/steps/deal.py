@@ -17,14 +17,15 @@ import pyarrow as pa
 from pipeline import memory
 from pipeline.description import IS_TARGET, USER, Description, Lookup, Table
 from pipeline.description.split import Events, Split
+from pipeline.engines.tally import Tally, Words
 from pipeline.readers.line_count import estimate_lines, estimate_table
 from pipeline.steps import lists, lookups, numbers, refused, shards, vocabulary
 from pipeline.steps.core import Core, core
 from pipeline.steps.missing import check_missing
 from pipeline.steps.repeats import repeats_of
 from pipeline.steps.spill import (
+    MISSING,
     SpillPart,
-    Words,
     events,
     held,
     kinds_of_targets,
@@ -390,10 +391,18 @@ def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
     with run.step("count values") as told:
         table = d.target
         work = partial(_count_bucket, table, of_core)
-        found = run.each("count values", work, needs=[spilled(table)])
-        names = (USER, *table.ids, *table.lists)
-        of = {name: pl.concat(one.of[name] for one in found) for name in names}
-        told[:] = int(of[USER]["count"].sum()), sum(map(len, of.values()))
+        words = {name: words_of(table, name) for name in (*table.ids, *table.lists)}
+        tallies = list(words.values())
+        found = run.each("count values", work, needs=[spilled(table)], tallies=tallies)
+        of = {USER: pl.concat(one.of[USER] for one in found)}
+        told[0] = int(of[USER]["count"].sum())
+        for name, tally in words.items():
+            of[name] = tally.counts()
+            none = told[0] - int(of[name]["count"].sum())
+            if name in table.ids and none:
+                without = pl.DataFrame({"value": None, "count": none}, of[name].schema)
+                of[name] = pl.concat([of[name], without])
+        told[1] = sum(map(len, of.values()))
         each = [one.events for one in found]
         spans = [(one.first, one.last) for one in each if one.first <= one.last]
         if not spans:
@@ -428,7 +437,9 @@ def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
         )
 
 
-def _count_bucket(table: Table, of_core: Core | None, folder: Path, bucket: int) -> Counts:
+def _count_bucket(
+    table: Table, of_core: Core | None, folder: Path, bucket: int, *tallies: Words
+) -> Counts:
     found, repeats = events(folder, bucket, table), repeats_of(table)
     repeated, both = repeats.count(found)
     every = repeats.kept(found, table.drop)
@@ -437,10 +448,15 @@ def _count_bucket(table: Table, of_core: Core | None, folder: Path, bucket: int)
     of_frame = {name: held(of_reader[name]) for name in frame.columns if name in of_reader}
     model = table.model or tables.events(table.name, of_frame, table.ids)
     tables.check(model, frame.select(tables.columns(model)), table.path)
-    of = {name: vocabulary.count_values(frame, name) for name in (USER, *table.ids)}
+    of = {USER: vocabulary.count_values(frame, USER)}
+    for name, tally in zip((*table.ids, *table.lists), tallies, strict=True):
+        if name in table.ids and isinstance(tally, Tally):
+            tally.add(frame[name].fill_null(MISSING).to_numpy())
+        else:
+            count = lists.count_values if name in table.lists else vocabulary.count_values
+            tally.merge(count(frame, name).drop_nulls("value"))
     lacking = _lacking(table, frame)
     told = _events(table, frame, of)
-    of |= {name: lists.count_values(frame, name) for name in table.lists}
     may = frame.filter(IS_TARGET) if IS_TARGET in table.masks else frame
     ones = int(may["label"].sum()) if table.label else 0
     labels = may.height - ones, ones

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -30,6 +30,8 @@ from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 _LAST, _LINES = "last row", "lines alike"
 # Rows that are held before those are left out that differ in nothing but their line.
 _HELD = 1 << 20
+# Up to here an array with a place for every key is small (64 MB a column).
+_MOST_KEYS = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -149,6 +151,10 @@ class Distinct:
         self._held = [_each(empty)]
         self._most = _HELD
         self._lock = threading.Lock()
+        numbers = all(empty.schema[name] == pl.Int64 for name in self._columns)
+        # Of repeated lines, which are refused, both have to be known.
+        usual = numbers and lookup.repeated_rule != "refuse"
+        self._usual = _Usual(lookup.key, self._columns) if usual else None
 
     def add(self, rows: pl.DataFrame) -> None:
         """Take in some rows, in any order."""
@@ -159,9 +165,13 @@ class Distinct:
         self._take(rows, int(rows[_LINES].sum()))
 
     def _take(self, rows: pl.DataFrame, kept: int) -> None:
-        some = _alike(rows.select(self._order), self._columns)
         with self._lock:
             self.kept += kept
+            rows = rows if self._usual is None else self._usual.left(rows)
+        if not rows.height:
+            return
+        some = _alike(rows.select(self._order), self._columns)
+        with self._lock:
             self._held.append(some)
             if sum(some.height for some in self._held) > self._most:
                 self._held = [_alike(pl.concat(self._held), self._columns)]
@@ -170,7 +180,60 @@ class Distinct:
 
     def rows(self) -> pl.DataFrame:
         """Each with the first row of its kind, the last one, and how many there are."""
-        return _alike(pl.concat([some.select(self._order) for some in self._held]), self._columns)
+        found = _alike(pl.concat([some.select(self._order) for some in self._held]), self._columns)
+        return found if self._usual is None else pl.concat([found, self._usual.rows(self._order)])
+
+
+class _Usual:
+    """Of each key, if it is a small number, one kind of rows: that which was seen first.
+
+    Nearly all rows say of their key what is known of it. To look that up in an array takes a
+    twentieth of the time that it takes to group them, and a fraction of the memory.
+
+    Args:
+        key: the column of keys, whole numbers from 0.
+        columns: that tell rows apart; whole numbers from 0, or missing.
+    """
+
+    def __init__(self, key: str, columns: Sequence[str]) -> None:
+        self.key, self.given = key, [name for name in columns if name != key]
+        # By key, of which most may have none: its first row and 1; how many rows; what they say.
+        self.of = {name: np.zeros(0, np.int64) for name in ("row", _LINES, *self.given)}
+
+    def left(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """Take in rows, with `_LINES`; returns those of other kinds, and of large keys."""
+        small = rows[self.key] < _MOST_KEYS
+        large, rows = rows.filter(~small), rows.filter(small)
+        if not rows.height:
+            return large
+        key, row = rows[self.key].to_numpy(), rows["row"].to_numpy() + 1
+        size = 1 << int(key.max()).bit_length()
+        for name, known in self.of.items():
+            if size > len(known):  # what is not written to takes no memory
+                self.of[name] = np.zeros(size, np.int64)
+                self.of[name][: len(known)] = known
+        first, given = self.of["row"], {n: rows[n].fill_null(-1).to_numpy() for n in self.given}
+        new = np.flatnonzero(first[key] == 0)[::-1]  # of a key the first one is written last
+        first[key[new]] = row[new]
+        same = np.ones(len(key), np.bool_)
+        for name, values in given.items():
+            self.of[name][key[new]] = values[new]
+            same &= self.of[name][key] == values
+        if not same.all():
+            large = pl.concat([large, rows.filter(~same)])
+            rows, key, row = rows.filter(same), key[same], row[same]
+        np.add.at(self.of[_LINES], key, rows[_LINES].to_numpy())
+        earlier = row < first[key]
+        np.minimum.at(first, key[earlier], row[earlier])
+        return large
+
+    def rows(self, order: Sequence[str]) -> pl.DataFrame:
+        """One of each key, with the columns `order`; the last row of its kind is not known."""
+        key = np.flatnonzero(self.of["row"])
+        of = {name: pl.Series(values[key]) for name, values in self.of.items()}
+        of |= {name: of[name].set(of[name] < 0, None) for name in self.given}
+        first = of["row"] - 1
+        return pl.DataFrame({**of, self.key: key, "row": first, _LAST: first}).select(order)
 
 
 def _each(rows: pl.DataFrame) -> pl.DataFrame:

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pipeline.description import OUTSIDE, USER, Lookup, Table
 from pipeline.engines.buckets import Spill, bucket_path, read_spilled
 from pipeline.engines.engine import Read
-from pipeline.engines.tally import Tally, TextTally
+from pipeline.engines.tally import Tally, TextTally, Words
 from pipeline.parallel import map_stream
 from pipeline.readers.parsed import Parsed
 from pipeline.readers.shares import PlacedBlock, Share, blocks_of
@@ -30,8 +30,6 @@ from schemas.shards import numpy_type
 
 MISSING = -1
 """In place of a number that is missing, of events whose user has an id."""
-
-Words = Tally | TextTally
 
 
 class Spilled(NamedTuple):
@@ -103,8 +101,9 @@ def held(kind: pa.DataType) -> pa.DataType:
 
 
 def words_of(table: Table, name: str) -> Words:
-    """What counts the values of a column."""
-    return TextTally() if name in text_columns(table) else Tally()
+    """What counts the values of a column, or those in its lists."""
+    kind = table.reader.columns[name]
+    return Tally() if pa.types.is_integer(getattr(kind, "value_type", kind)) else TextTally()
 
 
 @dataclass(frozen=True)
