@@ -47,7 +47,7 @@ def given(name: str) -> dict[str, pa.Table]:
 
 
 def test_there_are_sql_files() -> None:
-    assert {"vocabulary", "first_lines", "correlation/ctc"} <= set(FILES)
+    assert {"vocabulary", "correlation/ctc"} <= set(FILES)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -96,7 +96,8 @@ class CsvBlock(Block):
         if not places:
             return []
         at = self.offsets if self.starts is None else self.starts
-        return (np.searchsorted(at, places, "right") - 1).tolist()
+        found: list[int] = (np.searchsorted(at, places, "right") - 1).tolist()
+        return found
 
     def record(self, index: int) -> tuple[int, bytes]:
         """The 0-based number in the file of the line where a record begins, and its bytes."""

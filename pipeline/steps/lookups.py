@@ -19,7 +19,7 @@ from pipeline.engines.tally import Tally
 from pipeline.readers.line_count import estimate_lines
 from pipeline.steps import lists, refused, shards
 from pipeline.steps.lists import Lists
-from pipeline.steps.sql import arrow, query
+from pipeline.steps.sql import arrow
 from pipeline.steps.vocabulary import Encoder, count_values
 from pipeline.workspace import Run
 from schemas import tables
@@ -116,13 +116,9 @@ def _lines(lookup: Lookup, distinct: pl.DataFrame, frame: pl.DataFrame, lines: i
     frame = frame.select(columns)
     for some in (frame, distinct.select(columns)):
         tables.check(raw, some, lookup.path or f"no {lookup.file}")
-    # Another column may be called `key`.
-    called = {name: f"of {name}" for name in distinct.columns if name != "row"}
-    called[lookup.key] = "key"
-    given = arrow(distinct.rename(called))
-    first = pl.DataFrame(query("first_lines", {"lines": given}))
-    first = first.rename({name: own for own, name in called.items()})
     _require_rule(lookup, distinct)
+    key = pl.col(lookup.key)
+    first = distinct.sort(key, "row").filter(key.ne_missing(key.shift()))
     kept = int(distinct[_LINES].sum())
     alike = int(first[_LINES].sum())
     return Lines(frame, lines, first.select(columns), kept - first.height, kept - alike, kept)

@@ -85,7 +85,7 @@ class Targets(NamedTuple):
         features: (events,) ids of each feature.
         label: (events,) 0 or 1; None where all are positives.
         place: lookup's key -> (events,) where its value is looked up.
-        windows: history -> what each event's history is cut from.
+        windows: history -> what each target's history is cut from; of other events it may be 0.
         split: (events,) index into `schemas.manifest.SPLITS`, -1 of what is no target.
         may: how many are what a target is.
         touched: how many of them are no targets, as their user had touched the same before.
@@ -320,18 +320,6 @@ def load(
         behaviours[name] = _renamed(_with_looked_up(own, d, other, looked_up), other, final or {})
         if d.negatives is not None and d.negatives.field in own.fields:
             drawn[name] = own.fields[d.negatives.field]
-        if history.table != table.name:
-            windows[name] = rows.Windows(columns[f"start_{name}"], columns[f"end_{name}"])
-            continue
-        start = np.repeat(events.offsets[:-1], np.diff(events.offsets))
-        end = np.arange(len(events.user))
-        if history.window == "before":
-            later = (np.diff(events.time, prepend=-1) != 0) | (end == start)
-            end = np.maximum.accumulate(np.where(later, end, 0))
-        windows[name] = rows.Windows(start, end)
-        if kept is not None:
-            before = np.append(0, np.cumsum(kept))
-            windows[name] = rows.Windows(before[start], before[end])
     outside = None
     if OUTSIDE in table.masks and d.negatives is not None:
         others = load_columns(bucket_path(folder / ordered_outside(table), bucket))
@@ -350,6 +338,11 @@ def load(
         )
     )
     targets = np.flatnonzero(split != NO_TARGET)
+    for name, history in d.histories.items():
+        if history.table != table.name:
+            windows[name] = rows.Windows(columns[f"start_{name}"], columns[f"end_{name}"])
+        else:
+            windows[name] = _windows(events, targets, history.window, source[name])
     short = 0
     if d.min_history:
         stored = np.zeros(len(targets), np.int64)
@@ -380,6 +373,31 @@ def load(
         outside,
         columns.get("split"),
     )
+
+
+def _windows(
+    events: Behaviours, targets: Int64s, window: str, source: Int64s | None
+) -> rows.Windows:
+    """(events,) the windows of targets that stand among their histories' events; else 0.
+
+    Args:
+        events: of the bucket.
+        targets: which of them are targets, ascending.
+        window: `order`, what stands before a target; or `before`, of earlier times alone.
+        source: (behaviours,) which events may stand in the histories; None for all.
+    """
+    start = events.offsets[np.searchsorted(events.offsets, targets, "right") - 1]
+    end = targets
+    if window == "before":
+        later = np.diff(events.time, prepend=-1) != 0
+        later[events.offsets[:-1]] = True
+        first = np.flatnonzero(later)
+        end = first[np.searchsorted(first, targets, "right") - 1]
+    if source is not None:
+        start, end = (np.searchsorted(source, at) for at in (start, end))
+    found = rows.Windows(*(np.zeros(len(events.user), np.int64) for _ in range(2)))
+    found.start[targets], found.end[targets] = start, end
+    return found
 
 
 def seen_by_train(found: Bucket, rule: Split) -> dict[str, Bools]:
