@@ -44,6 +44,8 @@ _WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 _FRACTION = r"[0-9]:[0-9]{2}[.,]([0-9]+)"
 _ZONED = r"(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _SAMPLED_FILES = 3
+# Vocabularies, and what is known of items, of a log that has a new item in 25 lines; measured.
+_FIXED_BYTES_A_LINE = 4
 # Of unix time, 1985: what is later in seconds is hardly of another unit.
 _OLD_S = 473_385_600
 _NUMBERS = r"^[+-]?[0-9]+(\.[0-9]*)?$"
@@ -445,6 +447,7 @@ class Binding:
                 train={k: v for k, v in said["train"].items() if v is not None},
                 timezone=getattr(target.split, "timezone", None) or "UTC",
                 said=said,
+                fixed_bytes_a_line=_FIXED_BYTES_A_LINE,
                 **{k: v for fast in self.fast.values() for k, v in fast.hooks.items()},
             )
         except ValueError as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+from pipeline import memory
 from pipeline.description import Description
 from pipeline.steps import finish, order, transform
 from pipeline.steps.account import account
@@ -20,6 +21,7 @@ def make(run: Run, d: Description) -> Manifest:
     """Make the data set of a description in the run's folder."""
     dealt = deal(run, d)
     fitted = fit(run, d, dealt)
+    memory.give_back(run.config.memory)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
         writing = beside.submit(finish.write_vocabularies, run, fitted.words)
         rows = transform.Rows(
