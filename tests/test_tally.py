@@ -17,7 +17,7 @@ from pipeline.engines.tally import Tally
 from pipeline.steps.lookups import Distinct
 
 # Small numbers have a counter each; large ones are kept another way; below 0 is missing.
-NUMBERS = st.one_of(st.integers(-3, 40), st.integers(1 << 23, (1 << 23) + 5), st.just(1 << 40))
+NUMBERS = st.one_of(st.integers(-3, 40), st.integers(1 << 22, (1 << 22) + 5), st.just(1 << 40))
 PARTS = st.lists(st.lists(NUMBERS, max_size=30), max_size=6)
 
 

@@ -14,8 +14,8 @@ from schemas.manifest import UNKNOWN_ID
 
 Integers = npt.NDArray[np.integer[Any]]
 
-# Up to here a table with a place for every number is small (64 MB of counts).
-_SMALL = 1 << 23
+# Up to here a table with a place for every number is small (32 MB of counts).
+_SMALL = 1 << 22
 _MERGE_ROWS = 1 << 22
 
 
@@ -36,32 +36,27 @@ class Tally:
         kept = values[values >= 0] if values.size and values.min() < 0 else values
         if not kept.size:
             return
-        if int(kept.max()) >= _SMALL:
-            large = kept >= _SMALL
-            values = kept[large].astype(np.int64)
-            self._large.add(_counted(pl.DataFrame({"value": values, "count": 1})))
-            kept = kept[~large]
-        self._add(np.bincount(kept))
+        if int(kept.max()) >= max(_SMALL, 4 * len(kept)):
+            self.merge(_counted(pl.DataFrame({"value": kept.astype(np.int64), "count": 1})))
+            return
+        counts = np.bincount(kept)
+        with self._lock:
+            if len(counts) > len(self._small):
+                counts[: len(self._small)] += self._small
+                self._small = counts
+            else:
+                self._small[: len(counts)] += counts
 
     def merge(self, counts: pl.DataFrame) -> None:
         """Add counts of distinct numbers: value and count."""
-        small = counts.filter(pl.col("value") < _SMALL)
-        self._large.add(counts.filter(pl.col("value") >= _SMALL))
-        of = np.zeros(int(small["value"].max() or 0) + 1, np.int64)  # type: ignore[arg-type]
-        of[small["value"].to_numpy()] = small["count"].to_numpy()
-        self._add(of)
+        self._large.add(counts)
 
     def counts(self) -> pl.DataFrame:
         """Columns value (int64) and count (int64), ascending by value."""
         small = np.flatnonzero(self._small)
         found = pl.DataFrame({"value": small, "count": self._small[small]})
-        return pl.concat([found, *self._large.merged()])
-
-    def _add(self, counts: npt.NDArray[np.int64]) -> None:
-        with self._lock:
-            if len(counts) > len(self._small):
-                self._small = np.pad(self._small, (0, len(counts) - len(self._small)))
-            self._small[: len(counts)] += counts
+        large = self._large.merged()
+        return _counted(pl.concat([found, *large])) if large else found
 
 
 class TextTally:
