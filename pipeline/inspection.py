@@ -43,26 +43,35 @@ def summary(made: Manifest, out: Path) -> Group:
     for name, share in made.shares.items():
         if share.count:
             what.add_row(name, str(share))
-    what.add_row("histories", f"latest {made.history.max_len}, {made.layout}")
+    for name, one in made.histories.items():
+        of = f"history {name}" if len(made.histories) > 1 else "histories"
+        what.add_row(of, f"latest {one.max_len}, {made.layout}")
     if made.steps:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
         what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
     what.add_row("where", str(out))
     notes = [Text(f"note: {printable(note)}") for note in made.notes]
-    return Group(what, bins(made), *notes)
+    return Group(what, *(bins(made, name) for name in made.histories), *notes)
 
 
-def bins(made: Manifest) -> Table:
-    """The interval bins with their edges in human units and their share of the train split."""
-    table = Table(title="interval bins: time from behaviour to target, train split")
+def _of(made: Manifest, history: str) -> str:
+    """Which history something is of, where there are several."""
+    return f", {history}" * (len(made.histories) > 1)
+
+
+def bins(made: Manifest, history: str) -> Table:
+    """The interval bins of a history with their edges in human units, and their shares of train."""
+    of = made.histories[history].bins
+    title = "interval bins: time from behaviour to target, train split"
+    table = Table(title=f"{title}{_of(made, history)}")
     table.add_column("bin", justify="right")
     table.add_column("more than", justify="right")
     table.add_column("up to", justify="right")
     table.add_column("behaviours", justify="right")
     table.add_column("share", justify="right")
-    total, a_second = max(1, sum(made.history.bins.train_counts)), UNITS[made.time_unit]
-    edges = [None, *made.history.bins.edges_s, None]
-    for k, count in enumerate(made.history.bins.train_counts):
+    total, a_second = max(1, sum(of.train_counts)), UNITS[made.time_unit]
+    edges = [None, *of.edges_s, None]
+    for k, count in enumerate(of.train_counts):
         low, high = edges[k], edges[k + 1]
         table.add_row(
             str(k + 1),
@@ -86,7 +95,8 @@ def inspect(out: Path, rows: int) -> Group:
         ContractError: its manifest, a vocabulary or a shard breaks the contract.
     """
     made = load(out)
-    return Group(summary(made, out), _lengths(made), *_decoded(made, out, rows))
+    lengths = [_lengths(made, name) for name in made.histories]
+    return Group(summary(made, out), *lengths, *_decoded(made, out, rows))
 
 
 def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
@@ -104,14 +114,14 @@ def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
     return [summary(made, Path("nowhere: a sample")), *own]
 
 
-def _lengths(made: Manifest) -> Table:
-    table = Table(title="history length, rows")
+def _lengths(made: Manifest, history: str) -> Table:
+    table = Table(title=f"history length, rows{_of(made, history)}")
     ranges = [(0, 0), (1, 4), (5, 9), (10, 14), (15, 19), (20, 49), (50, 1 << 15)]
     table.add_column("split")
     for low, high in ranges:
         table.add_column(f"{low}" if low == high else f"{low}+" if high > 50 else f"{low}-{high}")
     table.add_column("mean", justify="right")
-    for split, counts in made.history.lengths.items():
+    for split, counts in made.histories[history].lengths.items():
         n = np.asarray(counts)
         cells = [f"{int(n[low : high + 1].sum()):,}" for low, high in ranges]
         mean = float((n * np.arange(len(n))).sum() / max(1, n.sum()))
@@ -153,16 +163,15 @@ def _zone(made: Manifest, out: Path) -> ZoneInfo:
 
 
 def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:
-    """The first rows of a shard, of the columns that are shown; the history is called `history`.
+    """The first rows of a shard, of the columns that are shown.
 
     Raises:
         InputError: the shard is missing or damaged.
         ContractError: it lacks a column.
     """
-    (called,) = made.histories
-    behaviours = ("length", "time", "position", "interval_bin", *made.history.fields)
-    of_history = {f"{called}_{name}": f"history_{name}" for name in behaviours}
-    shown = ["row", "user", "label", "target_time", *of_history]
+    shown = ["row", "user", "label", "target_time"]
+    for called in made.histories:
+        shown += [f"{called}_length", *_behaviours(made, called)]
     shown += [f"target_{name}" for name in made.fields]
     shown += [*made.features, *(f"{name}_length" for name in made.lists), *made.keep]
     shown += ["weight"] if made.weight else []
@@ -172,8 +181,7 @@ def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:
             # What was read may have fewer columns than a damaged file's schema names.
             there = file.schema_arrow.names if first is None else first.schema.names
             lacking = sorted({*shown} - {*there})
-        found = [] if first is None else first.slice(0, count).to_pylist()
-        rows = [{of_history.get(name, name): of for name, of in row.items()} for row in found]
+        rows = [] if first is None else first.slice(0, count).to_pylist()
     except (OSError, pa.ArrowException, UnicodeDecodeError) as error:
         raise InputError(
             "A shard cannot be read.",
@@ -193,14 +201,19 @@ def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:
     return rows
 
 
+def _behaviours(made: Manifest, history: str) -> list[str]:
+    """The columns of a history that are shown, which are lists."""
+    names = ("time", "position", "interval_bin", *made.histories[history].fields)
+    return [f"{history}_{name}" for name in names]
+
+
 def _is_readable(row: dict[str, Any], made: Manifest) -> bool:
     """Whether a row has numbers, and lists that are as long as it says."""
     numbers = [name for name, one in made.features.items() if one.kind == "number"]
     kinds = dict.fromkeys([*numbers, "weight"], float) | dict.fromkeys(made.keep, object)
     lists: dict[str, str] = {name: f"{name}_length" for name in made.lists}
-    for name in row:
-        if name.startswith("history_") and name != "history_length":
-            lists[name] = "history_length"
+    for history in made.histories:
+        lists |= dict.fromkeys(_behaviours(made, history), f"{history}_length")
     plain = all(isinstance(row[name], kinds.get(name, int)) for name in row if name not in lists)
     return plain and all(
         isinstance(row[name], list)
@@ -217,7 +230,7 @@ def _decoded_row(
     words: dict[str, pa.ChunkedArray],
     zone: ZoneInfo,
 ) -> Table:
-    """A row in plain words: the target, then its newest behaviours."""
+    """A row in plain words: the target, then the newest behaviours of each history."""
     fields = made.fields
 
     def word(name: str, id_: int) -> str:
@@ -243,25 +256,30 @@ def _decoded_row(
         table.add_column(name, overflow="fold")
     target = [word(name, row[f"target_{name}"]) for name in fields]
     table.add_row("target", *target, moment(row["target_time"]), "", "")
-    length = row["history_length"]
-    for i in reversed(range(max(0, length - _SHOWN_BEHAVIOURS), length)):
-        time = row["history_time"][i]
-        table.add_row(
-            str(row["history_position"][i]),
-            *(word(n, row[f"history_{n}"][i]) if n in made.history.fields else "" for n in fields),
-            moment(time),
-            duration((row["target_time"] - time) / UNITS[made.time_unit]),
-            str(row["history_interval_bin"][i]),
-        )
-    if length > _SHOWN_BEHAVIOURS:
-        table.add_row(f"and {length - _SHOWN_BEHAVIOURS} older")
+    for called, history in made.histories.items():
+        length = row[f"{called}_length"]
+        if len(made.histories) > 1:
+            table.add_section()
+            table.add_row(f"{called}: {length or 'none'}")
+        for i in reversed(range(max(0, length - _SHOWN_BEHAVIOURS), length)):
+            time = row[f"{called}_time"][i]
+            own = {n: word(n, row[f"{called}_{n}"][i]) for n in fields if n in history.fields}
+            table.add_row(
+                str(row[f"{called}_position"][i]),
+                *(own.get(n, "") for n in fields),
+                moment(time),
+                duration((row["target_time"] - time) / UNITS[made.time_unit]),
+                str(row[f"{called}_interval_bin"][i]),
+            )
+        if length > _SHOWN_BEHAVIOURS:
+            table.add_row(f"and {length - _SHOWN_BEHAVIOURS} older")
     if others := _others(row, made, word):
         table.caption, table.caption_justify = Text(printable(others)), "left"
     return table
 
 
 def _others(row: dict[str, Any], made: Manifest, word: Callable[[str, int], str]) -> str:
-    """What a row has besides its target and its history, for people."""
+    """What a row has besides its target and its histories, for people."""
     told = [f"weight {row['weight']:g}"] if made.weight else []
     for name, feature in made.features.items():
         if feature.vocabulary is None:

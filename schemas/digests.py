@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from schemas import vocabulary
 from schemas.checked import is_finite
 from schemas.errors import ContractError
-from schemas.manifest import FIRST_ID, NAME, SPLITS, Manifest
+from schemas.manifest import FIRST_ID, NAME, SPLITS, History, Manifest
 from schemas.plain import printable
 
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
@@ -38,10 +38,12 @@ _SHOWN, _LONGEST = 12, 1_000  # characters of a digest, and of all, for people
 
 def of_manifest(made: Manifest) -> dict[str, str]:
     """The digests of all but the vocabularies: what -> its digest."""
-    window = {name: made.config.get(name) for name in _WINDOW} | {"max_len": made.history.max_len}
+    window = {name: made.config.get(name) for name in _WINDOW}
+    window["max_len"] = _of_each(made, lambda one: one.max_len)
     if made.description:
         window |= _window_said(made.description)
-    found = {"bin edges": _of_json(made.history.bins.edges_s), "window rule": _of_json(window)}
+    edges = _of_each(made, lambda one: one.bins.edges_s)
+    found = {"bin edges": _of_json(edges), "window rule": _of_json(window)}
     if made.time_unit != "s":  # as it is where nothing is said of it
         found["time unit"] = _of_json(made.time_unit)
     for name, scale in made.numbers.items():
@@ -54,6 +56,12 @@ def of_manifest(made: Manifest) -> dict[str, str]:
         }
         found[f"scale of {name}"] = _of_json(kept)
     return found
+
+
+def _of_each(made: Manifest, what: Callable[[History], Any]) -> Any:
+    """Something of each history, by name; of the only one, just that."""
+    found = {name: what(one) for name, one in made.histories.items()}
+    return found if len(found) > 1 else what(made.history)
 
 
 def _window_said(description: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any
@@ -244,9 +245,16 @@ def left_out(events: str, described: bool) -> str:
     return f"{events} left out by where" if described else f"{events} of other kinds or times"
 
 
-def without_history(target: str, behaviours: str) -> str:
-    """What the share of targets is called that have an empty history."""
-    return f"{target} without {'earlier ' * (target == behaviours)}{behaviours}"
+def without_history(target: str, tables: Iterable[str]) -> str | None:
+    """What the share of targets is called all of whose histories are empty.
+
+    Args:
+        target: the targets' table.
+        tables: of the histories that may be empty; of none there is no share.
+    """
+    of = ("earlier " * (name == target) + name for name in dict.fromkeys(tables))
+    told = " or ".join(of)
+    return f"{target} without {told}" if told else None
 
 
 def touched_before(table: str) -> str:
@@ -357,7 +365,7 @@ class Manifest:
 
     @property
     def history(self) -> History:
-        """The only history that there may be so far."""
+        """The only history, where there is one."""
         (only,) = self.histories.values()
         return only
 
@@ -525,7 +533,7 @@ def _check_sizes(made: Manifest, path: Path) -> None:
         ContractError: they are of other sizes.
     """
     require(path, made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
-    require(path, len(made.histories) == 1, "histories", "one", len(made.histories))
+    require(path, bool(made.histories), "histories", "one or more", "none")
     for of, one in made.histories.items():
         key = f"histories.{of}"
         require(path, one.window in WINDOWS, f"{key}.window", " or ".join(WINDOWS), one.window)

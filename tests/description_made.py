@@ -211,7 +211,7 @@ _SURE = [
 
 @st.composite
 def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
-    """Any description of one history that can be made, with its logs.
+    """Any description of one to three histories that can be made, with its logs.
 
     Args:
         draw: of Hypothesis.
@@ -322,9 +322,11 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
     if drawn and own_category and lookup == "none":
         lookup = "table"
     description["target"] = target
-    history: Row = {"table": "log", "max_len": one_of("max_len", 1, 2, 3, 5)}
     logs = {"tables.log": log}
-    if one_of("other_table", True, False, False):
+    first = one_of("history", "history", "past")
+    names = [first, "seen", "log_session"][: one_of("histories", 1, 2, 3)]
+    others = [one_of("other_table", True, False, False) for _ in names]
+    if any(others):
         seen = [
             {
                 "uid": named("user", u),
@@ -338,24 +340,31 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         views: Row = {
             "user": "uid",
             "time": table["time"] | {"column": "at"},
-            "fields": {"item": "what"} | ({"category": "cat"} if own_category else {}),
+            "fields": {"item": "what"},
             "order": one_of("views_order", "file", "hash", "fields"),
             "duplicates": one_of("views_duplicates", "keep", "drop"),
         }
         if one_of("views_where", True, False):
             views["where"] = "kind <> 'cart'"
+        if own_category and one_of("views_category", True, True, False):
+            views["fields"]["category"] = "cat"
+        if len(names) > 1 and own_category and one_of("views_item", True, True, False):
+            views["fields"] = {"category": "cat"}  # they lack what a target is of
         description["tables"]["views"] = views
-        history["table"] = "views"
         logs["tables.views"] = logs_as(draw, list(seen[0]), seen)
-    else:
-        history["window"] = one_of("window", "before", "order")
-    if one_of("history_where", True, False):
-        history["where"] = one_of("history_where_is", "kind = 'pv'", "kind in ('pv', 'cart')")
-    if one_of("gap", True, False):
-        history["session_gap"] = one_of("gap_is", "1h", "12h", "1d", 0)
-    if one_of("sessions", True, False, False, False):
-        history["sessions"] = [2, 3]
-    description["histories"] = {one_of("history", "history", "past"): history}
+    description["histories"] = {}
+    for name, other in zip(names, others, strict=True):
+        history: Row = {"table": "views" if other else "log"}
+        history["max_len"] = one_of("max_len", 1, 2, 3, 5)
+        if not other:
+            history["window"] = one_of("window", "before", "order")
+        if one_of("history_where", True, False):
+            history["where"] = one_of("history_where_is", "kind = 'pv'", "kind in ('pv', 'cart')")
+        if one_of("gap", True, False):
+            history["session_gap"] = one_of("gap_is", "1h", "12h", "1d", 0)
+        if one_of("sessions", True, False, False, False):
+            history["sessions"] = [2, 3]
+        description["histories"][name] = history
     if lookup == "table":
         description["lookups"]["item"] = {
             "table": "log",

@@ -131,6 +131,12 @@ ERRORS = {
         16,
         "label or negatives",
     ),
+    "a column of two histories": (
+        "[histories.history]",
+        '[histories.a_session]\ntable = "ratings"\n[histories.a]\nsessions = [2, 3]',
+        19,
+        "a_session_item",
+    ),
     "reserved": ("genre =", "user =", 11, "reserved"),
     "no name of a column": (
         '{ item = "movieId" }',
@@ -202,8 +208,7 @@ def test_what_is_no_condition(told: str) -> None:
     assert "mine.toml:3" in said(RATINGS.replace("rating >= 4", told))
 
 
-def test_several_histories_and_databases_come_later() -> None:
-    assert "several histories" in said(EXAMPLES["shop"])
+def test_databases_come_later() -> None:
     assert "connections.ads" in said(EXAMPLES["ads_in_a_database"])
 
 

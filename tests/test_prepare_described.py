@@ -89,6 +89,35 @@ def test_a_description_is_prepared_verified_and_trained_on(here: Path) -> None:
     assert load(Path("data/own")).history.max_len == 3
 
 
+def test_several_histories_are_as_the_page_shows_them(here: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "description.md").read_text(encoding="utf-8")
+    page = page.partition("## Several histories")[2].partition("\n## ")[0]
+    for name, kind in (("mine.toml", "toml"), ("log.csv", "csv")):
+        Path(name).write_text(page.partition(f"```{kind}\n")[2].partition("```")[0])
+    finished(tinprep("prepare", "mine.toml", "--out", "out"))
+    items = dict(pl.read_parquet("out/vocabulary/item.parquet").select("id", "value").iter_rows())
+    positive, negative = pl.read_parquet("out/train/*.parquet").iter_rows(named=True)
+    shown = []
+    for name in load(Path("out")).histories:
+        ids, positions, times = (positive[f"{name}_{of}"] for of in ("item", "position", "time"))
+        told = [
+            ", ".join(items[one] for one in ids),
+            ", ".join(map(str, positions)),
+            ", ".join(f"{(positive['target_time'] - one) // 60} min" for one in times),
+            str(positive[f"{name}_length"]),
+        ]
+        shown.append(f"| `{name}` | {' | '.join(told)} |")
+        assert negative[f"{name}_item"] == ids
+    assert (items[positive["target_item"]], items[negative["target_item"]]) == ("lamp", "sofa")
+    assert "\n".join(shown) in page
+    finished(tinprep("verify", "out"))
+    ended = tinprep("inspect", "out")
+    for told in ("history length, rows, carted", "viewed: 2", "carted: none"):
+        assert told in ended.out
+    finished(tinprep("describe", "mine.toml", "--check"))
+    refused(tinprep("train", "out", "--run", "run"), 2, "several histories")
+
+
 def test_options_stand_in_place_of_keys(here: Path) -> None:
     flags = ["--bins", 3, "--layout", "ragged", "--negatives", 2, "--session-gap", 5, "--seed", 9]
     finished(tinprep("prepare", "mine.toml", "--out", "a", *flags, "--duplicates", "drop"))

@@ -20,6 +20,7 @@ from pipeline.description.language import (
 from pipeline.description.toml import Source, read
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.errors import UsageError
+from schemas.shards import HISTORY_COLUMNS, session_prefix
 
 USER = "user"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
@@ -83,15 +84,6 @@ def refuse_later(spec: Spec, source: Source) -> None:
             expected="a description without it",
             got="a key that a later version of tinprep will know how to follow",
             do="leave it out, or wait for that version",
-        )
-    if len(spec.histories) > 1:
-        source.refuse(
-            ("histories",),
-            "This cannot be done yet: several histories.",
-            expected="one history",
-            got=", ".join(spec.histories),
-            do="leave one, or have one history of all its kinds, "
-            "or wait for a version that has several",
         )
 
 
@@ -288,9 +280,12 @@ class _Check:
             self._plain(("tables", spec.target.table, "keep"), name)
             self._take(taken, name, ("tables", spec.target.table, "keep"))
         for name, history in spec.histories.items():
-            given = [*self._carried(history.table), "length", "position", "interval_bin", "time"]
-            for end in (*given, "session"):
+            of_sessions = [*self._carried(history.table), "length"]
+            for end in (*of_sessions, *HISTORY_COLUMNS):
                 self._take(taken, f"{name}_{end}", ("histories", name))
+            for end in of_sessions if history.sessions else ():
+                column = f"{session_prefix(name)}_{end}"
+                self._take(taken, column, ("histories", name, "sessions"))
 
     def _plain(self, at: tuple[str, ...], name: str, *, reserved: bool = True) -> None:
         if not _NAME.fullmatch(name):

@@ -117,17 +117,17 @@ def _counts(
         found[f"{target} of users outside the sample"] = seen.unasked
     if seen.left_out > seen.unasked:
         found[manifest.left_out(target, bool(d.said))] = seen.left_out - seen.unasked
-    if _before(d):
-        found[manifest.without_history(target, _before(d))] = no_history
+    if (empty := _without_history(d)) is not None:
+        found[empty] = no_history
     joins = [f"{name} of users without {target}" for name in dealt.others]
     joins += [one.without for one in d.lookups if one.all_lines and one.refuse is None]
     return found | {name: shares[name].count for name in joins}
 
 
-def _before(d: Description) -> str:
-    """The tables of the histories that may be empty."""
-    found = [history.table for history in d.histories.values() if history.window == "before"]
-    return " or ".join(dict.fromkeys(found))
+def _without_history(d: Description) -> str | None:
+    """What the share of targets is called that have nothing in any history."""
+    tables = [one.table for one in d.histories.values() if one.window == "before"]
+    return manifest.without_history(d.target.name, tables)
 
 
 def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> dict[str, Share]:
@@ -140,8 +140,8 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
         dropped = d.table(name).drop
         repeated = of.kept - fitted.kept[name] if dropped else fitted.repeated[name]
         found[manifest.repeated(name, dropped)] = Share(repeated, of.kept)
-    if _before(d):
-        found[manifest.without_history(target.name, _before(d))] = no_history
+    if (empty := _without_history(d)) is not None:
+        found[empty] = no_history
     if d.only_new:
         before = Share(fitted.shown.touched, fitted.shown.may)
         found[manifest.touched_before(target.name)] = before

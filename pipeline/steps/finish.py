@@ -452,17 +452,17 @@ def _notes(
         for name, words in content.words.items()
         if not len(words)
     ]
-    for history in histories.values():
-        counts = history.bins.train_counts
+    for called, history in histories.items():
+        counts, of = history.bins.train_counts, f" of {called}" * (len(histories) > 1)
         if not any(counts):
             notes.append(
-                "No train row has a behaviour, so the edges of the interval bins are all 0."
+                f"No train row has a behaviour{of}, so the edges of the interval bins are all 0."
             )
             continue
         empty = [str(k + 1) for k, n in enumerate(counts) if n == 0]
         if empty:
             notes.append(
-                f"Interval bins {', '.join(empty)} of {len(counts)} are empty: single intervals "
-                "are so common that neighbouring edges are equal."
+                f"Interval bins {', '.join(empty)} of {len(counts)}{of} are empty: single "
+                "intervals are so common that neighbouring edges are equal."
             )
     return notes

@@ -41,7 +41,8 @@ from schemas.arrays import Bools, Int32s, Int64s
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.manifest import SPLITS, UNKNOWN_ID
 
-_PLACE = "place_"
+# Columns of a bucket's file beside those that have the names of fields.
+_PLACE, _START, _END = "place of ", "start of ", "end of "
 # Of times in a key of 63 bits, beside a user's id.
 _TIME_BITS = 32
 
@@ -261,7 +262,7 @@ class Order:
             if history.table != table.name:
                 events = _behaviours(folder, bucket, d, name)
                 windows = windows_before(events, user, time)
-                columns |= {f"start_{name}": windows.start, f"end_{name}": windows.end}
+                columns |= {_START + name: windows.start, _END + name: windows.end}
         return columns
 
 
@@ -340,7 +341,7 @@ def load(
     targets = np.flatnonzero(split != NO_TARGET)
     for name, history in d.histories.items():
         if history.table != table.name:
-            windows[name] = rows.Windows(columns[f"start_{name}"], columns[f"end_{name}"])
+            windows[name] = rows.Windows(columns[_START + name], columns[_END + name])
         else:
             windows[name] = _windows(events, targets, history.window, source[name])
     short = 0

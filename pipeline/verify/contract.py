@@ -145,7 +145,7 @@ class Contract:
     least: int  # behaviours before a target, in all its histories
     new: str | None  # the column of which a target has what its user had not touched before
     # Count or share of the manifest -> those that add up to it, or `KEPT`, `rejected/FILE`: lines,
-    # `empty HISTORY`: rows without a behaviour, `lacking FILE`: rows whose key a lookup lacks.
+    # `no history`: targets without a behaviour, `lacking FILE`: rows whose key a lookup lacks.
     sums: dict[str, list[str]]
 
     @property
@@ -300,9 +300,9 @@ def _sums_of_events(made: Manifest) -> dict[str, list[str]]:
     for name, file in others:
         more = left_out(name, bool(made.description)), f"{name} of users without {target}"
         sums[f"{name} read"] = [f"{name} kept", *more, f"rejected/{file}"]
-    if len(made.histories) == 1:
-        ((name, history),) = made.histories.items()
-        sums[without_history(target, history.table)] = [f"empty {name}"]
+    tables = [one.table for one in made.histories.values() if one.window == "before"]
+    if (empty := without_history(target, tables)) is not None:
+        sums[empty] = ["no history"]
     return sums
 
 

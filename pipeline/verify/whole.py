@@ -39,6 +39,7 @@ class Seen:
         place: a row of it, for people.
         sums: what is added up over shards, by name:
             of a history: rows by length, behaviours by bin, those at the upper edge of their bin;
+            of all of them: targets without a behaviour;
             by label: rows whose target is in no history of theirs, and those where it is;
             of a field: whether a target, or in train a history, holds an id;
             of a number: values other than 0, their sum, that of their squares;
@@ -70,6 +71,8 @@ class Seen:
             yield f"lengths {rule.name}", np.bincount(np.diff(offsets), minlength=rule.max_len + 1)
             yield f"bins {rule.name}", np.bincount(bins, minlength=256)
             yield f"edges {rule.name}", np.bincount(bins[at_edge], minlength=256)
+        lengths = [block[rule.column("length")][:: contract.each] for rule in contract.histories]
+        yield "no history", np.count_nonzero(np.sum(lengths, axis=0) == 0)
         again = _in_history(block, contract) + 2 * (block["label"] & 1)
         yield "again", np.bincount(again, minlength=4)
         for name in contract.made.fields:
@@ -291,9 +294,6 @@ def check_totals(
             told = np.array(rule.lengths.get(split, 0 * held))
             where = f"{NAME}: {rule.name}_lengths.{split}[{{}}]".format
             findings.each("history lengths", held == told, where, held, told)
-            known[f"empty {rule.name}"] = (
-                known.get(f"empty {rule.name}", 0) + int(held[0]) // contract.each
-            )
         _check_bins(seen, rule, findings)
     for name in made.numbers:
         _check_number(name, _sum(seen, f"number {name}", np.zeros(3), TRAIN), made, findings)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError
+from schemas.errors import ContractError, UsageError
 from schemas.manifest import FIRST_ID, NAME, Manifest, require
 from trainer.data.batches import HISTORY, WEIGHT
 
@@ -24,7 +24,20 @@ def check_manifest(made: Manifest, out: Path) -> None:
     Args:
         made: the manifest.
         out: its folder.
+
+    Raises:
+        UsageError: it has several histories.
+        ContractError: they do not agree.
     """
+    if len(made.histories) > 1:
+        raise UsageError(
+            "The trainer reads no data set of several histories so far.",
+            where=out / NAME,
+            expected="one history",
+            got=", ".join(made.histories),
+            do="make one of all its kinds; the shards themselves are plain Parquet files, which "
+            "Polars, Arrow and DuckDB read",
+        )
     want = partial(require, out / NAME)
     holds = 0 < len(made.fields) == len({*made.fields})
     want(holds, "fields", "some, each once", ", ".join(made.fields))
