@@ -139,7 +139,8 @@ class History:
 
     `window` says which: those strictly `before` the target's time, or those before it by `order`.
     `sessions` are DSIN's [M, K]; `lengths` are rows of each split by length 0 to `max_len`.
-    `where` says whether only some events of the table are behaviours.
+    `where` says whether only some events of the table are behaviours; `within` and `delay` how long
+    before the target they are, at most and at least, in the unit of times.
     """
 
     __pydantic_config__ = STRICT
@@ -152,6 +153,13 @@ class History:
     bins: Bins
     lengths: dict[str, list[Count]]
     where: bool = False
+    within: Count | None = None
+    delay: Count = 0
+
+    @property
+    def by_time(self) -> bool:
+        """Whether times say what it holds, so that it may be empty before any target."""
+        return self.window == "before" or self.within is not None or self.delay > 0
 
     @property
     def shape(self) -> tuple[int, int] | None:

@@ -360,6 +360,10 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             history["window"] = one_of("window", "before", "order")
         if one_of("history_where", True, False):
             history["where"] = one_of("history_where_is", "kind = 'pv'", "kind in ('pv', 'cart')")
+        if one_of("within", True, False, False):
+            history["within"] = one_of("within_is", "1d", 90_000, "2d", "3d")
+        if one_of("delay", True, False, False):
+            history["delay"] = one_of("delay_is", 1, "1h", "12h", 43_201)
         if one_of("gap", True, False):
             history["session_gap"] = one_of("gap_is", "1h", "12h", "1d", 0)
         if one_of("sessions", True, False, False, False):

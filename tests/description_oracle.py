@@ -735,8 +735,16 @@ class Oracle:
         if "where" in history:
             events = [e for e in events if e["in " + name]]
         if history.get("window", "before") == "order":
-            return [e for e in events if e["rank"] < event["rank"]]
-        return [e for e in events if e["time"] < event["time"]]
+            events = [e for e in events if e["rank"] < event["rank"]]
+        else:
+            events = [e for e in events if e["time"] < event["time"]]
+        for e in list(events):
+            passed = event["time"] - e["time"]
+            too_new = "delay" in history and passed < duration(history["delay"], self.unit)
+            too_old = "within" in history and passed > duration(history["within"], self.unit)
+            if too_new or too_old:
+                events = [other for other in events if other is not e]
+        return events
 
     # Negatives.
 
@@ -1069,7 +1077,11 @@ class Oracle:
     def before(self) -> str:
         """What a target may have none of before it; nothing where there is always some."""
         told = self.told["histories"].values()
-        names = [one["table"] for one in told if one.get("window", "before") == "before"]
+        names = [
+            one["table"]
+            for one in told
+            if one.get("window", "before") == "before" or one.keys() & {"within", "delay"}
+        ]
         return " or ".join("earlier " * (one == self.name) + one for one in dict.fromkeys(names))
 
     def _of_events(self) -> dict[str, tuple[int, int]]:

@@ -655,6 +655,8 @@ def test_popular_values_are_drawn_as_often_as_they_occur(tmp_path: Path) -> None
         (Asked(only_new=True), {"only_new": "item"}, "not new"),
         (Asked(), {"min_history": 2}, "too few behaviours"),
         (Asked(), {"k_core": 9}, "too few events"),
+        (Asked(), {"delay": 4}, "future behaviour"),
+        (Asked(), {"within": 0}, "old behaviour"),
         (Asked(negatives=("all", "history", "uniform")), {}, "negative"),
     ],
 )
@@ -665,7 +667,9 @@ def test_verify_finds_what_breaks_a_promise(
     out, told = made(events, [], asked, tmp_path, layout="padded")
     assert verify(out).findings == ()
     raw = json.loads((out / "manifest.json").read_text())
-    raw["target"] |= change
+    (raw["histories"]["history"] if {*change} & {"delay", "within"} else raw["target"]).update(
+        change
+    )
     (out / "manifest.json").write_text(json.dumps(raw))
     if not change or "only_new" in change:
         # The newest behaviour of each row becomes what its target, or its last negative, is.

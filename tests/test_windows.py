@@ -75,6 +75,7 @@ def test_a_window_holds_the_users_behaviours_strictly_before(
     gap=st.integers(0, 4),
     most=st.integers(1, 3),
     length=st.integers(1, 4),
+    span=st.tuples(st.integers(0, 9), st.none() | st.integers(0, 19)),
 )
 def test_latest_sessions(
     rows: list[tuple[int, int]],
@@ -82,15 +83,18 @@ def test_latest_sessions(
     gap: int,
     most: int,
     length: int,
+    span: tuple[int, int | None],
 ) -> None:
     behaviours = behaviours_of([(user, time, 1, 1) for user, time in rows])
     seen = sorted(seen)
     user, time = np.array(seen, np.int64).T
-    windows = order.windows_before(behaviours, user.astype(np.int32), time)
+    windows = order.windows_before(behaviours, user.astype(np.int32), time, *span)
     breaks = histories.session_breaks(behaviours.time, behaviours.offsets, gap)
     bounds, kept = histories.latest_sessions(windows.start, windows.end, breaks, most, length)
+    delay, within = span
     for i, (who, when) in enumerate(seen):
-        before = [t for u, t in sorted(rows) if u == who and t < when]
+        before = [t for u, t in sorted(rows) if u == who and t < when and when - t >= delay]
+        before = [t for t in before if within is None or when - t <= within]
         cuts = [k + 1 for k, (a, b) in enumerate(pairwise(before)) if b - a > gap]
         parts = [before[a:b] for a, b in pairwise([0, *cuts, len(before)])]
         want = [part[-length:] for part in reversed(parts) if len(part) > 2][:most]

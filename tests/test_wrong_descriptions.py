@@ -167,7 +167,10 @@ DESCRIPTIONS: dict[str, Wrong] = {
         ("where",),
     ),
     "a word of the language that is for later": Wrong(
-        swap("max_len = 5", 'max_len = 5\nwithin = "30d"'), ("histories.history", "within", "not")
+        swap('user = "uid"', 'user = "uid"\nrow = "id"'), ("tables.log", "row", "not")
+    ),
+    "a history that ends before it begins": Wrong(
+        swap("max_len = 5", 'max_len = 5\nwithin = "1h"\ndelay = "61m"'), ("within", "61m", "1h")
     ),
     "text for a number": Wrong(swap("max_len = 5", 'max_len = "5"'), ("max_len", "number")),
     "a length of nothing": Wrong(swap("max_len = 5", "max_len = 0"), ("max_len", "1")),

@@ -234,6 +234,8 @@ class History:
         session_gap: seconds without a behaviour that end a session.
         sessions: DSIN's sessions and behaviours of each; None for no such columns.
         where: whether it holds only those of the table's events that have the mask `in_<history>`.
+        within: how long before the target its events are at most, in the unit of times.
+        delay: how long before the target they are at least.
     """
 
     table: str
@@ -242,6 +244,13 @@ class History:
     session_gap: int
     sessions: tuple[int, int] | None = None
     where: bool = False
+    within: int | None = None
+    delay: int = 0
+
+    @property
+    def by_time(self) -> bool:
+        """Whether times say what it holds, so that it may be empty before any target."""
+        return self.window == "before" or self.within is not None or self.delay > 0
 
 
 @dataclass(frozen=True)

@@ -659,7 +659,15 @@ class Binding:
             session_gap=gap * UNITS[self.unit],
             sessions=one.sessions,
             where=one.where is not None,
+            within=None if one.within is None else self._span(one.within),
+            delay=self._span(one.delay or 0),
         )
+
+    def _span(self, told: str | int) -> int:
+        """A duration in the unit of times; what is longer than any time there is, as long as it."""
+        found = seconds(told)
+        assert found is not None
+        return min(found * UNITS[self.unit], 1 << 60)
 
     def _negatives(self) -> Negatives | None:
         drawn, item = self.spec.target.negatives, drawn_field(self.spec)

@@ -98,10 +98,6 @@ def _later(spec: Spec) -> Iterator[tuple[str, ...]]:
         for key in ("connection", "query", "time"):
             if getattr(lookup, key) is not None:
                 yield "lookups", name, key
-    for name, history in spec.histories.items():
-        for key in ("within", "delay"):
-            if getattr(history, key) is not None:
-                yield "histories", name, key
 
 
 class _Check:
@@ -380,6 +376,14 @@ class _Check:
                 told = getattr(history, key)
                 if told is not None and seconds(told) is None:
                     self._duration((*at, key), told)
+            delay, within = seconds(history.delay or 0), seconds(history.within or 0)
+            if history.within is not None and (delay or 0) > (within or 0):
+                self.source.refuse(
+                    (*at, "within"),
+                    "A history begins before it ends.",
+                    expected=f"within of the delay, {history.delay}, or more",
+                    got=str(history.within),
+                )
             lacks = [one for one in self._carried(history.table) if one not in target]
             lacks = [one for one in lacks if one not in spec.tables[own].features]
             if lacks:

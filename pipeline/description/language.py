@@ -292,9 +292,9 @@ class History:
     """Where it ends: strictly before the target's time; or at the target in the order of the table
     that both are of."""
     within: Text | Seconds | None = None
-    """How long before the target it begins, e.g. "30d". Not yet."""
+    """How long before the target it begins: only events of at most so long before, e.g. "30d"."""
     delay: Text | Seconds | None = None
-    """What serving does not see yet, e.g. "1h". Not yet."""
+    """What serving does not see yet: only events of at least so long before, e.g. "1h"."""
     session_gap: Text | Seconds = "30m"
     """A longer silence begins a new session, e.g. "30m" or "1d"."""
     sessions: tuple[_Most, _Most] | None = None

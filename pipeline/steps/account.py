@@ -126,7 +126,7 @@ def _counts(
 
 def _without_history(d: Description) -> str | None:
     """What the share of targets is called that have nothing in any history."""
-    tables = [one.table for one in d.histories.values() if one.window == "before"]
+    tables = [one.table for one in d.histories.values() if one.by_time]
     return manifest.without_history(d.target.name, tables)
 
 

@@ -357,6 +357,8 @@ def _history(content: Content, name: str, results: list[dict[str, Any]]) -> mani
             for split in manifest.SPLITS
         },
         where=history.where,
+        within=history.within,
+        delay=history.delay,
     )
 
 

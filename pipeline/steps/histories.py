@@ -86,12 +86,12 @@ def latest_sessions(
 ) -> tuple[Int64s, Histories]:
     """DSIN's sessions of each window `[start, end)`, without its look into the future.
 
-    A window's behaviours are cut into sessions; those of more than two behaviours before `end`
-    are kept, the latest `most` of them, and the latest `length` behaviours of each.
+    A window's behaviours are cut into sessions; those of more than two behaviours in it are kept,
+    the latest `most` of them, and the latest `length` behaviours of each.
 
     Args:
-        start: (targets,) the first behaviour of the target's user.
-        end: (targets,) one after the last behaviour before the target.
+        start: (targets,) the first behaviour of the target's user that counts.
+        end: (targets,) one after the last behaviour before the target that does.
         breaks: where sessions begin.
         most: sessions kept.
         length: behaviours of a session kept.
@@ -103,23 +103,26 @@ def latest_sessions(
     whole = np.flatnonzero(np.diff(breaks.first) >= _SHORTEST_SESSION)
     some = end > start
     # The session that a window ends in may go on after the target: only what is before counts.
-    last = np.where(some, breaks.session[np.maximum(end, 1) - 1] if len(breaks.session) else 0, 0)
-    cut_keeps = some & (end - breaks.first[last] >= _SHORTEST_SESSION)
-    first = breaks.session[start[some]]
-    low = np.zeros(len(end), np.int64)
-    low[some] = np.searchsorted(whole, first)
-    high = np.zeros(len(end), np.int64)
+    first, last = np.zeros(len(end), np.int64), np.zeros(len(end), np.int64)
+    first[some], last[some] = breaks.session[start[some]], breaks.session[end[some] - 1]
+    begin = np.maximum(start, breaks.first[last])
+    cut_keeps = some & (end - begin >= _SHORTEST_SESSION)
+    # So may the one that it begins in have begun before: it counts after all that are whole.
+    is_head = some & (breaks.first[first] < start) & (first < last)
+    head_keeps = is_head.copy()
+    head_keeps[is_head] = breaks.first[first[is_head] + 1] - start[is_head] >= _SHORTEST_SESSION
+    low, high = np.zeros(len(end), np.int64), np.zeros(len(end), np.int64)
+    low[some] = np.searchsorted(whole, (first + is_head)[some])
     high[some] = np.searchsorted(whole, last[some])
-    earlier = np.minimum(high - low, most - cut_keeps)
-    counts = earlier + cut_keeps
+    counts = np.minimum(cut_keeps + (high - low) + head_keeps, most)
     rows, target = runs(counts)
     nth = np.arange(rows[-1]) - rows[target]
-    is_cut = (nth == 0) & cut_keeps[target]
     back = nth - cut_keeps[target]
-    number = np.where(is_cut, last[target], 0)
-    number[~is_cut] = whole[(high[target] - 1 - back)[~is_cut]]
+    is_cut, is_whole = back < 0, (back >= 0) & (back < (high - low)[target])
+    number = np.where(is_cut, last[target], first[target])
+    number[is_whole] = whole[(high[target] - 1 - back)[is_whole]]
     stop = np.where(is_cut, end[target], breaks.first[number + 1])
-    return rows, latest(breaks.first[number], stop, length)
+    return rows, latest(np.maximum(breaks.first[number], start[target]), stop, length)
 
 
 def cells(offsets: Int64s, row: Int64s, max_len: int) -> Int64s:

@@ -18,6 +18,7 @@ from pipeline.description import (
     OUTSIDE,
     USER,
     Description,
+    History,
     Lookup,
     Table,
     in_history,
@@ -261,7 +262,7 @@ class Order:
         for name, history in d.histories.items():
             if history.table != table.name:
                 events = _behaviours(folder, bucket, d, name)
-                windows = windows_before(events, user, time)
+                windows = windows_before(events, user, time, history.delay, history.within)
                 columns |= {_START + name: windows.start, _END + name: windows.end}
         return columns
 
@@ -343,7 +344,7 @@ def load(
         if history.table != table.name:
             windows[name] = rows.Windows(columns[_START + name], columns[_END + name])
         else:
-            windows[name] = _windows(events, targets, history.window, source[name])
+            windows[name] = _windows(events, targets, history, source[name])
     short = 0
     if d.min_history:
         stored = np.zeros(len(targets), np.int64)
@@ -377,23 +378,28 @@ def load(
 
 
 def _windows(
-    events: Behaviours, targets: Int64s, window: str, source: Int64s | None
+    events: Behaviours, targets: Int64s, history: History, source: Int64s | None
 ) -> rows.Windows:
     """(events,) the windows of targets that stand among their histories' events; else 0.
 
     Args:
         events: of the bucket.
         targets: which of them are targets, ascending.
-        window: `order`, what stands before a target; or `before`, of earlier times alone.
+        history: which of those before a target its window holds.
         source: (behaviours,) which events may stand in the histories; None for all.
     """
     start = events.offsets[np.searchsorted(events.offsets, targets, "right") - 1]
     end = targets
-    if window == "before":
+    if history.window == "before":
         later = np.diff(events.time, prepend=-1) != 0
         later[events.offsets[:-1]] = True
         first = np.flatnonzero(later)
         end = first[np.searchsorted(first, targets, "right") - 1]
+    if history.within is not None or history.delay:
+        user, time = events.user[targets], events.time[targets]
+        by_time = windows_before(events, user, time, history.delay, history.within)
+        end = np.minimum(end, by_time.end) if history.delay else end
+        start = np.minimum(np.maximum(start, by_time.start), end)
     if source is not None:
         start, end = (np.searchsorted(source, at) for at in (start, end))
     found = rows.Windows(*(np.zeros(len(events.user), np.int64) for _ in range(2)))
@@ -515,25 +521,38 @@ def repeated(behaviours: Behaviours, order: str) -> Bools:
     return found
 
 
-def windows_before(behaviours: Behaviours, user: Int32s, time: Int64s) -> rows.Windows:
+def windows_before(
+    behaviours: Behaviours,
+    user: Int32s,
+    time: Int64s,
+    delay: int = 0,
+    within: int | None = None,
+) -> rows.Windows:
     """The behaviours of each target's user strictly before it.
 
     Args:
         behaviours: of the bucket.
         user: (targets,) ids, ascending.
         time: (targets,) in whole units, ascending within a user.
+        delay: how long before the target they are at least.
+        within: how long before it they are at most; None for any time.
     """
-    ends = np.append(behaviours.time, time)
-    low, high = int(ends.min(initial=0)), int(ends.max(initial=0))
-    span, since, until = high - low + 1, behaviours.time - low, time - low
-    if span.bit_length() > _TIME_BITS:  # how they follow each other is enough
-        known = np.unique(behaviours.time)
-        span, since, until = (
-            len(known) + 1,
-            *(np.searchsorted(known, at) for at in (behaviours.time, time)),
-        )
+    times = behaviours.time
+    until = time - max(delay - 1, 0)
+    low, high = int(times.min(initial=0)), int(times.max(initial=0))
+    span = high - low + 1
+    few = span.bit_length() <= _TIME_BITS
+    known = None if few else np.unique(times)  # how they follow each other is enough
+    if known is not None:
+        span = len(known)
+
+    def since(at: Int64s) -> Int64s:
+        """From 0, at or before all behaviours of a user, to `span`, after all of them."""
+        return at.clip(low, low + span) - low if known is None else np.searchsorted(known, at)
+
     # Ascending over the whole bucket: a user's keys lie together.
-    keys = behaviours.user * np.int64(span) + since
+    keys = behaviours.user * np.int64(span) + since(times)
     of_user = user * np.int64(span)
-    start = np.searchsorted(keys, of_user)
-    return rows.Windows(start, np.searchsorted(keys, of_user + until))
+    start = np.searchsorted(keys, of_user if within is None else of_user + since(time - within))
+    end = np.searchsorted(keys, of_user + since(until))
+    return rows.Windows(start, end if within is None else np.maximum(start, end))

@@ -102,7 +102,8 @@ class History:
     least: int  # behaviours that every row has
     own: bool  # whether behaviours are events of the targets' table
     carries: tuple[str, ...]  # those of `fields` that the events have themselves
-    window: str  # `before` the target's time, or `order`: its own time included
+    by_time: bool  # whether times say what it holds; else what stands before the target does
+    interval: tuple[int, int | None]  # to the target, at least and at most
     where: bool  # whether only some events of the table are behaviours
     session_gap: int
     sessions: tuple[int, int] | None  # (M, K) of DSIN's columns
@@ -233,10 +234,11 @@ def _facts(made: Manifest, split: _Split) -> Contract:
             name,
             tuple(one.fields),
             one.max_len,
-            1 if by_order and one.window == "order" and not one.where else 0,
+            1 if by_order and not one.by_time and not one.where else 0,
             one.table == made.target.table,
             tuple(made.own.get(one.table, ())),
-            one.window,
+            one.by_time,
+            (max(one.delay, int(one.window == "before")), one.within),
             one.where,
             one.session_gap,
             one.shape,
@@ -300,7 +302,7 @@ def _sums_of_events(made: Manifest) -> dict[str, list[str]]:
     for name, file in others:
         more = left_out(name, bool(made.description)), f"{name} of users without {target}"
         sums[f"{name} read"] = [f"{name} kept", *more, f"rejected/{file}"]
-    tables = [one.table for one in made.histories.values() if one.window == "before"]
+    tables = [one.table for one in made.histories.values() if one.by_time]
     if (empty := without_history(target, tables)) is not None:
         sums[empty] = ["no history"]
     return sums

@@ -62,9 +62,11 @@ def _check_history(block: Block, rule: History) -> None:
     breaks = (steps > rule.session_gap) & inside
     if all(rule.session_column(one) in block.columns for one in ("length", *rule.fields)):
         _check_sessions(block, rule, np.append(breaks | ~inside, True)[: len(time)])
-    least = 1 if rule.window == "before" else 0
+    least, most = rule.interval
     expected = f"{least} or more before the target"
     block.hold("future behaviour", name, interval >= least, expected)
+    if most is not None:
+        block.hold("old behaviour", name, interval <= most, f"{most} or less before the target")
     block.hold("time", name, time >= 0, "0 or later")
     ordered = np.append(True, (steps >= 0) | ~inside)[: len(time)]
     block.hold("time order", name, ordered, "not before the behaviour before it")

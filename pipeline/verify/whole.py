@@ -240,7 +240,7 @@ def check_split(targets: Targets, refused: int, findings: Findings) -> None:
         good[order[1:]] |= in_order[1:] >= in_order[:-1]
         findings.each("time of a target", good, where, "not before the user's one before it", time)
         for history in contract.histories:
-            if not history.own or history.where or history.window != "order":
+            if not history.own or history.where or history.by_time:
                 continue
             found = targets[history.column("length")]
             length = np.minimum(nth + 1, history.max_len)
