@@ -171,6 +171,11 @@ def purchases(told: Manifest) -> None:
     assert told.rows["train"] > told.rows["valid"] > 0
 
 
+def kinds(told: Manifest) -> None:
+    purchases(told)
+    assert [*told.histories] == ["viewed", "carted", "favoured", "bought"]
+
+
 def reviews(told: Manifest) -> None:
     assert told.fields == ["item", "category", "brand"]
     assert told.shares["repeated reviews, dropped"].count == 5
@@ -188,6 +193,7 @@ MADE: dict[str, tuple[Callable[[Path, random.Random], None], Callable[[Manifest]
     "movielens-1m": (movielens_1m, people),
     "movielens-100k": (movielens_100k, people),
     "taobao-userbehavior": (taobao_userbehavior, purchases),
+    "taobao-userbehavior-kinds": (taobao_userbehavior, kinds),
     "amazon-2018": (amazon_2018, reviews),
     "amazon-2023": (amazon_2023, cuts),
 }
