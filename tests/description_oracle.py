@@ -1169,7 +1169,10 @@ class Oracle:
         for row in rows:
             if row["split"] == "train":
                 for one in self.fields:
-                    held[one] |= {row[f"target_{one}"]}.union(*(row[f"{h}_{one}"] for h in whole))
+                    held[one] |= {row[f"target_{one}"]}
+                    for h, told in self.told["histories"].items():
+                        if one in self.carried(told["table"]):
+                            held[one] |= {*row[f"{h}_{one}"]}
         for split in SPLITS:
             of = [row for row in rows if row["split"] == split]
             for label, what in enumerate(("negatives", "positives")):

@@ -27,8 +27,8 @@ def ids_held(
     Args:
         which: (targets,) index into `SPLITS`.
         targets: field -> (targets, rows of each) ids.
-        histories: (targets,) what they are cut from; the bucket's behaviours, with these fields;
-            how many are kept.
+        histories: (targets,) what they are cut from; the bucket's behaviours, with some of these
+            fields; how many are kept.
 
     Returns:
         split -> field -> the ids, as a text that `not_held` reads.
@@ -44,7 +44,8 @@ def ids_held(
         begun = np.bincount(np.maximum(train.start, train.end - max_len), minlength=ends)
         stored = np.cumsum(begun - np.bincount(train.end, minlength=ends))[:-1] > 0
         for name, of_train in held[SPLITS[TRAIN]].items():
-            of_train.append(behaviours.fields[name][stored])
+            if name in behaviours.fields:
+                of_train.append(behaviours.fields[name][stored])
     return {split: {name: _packed(ids) for name, ids in of.items()} for split, of in held.items()}
 
 

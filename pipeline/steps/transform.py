@@ -95,15 +95,14 @@ class Rows:
         }
         windows = {name: of.take(targets.at) for name, of in chosen.windows.items()}
         ids = {name: targets.ids(name, targets.at, targets.drawn) for name in self.d.fields}
-        of_all_fields = [
+        cut_from = [
             (windows[name], behaviours, self.stored[name].max_len)
             for name, behaviours in targets.bucket.behaviours.items()
-            if behaviours.fields.keys() >= ids.keys()
         ]
         some = np.any([of.lengths > 0 for of in windows.values()], axis=0)
         return blocks, {
             "lengths": {name: self._lengths(name, of, split) for name, of in windows.items()},
-            "ids": ids_held(split, ids, of_all_fields),
+            "ids": ids_held(split, ids, cut_from),
             "left_out": targets.left_out.tolist(),
             "targets": len(targets.at),
             "no_history": int(np.count_nonzero(~some)),

@@ -292,7 +292,7 @@ def check_totals(
         for k, split in enumerate(SPLITS):
             held = _sum(seen, f"lengths {rule.name}", np.zeros(rule.max_len + 1, np.int64), k)
             told = np.array(rule.lengths.get(split, 0 * held))
-            where = f"{NAME}: {rule.name}_lengths.{split}[{{}}]".format
+            where = f"{NAME}: histories.{rule.name}.lengths.{split}[{{}}]".format
             findings.each("history lengths", held == told, where, held, told)
         _check_bins(seen, rule, findings)
     for name in made.numbers:
@@ -340,11 +340,12 @@ def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Sha
 
 def _check_bins(seen: Sequence[Seen], rule: History, findings: Findings) -> None:
     """The counts of the bins, and whether the edges are the quantiles of the intervals."""
+    where = f"{NAME}: histories.{rule.name}.bins"
     bins, edges, none = rule.bins.count, np.array(rule.bins.edges_s), np.zeros(256, np.int64)
     counts = _sum(seen, f"bins {rule.name}", none, TRAIN)[1 : bins + 1]
     at_edges = _sum(seen, f"edges {rule.name}", none, TRAIN)[1 : bins + 1]
     if counts.tolist() != (told := rule.bins.train_counts):
-        findings.add("bin counts", f"{NAME}: bins.train_counts", counts.tolist(), told)
+        findings.add("bin counts", f"{where}.train_counts", counts.tolist(), told)
     total, up_to = int(counts.sum()), np.cumsum(counts)
     for k, edge in enumerate(rule.bins.edges_s):
         # Equal edges share their intervals, which are in the first of their bins.
@@ -355,7 +356,7 @@ def _check_bins(seen: Sequence[Seen], rule: History, findings: Findings) -> None
         if not fine:
             expected = f"the smallest interval with {k + 1}/{bins} of the {total} at or below it"
             got = f"{edge}, with {below} below it and {least} at or below it"
-            findings.add("bin edge", f"{NAME}: bins.edges_s[{k}]", expected, got)
+            findings.add("bin edge", f"{where}.edges_s[{k}]", expected, got)
 
 
 def _check_number(name: str, sums: Values, made: Manifest, findings: Findings) -> None:
