@@ -172,7 +172,12 @@ ERRORS = {
         "Only CSV",
     ),
     "group": ("[target]", '[train]\ngroup_field = "genre"\n[target]', 13, "no field"),
-    "not yet: within": ("max_len = 50", 'max_len = 50\nwithin = "30d"', 19, "cannot be done yet"),
+    "not yet: a lookup's time": (
+        'key = "movieId"',
+        'key = "movieId"\ntime = { column = "at", unit = "s" }',
+        11,
+        "cannot be done yet",
+    ),
 }
 
 

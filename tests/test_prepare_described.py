@@ -214,7 +214,7 @@ def test_nothing_is_written_by_a_dry_run(here: Path) -> None:
         (('order = "file"', 'order = "file"\nwhere = "stars > 3"'), 2, ("stars", "mine.toml")),
         (('order = "file"', 'order = "file"\nreader = "quick"'), 2, ("no reader of this name",)),
         (
-            ('table = "ratings"\nwin', 'table = "ratings"\ndelay = "1h"\nwin'),
+            ('order = "file"', 'order = "file"\nrow = "rating"'),
             2,
             ("cannot be done yet",),
         ),
