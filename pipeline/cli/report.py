@@ -29,6 +29,9 @@ def report(
         str | None,
         typer.Option(help="The target's in the heat maps. Default: that with most positives."),
     ] = None,
+    history: Annotated[
+        str | None, typer.Option(help="Of a data set with several the one to show.")
+    ] = None,
     memory_mb: Annotated[
         int, typer.Option(min=1, help="What counting over the shards may take.")
     ] = 1024,
@@ -37,6 +40,6 @@ def report(
     with told_errors():
         from trainer.analysis.report.page import write_report
 
-        write_report(data, runs or [], out, category, memory_mb=memory_mb)
+        write_report(data, runs or [], out, category, history=history, memory_mb=memory_mb)
         size = out.stat().st_size / 1000
         Terminal().print(f"report: {out} ({size:,.0f} kB)", highlight=False, soft_wrap=True)

@@ -57,6 +57,9 @@ def correlate(
         bool,
         typer.Option("--released", help="As the released script: all splits, 1e-5 for 0, min-max."),
     ] = False,
+    history: Annotated[
+        str | None, typer.Option(help="Of a data set with several the one to count in.")
+    ] = None,
     memory_mb: Annotated[int, typer.Option(min=1, help="What the counting may take.")] = 1024,
     threads: Annotated[int | None, typer.Option(min=1, help="Default: all cores.")] = None,
 ) -> None:
@@ -65,7 +68,7 @@ def correlate(
         from trainer.analysis.figures import Shown, fig1, shown_map
 
         _require_by(context, by)
-        shown = Shown(category, top, positions, by, released)
+        shown = Shown(category, top, positions, by, released, history)
         found = fig1(data, out, shown, memory_mb=memory_mb, threads=threads)
         Terminal().print_wide(shown_map(found))
         Terminal(soft_wrap=True).print(f"figure and tables: {out}", highlight=False)

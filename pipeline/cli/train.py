@@ -31,12 +31,15 @@ def models(
     data: Annotated[
         Path | None, typer.Argument(help="Folder of a data set, whose sizes then count.")
     ] = None,
+    history: Annotated[
+        str | None, typer.Option(help="Of a data set with several the one to read.")
+    ] = None,
 ) -> None:
     """Every model that can be trained: its parts as the paper's three bits, its parameters."""
     with told_errors():
         from trainer.analysis.model_list import models_table
 
-        Terminal().print(models_table(data))
+        Terminal().print(models_table(data, history))
 
 
 def evaluate(

@@ -110,7 +110,7 @@ def test_resumed_when_the_rows_are_streamed(planted, tmp_path, monkeypatch):
     # The setting is in whole MB: here each block holds what fits 20 KB.
     plain = Shards.__init__
     monkeypatch.setattr(
-        Shards, "__init__", lambda self, out, memory_mb: plain(self, out, memory_mb=0.02)
+        Shards, "__init__", lambda self, out, **how: plain(self, out, **how | {"memory_mb": 0.02})
     )
     cfg = config(planted, tmp_path / "whole", clip=0.5)
     train(cfg)

@@ -132,6 +132,7 @@ def correlate(
     positions: int = 10,
     by: str = "position",
     released: bool = False,
+    history: str | None = None,
     everything: Path | None = None,
     memory_mb: int = 1024,
     threads: int | None = None,
@@ -153,6 +154,7 @@ def correlate(
         by: `position` or `interval`.
         released: as in the released script: counts over all splits together, 1e-5 for a count of
             0, and values moved to 0..1 over the map.
+        history: of a data set with several the one whose behaviours count.
         everything: also write the cells of all target categories to this Parquet file.
         memory_mb: what DuckDB may take before it goes to disk.
         threads: of DuckDB; None for all cores.
@@ -170,10 +172,14 @@ def correlate(
         if not holds:
             what = "The correlation cannot be measured like this."
             raise UsageError(what, where=option, expected=expected, got=str(got))
-    shards = Shards(out)
-    made, field = shards.manifest, group_field(shards)
+    shards = Shards(out, history=history)
+    field = group_field(shards)
     names = _names(shards, field)
-    last = min(positions, made.history.max_len) if by == "position" else made.history.bins.count
+    last = (
+        min(positions, shards.facts.history.max_len)
+        if by == "position"
+        else shards.facts.history.bins.count
+    )
     splits = tuple(s for s in SPLITS if s in shards.splits) if released else ("train",)
     shards.schema(splits[0])  # a data set without such a split is told here
     ask = partial(query, shards=shards, splits=splits, memory_mb=memory_mb, threads=threads)
@@ -219,7 +225,7 @@ def correlate(
         positives=positives,
         targets=int(chosen[0]["targets"]),
         label_rate=int(chosen[0]["positives"]) / int(chosen[0]["targets"]),
-        edges_s=tuple(map(shards.facts.seconds, made.history.bins.edges_s)),
+        edges_s=tuple(map(shards.facts.seconds, shards.facts.history.bins.edges_s)),
         field=printable(field),
     )
     return replace(found.normalised(), name="CTC, as released") if released else found

@@ -50,6 +50,7 @@ class Shown:
         positions: the last position.
         by: `position` or `interval`.
         released: as in the released script.
+        history: of a data set with several the one whose behaviours count.
     """
 
     category: str | None = None
@@ -57,6 +58,7 @@ class Shown:
     positions: int = 10
     by: str = "position"
     released: bool = False
+    history: str | None = None
 
 
 def fig1(
@@ -116,12 +118,12 @@ def intervals_of(
 
 def edges_of(shards: Shards) -> tuple[float, ...]:
     """The edges of the interval bins in seconds."""
-    return tuple(map(shards.facts.seconds, shards.manifest.history.bins.edges_s))
+    return tuple(map(shards.facts.seconds, shards.facts.history.bins.edges_s))
 
 
 def bin_rows(shards: Shards) -> list[tuple[str, ...]]:
     """The interval bins as rows of `BINS`."""
-    bins = shards.manifest.history.bins
+    bins = shards.facts.history.bins
     edges = ["-", *map(duration, edges_of(shards)), "-"]
     total = max(1, sum(bins.train_counts))
     return [
@@ -155,7 +157,7 @@ def fig4(
     """
     require_matplotlib()
     folder, shards = Path(to), Shards(out)
-    counts, bins = intervals_of(shards, memory_mb, threads), shards.manifest.history.bins
+    counts, bins = intervals_of(shards, memory_mb, threads), shards.facts.history.bins
     total = sum(counts.values())
     if total != sum(bins.train_counts) or not total:
         raise ContractError(

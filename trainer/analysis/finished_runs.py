@@ -84,7 +84,8 @@ def finish(config: TrainConfig, on_event: OnEvent) -> None:
     """Train a run to its end, going on with what there is of it, and score test."""
     train(replace(config, resume=(config.run / CONFIG).exists()), on_event)
     (config.run / LAST).unlink(missing_ok=True)  # no run of a table is trained further
-    scores(config.run, Shards(config.data, memory_mb=config.memory_mb))
+    shards = Shards(config.data, memory_mb=config.memory_mb, history=config.history)
+    scores(config.run, shards)
 
 
 def measured(run: Path) -> Metrics:

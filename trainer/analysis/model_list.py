@@ -25,15 +25,16 @@ _ABOUT = (
 )
 
 
-def models_table(data: Path | None) -> Group:
+def models_table(data: Path | None, history: str | None = None) -> Group:
     """Every recipe with its parts, its number of parameters, and where it comes from.
 
     Args:
         data: folder of the data set whose sizes count; None for Electronics' published ones.
+        history: of a data set with several the one that models read.
     """
     inputs, name, hidden = _ELECTRONICS, paper.AMAZON, DEFAULTS.hidden
     if data is not None:
-        shards = Shards(data)
+        shards = Shards(data, history=history)
         inputs, name = inputs_of(shards), shards.manifest.dataset
         hidden = shards.facts.training.hidden
     table = Table(title=f"models, sized for {name}")

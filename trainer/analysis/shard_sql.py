@@ -60,9 +60,14 @@ def query(
         try:
             with duckdb.connect(config=config) as con:
                 found = con.read_parquet(paths)
-                if stored := shards.facts.stored:
-                    named = (f'"{of}" as "{name}"' for name, of in stored.items())
-                    found = found.project(f"* rename ({', '.join(named)})")
+                facts, chosen = shards.facts, "*"
+                if facts.unread:
+                    left = (f'"{name}"' for name in sorted(facts.unread))
+                    chosen += f" exclude ({', '.join(left)})"
+                if facts.stored:
+                    named = (f'"{of}" as "{name}"' for name, of in facts.stored.items())
+                    chosen += f" rename ({', '.join(named)})"
+                found = found.project(chosen)
                 found.filter(where).project(columns).create_view("rows")
                 found = con.sql(text, params=params or None)
                 if to is None:

@@ -166,7 +166,8 @@ class Trials:
 
     def open(self, data: Path) -> Shards:
         """Open a data set that has a test split."""
-        shards = Shards(data, memory_mb=self.settings.get("memory_mb", 2048))
+        memory_mb, history = self.settings.get("memory_mb", 2048), self.settings.get("history")
+        shards = Shards(data, memory_mb=memory_mb, history=history)
         if "test" not in shards.splits:
             raise UsageError(
                 "The data set has no test split.",

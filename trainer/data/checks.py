@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from schemas.errors import ContractError, UsageError
-from schemas.manifest import FIRST_ID, NAME, Manifest, require
+from schemas.errors import ContractError
+from schemas.manifest import FIRST_ID, NAME, History, Manifest, require
 from trainer.data.batches import HISTORY, WEIGHT
 
 
@@ -26,25 +26,15 @@ def check_manifest(made: Manifest, out: Path) -> None:
         out: its folder.
 
     Raises:
-        UsageError: it has several histories.
         ContractError: they do not agree.
     """
-    if len(made.histories) > 1:
-        raise UsageError(
-            "The trainer reads no data set of several histories so far.",
-            where=out / NAME,
-            expected="one history",
-            got=", ".join(made.histories),
-            do="make one of all its kinds; the shards themselves are plain Parquet files, which "
-            "Polars, Arrow and DuckDB read",
-        )
     want = partial(require, out / NAME)
     holds = 0 < len(made.fields) == len({*made.fields})
     want(holds, "fields", "some, each once", ", ".join(made.fields))
     of_features = [one.vocabulary for one in made.features.values() if one.vocabulary is not None]
     for key, names in (
         ("fields", made.fields),
-        ("histories", made.history.fields),
+        *((f"histories.{name}", one.fields) for name, one in made.histories.items()),
         ("features", of_features),
     ):
         unsized = [name for name in names if name not in made.vocabulary]
@@ -63,11 +53,11 @@ def check_manifest(made: Manifest, out: Path) -> None:
             want(size == held + FIRST_ID, f"vocabulary.{name}", expected, f"{size:,}")
 
 
-def check_schema(made: Manifest, schema: pa.Schema, where: Path) -> None:
-    """Hold the manifest's fields and its `max_len` to a shard."""
-    most = made.history.max_len
+def check_schema(made: Manifest, history: History, schema: pa.Schema, where: Path) -> None:
+    """Hold the manifest's fields and the `max_len` of a history to a shard."""
+    most = history.max_len
     columns = [f"target_{name}" for name in made.fields]
-    columns += [HISTORY + name for name in made.history.fields]
+    columns += [HISTORY + name for name in history.fields]
     columns += [column for name in made.lists for column in (name, f"{name}_length")]
     columns += [*made.keep, *([WEIGHT] if made.weight else [])]
     wrong = [f"no {column}" for column in columns if column not in schema.names]

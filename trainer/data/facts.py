@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 from annotated_types import Ge, Le, MaxLen
 
 from schemas.checked import STRICT, Misfit, build
+from schemas.errors import UsageError
 
 if TYPE_CHECKING:
-    from schemas.manifest import Manifest
+    from schemas.manifest import History, Manifest
 
 Unit = Literal["s", "ms", "us"]
 Width = Annotated[int, Ge(1), Le(1 << 20)]
@@ -55,7 +56,10 @@ class Facts:
         timezone: in which an hour, a weekday or a month is meant.
         time_unit: of times and intervals, a key of `schemas.shards.UNITS`.
         sessions: (M, K) of the `session_` columns, M sessions of K behaviours; None without them.
+        history: the one that is read.
+        called: its name, where the data set has others; None where it is the only one.
         stored: column of the history -> what the shards call it, of those that they call otherwise.
+        unread: the columns of the other histories.
     """
 
     training: Hyperparameters
@@ -64,7 +68,10 @@ class Facts:
     timezone: str
     time_unit: Unit
     sessions: tuple[int, int] | None
+    history: History
+    called: str | None
     stored: dict[str, str]
+    unread: frozenset[str]
 
     def seconds(self, interval: float) -> float:
         """An interval of the data set in seconds."""
@@ -73,12 +80,17 @@ class Facts:
         return interval / UNITS[self.time_unit]
 
 
-def facts_of(made: Manifest, out: Path) -> Facts:
+def facts_of(made: Manifest, out: Path, history: str | None = None) -> Facts:
     """Read them.
 
     Args:
         made: the manifest.
         out: its folder, for messages.
+        history: the one to read; None for the only one.
+
+    Raises:
+        UsageError: there is no such history, or there are several and none is named.
+        ContractError: the manifest is not what it says.
     """
     # The command line asks this module for types alone, and is there sooner without Arrow.
     from schemas.manifest import NAME, require
@@ -93,30 +105,57 @@ def facts_of(made: Manifest, out: Path) -> Facts:
     require(
         out / NAME, group is None or group in made.fields, "train.group_field", "a field", group
     )
+    called = _called(made, out, history)
+    own = made.histories[called]
+    others = {name: one for name, one in made.histories.items() if name != called}
     return Facts(
         training=training,
         key=_key(made),
-        group_field=group if group in made.history.fields else None,
+        group_field=group if group in own.fields else None,
         timezone=made.timezone,
         time_unit=cast(Unit, made.time_unit),  # its manifest was held to these
-        sessions=made.history.shape,
-        stored=_stored(made),
+        sessions=own.shape,
+        history=own,
+        called=called if others else None,
+        stored=_stored(called, own),
+        unread=frozenset(column for name, one in others.items() for column in _columns(name, one)),
     )
 
 
-def _stored(made: Manifest) -> dict[str, str]:
-    """Column of the only history -> what the shards call it, where its name is one of its own."""
-    from schemas.bounds import HISTORY
+def _called(made: Manifest, out: Path, history: str | None) -> str:
+    """The name of the history that is read."""
+    named = [*made.histories]
+    if history is None and len(named) == 1:
+        return named[0]
+    if history not in named:
+        raise UsageError(
+            "The data set has several histories, and one is read."
+            if history is None
+            else "The data set has no such history.",
+            where=f"--history, of {out}",
+            expected=f"one of {', '.join(named)}",
+            got="none" if history is None else history,
+        )
+    return history
+
+
+def _columns(called: str, history: History) -> list[str]:
+    """What the shards call the columns of a history, and of its sessions."""
     from schemas.shards import HISTORY_COLUMNS, session_prefix
 
-    (called,) = made.histories
-    own, before = made.history.fields, (session_prefix(HISTORY), session_prefix(called))
+    found = [f"{called}_{n}" for n in ("length", *HISTORY_COLUMNS, *history.fields)]
+    if history.shape is not None:
+        found += [f"{session_prefix(called)}_{n}" for n in ("length", *history.fields)]
+    return found
+
+
+def _stored(called: str, history: History) -> dict[str, str]:
+    """Column of the history -> what the shards call it, where its name is one of its own."""
+    from schemas.bounds import HISTORY
+
     if called == HISTORY:
         return {}
-    found = {f"{HISTORY}_{n}": f"{called}_{n}" for n in ("length", *HISTORY_COLUMNS, *own)}
-    if made.history.shape is not None:
-        found |= {f"{before[0]}_{n}": f"{before[1]}_{n}" for n in ("length", *own)}
-    return found
+    return dict(zip(_columns(HISTORY, history), _columns(called, history), strict=True))
 
 
 def _key(made: Manifest) -> str | None:

@@ -39,6 +39,7 @@ class Inputs:
         shared: id column or multi-valued feature whose vocabulary has another name -> that name.
         carried: those of `fields` that behaviours have as well; None for all.
         time_unit: of times and intervals, a key of `schemas.shards.UNITS`.
+        history: the one that is read, where the data set has others; None for the only one.
     """
 
     __pydantic_config__ = STRICT
@@ -55,6 +56,7 @@ class Inputs:
     shared: dict[str, str] = field(default_factory=dict)
     carried: tuple[str, ...] | None = None
     time_unit: Unit = "s"
+    history: str | None = None
 
     @property
     def of_behaviours(self) -> dict[str, int]:
@@ -75,13 +77,13 @@ def inputs_of(shards: Shards) -> Inputs:
     """
     m, facts = shards.manifest, shards.facts
     names = {*shards.schema(shards.splits[0]).names}
-    carried = tuple(name for name in m.fields if name in m.history.fields)
+    carried = tuple(name for name in m.fields if name in facts.history.fields)
     if not carried:
         raise UsageError(
             "Behaviours cannot be compared with targets: they have no field in common.",
             where=shards.out,
             expected=f"behaviours with one of {', '.join(m.fields)}",
-            got=", ".join(m.history.fields) or "none",
+            got=", ".join(facts.history.fields) or "none",
         )
     vocabularies = {
         name: one.vocabulary
@@ -98,8 +100,8 @@ def inputs_of(shards: Shards) -> Inputs:
         fields={name: m.vocabulary[name] for name in m.fields},
         others={name: size[name] for name in ids if name not in m.lists},
         numbers=tuple(n for n, one in m.features.items() if one.kind == "number" and n in names),
-        max_len=m.history.max_len,
-        bins=m.history.bins.count,
+        max_len=facts.history.max_len,
+        bins=facts.history.bins.count,
         timezone=facts.timezone,
         sessions=sessions,
         group_field=facts.group_field,
@@ -108,6 +110,7 @@ def inputs_of(shards: Shards) -> Inputs:
         shared={name: of for name, of in vocabularies.items() if of != name},
         carried=None if len(carried) == len(m.fields) else carried,
         time_unit=facts.time_unit,
+        history=facts.called,
     )
 
 
@@ -116,7 +119,7 @@ def behaviours_of(shards: Shards) -> Tensor:
 
     Negatives are uniform over the items, so these are the items, each once.
     """
-    fields, carried = shards.manifest.fields, shards.manifest.history.fields
+    fields, carried = shards.manifest.fields, shards.facts.history.fields
     columns = tuple(f"target_{name}" for name in fields if name in carried)
     found = torch.empty(0, len(columns), dtype=torch.int32)
     for batch in shards.batches("train", batch_size=1 << 20, columns=columns):

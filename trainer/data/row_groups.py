@@ -114,9 +114,13 @@ def open_shard(path: Path) -> pq.ParquetFile:
 
 
 def as_read(schema: pa.Schema, stored: dict[str, str]) -> pa.Schema:
-    """A shard's schema, with its columns called as batches call them; see `Wanted.stored`."""
+    """A shard's schema, with its columns called as batches call them; see `Wanted.stored`.
+
+    Those of another history, whose name batches have for the one that is read, are left out.
+    """
     called = {of: name for name, of in stored.items()}
-    return pa.schema([f.with_name(called.get(f.name, f.name)) for f in schema])
+    kept = [f for f in schema if f.name in called or f.name not in stored]
+    return pa.schema([f.with_name(called.get(f.name, f.name)) for f in kept])
 
 
 def read_row_group(path: Path, group: int, columns: Sequence[str]) -> pa.Table:

@@ -60,18 +60,23 @@ class Shards:
         out: the folder that holds `manifest.json`.
         memory_mb: a split whose columns in use need more than this is streamed row group by row
             group instead of being kept; a shuffle then mixes as many rows as fit the bound.
+        history: of a data set with several the one to read, as `history_` columns; those of the
+            others are left out. None for the only one.
 
     Raises:
+        UsageError: there is no such history, or there are several and none is named.
         InputError: there is no finished data set.
         ContractError: the manifest is not one.
     """
 
-    def __init__(self, out: Path | str, *, memory_mb: float = 2048) -> None:
+    def __init__(
+        self, out: Path | str, *, memory_mb: float = 2048, history: str | None = None
+    ) -> None:
         self.out = Path(out)
         self.memory_mb = memory_mb
         self.manifest = manifest.load(self.out)
         check_manifest(self.manifest, self.out)
-        self.facts = facts_of(self.manifest, self.out)
+        self.facts = facts_of(self.manifest, self.out, history)
         self._splits: dict[tuple[str, tuple[str, ...]], StoredSplit] = {}
 
     @property
@@ -102,9 +107,10 @@ class Shards:
             InputError: a shard is missing.
             ContractError: the manifest declares other histories than it holds.
         """
-        path = self._paths(split)[0]
-        schema = as_read(open_shard(path).schema_arrow, self.facts.stored)
-        check_schema(self.manifest, schema, path)
+        path, facts = self._paths(split)[0], self.facts
+        stored = [f for f in open_shard(path).schema_arrow if f.name not in facts.unread]
+        schema = as_read(pa.schema(stored), facts.stored)
+        check_schema(self.manifest, self.facts.history, schema, path)
         return schema
 
     def split(self, split: str, columns: tuple[str, ...] | None = None) -> Rows:
@@ -251,8 +257,7 @@ class Shards:
                 self.out,
                 split,
                 columns,
-                self.facts.sessions,
-                self.facts.stored,
+                self.facts,
                 self.memory_mb,
             )
         return self._splits[key]

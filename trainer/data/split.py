@@ -10,6 +10,7 @@ import numpy as np
 from schemas import manifest
 from schemas.errors import ContractError
 from trainer.data.batches import HISTORY, PLACE, SESSION, Index, Rows, concat
+from trainer.data.facts import Facts
 from trainer.data.row_groups import RowGroup, Wanted, row_groups_of
 
 
@@ -21,8 +22,7 @@ class StoredSplit:
         out: its folder.
         split: which split.
         columns: which columns; `PLACE` may be among them.
-        sessions: M and K of the `session_` columns; None without them.
-        stored: as `Wanted` has it.
+        facts: what else the manifest says.
         memory_mb: a split that needs more is read in blocks.
 
     Attributes:
@@ -37,19 +37,18 @@ class StoredSplit:
         out: Path,
         split: str,
         columns: tuple[str, ...],
-        sessions: tuple[int, int] | None,
-        stored: dict[str, str],
+        facts: Facts,
         memory_mb: float,
     ) -> None:
         self.memory_mb = memory_mb
         self.wanted = Wanted(
             tuple(name for name in columns if name != PLACE),
-            _limits(made),
-            made.history.max_len,
-            sessions,
+            _limits(made, facts.history),
+            facts.history.max_len,
+            facts.sessions,
             {name: most for name, most in made.lists.items() if name in columns},
             PLACE in columns,
-            stored,
+            facts.stored,
         )
         self.pieces: list[RowGroup] = []
         rows, expected = 0, made.rows.get(split, 0)
@@ -116,7 +115,7 @@ def spread_sizes(mine: int, batches: int) -> Index:
     return np.diff(np.arange(batches + 1) * mine // max(1, batches))
 
 
-def _limits(made: manifest.Manifest) -> dict[str, int]:
+def _limits(made: manifest.Manifest, history: manifest.History) -> dict[str, int]:
     """Column -> the smallest integer that is too large for it."""
     sizes = made.vocabulary
     limits = {"user": sizes["user"]} if "user" in sizes else {}
@@ -125,10 +124,10 @@ def _limits(made: manifest.Manifest) -> dict[str, int]:
             limits[name] = sizes[feature.vocabulary]
     for name in made.fields:
         limits[f"target_{name}"] = sizes[name]
-    for name in made.history.fields:
+    for name in history.fields:
         for prefix in (HISTORY, SESSION):
             limits[f"{prefix}{name}"] = sizes[name]
-    limits[f"{HISTORY}position"] = made.history.max_len + 1
-    limits[f"{HISTORY}interval_bin"] = made.history.bins.count + 1
+    limits[f"{HISTORY}position"] = history.max_len + 1
+    limits[f"{HISTORY}interval_bin"] = history.bins.count + 1
     limits["label"] = 2
     return limits

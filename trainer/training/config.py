@@ -73,6 +73,9 @@ class TrainConfig:
     run: Annotated[Path, NOTHING] = option(
         MISSING, "Folder of the run. Default: runs/<data>-<model>-<seed>."
     )
+    history: str | None = option(
+        None, "Of a data set with several histories the one to read, by its name."
+    )
     model: str = option("tin", "A recipe of `tinprep models`; tin is the paper's equation 2.")
     encoding: str | None = option(
         None,

@@ -66,7 +66,7 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
 def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
     choose(config.model, config.encoding, config.attention_dim)  # before anything is read
     device = device_of(config.device, ranks)
-    shards = Shards(config.data, memory_mb=config.memory_mb)
+    shards = Shards(config.data, memory_mb=config.memory_mb, history=config.history)
     if "train" not in shards.splits:
         raise UsageError(
             "The data set has no train split.",

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.errors import InputError, UsageError
-from schemas.manifest import FIRST_ID, HOW, Manifest
+from schemas.manifest import FIRST_ID, HOW, History, Manifest
 from schemas.plain import printable
 from trainer.analysis import plots
 from trainer.analysis.correlation import CorrelationMap, correlate, pearson
@@ -46,6 +46,7 @@ def write_report(
     to: Path | str,
     category: str | None = None,
     *,
+    history: str | None = None,
     memory_mb: int = 1024,
 ) -> None:
     """Write a report on a data set and finished runs on it as one HTML file.
@@ -55,6 +56,7 @@ def write_report(
         runs: folders of the runs; none for the data alone.
         to: the file, put in place when it is complete.
         category: the target's category in the correlation; see `correlate`.
+        history: of a data set with several the one that is shown, which the runs read.
         memory_mb: what counting over the shards may take.
 
     Raises:
@@ -74,7 +76,7 @@ def write_report(
             got="a folder" if to.is_dir() else f"no folder {to.parent}",
         )
     require_free(to)
-    shards = Shards(out)
+    shards = Shards(out, history=history)
     made = shards.manifest
     lines = by_seed(read_runs([Path(run) for run in runs], shards))
     title = f"{made.dataset}: data and models" if lines else f"{made.dataset}: data"
@@ -90,7 +92,7 @@ def write_report(
         left_out = "Groups and the correlation are left out: the data set names no field of both "
         parts.append(html.element("p", f"{left_out}targets and behaviours as its group_field."))
     else:
-        ctc = correlate(shards.out, category, memory_mb=memory_mb)
+        ctc = correlate(shards.out, category, history=history, memory_mb=memory_mb)
         parts += _correlation(ctc, lines, shards)
     parts += [*_data(shards, memory_mb), *(_settings(lines) if lines else ()), *_made(made)]
     text = html.page(title + (" (synthetic data)" if made.synthetic else ""), parts)
@@ -104,7 +106,7 @@ def _data(shards: Shards, memory_mb: int) -> list[str]:
     known = {name: size - FIRST_ID for name, size in made.vocabulary.items()}
     shown = dict.fromkeys(("user", facts.key or "user", *made.fields))
     some = [(_plural(name), f"{known[name]:,}") for name in shown if name in known]
-    figures = [_lengths(made), _popularity(shards, facts.key or made.fields[0])]
+    figures = [_lengths(shards.facts.history), _popularity(shards, facts.key or made.fields[0])]
     if facts.group_field is not None:
         figures.append(_groups(shards, facts.group_field))
     figures.append(_intervals(shards, memory_mb))  # the tallest: two columns are even then
@@ -139,18 +141,18 @@ def _plural(name: str) -> str:
     return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
-def _lengths(made: Manifest) -> str:
-    counts = {split: rows for split, rows in made.history.lengths.items() if sum(rows)}
+def _lengths(history: History) -> str:
+    counts = {split: rows for split, rows in history.lengths.items() if sum(rows)}
     means = ", ".join(
         f"{split} {np.average(np.arange(len(rows)), weights=rows):.1f}"
         for split, rows in counts.items()
     )
-    caption = f"Mean: {means} behaviours. At most the latest {made.history.max_len} are kept."
+    caption = f"Mean: {means} behaviours. At most the latest {history.max_len} are kept."
     return html.figure("History lengths", plots.lengths(counts), caption)
 
 
 def _intervals(shards: Shards, memory_mb: int) -> str:
-    octaves, bins = intervals_of(shards, memory_mb), shards.manifest.history.bins
+    octaves, bins = intervals_of(shards, memory_mb), shards.facts.history.bins
     if not octaves:
         return html.element("p", "No target of train has a behaviour before it.")
     total = max(1, sum(bins.train_counts))
