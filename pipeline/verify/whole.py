@@ -300,7 +300,7 @@ def check_totals(
     for name, share in _shares(seen, contract):
         if made.shares.get(name, share) != share:
             findings.add("shares", f"{NAME}: shares, {name}", share, made.shares[name])
-    known = {name: _sum(seen, name, number) for name, number in known.items()}
+    known = {name: _sum(seen, name, number) for name, number in (known | {"no history": 0}).items()}
     shares = {name: share.count for name, share in made.shares.items()}
     counts = shares | made.counts | known
     for name, parts in contract.sums.items():
