@@ -48,7 +48,11 @@ _SAMPLED_FILES = 3
 _FIXED_BYTES_A_LINE = 4
 # Of unix time, 1985: what is later in seconds is hardly of another unit.
 _OLD_S = 473_385_600
+_DATED = r"^[0-9]{4}-"
 _NUMBERS = r"^[+-]?[0-9]+(\.[0-9]*)?$"
+
+MOST = 0.95
+"""What so many values of a sample are, their column is: lines with others are refused."""
 
 Said = told.Table | told.Lookup
 
@@ -370,7 +374,7 @@ class Binding:
             UsageError: they are numbers, or are naive and no zone is told.
         """
         at = ("tables", name, "time")
-        values = self.whence("tables", name).sample(time.column)
+        values = _mostly(self.whence("tables", name).sample(time.column), _NUMBERS, _DATED)
         if values.dtype.is_numeric() or (
             values.dtype == pl.String and len(values) and values.str.contains(_NUMBERS).all()
         ):
@@ -725,6 +729,15 @@ def _are_whole(values: pl.Series) -> bool:
 def _are_odd(values: pl.Series) -> pl.Series:
     """Which texts are whole numbers that are written in another way than once."""
     return values.str.contains(_WHOLE) & ~values.str.contains(_CANONICAL)
+
+
+def _mostly(values: pl.Series, *patterns: str) -> pl.Series:
+    """Text without the few values that do not fit a pattern, where nearly all do."""
+    for pattern in patterns if values.dtype == pl.String and len(values) else ():
+        fits = values.str.contains(pattern)
+        if fits.mean() >= MOST:  # type: ignore[operator]
+            return values.filter(fits)
+    return values
 
 
 def _likely_unit(values: pl.Series) -> str:

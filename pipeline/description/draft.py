@@ -17,12 +17,13 @@ from typing import Any
 import polars as pl
 
 from pipeline.description import language as told
-from pipeline.description.binding import Whence
+from pipeline.description.binding import MOST, Whence
 from pipeline.description.checks import spec_of
 from pipeline.description.files import FORMATS, bases, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import Part, blocks
+from pipeline.readers.own_tables import first_odd
 from schemas.errors import InputError, UsageError
 
 _SHOWN, _LOOKED_AT = 3, 100
@@ -46,6 +47,11 @@ _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _FEW = 20  # distinct values of a kind
 _LIKED = 4
+_ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$"
+_PATTERNS = {
+    "number": r"^[ \t]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t]*$",
+    "time as 2026-01-31 10:00": _ISO,
+}
 
 
 @dataclass
@@ -54,14 +60,16 @@ class Column:
 
     Attributes:
         name: as the file has it.
-        values: what is there of the first records.
+        values: what is there of the first records, without what is odd.
         distinct: how many of them differ.
         missing: whether some record has none.
+        odd: what few values are not that nearly all are, and where; empty for nothing.
     """
 
     name: str
     values: pl.Series
     missing: bool
+    odd: str = ""
 
     @property
     def distinct(self) -> int:
@@ -108,7 +116,7 @@ class Column:
                     return unit, False
             return None
         if self.values.dtype == pl.String and len(self.values):
-            iso = self.values.str.contains(r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$")
+            iso = self.values.str.contains(_ISO)
             if iso.all():
                 zoned = self.values.str.contains(
                     r"(Z|UTC|[+-]\d\d:?\d\d)$"
@@ -124,7 +132,7 @@ class Table:
     Attributes:
         name: of the table.
         pattern: as `files` has it.
-        paths: the files.
+        whence: its files.
         said: `format` and `csv`, where they have to be told.
         columns: by name.
         notes: what is not sure.
@@ -135,7 +143,7 @@ class Table:
 
     name: str
     pattern: str
-    paths: list[Path]
+    whence: Whence
     said: dict[str, Any]
     columns: dict[str, Column]
     notes: list[str] = field(default_factory=list)
@@ -170,14 +178,14 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
     tables = [_table(pattern, folder) for pattern in patterns]
     events = [table for table in tables if table.is_events]
     if not events:
-        seen = "; ".join(f"{t.name}: {', '.join(t.columns)}" for t in tables)
+        seen = tuple(f"{t.name}: {', '.join(t.columns)}; {_lack(t)}"[:500] for t in tables)
         raise InputError(
             "No file tells who did what, and when.",
             where=", ".join(patterns),
             expected="a file with a column of users, one of times, and one of items",
-            got=seen[:500],
-            do="name the columns yourself: `tinprep prepare FILE --user ... --item ... --time ...`"
-            ", or write a description by hand",
+            got=seen,
+            do="mend these values, or name the columns yourself: `tinprep prepare FILE --user ... "
+            f"--item ... --time ... --split order{_delimiter_option(tables[0])}`",
         )
     text = _Writer(events, [table for table in tables if not table.is_events]).text()
     try:
@@ -186,6 +194,47 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
         first, _, rest = text.partition("\n")
         return f"{first}\n# It does not hold together so far: {error.what}\n{rest}"
     return text
+
+
+def _delimiter_option(table: Table) -> str:
+    found = table.said.get("csv", {}).get("delimiter")
+    return "" if found is None else f' --delimiter "{found}"'.replace("\t", "\\t")
+
+
+def _lack(table: Table) -> str:
+    """Why a table seems to hold no events."""
+    if table.time is not None:
+        return f"{table.time} are times, but no column seems to be of users"
+    called = [c for c in table.columns.values() if c.named("time")]
+    for column in called or list(table.columns.values()):
+        if column.values.dtype == pl.String:
+            tests = ((kind, column.values.str.contains(of)) for kind, of in _PATTERNS.items())
+            kind, fits = max(tests, key=lambda one: one[1].sum())
+            if (called or fits.any()) and not fits.all():
+                line = _first(table.whence, column.name, _PATTERNS[kind])
+                return _odd(column.name, column.values, fits, kind, line)
+        if called:
+            return f"{column.name} holds numbers that are no times of 1990 to 2100"
+    return "no column seems to hold times"
+
+
+def _odd(name: str, values: pl.Series, fits: pl.Series, kind: str, at: str) -> str:
+    some = int((~fits).sum())
+    verb = "is" if some == 1 else "are"
+    return f"{name}: {some:,} of {len(values):,} sampled values {verb} no {kind}, {at}"
+
+
+def _first(whence: Whence, name: str, pattern: str) -> str:
+    """The first value that fits no pattern, and its line."""
+    gone = [*whence.source.nulls, ""]
+
+    def odd(values: pl.Series) -> pl.Series:
+        text = values.cast(pl.String, strict=False).str.strip_chars(" \t")
+        return (~text.str.contains(pattern) & ~text.is_in(gone)).fill_null(value=False)
+
+    found = first_odd(whence.source, whence.paths[0], name, odd)
+    assert found is not None
+    return f"line {found[0]:,}: {found[1]!r}"
 
 
 # Reading.
@@ -212,12 +261,19 @@ def _table(pattern: str, folder: Path) -> Table:
         there = values.drop_nulls()
         if there.dtype == pl.String:
             there = there.filter(~there.str.strip_chars(" \t").is_in([*whence.source.nulls, ""]))
-        columns[name] = Column(name, there, len(there) < len(values))
+        missing, odd = len(there) < len(values), ""
+        for kind, usual in _PATTERNS.items() if there.dtype == pl.String else ():
+            fits = there.str.contains(usual)
+            if len(there) and not fits.all() and fits.mean() >= MOST:  # type: ignore[operator]
+                odd = _odd(name, there, fits, kind, _first(whence, name, usual))
+                there = there.filter(fits)
+                break
+        columns[name] = Column(name, there, missing, odd)
     base = bases([pattern], folder)[0]
     base = base if base.is_dir() else paths[0]
     name = re.sub(r"\W+", "_", base.name.partition(".")[0].lower()).strip("_") or "events"
     name = name if name[0].isalpha() else f"t_{name}"
-    table = Table(name, pattern, paths, said, columns, notes)
+    table = Table(name, pattern, whence, said, columns, notes)
     _roles(table)
     if "columns" in said.get("csv", {}):
         _name_columns(table)
@@ -249,7 +305,7 @@ def _name_columns(table: Table) -> None:
         new.get(one) for one in (table.user, table.item, table.time)
     )
     table.notes[:] = [
-        f"{table.paths[0].name} seems to have no header: its columns got names by "
+        f"{table.whence.paths[0].name} seems to have no header: its columns got names by "
         "what they seem to hold"
     ]
 
@@ -468,6 +524,7 @@ class _Writer:
             self._say(at, "time", "the zone is a guess: these times name none")
         else:
             self._say(at, "time", f"from {self._moment(time, 0.0)} to {self._moment(time, 1.0)}")
+        self._slips(at, time)
         fields, taken = {}, {table.user, table.time, table.item}
         if table.item is not None:
             fields["item"] = table.item
@@ -480,6 +537,7 @@ class _Writer:
         if label is not None:
             found["label"] = label.name
             taken.add(label.name)
+            self._slips(at, label)
             ones = int((label.values.cast(pl.Float64) == 1).sum())
             self._say(at, "label", f"{ones / len(label.values):.1%} are 1")
         for column in table.left("rating"):
@@ -487,10 +545,12 @@ class _Writer:
             if targets and label is None and numbers is not None and column.distinct <= _FEW:
                 low, *_, top = sorted(numbers.to_list())
                 if top >= _LIKED:
+                    value = f"try_cast({column.name} as double)" if column.odd else column.name
                     self.comments.setdefault(at, []).append(
-                        f'# where = "{column.name} >= {_LIKED}"   # {column.name} is from '
+                        f'# where = "{value} >= {_LIKED}"   # {column.name} is from '
                         f"{low:g} to {top:g}: say what counts as liked"
                     )
+                    self._slips(at, column, "left out")
         found["order"] = "file"
         self._say(at, "order", 'of events of one time; "hash" where the lines stand in no order')
         rest = [c for c in table.columns.values() if c.name not in taken]
@@ -582,6 +642,7 @@ class _Writer:
                 parts.setdefault("lists", {})[one] = {"column": column.name, **several}
             elif column.time is None and _is_measure(column):
                 parts.setdefault("numbers", {})[plain] = {"column": column.name}
+                self._slips(at, column)
             elif _may_be_id(column) and 1 < column.distinct <= len(column.values) / 2:
                 kind = "features" if name == "user" else "fields"
                 parts.setdefault(kind, {})[plain if name == "user" else _bare(plain)] = column.name
@@ -650,6 +711,11 @@ class _Writer:
         self._say(f"lookups.{item}", "table", "so that drawn negatives have these fields too")
 
     # Writing.
+
+    def _slips(self, at: str, column: Column, dropped: str = "refused") -> None:
+        """Tell of values that a column of times or numbers does not take."""
+        if column.odd:
+            self.comments.setdefault(at, []).append(f"# {column.odd}; such lines are {dropped}")
 
     def _say(self, table: str, key: str, what: str) -> None:
         self.comments.setdefault(f"{table}/{key}", []).append(what)

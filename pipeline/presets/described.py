@@ -239,11 +239,20 @@ class Events:
         "Default: random negatives.",
     )
     where: str | None = option(None, "Of a file of events: which of them count, in SQL.")
+    delimiter: str | None = option(
+        None, r"Of a file of events: what separates its columns, e.g. ';' or '\t'."
+    )
 
     @property
     def asked(self) -> bool:
         """Whether any of it is given."""
         return any(value is not None for value in vars(self).values())
+
+    @property
+    def _csv(self) -> dict[str, str] | None:
+        if self.delimiter is None:
+            return None
+        return {"delimiter": self.delimiter.replace("\\t", "\t")}
 
     def keys(self, name: str, file: str, asked: Asked) -> dict[str, Any]:
         """As a description.
@@ -271,6 +280,7 @@ class Events:
             "tables": {
                 "events": {
                     "files": file,
+                    "csv": self._csv,
                     "where": self.where,
                     "user": self.user,
                     "time": time,

@@ -18,6 +18,16 @@ from polars.exceptions import PolarsError
 from schemas.errors import InputError, UsageError
 
 
+class Unfit(UsageError):
+    """An expression does not fit the types of its columns.
+
+    Attributes:
+        name: of the expression.
+    """
+
+    name: str
+
+
 def _words(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
@@ -102,7 +112,7 @@ def types_of(schema: Mapping[str, Any], of: Mapping[str, Sql]) -> dict[str, pl.D
     """The types that expressions have over columns of these types; no row is looked at.
 
     Raises:
-        UsageError: an expression does not fit its columns, as text that is held to a number.
+        Unfit: an expression does not fit its columns, as text that is held to a number.
     """
     empty = pl.DataFrame(schema=dict(schema))
     found = {}
@@ -111,12 +121,14 @@ def types_of(schema: Mapping[str, Any], of: Mapping[str, Sql]) -> dict[str, pl.D
             found[name] = _evaluated(empty, {name: sql}).schema[name]
         except PolarsError as error:
             columns = ", ".join(f"{name} is {_plain(empty.schema[name])}" for name in sql.columns)
-            raise UsageError(
+            unfit = Unfit(
                 "A condition does not fit its columns.",
-                where=sql.text,
+                where=f"{name}: {sql.text}",
                 expected=columns or None,
                 got=_first_line(error),
-            ) from None
+            )
+            unfit.name = name
+            raise unfit from None
     return found
 
 

@@ -409,7 +409,10 @@ def _check_delimiter(path: Path, form: CsvFormat, names: Sequence[str]) -> None:
 def delimiter_told(delimiter: str) -> str:
     """What to do where this one stands between columns."""
     told = "\\t" if delimiter == "\t" else delimiter
-    return f'say csv.delimiter in a description: csv = {{ delimiter = "{told}" }}'
+    return (
+        f'add --delimiter "{told}" to the columns of a file of events; in a description say '
+        f'csv = {{ delimiter = "{told}" }}'
+    )
 
 
 def _check_encoding(encoding: str) -> None:

@@ -22,7 +22,8 @@ its line with a reason that names the file's column.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -34,7 +35,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline.readers.conditions import Sql, evaluated, is_truth, nearest, types_of
+from pipeline.readers.conditions import Sql, Unfit, evaluated, is_truth, nearest, types_of
 from pipeline.readers.converted import Converted, converted, polars_type
 from pipeline.readers.csv_text import DELIMITERS, CsvFormat, CsvSource, delimiter_told
 from pipeline.readers.json_table import JsonSource
@@ -50,6 +51,8 @@ OUTSIDE = "outside"
 """The mask of rows that fail `where`: they say who touched what, and count for nothing else."""
 
 _SAMPLE_ROWS = 10_000
+_TEXT = 0.1  # of a sample, where a column is of text and not of numbers with slips
+_SHOWN = 60  # characters of a value that is told
 _SQL_TYPES: dict[str, Any] = {
     "whole": pl.Int64,
     "number": pl.Float64,
@@ -357,7 +360,7 @@ def open_table(
         outside, unit,
     )  # fmt: skip
     source.require(paths, list(reader.needed))
-    _check_types(reader)
+    _check_types(reader, paths[0])
     return reader
 
 
@@ -483,8 +486,8 @@ def _other_delimiter(wanted: str, names: Sequence[str]) -> str | None:
     return None
 
 
-def _check_types(reader: TableReader) -> None:
-    """Refuse conditions that are none, before anything is read.
+def _check_types(reader: TableReader, path: Path) -> None:
+    """Refuse conditions that are none, before rows are read.
 
     Raises:
         UsageError: as said.
@@ -500,14 +503,79 @@ def _check_types(reader: TableReader) -> None:
     if reader.where is not None:
         truths["where"] = reader.where
         masks.add("where")
-    for name, kind in types_of(kinds, truths).items():
+    try:
+        types = types_of(kinds, truths)
+    except Unfit as error:
+        dropped = "left out" if error.name in masks else "refused"
+        error.do = _as_numbers(reader, path, kinds, truths[error.name], dropped)
+        raise
+    for name, kind in types.items():
         if name in masks and not is_truth(kind):
             raise UsageError(
                 "A condition is neither true nor false.",
-                where=truths[name].text,
+                where=f"{name}: {truths[name].text}",
                 expected="a comparison, such as price > 10",
                 got=f"{kind}".lower(),
             )
+
+
+def _as_numbers(
+    reader: TableReader, path: Path, kinds: Mapping[str, Any], sql: Sql, dropped: str
+) -> str | None:
+    """What to do where text is held to numbers, and nearly all of it is one; None otherwise."""
+    source, text, odd = reader.source, sql.text, []
+    for name in sql.columns if source.schema is None else ():
+        if kinds[name] != pl.String:
+            continue
+        are_odd = partial(_are_odd, nulls=source.nulls)
+        if (are_odd(head(source, path, [name])[name]).mean() or 0) > _TEXT:  # type: ignore[operator]
+            continue
+        if (first := first_odd(source, path, name, are_odd)) is None:
+            continue
+        quoted = '"' + name.replace('"', '""') + '"'
+        token = rf"{re.escape(quoted)}|(?<![\w.\"']){re.escape(name)}(?![\w.\"'])"
+        plain = name if re.fullmatch(r"[^\W\d]\w*", name) else quoted
+        text = re.sub(token, f"try_cast({plain} as double)".replace("\\", r"\\"), text)
+        odd.append(f"{path.name}:{first[0]} has {first[1]!r} in {name}")
+    try:
+        types_of(kinds, {"": Sql.of(text, source.names)})
+    except UsageError:
+        return None
+    return f"write {text}: lines where it is no number are {dropped}; {', '.join(odd)}"
+
+
+def _are_odd(values: pl.Series, nulls: frozenset[str]) -> pl.Series:
+    """Which values are there and no number."""
+    found = converted(values, _COLUMNS["number"], "s", nulls).reasons
+    return pl.repeat(False, len(values), eager=True) if found is None else found.is_not_null()
+
+
+def first_odd(
+    source: Source, path: Path, name: str, odd: Callable[[pl.Series], pl.Series]
+) -> tuple[int, str] | None:
+    """The 1-based line of the first record of a sample whose value is odd, and that value.
+
+    Args:
+        source: of the file's columns.
+        path: the file.
+        name: of a column of text.
+        odd: (rows,) whether values are.
+
+    Raises:
+        InputError: the file cannot be read.
+    """
+    wanted, rows = {name: "text"}, 0
+    with closing(source.blocks(Part(path), wanted)) as stream:
+        for block in stream:
+            found = []
+            for indices, frame in source.frames(block, wanted, Refused(path.name)):
+                rows += frame.height
+                for at in odd(frame[name]).arg_true().head(1):
+                    line, _ = source.record(block, int(indices[at]))
+                    found.append((line + 1, str(frame[name][at])[:_SHOWN]))
+            if found or rows >= _SAMPLE_ROWS:
+                return min(found, default=None)
+    return None
 
 
 def _use(column: Column) -> str:
