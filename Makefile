@@ -14,7 +14,8 @@ PARALLEL = -n logical --maxprocesses $(or $(WORKERS),8) --dist worksteal
 define install
 @echo "installing $(1): a few minutes on a fresh machine, seconds later"
 @set -o pipefail; \
-	$(or $(3),$(BIN))/python -m pip install --disable-pip-version-check --progress-bar off $(2) | { \
+	$(or $(3),$(BIN))/python -m pip install --disable-pip-version-check --progress-bar off $(2) \
+	2> >(grep -v '^WARNING: Location .* is ignored' >&2) | { \
 	packages=0; told=0; at=preparing; \
 	while read -r -t 10 doing what _ || [ $$? -gt 128 ]; do \
 		case $$doing in \

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
+from difflib import get_close_matches
 
 # Control characters, which a terminal obeys and XML forbids; line separators; what turns the
 # direction of writing; halves of a surrogate pair.
@@ -38,6 +40,13 @@ def for_spreadsheet(text: str) -> str:
 def from_spreadsheet(text: str) -> str:
     """The text that `for_spreadsheet` was given."""
     return text.removeprefix("'")
+
+
+def meant(name: str, names: Iterable[str]) -> str:
+    """What to add to a wrong name: the one of some names that is near; nothing where none is."""
+    folded = {one.strip().casefold(): one for one in names}
+    found = get_close_matches(name.strip().casefold(), folded, 1, 0.6)
+    return f"; did you mean {folded[found[0]]}?" if found else ""
 
 
 def duration(seconds: float) -> str:

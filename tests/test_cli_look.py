@@ -128,6 +128,8 @@ def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> N
     models = tinprep("models", made)
     finished(models)
     assert "tin_released" in models.said
+    near = tinprep("train", made, "--model", "tim")
+    assert near.code == 2 and "tim; did you mean tin?" in near.said
     run, scores = tmp_path / "run", tmp_path / "scores.parquet"
     flags = ("--epochs", 1, "--dim", 4, "--hidden", "4", "--threads", 1)
     first = tinprep("train", made, "--run", run, *flags)
@@ -135,7 +137,14 @@ def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> N
     measured = tinprep("evaluate", run, "--split", "test", "--by", "length")
     finished(measured)
     assert "GAUC" in measured.said or "gauc" in measured.said
-    finished(tinprep("predict", run, made, "--out", scores))
+    assert f"next: tinprep evaluate {run} --by length; tinprep predict {run} {made}" in first.out
+    scored = tinprep("predict", run, made, "--out", scores)
+    finished(scored)
+    assert "unfinished" not in scored.out
+    (run / "metrics.json").rename(tmp_path / "metrics.json")
+    scored = tinprep("predict", run, made, "--out", scores)
+    assert f"scores of {run} (unfinished: its best weights so far): {scores}" in scored.out
+    (tmp_path / "metrics.json").rename(run / "metrics.json")
     rows = pl.read_parquet(scores)
     assert rows.columns == ["split", "row", "user", "item", "category", "label", "score"]
     assert rows.height == sum(

@@ -85,6 +85,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[Path], Pa
         # A run may be older than a setting, or than a metric.
         result["metrics"]["test"].pop("pair_accuracy")
         (run / "metrics.json").write_text(json.dumps(result, indent=1))
+    path = runs[3] / "metrics.json"
+    result = json.loads(path.read_text())
+    result["metrics"]["test"]["auc"] = 0.99
+    path.write_text(json.dumps(result, indent=1))
     page = folder / "report.html"
     finished(tinprep("report", out, *runs, "--out", page, "--category", FORMULA))
     return out, runs, page
@@ -117,9 +121,11 @@ def test_the_page_holds_all_there_is(made: tuple[Path, list[Path], Path]) -> Non
         *("Settings of", "How the data"),
     )
     assert [page.text.index(h) for h in headings] == sorted(page.text.index(h) for h in headings)
-    scores = [
-        json.loads((run / "metrics.json").read_text())["metrics"]["test"]["gauc"] for run in runs
-    ]
+    test = [json.loads((run / "metrics.json").read_text())["metrics"]["test"] for run in runs]
+    scores = [one["gauc"] for one in test]
+    leads = scores[3] > max(scores[2], np.mean(scores[:2]))
+    assert ("AUC puts dien first (0.9900)" in page.text) != leads
+    assert f"paired test over {manifest['rows']['test'] // 2} users" in page.text
     assert f"{np.mean(scores[:2]):.4f} ± {np.std(scores[:2], ddof=1):.4f}" in page.text
     assert f"{scores[2]:.4f}" in page.text
     assert "No learned map, as their states are not behaviours: dien" in page.text

@@ -20,7 +20,7 @@ A model is trained, measured and put to use:
 >>> result = train(TrainConfig("data/ratings", run="runs/tin", epochs=1))
 >>> evaluate("runs/tin", split="test").metrics.gauc == result.metrics["test"].gauc
 True
->>> predict("runs/tin", "data/ratings", "scores.parquet")  # user, item, label, score
+>>> predict("runs/tin", "data/ratings", "scores.parquet").rows  # user, item, label, score
 400
 >>> load("runs/tin").eval().training
 False

@@ -39,7 +39,7 @@ def train(
         given = {n: _weight(v) if n == "loss_weight" else v for n, v in settings.items()}
         given = {name: value for name, value in given.items() if given_of(context, name)}
 
-        from trainer.training.console import LiveReport, result_table
+        from trainer.training.console import LiveReport, next_line, result_table
         from trainer.training.evaluation import settings_of
         from trainer.training.ranks import joined
         from trainer.training.train import train as fit
@@ -67,6 +67,9 @@ def train(
             with LiveReport() as report:
                 result = fit(TrainConfig(**chosen), report)
             Terminal().print(result_table(result))
+            Terminal(soft_wrap=True).print(
+                next_line(result.run, Path(result.config["data"])), highlight=False
+            )
 
 
 def _weight(given: str) -> float | str:

@@ -13,7 +13,10 @@ from pipeline.cli.fit import train
 from schemas.errors import UsageError
 from schemas.terminal import Terminal
 
-_Run = Annotated[Path, typer.Argument(help="Folder of a finished run.")]
+_Run = Annotated[
+    Path,
+    typer.Argument(help="Folder of a run; of an unfinished one its best weights so far count."),
+]
 _Data = Annotated[
     Path | None, typer.Option(help="Folder of another data set. Default: the run's own.")
 ]
@@ -77,9 +80,11 @@ def predict(
 ) -> None:
     """Score every row of a data set: each score with its user and item as in the raw files."""
     with told_errors():
+        from trainer.training.console import prediction_lines
         from trainer.training.evaluation import predict as score
 
-        rows = score(
+        found = score(
             run, data, out, splits=tuple(dict.fromkeys(split)) if split else None, device=device
         )
-        Terminal().print(f"{rows:,} scores: {out}", highlight=False)
+        for line in prediction_lines(run, out, found):
+            Terminal(soft_wrap=True).print(line, highlight=False)

@@ -7,15 +7,15 @@ row and nothing else, no other row, no file, no clock. So it says the same whate
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any
 
 import polars as pl
 from polars.exceptions import PolarsError
 
 from schemas.errors import InputError, UsageError
+from schemas.plain import meant
 
 
 class Unfit(UsageError):
@@ -204,7 +204,7 @@ class _Parser:
             raise self._error(
                 f"A condition may not call {word}().",
                 expected="functions of one row alone: " + ", ".join(sorted(FUNCTIONS)),
-                got=f"{word}(" + _nearest(lower, FUNCTIONS),
+                got=f"{word}(" + meant(lower, FUNCTIONS),
             )
         if word in self.known:
             # A column may be called as a word of SQL is: `timestamp > 5`, but `date '2026-01-01'`.
@@ -219,7 +219,7 @@ class _Parser:
         raise self._error(
             f"A condition names a column that is not there: {name}.",
             expected=_listed(self.names),
-            got=name + _nearest(name, self.names),
+            got=name + meant(name, self.names),
         )
 
     def _check(self, found: Sql) -> None:
@@ -249,18 +249,6 @@ _ALWAYS_SQL = _words(
     "and or not in is null true false like ilike rlike regexp between when then else end case as "
     "from for distinct"
 )
-
-
-def nearest(name: str, names: Iterable[str]) -> str | None:
-    """Of some names the one that a person may have meant; None where none is near."""
-    folded = {one.strip().casefold(): one for one in names}
-    found = get_close_matches(name.strip().casefold(), folded, 1, 0.6)
-    return folded[found[0]] if found else None
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    found = nearest(name, names)
-    return f"; did you mean {found}?" if found is not None else ""
 
 
 def _quoted(name: str) -> str:

@@ -35,7 +35,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline.readers.conditions import Sql, Unfit, evaluated, is_truth, nearest, types_of
+from pipeline.readers.conditions import Sql, Unfit, evaluated, is_truth, types_of
 from pipeline.readers.converted import Converted, converted, polars_type
 from pipeline.readers.csv_text import DELIMITERS, CsvFormat, CsvSource, delimiter_told
 from pipeline.readers.json_table import JsonSource
@@ -45,6 +45,7 @@ from pipeline.readers.parsed import Parsed, Refused
 from pipeline.readers.partitions import with_folders
 from pipeline.readers.values import BLANKS, UNITS, Column
 from schemas.errors import InputError, UsageError
+from schemas.plain import meant
 
 FORMATS = ("csv", "jsonl", "parquet")
 OUTSIDE = "outside"
@@ -467,12 +468,11 @@ def _expression(column: Column, names: Sequence[str], path: Path) -> Sql:
         UsageError: it cannot be read.
     """
     if column.source.replace(".", "_").replace("-", "_").isidentifier():
-        near = nearest(column.source, names)
         raise InputError(
             f"The file has no column {column.source}.",
             where=path,
             expected=f"one of the columns {', '.join(names)}",
-            got=f"{column.source} for {column.name}" + (f"; did you mean {near}?" if near else ""),
+            got=f"{column.source} for {column.name}" + meant(column.source, names),
             do=_other_delimiter(column.source, names),
         )
     return Sql.of(column.source, names, column.name)

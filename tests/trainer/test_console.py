@@ -19,7 +19,7 @@ METRICS = Metrics(rows=4, users=2, gauc=0.7512, pair_accuracy=None, auc=0.8, log
 def shown(terminal: bool, synthetic: bool = True) -> str:
     console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
     with LiveReport(console) as report:
-        report(Started("beauty", synthetic, "tin", "tte-p", "cpu", 1000, 30, 12_345))
+        report(Started("beauty", synthetic, "tin", "tte-p", "cpu", 1000, 30, 12_345, 100, 10))
         report(Progress(10, 30, 0, 0.61234, 9876.0))
         report(Evaluated(10, METRICS, best=True))
         report(Progress(30, 30, 2, 0.51, 9000.0))
@@ -41,18 +41,29 @@ def test_without_a_terminal_there_are_plain_lines():
     assert "\x1b" not in text
     assert "\r" not in text
     assert len(text.splitlines()) == 5
-    assert "about 0 s left" in text.splitlines()[-2]
+    assert " left" not in text  # nothing is known of so few steps
+    assert "batch 100, 10 steps an epoch, 3 epochs at most" in text
+    assert ["GAUC" in line for line in text.splitlines()[1:4]] == [False, True, True]
 
 
-@pytest.mark.parametrize(("resumed", "left"), [(None, 20), (0, 20), (8, 100)])
-def test_the_time_left_is_by_the_speed_since_the_start(monkeypatch, resumed, left):
+@pytest.mark.parametrize(
+    ("resumed", "steps", "batch", "left"),
+    [(None, 300, 100, "20 s"), (0, 300, 100, "20 s"), (80, 300, 100, "100 s"),
+     (None, 4_300, 100, "7 min"), (4, 4_300, 100, "7 min"), (None, 4_300, 256, "7 min"),
+     (None, 2_900, 100, "5 min"), (90, 300, 100, None)],
+)  # fmt: skip
+def test_the_time_left_is_told_once_it_is_known(monkeypatch, resumed, steps, batch, left):
     console = Console(file=io.StringIO(), force_terminal=False, width=150)
-    now = iter([0.0, 0.0, 10.0])
+    now = iter([0.0, 0.0, 10.0, 10.5])
     monkeypatch.setattr(report_module.time, "monotonic", lambda: next(now))
     with LiveReport(console) as report:
-        report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345, resumed))
-        report(Progress(10, 30, 0, 0.6, 9876.0))
-    assert f"about {left} s left" in console.file.getvalue()
+        report(Started("b", False, "tin", "tte-p", "cpu", 1000, steps, 9, batch, 10, resumed))
+        report(Progress(100, steps, 0, 0.6, 9876.0))
+        said = console.file.getvalue()
+        report(Progress(101, steps, 0, 0.6, 9876.0))
+    assert said.strip().endswith(f"about {left} left" if left else "loss 0.6000")
+    long = (resumed, steps, batch) == (None, 4_300, 100)
+    assert console.file.getvalue().count("--batch-size than 100") == long  # once
 
 
 def test_the_bar_shows_the_time_left():
@@ -60,7 +71,7 @@ def test_the_bar_shows_the_time_left():
     now = 0.0
     report = LiveReport(console)
     report.bar.get_time = lambda: now
-    report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
+    report(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345, 100, 10))
     for step in (5, 10):
         now += 5.0
         report(Progress(step, 30, 0, 0.6, 9876.0))
@@ -73,8 +84,8 @@ def test_trainings_side_by_side_are_told_apart(terminal):
     console = Console(file=io.StringIO(), force_terminal=terminal, width=150)
     with LiveReport(console) as report:
         one, other = report.watch("a-tin-0"), report.watch("a-din-0")
-        one(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345))
-        other(Started("beauty", False, "din", "none", "cpu", 1000, 30, 12_345))
+        one(Started("beauty", False, "tin", "tte-p", "cpu", 1000, 30, 12_345, 100, 10))
+        other(Started("beauty", False, "din", "none", "cpu", 1000, 30, 12_345, 100, 10))
         one(Evaluated(10, METRICS, best=True))
         other(Progress(20, 30, 2, 0.51, 9000.0))
         if report.bar is not None:

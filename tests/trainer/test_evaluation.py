@@ -13,7 +13,7 @@ from trainer.data.shards import Shards
 from trainer.metrics import gauc
 from trainer.training import evaluation
 from trainer.training.config import TrainConfig
-from trainer.training.evaluation import evaluate, predict
+from trainer.training.evaluation import Predicted, evaluate, predict
 from trainer.training.runs import load
 from trainer.training.train import train
 
@@ -51,7 +51,7 @@ def test_by_length_shares_the_rows_out(trained, planted):
 
 def test_predictions_are_the_scores_of_the_rows(trained, planted, tmp_path):
     to = tmp_path / "scores.parquet"
-    assert predict(trained.run, planted, to) == 600
+    assert predict(trained.run, planted, to) == Predicted(600, {})
     table = pq.read_table(to)
     ids = ["user", "target_item", "target_category"]
     assert table.column_names == ["split", "row", *NAMES, "label", "score"]
@@ -84,7 +84,7 @@ def test_predictions_are_the_scores_of_the_rows(trained, planted, tmp_path):
 def test_predictions_as_csv(trained, planted, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "_ROW_GROUP", 100)  # several, one header
     for name in ("scores.parquet", "scores.csv"):
-        assert predict(trained.run, planted, tmp_path / name) == 600
+        assert predict(trained.run, planted, tmp_path / name).rows == 600
     table = pq.read_table(tmp_path / "scores.parquet")
     types = ConvertOptions(column_types=table.schema)
     text = read_csv(tmp_path / "scores.csv", convert_options=types)

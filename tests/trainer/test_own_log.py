@@ -268,7 +268,7 @@ def test_it_is_trained_without_valid_and_predicted_with_what_is_kept(make_log, t
     stored = pl.read_parquet([*data.glob("t*/*.parquet")])
     stored = stored.select("row", "request", "bid", "page")
     for name in ("scores.parquet", "scores.csv"):
-        rows = predict(config.run, data, tmp_path / name)
+        rows = predict(config.run, data, tmp_path / name).rows
         assert rows == len(stored)
         found = (pl.read_parquet if name.endswith("t") else pl.read_csv)(tmp_path / name)
         assert found.columns[-4:] == ["score", "request", "bid", "page"]

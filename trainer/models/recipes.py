@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from schemas.errors import UsageError
+from schemas.plain import meant
 from trainer.models.attention import (
     ActivationUnit,
     AtTarget,
@@ -280,7 +281,7 @@ def choose(
             "There is no such model.",
             where="--model",
             expected=f"one of {', '.join(RECIPES)}",
-            got=model,
+            got=model + meant(model, RECIPES),
         )
     recipe = RECIPES[model]
     encoding = encoding or recipe.encodings[0]

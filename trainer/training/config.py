@@ -88,11 +88,14 @@ class TrainConfig:
     lr: _Float | None = option(None, "Learning rate. Default: the optimizer's in A.1.")
     batch_size: _Whole | None = option(
         None,
-        "Rows a step, over all processes. Default: the data set's; 32 for reviews, 4096 for ads.",
+        "Rows a step, over all processes. Default: the data set's; 32 for reviews, 4096 for ads, "
+        "32 for own logs unless their description says otherwise. More is faster, and may cost "
+        "accuracy.",
     )
     epochs: _Whole | None = option(
         None,
-        "At most; stops early on valid GAUC. Default: the data set's; 4 for reviews, 1 for ads.",
+        "At most; stops early on valid GAUC. Default: the data set's; 4 for reviews, 1 for ads, 4 "
+        "for own logs.",
     )
     steps: _Whole | None = option(
         None, "In place of --epochs: stop after so many steps, whatever epochs."

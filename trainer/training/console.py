@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 import time
+from pathlib import Path
 from types import TracebackType
 
 from rich.console import Console
@@ -12,10 +14,13 @@ from rich.table import Table
 from schemas.terminal import Terminal
 from trainer.metrics import Metrics
 from trainer.training import events
-from trainer.training.evaluation import Evaluation
+from trainer.training.evaluation import Evaluation, Predicted
 from trainer.training.runs import METRICS, Result
 
 _LINE_EVERY_SECONDS = 10.0
+# The first steps are slow, and say little of how long the others take.
+_TELLING_STEPS, _TELLING_SECONDS = 20, 10.0
+_LONG_SECONDS, _LARGER_BATCH = 300.0, 256
 
 
 class LiveReport:
@@ -80,6 +85,7 @@ class _Shown:
         self.gauc = "-"
         self.last_line = 0.0
         self.begun, self.before = time.monotonic(), 0
+        self.hint = ""
 
     def __call__(self, event: events.Event) -> None:
         if isinstance(event, events.Started):
@@ -110,8 +116,15 @@ class _Shown:
         self.begun, self.before = time.monotonic(), event.resumed or 0
         self._line(
             f"{event.model} ({event.encoding}) on {_dataset(event.dataset, event.synthetic)}: "
-            f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}"
+            f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}; "
+            f"batch {event.batch_size:,}, {event.per_epoch:,} steps an epoch, {_course(event)}"
         )
+        # A run that goes on keeps its batch size, and of several trainings each would say the same.
+        if not self.name and event.resumed is None and event.batch_size < _LARGER_BATCH:
+            self.hint = (
+                f"a larger --batch-size than {event.batch_size}, e.g. {_LARGER_BATCH}, is faster "
+                "and may cost accuracy"
+            )
         if event.advice and not self.name:  # of several trainings each would say the same
             self._line(event.advice)
         if event.resumed is not None:
@@ -135,20 +148,30 @@ class _Shown:
 
     def _progress(self, event: events.Progress) -> None:
         rate, loss = f"{event.rows_per_second:,.0f} rows/s", f"{event.loss:.4f}"
+        now = time.monotonic()
+        left = self._left(event, now)
+        if self.hint and left is not None and left > _LONG_SECONDS:
+            self._line(f"hint: at this speed it takes {_span(left)} more; {self.hint}")
+            self.hint = ""
         if self.bar is not None and self.task is not None:
             self.bar.update(
                 self.task, completed=event.step, epoch=event.epoch + 1, rate=rate, loss=loss
             )
             return
-        now = time.monotonic()
         if now - self.last_line >= _LINE_EVERY_SECONDS or event.step == event.steps:
             self.last_line = now
-            done = max(1, event.step - self.before)
-            left = (now - self.begun) * (event.steps - event.step) / done
+            gauc = f", valid GAUC {self.gauc}" if self.gauc != "-" else ""
             self._line(
-                f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: "
-                f"{rate}, loss {loss}, valid GAUC {self.gauc}, about {left:.0f} s left"
+                f"step {event.step:,} of {event.steps:,}, epoch {event.epoch + 1}: {rate}, "
+                f"loss {loss}{gauc}" + (f", about {_span(left)} left" if left is not None else "")
             )
+
+    def _left(self, event: events.Progress, now: float) -> float | None:
+        """Seconds to the last step by the speed so far; None while that says little."""
+        done, seconds = event.step - self.before, now - self.begun
+        if done < _TELLING_STEPS or seconds < _TELLING_SECONDS or event.step == event.steps:
+            return None
+        return seconds * (event.steps - event.step) / done
 
     def _line(self, text: str) -> None:
         self.report.line(f"{self.name}: {text}" if self.name else text)
@@ -175,8 +198,7 @@ def result_table(result: Result) -> Table:
 
 def evaluation_table(found: Evaluation) -> Table:
     """What a run's weights reach on a split, and on its ranges of history length."""
-    unfinished = "" if (found.run / METRICS).exists() else " (unfinished: its best weights so far)"
-    table = Table(title=f"{found.run}{unfinished} on {found.split} of {found.data}")
+    table = Table(title=f"{_named(found.run)} on {found.split} of {found.data}")
     table.add_column("history length")
     for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
         table.add_column(name, justify="right")
@@ -184,6 +206,44 @@ def evaluation_table(found: Evaluation) -> Table:
     for name, metrics in found.by_length.items():
         table.add_row(name, *_cells(metrics))
     return table
+
+
+def prediction_lines(run: Path, to: Path, found: Predicted) -> list[str]:
+    """What to say of the scores of a run that are in a file."""
+    lines = [f"{found.rows:,} scores of {_named(run)}: {to}"]
+    if found.empty:
+        counts = ", ".join(f"{name} in {count:,} rows" for name, count in found.empty.items())
+        lines.append(
+            f"note: empty, as the data set has no id for them: {counts}. `row` counts the records "
+            "of the raw file from 0: join it for their values"
+        )
+    return lines
+
+
+def next_line(run: Path, data: Path) -> str:
+    """The commands that may follow a training."""
+    of, on = shlex.quote(str(run)), shlex.quote(str(data))
+    return (
+        f"next: tinprep evaluate {of} --by length; tinprep predict {of} {on} --out scores.parquet; "
+        f"tinprep report {on} {of}"
+    )
+
+
+def _named(run: Path) -> str:
+    """A run's folder, and that it is unfinished where it is."""
+    return f"{run}" + ("" if (run / METRICS).exists() else " (unfinished: its best weights so far)")
+
+
+def _span(seconds: float) -> str:
+    return f"{seconds:.0f} s" if seconds <= 180 else f"{seconds / 60:.0f} min"
+
+
+def _course(event: events.Started) -> str:
+    """How long a training goes on at most."""
+    epochs, rest = divmod(event.steps, event.per_epoch)
+    if rest:
+        return f"{event.steps:,} steps"
+    return f"{epochs:,} epoch{'s' if epochs > 1 else ''} at most"
 
 
 def _cells(m: Metrics) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -65,6 +66,20 @@ class Evaluation:
     by_length: dict[str, Metrics]
 
 
+@dataclass(frozen=True)
+class Predicted:
+    """What `predict` wrote.
+
+    Attributes:
+        rows: how many.
+        empty: of each column of the target that has them, how many values are empty, as they have
+            no id of their own in the data set.
+    """
+
+    rows: int
+    empty: dict[str, int]
+
+
 def evaluate(
     run: Path | str,
     split: str = "test",
@@ -102,7 +117,7 @@ def predict(
     *,
     splits: tuple[str, ...] | None = None,
     device: str = "cpu",
-) -> int:
+) -> Predicted:
     """Write a score for every row of a data set to one file, put in place when complete.
 
     Its columns are `split`, `row`, the user, the item or ad, and the target's other fields as in
@@ -120,7 +135,7 @@ def predict(
         device: `cpu` or `cuda`.
 
     Returns:
-        How many rows were written.
+        How many rows were written, and how many values are empty.
 
     Raises:
         InputError: there is no such run or data set, or it is damaged.
@@ -156,7 +171,7 @@ def predict(
         field = pa.field(f"keep_{name}" if name in taken else name, KEPT_TYPES[kind])
         schema = schema.append(field)
     schema = schema.with_metadata({DIGESTS: json.dumps(digests_of(shards))})
-    written = 0
+    written, empty = 0, Counter[str]()
 
     def write(path: Path) -> None:
         nonlocal written
@@ -166,9 +181,10 @@ def predict(
                 for table in _scores(model, shards, split, where, words, schema, kept):
                     file.write_table(table)
                     written += len(table)
+                    empty.update({of.name: table[of.name].null_count for of in values})
 
     atomically(to, write)
-    return written
+    return Predicted(written, {name: count for name, count in empty.items() if count})
 
 
 def _words(shards: Shards, csv: bool) -> dict[str, pa.Array]:

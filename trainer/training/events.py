@@ -12,6 +12,8 @@ from trainer.metrics import Metrics
 class Started:
     """Training begins: `rows` to train on per epoch, `parameters` counts numbers.
 
+    `batch_size` rows are a step, `per_epoch` steps an epoch.
+
     `resumed` is the step after which an earlier run is gone on with, 0 where it had no checkpoint
     yet; None where nothing was to be resumed. `notes` are what a person should know of that.
     `advice` is what to say of settings that do not suit the data.
@@ -25,6 +27,8 @@ class Started:
     rows: int
     steps: int
     parameters: int
+    batch_size: int
+    per_epoch: int
     resumed: int | None = None
     notes: tuple[str, ...] = ()
     advice: str | None = None

@@ -91,6 +91,8 @@ class Training:
                 rows=self.rows,
                 steps=self.schedule.steps,
                 parameters=sum(p.numel() for p in self.model.parameters()),
+                batch_size=self.schedule.batch_size,
+                per_epoch=self.schedule.per_epoch,
                 resumed=self.resumed,
                 notes=tuple(self.run.notes),
                 advice=None if self.config.steps else self.schedule.advice(self.rows),

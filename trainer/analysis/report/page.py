@@ -298,10 +298,14 @@ def _verdict(lines: Sequence[Line], split: str, shards: Shards) -> list[str]:
     second, following = others[0]
     more = []
     if split == "test":
-        p = paired_p(_users(best, shards), _users(following, shards))
+        users = _users(best, shards)
+        p = paired_p(users, _users(following, shards))
         sure = "other users could turn the order round" if p > _UNSURE else "on other users, too"
         p_said = "p < 0.0001" if p < 1e-4 else f"p {p:.2g}"
-        more.append(f"How sure: {sure} ({p_said}, of a paired test over users).")
+        more.append(f"How sure: {sure} ({p_said}, of a paired test over {len(users):,} users).")
+    aucs = [(pair, line) for line in lines if (pair := line.mean(split, "auc")) is not None]
+    if len(aucs) == len(lines) and (highest := max(aucs, key=lambda one: one[0][0]))[1] is not best:
+        more.append(f"AUC puts {highest[1].name} first ({_with_spread(highest[0])}).")
     if first[1] is None or second[1] is None:
         more.append("What other seeds would change is not known: train several of each.")
     return told(
