@@ -6,6 +6,7 @@ import gzip
 import zlib
 from io import BytesIO
 
+import pipeline.readers.parquet_table  # noqa: F401  # loaded at need, which looks like execution
 from fuzz.target import Target, written
 from pipeline.readers.line_count import estimate_lines
 from pipeline.readers.lines import blocks
