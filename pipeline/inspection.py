@@ -25,8 +25,14 @@ from schemas.shards import UNITS
 _SHOWN_BEHAVIOURS = 4
 
 
-def summary(made: Manifest, out: Path) -> Group:
-    """The tables that close a preparation and open an inspection."""
+def summary(made: Manifest, out: Path, *, kept: bool = True) -> Group:
+    """The tables that close a preparation and open an inspection.
+
+    Args:
+        made: of the data set.
+        out: its folder.
+        kept: whether the folder stays.
+    """
     kind = f"{made.dataset} (synthetic data)" if made.synthetic else made.dataset
     what = Table(title=kind, show_header=False)
     what.add_column("what")
@@ -37,6 +43,9 @@ def summary(made: Manifest, out: Path) -> Group:
         what.add_row(f"distinct {name}", f"{size - FIRST_ID:,}")
     for reason, count in made.rejected.items():
         what.add_row(f"refused: {reason}", f"{count:,}")
+    for file in made.tables if kept else ():
+        if file.path.startswith("rejected/"):
+            what.add_row("what was refused", str(out / file.path))
     for name, count in made.counts.items():
         if name not in made.shares:
             what.add_row(name, f"{count:,}")
@@ -49,7 +58,7 @@ def summary(made: Manifest, out: Path) -> Group:
     if made.steps:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
         what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
-    what.add_row("where", str(out))
+    what.add_row("where", str(out) if kept else "nowhere: a sample")
     notes = [Text(f"note: {printable(note)}") for note in made.notes]
     return Group(what, *(bins(made, name) for name in made.histories), *notes)
 
@@ -100,7 +109,7 @@ def inspect(out: Path, rows: int) -> Group:
 
 
 def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
-    """What tells whether a description fits its data: the summary, and targets in plain words.
+    """What tells whether a description fits its data: targets in plain words, and the summary.
 
     Args:
         made: of the data set.
@@ -111,7 +120,7 @@ def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
         ContractError: a file breaks the contract.
     """
     own = _decoded(made, out, targets * made.each)[:: made.each]
-    return [summary(made, Path("nowhere: a sample")), *own]
+    return [*own, summary(made, out, kept=False)]
 
 
 def _lengths(made: Manifest, history: str) -> Table:

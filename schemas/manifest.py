@@ -260,8 +260,10 @@ def without_history(target: str, tables: Iterable[str]) -> str | None:
         target: the targets' table.
         tables: of the histories that may be empty; of none there is no share.
     """
-    of = ("earlier " * (name == target) + name for name in dict.fromkeys(tables))
-    told = " or ".join(of)
+    names = list(dict.fromkeys(tables))
+    if names == [target]:
+        return f"targets of {target} with nothing in any history"
+    told = " or ".join("earlier " * (name == target) + name for name in names)
     return f"{target} without {told}" if told else None
 
 

@@ -1059,7 +1059,7 @@ class Oracle:
         found = self._of_events() | self._of_lookups() | self._of_made(rows)
         if self.before:
             none = sum(not any(t.history.values()) for t in self.rows_of)
-            found[f"{name} without {self.before}"] = none, len(self.rows_of)
+            found[self.before] = none, len(self.rows_of)
         filters = self.told.get("filters", {})
         if filters.get("k_core", 0):
             found[f"{name} outside the k-core"] = events.cut, len(events.rows) + events.cut
@@ -1075,14 +1075,17 @@ class Oracle:
 
     @property
     def before(self) -> str:
-        """What a target may have none of before it; nothing where there is always some."""
+        """What targets with nothing before them are called; nothing where there always is some."""
         told = self.told["histories"].values()
         names = [
             one["table"]
             for one in told
             if one.get("window", "before") == "before" or one.keys() & {"within", "delay"}
         ]
-        return " or ".join("earlier " * (one == self.name) + one for one in dict.fromkeys(names))
+        if names and {*names} == {self.name}:
+            return f"targets of {self.name} with nothing in any history"
+        of = " or ".join("earlier " * (one == self.name) + one for one in dict.fromkeys(names))
+        return f"{self.name} without {of}" if of else ""
 
     def _of_events(self) -> dict[str, tuple[int, int]]:
         """Of what is read: repeats, users that targets lack, numbers and lists without a value."""
@@ -1215,9 +1218,7 @@ class Oracle:
             if one != name or left_out:
                 found[f"{one} left out by where"] = left_out
         if self.before:
-            found[f"{name} without {self.before}"] = sum(
-                not any(t.history.values()) for t in self.rows_of
-            )
+            found[self.before] = sum(not any(t.history.values()) for t in self.rows_of)
         return found
 
     def refused(self) -> dict[str, int]:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from pipeline.description.checks import spec_of
 from pipeline.description.toml import Source
+from schemas.manifest import load
 from tests.conftest import finished, refused, tinprep
 
 START_MS = 1_700_000_000_000
@@ -21,9 +23,9 @@ def line(n: int, ts: object = None, stars: object = None) -> str:
 
 @pytest.fixture
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with log.csv: of 800 lines one has no stars, one no time and one five of them."""
+    """A folder with log.csv: of 2,400 lines one has no stars, one no time and one five of them."""
     monkeypatch.chdir(tmp_path)
-    lines = [line(n) for n in range(800)]
+    lines = [line(n) for n in range(2400)]
     lines[99] = lines[99].rpartition(";")[0]
     lines[499], lines[700] = line(499, "yesterday"), line(700, None, "five")
     Path("log.csv").write_text("ts;member;title_id;stars;device\n" + "\n".join(lines) + "\n")
@@ -35,13 +37,26 @@ def test_a_draft_takes_a_column_for_what_nearly_all_of_it_is(here: Path) -> None
     finished(drafted)
     table = spec_of(Source("draft", drafted.out)).tables["log"]
     assert (table.user, table.time.column, table.time.unit) == ("member", "ts", "ms")
-    slip = "ts: 1 of 799 sampled values is no number, line 501: 'yesterday'; such lines are refused"
+    slip = (
+        "ts: 1 of 2,399 sampled values is no number, line 501: 'yesterday'; such lines are refused"
+    )
     assert slip in drafted.out
     assert '# where = "try_cast(stars as double) >= 4"' in drafted.out
-    assert "stars: 1 of 799 sampled values is no number, line 702: 'five'" in drafted.out
+    assert "stars: 1 of 2,399 sampled values is no number, line 702: 'five'" in drafted.out
     # What it proposes can be done as it stands.
     Path("mine.toml").write_text(drafted.out.replace("# where =", "where ="))
-    finished(tinprep("prepare", "mine.toml", "--max-rejected", "1%"))
+    checked = tinprep("describe", "mine.toml", "--check")
+    finished(checked)
+    # The summary stands last, and then what to do next.
+    assert checked.out.rindex("label 1") < checked.out.index("log read")
+    assert checked.out.endswith("\nnext: tinprep prepare mine.toml\n")
+    assert "rejected" not in checked.out
+    made = tinprep("prepare", "mine.toml")
+    finished(made)
+    assert f"whatwasrefused│{Path('data/mine/rejected/log.parquet')}" in made.closed_up
+    assert "targets of log with nothing in any history" in load(Path("data/mine")).shares
+    assert made.out.endswith("\nnext: tinprep train data/mine\n")
+    assert pl.read_parquet("data/mine/rejected/log.parquet")["line"].to_list() == [101, 501]
 
 
 def test_a_draft_that_finds_no_times_says_which_value_is_none(here: Path) -> None:
@@ -52,7 +67,7 @@ def test_a_draft_that_finds_no_times_says_which_value_is_none(here: Path) -> Non
     refused(
         tinprep("describe", "log.csv"),
         3,
-        "ts: 799 of 799 sampled values are no number, line 2: '1/02/2024'",
+        "ts: 2,399 of 2,399 sampled values are no number, line 2: '1/02/2024'",
         '--split order --delimiter ";"`',
     )
 
@@ -61,7 +76,7 @@ def test_the_columns_of_a_file_may_stand_between_other_delimiters(here: Path) ->
     refused(tinprep("prepare", "log.csv", *COLUMNS), 3, 'add --delimiter ";"')
     # One text among the times does not hide that they need a unit.
     refused(tinprep("prepare", "log.csv", *COLUMNS, "--delimiter", ";"), 2, "--unit ms")
-    more = ("--delimiter", ";", "--unit", "ms", "--max-rejected", "1%")
+    more = ("--delimiter", ";", "--unit", "ms")
     ended = tinprep("prepare", "log.csv", *COLUMNS, *more)
     finished(ended)
     assert 'csv = { delimiter = ";" }' in Path("data/log/description.toml").read_text()

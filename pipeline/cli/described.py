@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any
 
 import typer
 
 from pipeline.cli.errors import GOES_ON, told_errors
-from pipeline.cli.options import DryRun, options_of, run
+from pipeline.cli.options import DryRun, next_command, options_of, run
 from pipeline.cli.progress import progress
 from pipeline.config import Config
 from pipeline.presets.described import Asked, Events, described, drafted, of_events, sampled
@@ -122,6 +123,10 @@ def _check(files: list[str], rows: int, raw: Path | None, asked: Asked) -> None:
     with progress() as told:
         shown = check(sampled(files[0], asked, rows, raw and located(raw)), told)
     Terminal().print(shown)
+    options = [f"--set {quote(f'{n}={value}')}" for n, value in (asked.parameters or {}).items()]
+    options += [f"--without {quote(name)}" for name in asked.without]
+    options += [f"--raw {quote(str(raw))}"] if raw else []
+    next_command(" ".join(["prepare", quote(files[0]), *options]))
 
 
 def _draft(files: list[str], raw: Path | None, out: Path | None) -> None:

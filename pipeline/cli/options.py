@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, signature
+from shlex import quote
 from types import NoneType, UnionType
 from typing import (
     TYPE_CHECKING,
@@ -161,3 +162,10 @@ def run(config: Config, dry_run: bool) -> None:
     from pipeline import inspection
 
     Terminal().print(inspection.summary(made, config.out))
+    several = f" --history {next(iter(made.histories))}" if len(made.histories) > 1 else ""
+    next_command(f"train {quote(str(config.out))}{several}")
+
+
+def next_command(told: str) -> None:
+    """Print what may well be run next."""
+    Terminal().print(f"next: tinprep {told}", highlight=False, markup=False, soft_wrap=True)

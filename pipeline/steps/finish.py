@@ -429,8 +429,8 @@ def _of_one_label(
         return []
     return [
         "Warning: targets that are unknown, as train lacks their value, are all of one label: "
-        f"{'; '.join(told)}. That alone tells the labels apart: leave them out, or measure without "
-        "them."
+        f"{'; '.join(told)}. That alone tells the labels apart. filters.k_core leaves rare values "
+        "out; or measure on those rows of `tinprep predict` that name a value."
     ]
 
 
