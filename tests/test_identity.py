@@ -9,6 +9,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -192,6 +193,57 @@ def test_each_score_has_its_user_and_item(amazon_run: Path, tmp_path: Path) -> N
         told = [score["user"] for score in csv.DictReader(file)]
     assert [from_spreadsheet(cell) for cell in told] == [score["user"] for score in scores]
     assert {cell for cell in told if cell[0] in "=+-@\t\r\uff1d"} == {"-2"}
+
+
+OWN = """
+[tables.log]
+files = ["old.csv", "new.csv"]
+user = "user"
+time = {{ column = "day", timezone = "UTC" }}
+fields = {{ item = "film" }}
+[target]
+table = "log"
+split = {{ {} }}
+negatives = {{ per_positive = 1 }}
+[histories.history]
+table = "log"
+"""
+
+
+@pytest.mark.parametrize(
+    "split",
+    ['by = "time", valid = "2026-01-04", test = "2026-01-05", timezone = "UTC"', 'by = "order"'],
+)
+def test_new_events_are_scored_where_train_stays_what_it_was(tmp_path: Path, split: str) -> None:
+    log = [f"U{u},F{(u + k * k) % 12},2026-01-0{k}" for k in range(1, 6) for u in range(10)]
+    new = [f"U{u},F{99 if u == 0 else u},2026-01-06" for u in range(10)]
+    new += ["NEW,F4,2026-01-06", "NEW,F5,2026-01-07"]
+    (tmp_path / "old.csv").write_text("\n".join(["user,film,day", *log]))
+    (tmp_path / "new.csv").write_text("user,film,day\n")
+    described, run = tmp_path / "own.toml", tmp_path / "run"
+    described.write_text(OWN.format(split))
+    finished(tinprep("prepare", described, "--out", tmp_path / "old"))
+    finished(tinprep("train", tmp_path / "old", "--run", run, *FEW))
+    (tmp_path / "new.csv").write_text("\n".join(["user,film,day", *new]))
+    finished(tinprep("prepare", described, "--out", tmp_path / "new"))
+    ended = tinprep("predict", run, tmp_path / "new", "--out", tmp_path / "new.parquet")
+    if "order" in split:
+        refused(ended, 4, "not like the one", "bin edges")
+        return
+    finished(ended)
+    assert "no id for them: 1 of item." in ended.out
+    finished(tinprep("predict", run, tmp_path / "old", "--out", tmp_path / "old.parquet"))
+    before, after = (
+        pl.read_parquet(tmp_path / f"{name}.parquet").filter(label=1).sort("row")
+        for name in ("old", "new")
+    )
+    same = ["split", "row", "user", "item"]
+    assert after.filter(pl.col("row") < len(log)).select(same).equals(before.select(same))
+    assert after["score"][: len(before)].to_list() == pytest.approx(before["score"].to_list())
+    found = after.filter(pl.col("row") >= len(log)).select(same)
+    told = [(row, *line.split(",")[:2]) for row, line in enumerate(new, len(log))]
+    told = [(row, user, None if item == "F99" else item) for row, user, item in told]
+    assert found.rows() == [("test", *one) for one in told]
 
 
 def test_impressions_have_their_user_and_ad(alibaba_run: Path, tmp_path: Path) -> None:

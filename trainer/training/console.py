@@ -212,7 +212,7 @@ def prediction_lines(run: Path, to: Path, found: Predicted) -> list[str]:
     """What to say of the scores of a run that are in a file."""
     lines = [f"{found.rows:,} scores of {_named(run)}: {to}"]
     if found.empty:
-        counts = ", ".join(f"{name} in {count:,} rows" for name, count in found.empty.items())
+        counts = ", ".join(f"{count:,} of {name}" for name, count in found.empty.items())
         lines.append(
             f"note: empty, as the data set has no id for them: {counts}. `row` counts the records "
             "of the raw file from 0: join it for their values"
