@@ -80,8 +80,8 @@ def test_the_columns_of_a_file_may_stand_between_other_delimiters(here: Path) ->
     ended = tinprep("prepare", "log.csv", *COLUMNS, *more)
     finished(ended)
     assert 'csv = { delimiter = ";" }' in Path("data/log/description.toml").read_text()
-    Path("tabs.tab.csv").write_text(Path("log.csv").read_text().replace(";", "\t"))
-    tabs = tinprep("prepare", "tabs.tab.csv", *COLUMNS, *more[2:], "--delimiter", "\\t")
+    Path("tabs.log").write_text(Path("log.csv").read_text().replace(";", "\t"))
+    tabs = tinprep("prepare", "tabs.log", *COLUMNS, *more[2:], "--delimiter", "\\t")
     finished(tabs)
 
 
@@ -112,7 +112,12 @@ def test_sql_that_one_text_breaks_says_how_to_write_it(
         "log.csv:702 has 'five'",
     )
     Path("mine.toml").write_text(text.replace("stars >= 4 and device <> 'stars'", way))
-    finished(tinprep("prepare", "mine.toml", "--max-rejected", "1%"))
+    checked = tinprep("describe", "mine.toml", "--check", "--max-rejected", "1%")
+    finished(checked)
+    # The command that it names is one.
+    told = checked.out.splitlines()[-1]
+    assert told == "next: tinprep prepare mine.toml --max-rejected 0.01"
+    finished(tinprep(*told.split()[2:]))
     # Of a column of text nothing is proposed: no line would be left.
     Path("mine.toml").write_text(text.replace("stars >= 4", "device >= 4"))
     ended = tinprep("prepare", "mine.toml")

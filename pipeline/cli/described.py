@@ -62,9 +62,10 @@ def prepare(
         run(config, dry_run)
 
 
-@options_of(Asked, only=("parameters", "without"))
+@options_of(Asked, Config, only=("parameters", "without", "max_rejected"))
 def describe(
     asked: dict[str, Any],
+    how: dict[str, Any],
     files: Annotated[
         list[str] | None,
         typer.Argument(
@@ -104,12 +105,14 @@ def describe(
                 got="none of them",
             )
         if check:
-            _check(files, rows, raw, Asked(**asked))
+            _check(files, rows, raw, Asked(**asked), **how)
         else:
             _draft(files, raw, out)
 
 
-def _check(files: list[str], rows: int, raw: Path | None, asked: Asked) -> None:
+def _check(
+    files: list[str], rows: int, raw: Path | None, asked: Asked, max_rejected: float
+) -> None:
     from pipeline.describing import check
     from pipeline.readers.remote import located
 
@@ -121,11 +124,13 @@ def _check(files: list[str], rows: int, raw: Path | None, asked: Asked) -> None:
             got=", ".join(files),
         )
     with progress() as told:
-        shown = check(sampled(files[0], asked, rows, raw and located(raw)), told)
+        config = sampled(files[0], asked, rows, raw and located(raw), max_rejected)
+        shown = check(config, told)
     Terminal().print(shown)
     options = [f"--set {quote(f'{n}={value}')}" for n, value in (asked.parameters or {}).items()]
     options += [f"--without {quote(name)}" for name in asked.without]
     options += [f"--raw {quote(str(raw))}"] if raw else []
+    options += [f"--max-rejected {max_rejected:.6g}"] if max_rejected != Config.max_rejected else []
     next_command(" ".join(["prepare", quote(files[0]), *options]))
 
 

@@ -182,7 +182,8 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
         raise InputError(
             "No file tells who did what, and when.",
             where=", ".join(patterns),
-            expected="a file with a column of users, one of times, and one of items",
+            expected="a file with a column of users, one of items, and one of times, which are "
+            "numbers since 1970 or as 2026-01-31T10:00:00Z",
             got=seen,
             do="mend these values, or name the columns yourself: `tinprep prepare FILE --user ... "
             f"--item ... --time ... --split order{_delimiter_option(tables[0])}`",

@@ -154,7 +154,8 @@ def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
         expected="names that end in .csv, .tsv, .jsonl, .json or .parquet, all alike, and .gz or "
         ".zst after it",
         got=", ".join([*ends][:_SHOWN]),
-        do='say it: format = "csv", "tsv", "jsonl" or "parquet"; unpack an archive',
+        do='say it in a description: format = "csv", "tsv", "jsonl" or "parquet"; of a file of '
+        "events that is text give --delimiter; unpack an archive",
     )
 
 

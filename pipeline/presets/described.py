@@ -240,7 +240,8 @@ class Events:
     )
     where: str | None = option(None, "Of a file of events: which of them count, in SQL.")
     delimiter: str | None = option(
-        None, r"Of a file of events: what separates its columns, e.g. ';' or '\t'."
+        None,
+        r"Of a file of events, which then is text: what separates its columns, as ';' or '\t'.",
     )
 
     @property
@@ -280,6 +281,7 @@ class Events:
             "tables": {
                 "events": {
                     "files": file,
+                    "format": None if self.delimiter is None else "csv",
                     "csv": self._csv,
                     "where": self.where,
                     "user": self.user,
@@ -431,7 +433,9 @@ def described(named: str, asked: Asked, **how: Any) -> DescribedConfig:
     return of_source(source, folder, asked, Path(named).stem if folder else named, **how)
 
 
-def sampled(named: str, asked: Asked, rows: int, raw: Path | None) -> SampledConfig:
+def sampled(
+    named: str, asked: Asked, rows: int, raw: Path | None, max_rejected: float
+) -> SampledConfig:
     """What `tinprep describe --check` is asked to do; as `described`.
 
     Args:
@@ -439,9 +443,10 @@ def sampled(named: str, asked: Asked, rows: int, raw: Path | None) -> SampledCon
         asked: likewise.
         rows: of each table, at least.
         raw: as in `Config`.
+        max_rejected: likewise.
     """
-    config = described(named, asked, out=Path("sample"), raw=raw)
-    names = ("source", "spec", "folder", "out", "raw")
+    config = described(named, asked, out=Path("sample"), raw=raw, max_rejected=max_rejected)
+    names = ("source", "spec", "folder", "out", "raw", "max_rejected")
     return SampledConfig(**{name: getattr(config, name) for name in names}, rows=rows)
 
 
