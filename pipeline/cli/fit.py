@@ -67,9 +67,7 @@ def train(
             with LiveReport() as report:
                 result = fit(TrainConfig(**chosen), report)
             Terminal().print(result_table(result))
-            Terminal(soft_wrap=True).print(
-                next_line(result.run, Path(result.config["data"])), highlight=False
-            )
+            Terminal(soft_wrap=True).print(next_line(result.run, chosen["data"]), highlight=False)
 
 
 def _weight(given: str) -> float | str:
