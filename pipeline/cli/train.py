@@ -42,6 +42,13 @@ def models(
     with told_errors():
         from trainer.analysis.model_list import models_table
 
+        if history is not None and data is None:
+            raise UsageError(
+                "No data set is named whose history it could be.",
+                where="--history",
+                expected="DATA beside it",
+                got=history,
+            )
         Terminal().print(models_table(data, history))
 
 
