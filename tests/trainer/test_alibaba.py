@@ -189,7 +189,7 @@ def test_trains_on_what_does_not_fit_the_memory(make_alibaba, tmp_path, monkeypa
     plain = Shards.__init__
     # The setting is in whole MB, and these shards are smaller.
     monkeypatch.setattr(
-        Shards, "__init__", lambda self, out, memory_mb: plain(self, out, memory_mb=0.05)
+        Shards, "__init__", lambda self, out, **how: plain(self, out, **how | {"memory_mb": 0.05})
     )
     data = make_alibaba(layout="ragged", splits=("train", "test"))
     monkeypatch.setattr(Shards, "split", lambda *a: pytest.fail("a whole split was read"))
