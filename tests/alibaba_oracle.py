@@ -204,12 +204,15 @@ def oracle(
     def the_id(field: str, value: Any) -> int:
         return ids[field].get(value, UNKNOWN)
 
-    ordered: dict[int, list[Behaviour]] = {}
-    for user, behaviours in kept.items():
-        ordered[user] = sorted(
-            Behaviour(time, the_id("category", category), the_id("brand", brand), btag)
-            for time, category, brand, btag in behaviours
-        )
+    # Values order behaviours and tell repeats, also those that are too rare for an id.
+    of_value = {f: numbered(counted[f], 1) for f in ("category", "brand")}
+
+    def place(behaviour: tuple[int, Any, Any, str]) -> tuple[int, int, int, str]:
+        time, category, brand, btag = behaviour
+        places = (of_value["category"].get(category, 0), of_value["brand"].get(brand, 0))
+        return time, *places, btag
+
+    values = {user: sorted(behaviours, key=place) for user, behaviours in kept.items()}
 
     prices = [None if ad["price"] is None else float(ad["price"]) for ad in ads.values()]
     of_nobody = sum(len(ones) for user, ones in kept.items() if user not in counted["user"])
@@ -227,12 +230,15 @@ def oracle(
         "ads with a price of 0 or less": (sum(p is not None and p <= 0 for p in prices), len(ads)),
     }
     with_impressions = {user for _, user, *_ in impressions}
-    for user, of_user in ordered.items():
+    ordered: dict[int, list[Behaviour]] = {}
+    for user, of_user in values.items():
         alike = {behaviour[:3]: behaviour for behaviour in of_user}
         if user in with_impressions:
             repeats["behaviours"] += len(of_user) - len(alike)
-        if duplicates == "drop":
-            ordered[user] = [*alike.values()]
+        ordered[user] = [
+            Behaviour(time, the_id("category", category), the_id("brand", brand), btag)
+            for time, category, brand, btag in (alike.values() if duplicates == "drop" else of_user)
+        ]
 
     last_day = max(day_of(time) for _, _, time, *_ in impressions)
     splits: dict[int, str] = {}

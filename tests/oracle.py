@@ -131,7 +131,8 @@ def in_history(rows: Iterable[dict[str, Any]], fields: Sequence[str]) -> Counter
         (
             row["split"],
             row["label"],
-            tuple(row[f"target_{name}"] for name in fields)
+            row[f"target_{fields[0]}"] >= FIRST  # two unknown ones need not be one
+            and tuple(row[f"target_{name}"] for name in fields)
             in zip(*(row[f"history_{name}"] for name in fields), strict=True),
         )
         for row in rows
