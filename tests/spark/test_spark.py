@@ -23,6 +23,7 @@ from tests.golden_sets import BUCKETS, GOLDEN, differences
 from tests.spark.same import same
 from tests.test_alibaba_resume import interrupted
 from tests.test_description_oracle import MOVIELENS, TAOBAO
+from tests.test_several_files import DESCRIPTION
 
 SPARK = ("--engine", "spark", "--master", "local[2]", "--spark-conf", "spark.ui.enabled=false")
 SECOND = 1_494_000_000
@@ -131,28 +132,10 @@ def test_options_of_spark_are_not_for_the_local_engine(tmp_path: Path) -> None:
         refused(tinprep("amazon", "--raw", tmp_path, *option), 2, option[0], "--engine spark")
 
 
-OWN = """
-[tables.log]
-files = "FILES"
-user = "user"
-time = { column = "time", unit = "s" }
-fields = { item = "item" }
-order = "file"
-[target]
-table = "log"
-split = { by = "order" }
-negatives = { per_positive = 1, pool = "all" }
-[vocabulary]
-from = "all"
-[histories.history]
-table = "log"
-"""
-
-
 def own(tmp_path: Path, files: str, *more: Any) -> Path:
     """A data set of a log of one's own."""
     out = tmp_path / f"out-{files}-{len(more)}"
-    (tmp_path / "own.toml").write_text(OWN.replace("FILES", files))
+    (tmp_path / "own.toml").write_text(DESCRIPTION.replace("FILES", files))
     finished(tinprep("prepare", tmp_path / "own.toml", "--out", out, "--max-rejected", "5%", *more))
     return out
 
