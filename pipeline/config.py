@@ -83,6 +83,11 @@ class Config(ABC):
         written=BYTES,
         last=True,
     )
+    keep_events: bool = option(
+        False,
+        "Keep all events beside the shards, for new ones to follow.",
+        flag="--keep-events",
+    )
     force: bool = option(
         False, "Replace an earlier data set in --out; it is removed first.", last=True
     )
@@ -171,7 +176,8 @@ class Config(ABC):
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
-        values = {k: v for k, v in asdict(self).items() if k not in _UNSAID}
+        unsaid = _UNSAID if self.keep_events else (*_UNSAID, "keep_events")
+        values = {k: v for k, v in asdict(self).items() if k not in unsaid}
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
     def rows_depend_on(self) -> dict[str, Any]:

@@ -61,7 +61,9 @@ _UNLISTED = {
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
 _Ids = Annotated[int, Ge(0), Le(1 << 31)]  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
-_OF_A_DATA_SET = re.compile(r"((train|valid|test|vocabulary|lookups|rejected)/)?[^/\\\0]+\.parquet")
+_OF_A_DATA_SET = re.compile(
+    r"((train|valid|test|vocabulary|lookups|rejected|events)/)?[^/\\\0]+\.parquet"
+)
 
 
 @dataclass(frozen=True)
@@ -205,6 +207,19 @@ class Lookup:
 
 
 @dataclass(frozen=True)
+class Kept:
+    """Events kept as they were read, `events/<table>-00000.parquet`, for new ones to go on from.
+
+    `rows` says how many rows the raw files of each table have: the row of the next event. Events of
+    other tables than the targets' count from the time `since` on.
+    """
+
+    __pydantic_config__ = STRICT
+    rows: dict[str, Count]
+    since: int
+
+
+@dataclass(frozen=True)
 class DataFile:
     """One Parquet file of the data set; `path` is relative to the manifest, with '/'."""
 
@@ -331,7 +346,7 @@ class Manifest:
     rows have a column `weight`, of their loss; `keep` names the columns that are passed through,
     with their types; `description` is what a data set was made from, where that is a description
     in the language; `own` says of each table of events which columns it has itself, which are
-    those of no lookup.
+    those of no lookup; `kept` what is kept of events; None where none are.
     """
 
     __pydantic_config__ = OPEN
@@ -368,6 +383,7 @@ class Manifest:
     keep: dict[str, str] = field(default_factory=dict)
     description: dict[str, Any] = field(default_factory=dict)
     own: dict[str, list[str]] = field(default_factory=dict)
+    kept: Kept | None = None
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""

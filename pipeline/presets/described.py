@@ -155,7 +155,9 @@ class DescribedConfig(Config):
     @property
     def keeps(self) -> str | None:
         """As `Config.keeps`."""
-        return self.kept
+        from pipeline.description.toml import written
+
+        return written(self.source.keys) if self.keep_events else self.kept
 
     @property
     def raw_folder(self) -> Path:

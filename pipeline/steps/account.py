@@ -65,7 +65,14 @@ def account(
         notes=[*_notes(d, dealt, fitted), *published],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
+        kept=_kept(d, dealt) if run.config.keep_events else None,
     )
+
+
+def _kept(d: Description, dealt: Dealt) -> manifest.Kept:
+    """What is kept of events."""
+    rows = {table.name: dealt.others.get(table.name, dealt.seen).rows for table in d.tables}
+    return manifest.Kept(rows, dealt.since)
 
 
 def _missing(d: Description, dealt: Dealt) -> frozenset[str]:

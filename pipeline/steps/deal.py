@@ -28,6 +28,7 @@ from pipeline.steps.spill import (
     SpillPart,
     events,
     held,
+    kept,
     kinds_of_targets,
     spilled,
     spilled_wide,
@@ -63,6 +64,7 @@ class Seen:
         last: the time of the last one.
         no_line: by column, events refused as their value is not there where it is looked up.
         first_rows: the row of the first line of each file.
+        rows: how many rows the files have.
     """
 
     read: int
@@ -74,6 +76,7 @@ class Seen:
     last: int
     no_line: dict[str, int]
     first_rows: list[int]
+    rows: int
 
 
 class Counts(NamedTuple):
@@ -327,7 +330,8 @@ def _deal(
     sample: npt.NDArray[np.int64] | None,
     since: int | None,
 ) -> Seen:
-    run.check_space(estimate_table(table.paths) * table.disk_bytes_a_line)
+    spills = 2 if run.config.keep_events else 1
+    run.check_space(estimate_table(table.paths) * table.disk_bytes_a_line * spills)
     deal = SpillPart(
         table,
         run.count,
@@ -338,8 +342,9 @@ def _deal(
         since,
         d.unit,
         tuple(one for one in d.lookups if one.table == table.name),
+        run.config.keep_events,
     )
-    kinds = [refused.kind(table.file)]
+    kinds = [refused.kind(table.file), *([kept(table)] if deal.keeps else [])]
     kinds += kinds_of_targets(table) if users is None else [spilled(table), spilled_wide(table)]
     found: dict[str, int] = {}
     times: list[int] = []
@@ -372,8 +377,10 @@ def _deal(
     for key, distinct in looked_up.items():
         shards.write_table(run.work / lookup_file(d.lookup(key)), arrow(distinct.rows()))
     ends = (min(times), max(times)) if times else (0, 0)
-    first_rows = [0, *accumulate(rows[:-1])]
-    return Seen(**found, first=ends[0], last=ends[1], no_line=no_line, first_rows=first_rows)
+    *first_rows, end = accumulate(rows, initial=0)
+    return Seen(
+        **found, first=ends[0], last=ends[1], no_line=no_line, first_rows=first_rows, rows=end
+    )
 
 
 def counts_file(table: Table, name: str) -> str:

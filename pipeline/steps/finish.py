@@ -17,13 +17,14 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.description import IS_TARGET, Description
+from pipeline.description import IS_TARGET, Description, Table
 from pipeline.description.split import Split
 from pipeline.readers.remote import RemotePath
 from pipeline.record import WORK, atomic
-from pipeline.steps import intervals, shards
+from pipeline.steps import intervals, shards, spill
 from pipeline.steps.ids_held import not_held
 from pipeline.steps.rows import Block, Stored
+from pipeline.steps.sql import arrow
 from pipeline.workspace import Run, enter
 from schemas import digests, manifest, tables
 from schemas.errors import EnvironmentFault
@@ -33,6 +34,9 @@ from schemas.replacing import sha256, to_disk, unfinished
 # more of its rows than the other label, and by so many times. Twice is nothing odd: people click
 # more often on what they looked at before.
 _LEAST, _MORE, _TIMES = 5, 0.05, 4
+
+POOL, CORE = "events/negatives.parquet", "events/core.parquet"
+"""Beside the events that are kept: what negatives are drawn from, and the values of the core."""
 
 # The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
 Made = tuple[Mapping[str, Iterable[Block]], dict[str, Any]]
@@ -56,6 +60,7 @@ class Content:
         notes: what a person should know.
         missing: columns that some event has no value in.
         first_rows: the row of the first line of each file of events.
+        kept: what is kept of events.
     """
 
     d: Description
@@ -71,6 +76,7 @@ class Content:
     notes: list[str]
     missing: frozenset[str]
     first_rows: dict[Path, int]
+    kept: manifest.Kept | None
 
 
 def write_shards(
@@ -79,6 +85,7 @@ def write_shards(
     rows_in: int,
     make: Callable[[Path, int, pa.Schema], Made],
     needs: Sequence[str],
+    keeps: Sequence[Table] = (),
 ) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
 
@@ -89,28 +96,28 @@ def write_shards(
         make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
             summary has at least `lengths`, split -> rows by length, and `ids` of `ids_held`.
         needs: kinds of files that `make` reads.
+        keeps: tables whose events are kept beside the shards.
 
     Returns:
-        Each bucket's summary, with `shards`, and `in_history` and `no_id`, split -> as `Block` has
-        them.
+        Each bucket's summary, with `shards`, `events`, which are kept, and `in_history` and
+        `no_id`, split -> as `Block` has them.
     """
     # Not the schema itself: pickled, it forgets that elements of lists are never null.
-    write = partial(_write, run.config.out, run.remote, schema.serialize().to_pybytes(), make)
+    columns = schema.serialize().to_pybytes()
+    write = partial(_write, run.config.out, run.remote, columns, make, keeps)
     writer = run.record.writers[-1]
     work: Callable[[Path, int], dict[str, Any]] = partial(write, writer)
     if run.engine.resumes:
         work = partial(_kept, run, partial(write, None))
     if run.remote is not None:
-        enter(
-            run.remote,
-            writer,
-            {_shard(name, k) for name in manifest.SPLITS for k in range(run.count)},
-        )
+        names = {_shard(name, k) for name in manifest.SPLITS for k in range(run.count)}
+        names |= {_events(table, k) for table in keeps for k in range(run.count)}
+        enter(run.remote, writer, names)
     with run.step("transform") as rows:
-        results = run.each("transform", work, needs)
-        for shard in (shard for result in results for shard in result["shards"]):
-            if name := shard.pop("unfinished", None):
-                _place(run, name, shard["path"])
+        results = run.each("transform", work, [*needs, *map(spill.kept, keeps)])
+        for file in (file for r in results for file in (*r["shards"], *r["events"])):
+            if name := file.pop("unfinished", None):
+                _place(run, name, file["path"])
         rows[0] = rows_in
         rows[1] = sum(s["rows"] for r in results for s in r["shards"])
         return results
@@ -118,6 +125,10 @@ def write_shards(
 
 def _shard(split: str, bucket: int) -> str:
     return f"{split}/part-{bucket:05d}.parquet"
+
+
+def _events(table: Table, bucket: int) -> str:
+    return f"events/{table.name}-{bucket:05d}.parquet"
 
 
 def _kept(run: Run, write: Callable[[Path, int], dict[str, Any]], folder: Path, bucket: int) -> Any:
@@ -130,6 +141,7 @@ def _write(
     remote: RemotePath | None,
     columns: bytes,
     make: Callable[[Path, int, pa.Schema], Made],
+    keeps: Sequence[Table],
     writer: str | None,
     folder: Path,
     bucket: int,
@@ -156,18 +168,26 @@ def _write(
     ]
     summary["in_history"] = {name: counts.tolist() for name, counts in in_history.items()}
     summary["no_id"] = {name: np.asarray(counts).tolist() for name, counts in unknown.items()}
-    result = {"shards": written, **summary}
+    events = [
+        asdict(
+            shards.write_shard(
+                to / _events(table, bucket), *spill.events_kept(folder, bucket, table), to
+            )
+        )
+        for table in keeps
+    ]
+    result = {"shards": written, "events": events, **summary}
     if writer is None:
         return result
-    for shard in written:
+    for made in (*written, *events):
         if remote is not None:
-            (remote / shard["path"]).put(to / shard["path"], writer)
+            (remote / made["path"]).put(to / made["path"], writer)
             continue
         (out / WORK).mkdir(parents=True, exist_ok=True)
         file = unfinished(out / WORK, writer)
-        shutil.copyfile(to / shard["path"], file)
+        shutil.copyfile(to / made["path"], file)
         to_disk(file)
-        shard["unfinished"] = file.name
+        made["unfinished"] = file.name
     return result
 
 
@@ -197,6 +217,20 @@ def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
         model = tables.TextVocabulary if text else tables.NumberVocabulary
         tables.check(model, pl.DataFrame(table), path)
         shards.write_table(path, table)
+
+
+def write_state(run: Run, pool: pa.Table | None, core: pl.Series | None) -> None:
+    """Write what else has to be known of events that are kept.
+
+    Args:
+        run: the preparation.
+        pool: value and weight of what negatives are drawn from; None for none.
+        core: the values of the k-core; None for none.
+    """
+    if pool is not None:
+        shards.write_table(run.config.out / POOL, pool)
+    if core is not None:
+        shards.write_table(run.config.out / CORE, arrow(core.alias("value").to_frame()))
 
 
 def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict[str, int]:
@@ -323,11 +357,15 @@ def finish(
         | not_held(results, {n: sizes[n] for n in d.fields})
         | _unknown(results),
         numbers=content.numbers,
-        tables=_tables(run, content.words),
+        tables=[
+            *_tables(run, content.words),
+            *(manifest.DataFile(**one) for result in results for one in result["events"]),
+        ],
         time_unit=d.unit,
         weight=d.target.weight,
         keep=d.keep,
         own={table.name: [*table.ids, *table.numbers, *table.lists] for table in d.tables},
+        kept=content.kept,
     )
     means = digests.of_vocabularies(content.words) | digests.of_manifest(made)
     made = replace(made, digests=means)
@@ -365,7 +403,7 @@ def _history(content: Content, name: str, results: list[dict[str, Any]]) -> mani
 def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
     """The files beside the shards, as they lie in the output folder."""
     out, written = run.config.out, sorted(run.record.files)
-    names = [name for name in written if name.startswith("lookups/")]
+    names = [name for name in written if name.startswith(("lookups/", POOL, CORE))]
     names += [f"vocabulary/{name}.parquet" for name in sorted(words)]
     names += [name for name in written if name.startswith("rejected/")]
     return [

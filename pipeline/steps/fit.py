@@ -51,6 +51,7 @@ class Fitted:
         totals: history -> the train split's intervals, counted.
         stored: history -> how it is stored.
         drawing: of the negatives; None for none.
+        pool: value and weight of what negatives are drawn from; None for none.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         kept: table but the targets' -> its events in order.
         repeated: table but the targets' -> how many of them are as another one.
@@ -67,6 +68,7 @@ class Fitted:
     totals: dict[str, pl.DataFrame]
     stored: dict[str, Stored]
     drawing: Drawing | None
+    pool: pa.Table | None
     released: Int64s | None
     kept: dict[str, int]
     repeated: dict[str, int]
@@ -159,12 +161,20 @@ def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
         found.totals,
         stored,
         found.drawing,
+        None if found.drawing is None else _values(found.drawing, first),
         released,
         found.kept,
         found.repeated,
         found.shown,
         shares,
     )
+
+
+def _values(drawing: Drawing, words: Mapping[str, pa.Table]) -> pa.Table:
+    """Value and weight of what negatives are drawn from; `words` are those of ordered events."""
+    pool = drawing.pool
+    values = words[drawing.rule.field]["value"].take(pa.array(pool.ids - FIRST_ID))
+    return pa.table({"value": values, "weight": pool.weights})
 
 
 def _ids_come_later(d: Description) -> bool:

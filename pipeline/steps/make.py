@@ -35,6 +35,10 @@ def make(run: Run, d: Description) -> Manifest:
             fitted.final,
             fitted.released,
         )
-        results = finish.write_shards(run, rows.schema, dealt.seen.kept, rows, order.kinds(d))
+        keeps = d.tables if run.config.keep_events else ()
+        needs = order.kinds(d)
+        results = finish.write_shards(run, rows.schema, dealt.seen.kept, rows, needs, keeps)
         writing.result(FOR_EVER)
+        if keeps:
+            finish.write_state(run, fitted.pool, None if dealt.core is None else dealt.core.values)
     return finish.finish(run, results, account(run, d, dealt, fitted, results))

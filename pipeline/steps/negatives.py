@@ -70,6 +70,11 @@ class Pool:
     def __len__(self) -> int:
         return len(self.ids)
 
+    @property
+    def weights(self) -> Int64s:
+        """(values,) how often each is drawn, beside the others."""
+        return np.ones(len(self), np.int64) if self.upto is None else np.diff(self.upto)
+
 
 class Touched(NamedTuple):
     """What may not be drawn: of each owner distinct places in the pool, ascending.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import cache
@@ -30,6 +30,8 @@ from schemas.shards import numpy_type
 
 MISSING = -1
 """In place of a number that is missing, of events whose user has an id."""
+# Of a row group of events that are kept.
+_KEPT_ROWS = 1 << 18
 
 
 class Spilled(NamedTuple):
@@ -78,6 +80,17 @@ def spilled_outside(table: Table) -> str:
     return f"{table.name}-outside"
 
 
+def kept(table: Table) -> str:
+    """As `spilled`, of all events as the reader gives them, to be kept beside the shards."""
+    return f"{table.name}-kept"
+
+
+def kept_schema(table: Table) -> pa.Schema:
+    """The schema of a table's events that are kept."""
+    columns = [(name, held(kind)) for name, kind in table.reader.columns.items()]
+    return pa.schema([("row", pa.int64()), *columns])
+
+
 def kinds_of_targets(table: Table) -> list[str]:
     """What the targets' table is spilled to."""
     return [spilled(table), *([spilled_outside(table)] if OUTSIDE in table.masks else [])]
@@ -121,6 +134,7 @@ class SpillPart:
         since: the time from which on events count; None for all.
         unit: of times.
         lookups: those that the table's events say.
+        keeps: whether all events are kept as they are, too.
     """
 
     table: Table
@@ -132,6 +146,7 @@ class SpillPart:
     since: int | None
     unit: str
     lookups: tuple[Lookup, ...] = ()
+    keeps: bool = False
 
     def __call__(self, folder: Path, share: Share, read: Read) -> Spilled:
         """What is known of the share."""
@@ -146,6 +161,9 @@ class SpillPart:
             refused_lines = spills.enter_context(
                 refused.RefusedLines(folder / refused.kind(table.file), share.before, self.buckets)
             )
+            keep, schema = None, kept_schema(table)
+            if self.keeps:
+                keep = spills.enter_context(Spill(folder / kept(table), self.buckets, schema))
             into: _Raw | _Narrow
             if self.users is None:
                 into = _Raw(self, spills, folder)
@@ -158,6 +176,8 @@ class SpillPart:
                 if at.first_row:
                     rows = rows.with_columns(pl.col("row") + at.first_row)
                 asked = self._wanted(rows)
+                if keep is not None and asked.height:
+                    _append(keep, schema, asked)
                 wanted = asked
                 if OUTSIDE in table.masks:
                     wanted = asked.filter(~pl.col(OUTSIDE).fill_null(value=False))
@@ -340,6 +360,14 @@ def _fits(numbers: npt.NDArray[Any], kind: np.dtype[Any]) -> bool:
     """Whether numbers, none of which is below `MISSING`, fit in an integer type."""
     info = np.iinfo(kind)
     return int(numbers.max()) <= info.max and (info.min < 0 or int(numbers.min()) >= 0)
+
+
+def events_kept(folder: Path, bucket: int, table: Table) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """A bucket's events as they are kept, ordered by user, time and row: their schema, and they."""
+    schema = kept_schema(table)
+    found = pl.DataFrame(read_spilled(bucket_path(folder / kept(table), bucket)))
+    rows = found.sort(USER, "time", "row")
+    return schema, (arrow(some).cast(schema) for some in rows.iter_slices(_KEPT_ROWS))
 
 
 def events(folder: Path, bucket: int, table: Table) -> pl.DataFrame:

@@ -100,6 +100,7 @@ def _check(out: Path, contract: Contract, told: Told, workers: int, findings: Fi
         return 0
     found = [tables.read_lookup(out, rule, contract, findings) for rule in contract.lookups]
     lookups = [lookup for lookup in found if lookup is not None]
+    tables.check_events(out, contract, findings)
     known = tables.check_rejected(out, contract, findings)
     for one in lookups:
         known |= {f"unknown {one.rule.file}": one.unknown, f"lacking {one.rule.file}": 0}

@@ -47,10 +47,10 @@ def check_files(out: Path, contract: Contract, findings: Findings) -> None:
     listed = {table.path for table in contract.made.tables}
     wanted = {_WORDS.format(name) for name in contract.made.vocabulary}
     wanted |= {lookup.file for lookup in contract.lookups}
-    others = {path for path in listed if not path.startswith("rejected/")}
+    others = {path for path in listed if not path.startswith(("rejected/", "events/"))}
     for path in sorted(wanted ^ others):
         findings.add("manifest", f"{NAME}: tables", "just its vocabularies and lookups", path)
-    folders = (*SPLITS, "vocabulary", "lookups", "rejected")
+    folders = (*SPLITS, "vocabulary", "lookups", "rejected", "events")
     there = [*out.glob("*.parquet"), *(path for name in folders for path in (out / name).glob("*"))]
     names = {path.relative_to(out).as_posix() for path in there}
     for path in sorted(names - wanted - listed - {shard.path for shard in contract.made.shards}):
@@ -217,6 +217,23 @@ def _scaled(raw: Values, how: dict[str, Any]) -> Values:
         # Statistics out of all proportion: no row will agree.
         found = np.where(usable, (raw - how["mean"]) / how["std"], 0.0)
         return np.clip(found, -most, most).astype(np.float32)
+
+
+def check_events(out: Path, contract: Contract, findings: Findings) -> None:
+    """Events that are kept beside the shards are those of the manifest, and in their order."""
+    order = ["user", "time", "row"]
+    for path in [one.path for one in contract.made.tables if one.path.startswith("events/")]:
+        with reading(path, findings), opened(out, path, contract, findings) as file:
+            if "-" not in path:  # what goes with them, in no order
+                continue
+            if missing := [name for name in order if name not in file.schema_arrow.names]:
+                findings.add("events", path, f"a column {missing[0]}", file.schema_arrow.names)
+                continue
+            for k in range(file.num_row_groups):
+                rows = file.read_row_group(k, order, use_threads=False)
+                if not rows.equals(rows.sort_by([(name, "ascending") for name in order])):
+                    where = f"{path}: row group {k}"
+                    findings.add("events", where, f"in the order of {', '.join(order)}", "another")
 
 
 def check_rejected(out: Path, contract: Contract, findings: Findings) -> dict[str, int]:
