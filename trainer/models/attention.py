@@ -2,7 +2,8 @@
 
 Shape legend: B rows of a batch, L behaviours (padded) or whatever the context made of them, D width
 of an embedded behaviour or target. `x_BLD` are the encoded behaviours, `t_BD` the encoded target,
-`mask_BL` is true where a behaviour is and false in the padding.
+`mask_BL` is true where a behaviour is and false in the padding. In a request, B candidates share
+one history: then behaviours and mask, and what is made of them alone, have 1 row for B.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from torch import Tensor, nn
 from schemas.errors import UsageError
 from trainer.data.batches import HISTORY, LENGTH, Batch
 from trainer.models.layers import dense
-
-# Large enough to vanish in a softmax, small enough to stay finite in float32.
-_HIDDEN = -1e30
 
 
 class Latest(nn.Module):
@@ -68,9 +66,16 @@ def masked_softmax(score_BL: Tensor, mask_BL: Tensor) -> Tensor:
 
     Shapes broadcast, so scores may be B x L x H for H heads, with a mask of B x L x 1.
     """
-    weights = score_BL.masked_fill(~mask_BL, _HIDDEN).softmax(1)
+    weights = score_BL.masked_fill(~mask_BL, torch.finfo(score_BL.dtype).min).softmax(1)
     # The softmax of an empty history is uniform over its padding.
     return weights * mask_BL
+
+
+def products(x_BLD: Tensor, t_BD: Tensor) -> Tensor:
+    """<x_i, t> of each behaviour and its target, BL; of one history for all by one product."""
+    if x_BLD.shape[0] != t_BD.shape[0]:
+        return t_BD @ x_BLD[0].T
+    return torch.bmm(x_BLD, t_BD.unsqueeze(2)).squeeze(2)
 
 
 class TargetAttention(nn.Module, ABC):
@@ -97,7 +102,7 @@ class ScaledDotProduct(TargetAttention):
 
     def scores(self, x_BLD: Tensor, t_BD: Tensor) -> Tensor:
         """Give the scores, BL."""
-        return torch.bmm(x_BLD, t_BD.unsqueeze(2)).squeeze(2) / math.sqrt(t_BD.shape[-1])
+        return products(x_BLD, t_BD) / math.sqrt(t_BD.shape[-1])
 
 
 class Bilinear(TargetAttention):
@@ -110,7 +115,7 @@ class Bilinear(TargetAttention):
 
     def scores(self, x_BLD: Tensor, t_BD: Tensor) -> Tensor:
         """Give the scores, BL."""
-        return torch.bmm(x_BLD, (t_BD @ self.form.T).unsqueeze(2)).squeeze(2)
+        return products(x_BLD, t_BD @ self.form.T)
 
 
 class ActivationUnit(TargetAttention):
@@ -202,6 +207,8 @@ class WeightedSum(nn.Module):
 
     def forward(self, x_BLD: Tensor, weight_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return BD."""
+        if x_BLD.shape[0] != weight_BL.shape[0]:
+            return weight_BL @ x_BLD[0]
         return torch.bmm(weight_BL.unsqueeze(1), x_BLD).squeeze(1)
 
 

@@ -56,13 +56,17 @@ class NoContext(nn.Module):
 
 
 class BesideTarget(nn.Module):
-    """The target is one of the behaviours, the first; alone it is none."""
+    """The target is one of the behaviours, the first; alone it is none.
+
+    So a history that targets share is one for each of them from here on.
+    """
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target and the behaviours, B x (1 + L) x D, and their mask."""
+        x, mask = x.expand(t.shape[0], -1, -1), mask.expand(t.shape[0], -1)
         return torch.cat([t.unsqueeze(1), x], dim=1), torch.cat([mask.any(1, True), mask], dim=1)
 
 

@@ -1,5 +1,7 @@
 """Recurrences over histories of unlike length: a GRU and an LSTM with their gradients by hand.
 
+An exported graph has no gradients, and takes batches of any size: there they are plain loops.
+
 Left to autograd, a loop over steps multiplies and adds up each step's part of the weights'
 gradient by itself. Here a backward step is three or four operations, as all factors that do not
 depend on later steps are made beforehand, for all steps at once; and the gradients of weights and
@@ -10,7 +12,7 @@ Shape legend: B rows, L places, N real places of all rows, n rows of a step, D w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +61,8 @@ class Steps:
         return cls(shape, order[:there], counts, row + step, row + length - 1 - step, last)
 
     def take(self, x_BLD: Tensor, turned: bool = False) -> Tensor:
-        """Lay out, N x D."""
+        """Lay out, N x D; a history that all rows share has B = 1."""
+        x_BLD = x_BLD.expand(self.shape[0], -1, -1)
         out: Tensor = _Take.apply(x_BLD.flatten(0, 1), self.turned if turned else self.cells)  # type: ignore[no-untyped-call]
         return out
 
@@ -75,6 +78,82 @@ class Steps:
         last = _Take.apply(x_ND, self.last)  # type: ignore[no-untyped-call]
         out: Tensor = _Put.apply(last, self.order, self.shape[0])  # type: ignore[no-untyped-call]
         return out
+
+
+class Padded:
+    """The places of a batch as a graph lays them out, padding and all, where N stands for L x B.
+
+    A graph cannot know the length of each row beforehand, as `Steps` does.
+    """
+
+    def __init__(self, mask_BL: Tensor) -> None:
+        rows, longest = mask_BL.shape
+        self.real_LB = mask_BL.T.unsqueeze(2)
+        place = torch.arange(longest, device=mask_BL.device)
+        first = torch.arange(rows, device=mask_BL.device).unsqueeze(1) * longest
+        self.turned = first + (mask_BL.sum(1, keepdim=True) - 1 - place).clamp(min=0)
+
+    def take(self, x_BLD: Tensor, turned: bool = False) -> Tensor:
+        """As `Steps.take`, but a history that all rows share stays one."""
+        return (x_BLD.flatten(0, 1)[self.turned] if turned else x_BLD).transpose(0, 1)
+
+    def put(self, x_ND: Tensor, turned: bool = False) -> Tensor:
+        """As `Steps.put`."""
+        x_BLD = x_ND.transpose(0, 1)
+        if turned:
+            x_BLD = x_BLD.flatten(0, 1)[self.turned]
+        return x_BLD * self.real_LB.transpose(0, 1)
+
+    def final(self, x_ND: Tensor) -> Tensor:
+        """As `Steps.final`: behind a row's last place its state stays."""
+        return x_ND[-1]
+
+    def gru(
+        self, inputs: Tensor, matrix: Tensor, bias: Tensor | None, scale: Tensor | None, keeps: bool
+    ) -> Tensor:
+        """As `gru`."""
+        width = matrix.shape[1]
+        scale_NB = self.real_LB.float() if scale is None else scale.unsqueeze(2)
+
+        def step(h: Tensor, at: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
+            x, real, a = at
+            of_gates, of_candidate = matrix[: 2 * width].T, matrix[2 * width :].T
+            r, u = torch.sigmoid(x[:, : 2 * width] + h @ of_gates).chunk(2, 1)
+            inner = (r * h) @ of_candidate if bias is None else r * (h @ of_candidate + bias)
+            c, u = torch.tanh(x[:, 2 * width :] + inner), u * a
+            h = torch.where(real, u * h + (1 - u) * c if keeps else (1 - u) * h + u * c, h)
+            return h, h.clone()
+
+        begin = torch.zeros_like(inputs[0, :, :width] * scale_NB[0])
+        return self._loop(step, begin, (inputs, self.real_LB, scale_NB))
+
+    def lstm(self, inputs: Tensor, matrix: Tensor) -> Tensor:
+        """As `lstm`."""
+
+        def step(
+            held: tuple[Tensor, Tensor], at: tuple[Tensor, Tensor]
+        ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            (h, c), (x, real) = held, at
+            i, f, g, o = (x + h @ matrix.T).chunk(4, 1)
+            c = torch.where(real, torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g), c)
+            h = torch.where(real, torch.sigmoid(o) * torch.tanh(c), h)
+            return (h, c), h.clone()
+
+        begin = torch.zeros_like(inputs[0, :, : matrix.shape[1]])
+        return self._loop(step, (begin, begin.clone()), (inputs, self.real_LB))
+
+    @staticmethod
+    def _loop(step: Callable[[Any, Any], Any], begin: Any, of_steps: tuple[Tensor, ...]) -> Tensor:
+        """Call `step` for each place; it gives what is carried to the next, and the state."""
+        from torch._higher_order_ops.scan import scan  # private as yet; ONNX has it as Scan
+
+        states: Tensor = scan(step, begin, of_steps)[1]
+        return states
+
+
+def laid_out(mask_BL: Tensor) -> Steps | Padded:
+    """The layout of a batch that is padded on the right: a graph's where one is being exported."""
+    return Padded(mask_BL) if torch.compiler.is_exporting() else Steps.of(mask_BL)
 
 
 class _Take(Function):
@@ -109,7 +188,7 @@ class _Put(Function):
 def gru(
     inputs_NG: Tensor,
     matrix_GD: Tensor,
-    steps: Steps,
+    steps: Steps | Padded,
     *,
     bias_D: Tensor | None = None,
     scale_N: Tensor | None = None,
@@ -134,6 +213,8 @@ def gru(
         scale_N: of the update gate; 1 by default.
         keeps: which of its two meanings the update gate has.
     """
+    if isinstance(steps, Padded):
+        return steps.gru(inputs_NG, matrix_GD, bias_D, scale_N, keeps)
     if not steps.counts:
         return inputs_NG[:, : matrix_GD.shape[1]]
     args = (inputs_NG, matrix_GD, bias_D, scale_N, tuple(steps.counts), keeps)
@@ -141,7 +222,7 @@ def gru(
     return out
 
 
-def lstm(inputs_NG: Tensor, matrix_GD: Tensor, steps: Steps) -> Tensor:
+def lstm(inputs_NG: Tensor, matrix_GD: Tensor, steps: Steps | Padded) -> Tensor:
     """The states of an LSTM from h = c = 0, N x D.
 
         i, f, g, o = x + U h, of which sigmoids, but of g tanh
@@ -152,6 +233,8 @@ def lstm(inputs_NG: Tensor, matrix_GD: Tensor, steps: Steps) -> Tensor:
         matrix_GD: 4D x D.
         steps: the layout.
     """
+    if isinstance(steps, Padded):
+        return steps.lstm(inputs_NG, matrix_GD)
     if not steps.counts:
         return inputs_NG[:, : matrix_GD.shape[1]]
     out: Tensor = _LSTM.apply(inputs_NG, matrix_GD, tuple(steps.counts))  # type: ignore[no-untyped-call]

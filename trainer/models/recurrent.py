@@ -11,18 +11,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softplus
 
 from trainer.models.layers import ScaleShift, dense
-from trainer.models.recurrence import Steps, gru, lstm
+from trainer.models.recurrence import Padded, Steps, gru, laid_out, lstm
 
 
-def _whole(x: Tensor) -> torch.autocast:
+def _whole(x: Tensor) -> AbstractContextManager[object]:
     """In float32 whatever autocast says: rounding would add up over the history."""
-    return torch.autocast(x.device.type, enabled=False)
+    # No graph is exported under autocast, nor could it hold one.
+    exporting = torch.compiler.is_exporting()
+    return nullcontext() if exporting else torch.autocast(x.device.type, enabled=False)
 
 
 def _biases(of_input: Tensor, of_state: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +49,7 @@ class GRUStates(nn.Module):
         of_input, of_state, *biases = self.gru.all_weights[0]
         bias, candidate = _biases(*biases)
         with _whole(x):
-            steps = Steps.of(mask)
+            steps = laid_out(mask)
             inputs = linear(steps.take(x.to(bias.dtype)), of_input, bias)
             return steps.put(gru(inputs, of_state, steps, bias_D=candidate)), mask
 
@@ -54,6 +57,7 @@ class GRUStates(nn.Module):
 class AUGRU(nn.Module):
     """Pool by a GRU whose update gates are scaled by the attention (DIEN, Eqs. 14 to 16).
 
+    The attention is each target's, so a history that targets share is read for each of them.
     h_i = (1 - a_i u_i) h_(i-1) + a_i u_i n_i, from h_0 = 0. Where a_i = 0 the state stays as it is.
     """
 
@@ -66,9 +70,9 @@ class AUGRU(nn.Module):
         """Return the last state, BD."""
         bias, candidate = _biases(self.of_input.bias, self.of_state.bias)
         with _whole(x_BLD):
-            steps = Steps.of(mask_BL)
+            steps = laid_out(mask_BL.expand(weight_BL.shape[0], -1))
             inputs = linear(steps.take(x_BLD.to(bias.dtype)), self.of_input.weight, bias)
-            scale = steps.take(weight_BL.to(bias.dtype).unsqueeze(2)).squeeze(1)
+            scale = steps.take(weight_BL.to(bias.dtype).unsqueeze(2)).squeeze(-1)
             of_state = self.of_state.weight
             states = gru(inputs, of_state, steps, bias_D=candidate, scale_N=scale, keeps=False)
             return steps.final(states)
@@ -91,7 +95,7 @@ class TensorFlowGRU(nn.Module):
         nn.init.ones_(self.of_input.bias[: 2 * width])
         nn.init.zeros_(self.of_input.bias[2 * width :])
 
-    def forward(self, x_ND: Tensor, steps: Steps, scale_N: Tensor | None = None) -> Tensor:
+    def forward(self, x_ND: Tensor, steps: Steps | Padded, scale_N: Tensor | None = None) -> Tensor:
         """Return the states, N x D; `scale_N` multiplies the update gate u."""
         of_state = self.of_state.weight
         return gru(self.of_input(x_ND.to(of_state.dtype)), of_state, steps, scale_N=scale_N)
@@ -109,7 +113,7 @@ class ReleasedGRU(nn.Module):
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return states BLD and their mask."""
         with _whole(x):
-            steps = Steps.of(mask)
+            steps = laid_out(mask)
             states_ND = steps.take(x)
             for cell in self.cells:
                 states_ND = cell(states_ND, steps)
@@ -137,8 +141,8 @@ class ReleasedAUGRU(nn.Module):
     def forward(self, x_BLD: Tensor, weight_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return the last state, BD."""
         with _whole(x_BLD):
-            steps = Steps.of(mask_BL)
-            kept = 1 - steps.take(weight_BL.unsqueeze(2)).squeeze(1)
+            steps = laid_out(mask_BL.expand(weight_BL.shape[0], -1))
+            kept = 1 - steps.take(weight_BL.unsqueeze(2)).squeeze(-1)
             return steps.final(self.cell(steps.take(x_BLD), steps, kept))
 
 
@@ -157,7 +161,7 @@ class BiLSTM(nn.Module):
         """Return states BLD, latest first, and their mask."""
         out = x.new_zeros(())
         with _whole(x):
-            steps = Steps.of(mask)
+            steps = laid_out(mask)
             for each, turned in ((self.onward, True), (self.homeward, False)):
                 of_input, of_state, *biases = each.all_weights[0]
                 bias = biases[0] + biases[1]

@@ -42,22 +42,25 @@ class SessionCells(nn.Module):
     def forward(self, batch: Batch, names: tuple[str, ...]) -> tuple[Batch, Tensor]:
         """Pick the sessions' behaviours, T over all rows: by row, session and age, without padding.
 
+        An exported graph does not know T, and has all B C cells.
+
         Args:
             batch: the batch.
             names: columns with `prefix`.
 
         Returns:
-            Those columns, T each, and the length of each session, B x M.
+            Those columns, T each (a graph: B x C), and the length of each session, B x M.
         """
-        _, most = self.shape
-        places = torch.arange(most, device=batch[LENGTH].device)
+        found = {name: batch[name] for name in names}
         if self.stored:
             length_BM = batch[SESSION_LENGTH]
-            real_BC = (places < length_BM.unsqueeze(2)).flatten(1)
-            return {name: batch[name][real_BC] for name in names}, length_BM
-        source_BC, length_BM = self.derive(batch[f"{HISTORY}session"], batch[LENGTH])
-        real_BC = (places < length_BM.unsqueeze(2)).flatten(1)
-        return {name: batch[name].gather(1, source_BC)[real_BC] for name in names}, length_BM
+        else:
+            source_BC, length_BM = self.derive(batch[f"{HISTORY}session"], batch[LENGTH])
+            found = {name: ids.gather(1, source_BC) for name, ids in found.items()}
+        if torch.compiler.is_exporting():
+            return found, length_BM
+        real_BC = _real(length_BM, self.shape[1]).flatten(1)
+        return {name: ids[real_BC] for name, ids in found.items()}, length_BM
 
     def derive(self, session_BL: Tensor, length_B: Tensor) -> tuple[Tensor, Tensor]:
         """Find the behaviour of each cell, B x C (0 where none is), and the lengths, B x M."""
@@ -80,6 +83,17 @@ class SessionCells(nn.Module):
         source = torch.zeros(rows, count * most + 1, dtype=torch.long, device=which.device)
         source.scatter_(1, cell, places.expand(rows, -1))
         return source[:, :-1], length_BC[:, :-1]
+
+
+def _real(length_BM: Tensor, most: int) -> Tensor:
+    """Which of the cells hold a behaviour, B x M x K."""
+    return torch.arange(most, device=length_BM.device) < length_BM.unsqueeze(2)
+
+
+def _mean(x_BMKD: Tensor, real_BMK: Tensor) -> Tensor:
+    """The mean of each session's behaviours, B x M x D; 0 of none."""
+    real = real_BMK.unsqueeze(3)
+    return (x_BMKD * real).sum(2) / real.sum(2).clamp(min=1)
 
 
 class SessionInterests(nn.Module):
@@ -105,13 +119,19 @@ class SessionInterests(nn.Module):
         """Make each session's behaviours one interest.
 
         Args:
-            x_TD: the behaviours of all sessions, one session after another, oldest first.
+            x_TD: the behaviours of all sessions, one session after another, oldest first; in an
+                exported graph all cells.
             length_BM: the length of each session.
 
         Returns:
             Interests B x M x D, 0 where there is no session, and their mask.
         """
         there = length_BM > 0
+        if torch.compiler.is_exporting():
+            real_BMK = _real(length_BM, len(self.of_place))
+            x_BMKD = x_TD.view(*real_BMK.shape, -1) + self.of_session + self.of_place + self.of_unit
+            mixed = self.block(x_BMKD.flatten(0, 1), real_BMK.flatten(0, 1)).view_as(x_BMKD)
+            return _mean(mixed, real_BMK), there
         # S sessions over all rows, the shortest first: then nothing is padded.
         cell_S = there.flatten().nonzero().squeeze(1)
         length_S, order_S = length_BM.flatten()[cell_S].long().sort(stable=True)
@@ -154,6 +174,11 @@ class MeanOfSession(nn.Module):
     def forward(self, x_TD: Tensor, length_BM: Tensor) -> tuple[Tensor, Tensor]:
         """As `SessionInterests`."""
         there = length_BM > 0
+        if torch.compiler.is_exporting():
+            real_BMK = _real(length_BM, len(self.of_place))
+            # A session of n behaviours has each of the places 1..n from the latest once.
+            x_BMKD = x_TD.view(*real_BMK.shape, -1) + self.of_place
+            return _mean(x_BMKD, real_BMK) + self.of_session * there.unsqueeze(2), there
         cell_S = there.flatten().nonzero().squeeze(1)
         length_S = length_BM.flatten()[cell_S].long()
         which_T = torch.repeat_interleave(length_S)

@@ -204,7 +204,8 @@ class TargetTransformer(nn.Module):
     """BST's context: one block with eight heads over the target and the history.
 
     The original concatenates the states of 20 places; here the target's is taken (`AtTarget`),
-    which is the attentive pooling that the paper speaks of in 4.5. Without dropout.
+    which is the attentive pooling that the paper speaks of in 4.5. Without dropout. A history that
+    targets share is one for each of them from here on.
     """
 
     def __init__(self, width: int) -> None:
@@ -213,6 +214,7 @@ class TargetTransformer(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target's state, B x 1 x D, and whether there is any behaviour, B x 1."""
+        x, mask = x.expand(t.shape[0], -1, -1), mask.expand(t.shape[0], -1)
         everything = torch.cat([t.unsqueeze(1), x], dim=1)
         seen = torch.nn.functional.pad(mask, (1, 0), value=True)
         return self.block.one(t, everything, seen).unsqueeze(1), mask.any(1, keepdim=True)
