@@ -3,8 +3,9 @@
 `python benchmarks/own_log.py --events 100000000` makes a CSV file of so many events (user, item,
 category, kind, second; no header; 35 bytes each), of which 2 in 100 are purchases, prepares it by
 the description below, as CSV and as Parquet, and prints a Markdown table. Targets are purchases,
-with one negative each and a history of 50 of all kinds, split by time. What is made goes to --work
-and stays there with --keep.
+with one negative each and a history of 50 of all kinds, split by time. With --kinds there are four
+histories, one of each kind: 200 views, 20 of each other. What is made goes to --work and stays
+there with --keep.
 """
 
 from __future__ import annotations
@@ -48,11 +49,18 @@ table = "log"
 where = "kind = 'buy'"
 split = {{ by = "time", valid = {valid}, test = {test}, timezone = "Asia/Shanghai" }}
 negatives = {{ per_positive = 1, exclude = "ever" }}
-
-[histories.history]
-table = "log"
-max_len = 50
 """
+HISTORY = """
+[histories.{name}]
+table = "log"
+{where}
+max_len = {most}
+"""
+ALL = HISTORY.format(name="history", where="", most=50)
+EACH = "".join(
+    HISTORY.format(name=kind, where=f"where = \"kind = '{kind}'\"", most=most)
+    for kind, most in zip(KINDS, (200, 20, 20, 20), strict=True)
+)
 _COLUMNS = 'csv = { columns = ["user", "item", "category", "kind", "second"] }'
 
 
@@ -89,12 +97,15 @@ def make(folder: Path, events: int, seed: int = 0) -> None:
     writer.close()
 
 
-def prepare(folder: Path, file: str, flags: list[str]) -> tuple[Measured, dict[str, int]]:
+def prepare(
+    folder: Path, file: str, histories: str, flags: list[str]
+) -> tuple[Measured, dict[str, int]]:
     """Prepare the log once from one of its files; what it took, and the rows of each split."""
     description = folder / f"{Path(file).suffix[1:]}.toml"
     valid, test = BEGIN + (DAYS - 2) * DAY, BEGIN + (DAYS - 1) * DAY
     csv = _COLUMNS if file == CSV else ""
-    description.write_text(DESCRIPTION.format(file=file, csv=csv, valid=valid, test=test))
+    made = DESCRIPTION.format(file=file, csv=csv, valid=valid, test=test)
+    description.write_text(made + histories)
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [tinprep(), "prepare", description, "--out", out, "--layout", "ragged", *flags]
@@ -108,6 +119,7 @@ def main() -> None:
     """Make the log, prepare it by turns, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--events", type=int, default=EVENTS // 20)
+    parser.add_argument("--kinds", action="store_true", help="a history of each kind")
     parser.add_argument("--repeats", type=int, default=1, help="of each file")
     parser.add_argument("--work", type=Path, help="folder for what is made; default: a new one")
     parser.add_argument("--keep", action="store_true", help="leave the log in --work")
@@ -126,7 +138,8 @@ def main() -> None:
         print("| file | MB | events | rows | time s | CPU s | peak MiB |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         for file in (CSV, PARQUET):
-            every = [prepare(work, file, asked.flags.split()) for _ in range(asked.repeats)]
+            histories, flags = EACH if asked.kinds else ALL, asked.flags.split()
+            every = [prepare(work, file, histories, flags) for _ in range(asked.repeats)]
             took, rows = min(every, key=lambda one: one[0].seconds)
             size = (work / file).stat().st_size / 1e6
             print(

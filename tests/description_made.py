@@ -405,6 +405,8 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             described["lists"] = {"word": {"column": "words", "max_len": one_of("words_len", 1, 2)}}
             if written.format in ("csv", "tsv"):
                 described["lists"]["word"]["separator"] = written.separator
+        if lacking == "unknown" and one_of("lookup_where", True, False, False):
+            described["where"] = "size <> 6 or size is null"
         described["missing"] = lacking
         description["lookups"]["item"] = described
         logs["lookups.item"] = written

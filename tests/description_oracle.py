@@ -220,9 +220,9 @@ def ordered(values: Iterable[Any]) -> list[Any]:
 
 
 def quantile_edges(intervals: Sequence[int], bins: int) -> list[int]:
-    """The `bins - 1` equal-frequency edges, each an interval that occurs (inverted_cdf)."""
+    """The `bins - 1` equal-frequency edges, each an interval that occurs (inverted_cdf), or 0."""
     if not intervals:
-        return []
+        return [0] * (bins - 1)
     line = sorted(intervals)
     return [line[math.ceil(Fraction(k * len(line), bins)) - 1] for k in range(1, bins)]
 
@@ -700,18 +700,20 @@ class Oracle:
                         else "train"
                     )
             return lambda event: place[event["row"]]
-        self.cuts = valid, test = self._cuts(candidates)
+        self.cuts = valid, test = self._cuts()
         return lambda event: (
             "test" if event["time"] >= test else "valid" if event["time"] >= valid else "train"
         )
 
-    def _cuts(self, candidates: Mapping[Any, Sequence[Row]]) -> tuple[int, int]:
+    def _cuts(self) -> tuple[int, int]:
         """When valid and test begin."""
         rule = self.of_target["split"]
         zone = ZoneInfo(rule.get("timezone", "UTC"))
         per = PER_SECOND[self.unit]
         if rule["by"] == "day":
-            last = max((e["time"] for events in candidates.values() for e in events), default=0)
+            # Of all that pass `where`, new or not.
+            events = (e for of_user in self.order[self.name].values() for e in of_user)
+            last = max((e["time"] for e in events if e.get("is_target", True)), default=0)
             day = datetime.fromtimestamp(last // per, zone).date()
             starts = [
                 datetime(d.year, d.month, d.day, tzinfo=zone)
@@ -792,7 +794,7 @@ class Oracle:
         """The same by the event alone."""
         rule = self.of_target["split"]
         if rule["by"] == "order":
-            guessed = {t.event["row"] for t in self.splits if t.split != "train"}
+            guessed = {t.event["row"] for t in self.targets if t.split != "train"}
             return lambda name, e: name != self.name or e["row"] not in guessed
         if rule["by"] == "column":
             return lambda name, e: name == self.name and e["split"] == "train"

@@ -6,8 +6,11 @@ import gzip
 import json
 import random
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
+from zoneinfo import ZoneInfo
 
+import polars as pl
 import pytest
 
 from pipeline.presets.described import presets
@@ -149,6 +152,111 @@ def amazon_2023(raw: Path, draw: random.Random) -> None:
     )
 
 
+def kuairand(raw: Path, draw: random.Random) -> None:
+    signals = "is_click,is_like,is_follow,is_comment,is_forward,is_hate,long_view"
+    header = (
+        f"user_id,video_id,date,hourmin,time_ms,{signals},play_time_ms,duration_ms,"
+        "profile_stay_time,comment_stay_time,is_profile_enter,is_rand,tab"
+    )
+    since = {"standard_4_08_to_4_21": 1649347200, "standard_4_22_to_5_08": 1650556800}
+    since["random_4_22_to_5_08"] = since["standard_4_22_to_5_08"]
+    for name, begin in since.items():
+        lines = [header]
+        for _ in range(300):
+            at = begin * 1_000 + draw.randrange((14 if "4_21" in name else 17) * DAY * 1_000)
+            told = datetime.fromtimestamp(at // 1_000, ZoneInfo("Asia/Shanghai"))
+            of = ",".join(str(draw.randrange(2)) for _ in range(7))
+            lines.append(
+                f"{draw.randrange(12)},{draw.randrange(30)},{told:%Y%m%d,%H00},{at},{of},"
+                f"1385,20990,0,0,0,{int('random' in name)},{draw.randrange(15)}"
+            )
+        (raw / f"log_{name}_pure.csv").write_text("\n".join(lines) + "\n")
+    videos = [
+        "video_id,author_id,video_type,upload_dt,upload_type,visible_status,video_duration,"
+        "server_width,server_height,music_id,music_type,tag"
+    ]
+    tags = ("39", '"12,65"', "")
+    for v in range(30):
+        seconds, music, tag = (
+            "" if v == 4 else f"{9000 + v}.0",
+            "" if v == 5 else "9.0",
+            tags[v % 3],
+        )
+        videos.append(
+            f"{v},{v % 7},{('NORMAL', 'AD')[v % 2]},2022-04-10,LongImport,0.0,{seconds},720.0,"
+            f"1280.0,9155697141,{music},{tag}"
+        )
+    (raw / "video_features_basic_pure.csv").write_text("\n".join(videos) + "\n")
+    people = [
+        "user_id,user_active_degree,is_lowactive_period,is_live_streamer,is_video_author,"
+        "follow_user_num,follow_user_num_range,fans_user_num,fans_user_num_range,friend_user_num,"
+        "friend_user_num_range,register_days,register_days_range,"
+        + ",".join(f"onehot_feat{n}" for n in range(18))
+    ]
+    for u in range(12):
+        streams = "-124" if u == 3 else "0"
+        encrypted = ",".join("" if u == n == 4 else str(n % 2) for n in range(18))
+        people.append(
+            f'{u},full_active,0,{streams},1,5,"(0,10]",312,"[100,1k)",0,0,3624,730+,{encrypted}'
+        )
+    (raw / "user_features_pure.csv").write_text("\n".join(people) + "\n")
+
+
+def retailrocket(raw: Path, draw: random.Random) -> None:
+    lines = ["timestamp,visitorid,event,itemid,transactionid"]
+    for n in range(900):
+        at = 1_430_600_000_000 + draw.randrange(138 * DAY * 1_000)
+        event = draw.choice(("view", "view", "view", "addtocart", "transaction"))
+        bought = n if event == "transaction" else ""
+        lines.append(f"{at},{draw.randrange(20)},{event},{draw.randrange(60)},{bought}")
+    (raw / "events.csv").write_text("\n".join(lines) + "\n")
+    header = "timestamp,itemid,property,value"
+    parts: dict[str, list[str]] = {"part1": [header], "part2": [header]}
+    for item in range(54):
+        for n in range(1 + item % 3):
+            told = parts[draw.choice((*parts,))]
+            week = 1_431_226_800_000 + n * 7 * DAY * 1_000
+            told.append(f"{week},{item},categoryid,{1000 + (item + n) % 5}")
+            told.append(f"{week},{item},available,{n % 2}")
+            told.append(f"{week},{item},888,1116713 960601 n277.200")
+    for name, told in parts.items():
+        (raw / f"item_properties_{name}.csv").write_text("\n".join(told) + "\n")
+    (raw / "category_tree.csv").write_text("categoryid,parentid\n1000,1003\n1003,\n")
+
+
+def yambda(raw: Path, draw: random.Random) -> None:
+    kinds = ("listen", "like", "dislike", "unlike", "undislike")
+    of = [
+        (u * 10, 5 * draw.randrange(4_600_000, 5_200_000), kind)
+        for u in range(1, 16)
+        for kind in draw.choices(kinds, (4, 2, 2, 1, 1), k=60)
+    ]
+    # As much in the last two days, which are valid and test.
+    of += [(u, 25_820_000 + 5 * n, kind) for n, (u, _, kind) in enumerate(of) if n % 3 == 0]
+    of += [(u, 25_913_600 + 5 * n, kind) for n, (u, _, kind) in enumerate(of) if n % 4 == 0]
+    of.sort(key=lambda one: one[:2])
+    heard = [kind == "listen" for *_, kind in of]
+    types = {"uid": pl.UInt32, "timestamp": pl.UInt32, "item_id": pl.UInt32, "is_organic": pl.UInt8}
+    types |= {"played_ratio_pct": pl.UInt16, "track_length_seconds": pl.UInt32}
+    frame = pl.DataFrame(
+        {
+            "uid": [u for u, *_ in of],
+            "timestamp": [at for _, at, _ in of],
+            "item_id": [7 * draw.randrange(40) for _ in of],
+            "is_organic": [draw.randrange(2) for _ in of],
+            "played_ratio_pct": [draw.randrange(120) if one else None for one in heard],
+            "track_length_seconds": [200 if one else None for one in heard],
+            "event_type": [kind for *_, kind in of],
+        },
+        schema=types | {"event_type": pl.Enum(kinds)},
+    )
+    (raw / "flat" / "50m").mkdir(parents=True)
+    frame.write_parquet(raw / "flat" / "50m" / "multi_event.parquet")
+    artists = [(n % 9, 7 * n) for n in range(38)] + [(3, 7), (5, 7 * 99)]
+    schema = {"artist_id": pl.Int64, "item_id": pl.Int64}
+    pl.DataFrame(artists, schema, orient="row").write_parquet(raw / "artist_item_mapping.parquet")
+
+
 def write_gz(path: Path, objects: list[dict[str, object]]) -> None:
     path.write_bytes(gzip.compress("\n".join(map(json.dumps, objects)).encode()))
 
@@ -176,6 +284,29 @@ def kinds(told: Manifest) -> None:
     assert [*told.histories] == ["viewed", "carted", "favoured", "bought"]
 
 
+def shown(told: Manifest) -> None:
+    assert [*told.histories] == ["clicked", "liked", "viewed_long", "skipped"]
+    assert (told.time_unit, told.fields) == ("ms", ["item", "author", "tag"])
+    assert told.vocabulary["tag"] == 4  # padding and unknown, 39 and 12
+    # The events are of all three files, the targets of two of them.
+    assert sum(told.rows.values()) == 600
+    assert told.counts["log read"] == 900
+
+
+def visits(told: Manifest) -> None:
+    assert [*told.histories] == ["viewed", "carted", "bought"]
+    assert (told.time_unit, told.fields) == ("ms", ["item", "category"])
+    assert told.vocabulary["category"] == 7
+    assert all(told.rows.values())
+
+
+def music(told: Manifest) -> None:
+    names = ["listened", "skipped", "liked", "disliked", "unliked", "undisliked"]
+    assert [*told.histories] == names
+    assert all(told.rows.values())
+    assert told.fields == ["item", "artist"]
+
+
 def reviews(told: Manifest) -> None:
     assert told.fields == ["item", "category", "brand"]
     assert told.shares["repeated reviews, dropped"].count == 5
@@ -194,6 +325,9 @@ MADE: dict[str, tuple[Callable[[Path, random.Random], None], Callable[[Manifest]
     "movielens-100k": (movielens_100k, people),
     "taobao-userbehavior": (taobao_userbehavior, purchases),
     "taobao-userbehavior-kinds": (taobao_userbehavior, kinds),
+    "kuairand": (kuairand, shown),
+    "retailrocket": (retailrocket, visits),
+    "yambda": (yambda, music),
     "amazon-2018": (amazon_2018, reviews),
     "amazon-2023": (amazon_2023, cuts),
 }

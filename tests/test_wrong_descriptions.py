@@ -159,6 +159,13 @@ DESCRIPTIONS: dict[str, Wrong] = {
     "SQL that cannot be read": Wrong(
         swap('user = "uid"', 'user = "uid"\nwhere = "kind = = 1"'), ("where", "kind = = 1")
     ),
+    "no SQL, of a lookup": Wrong(
+        swap('key = "id"', 'key = "id"\nwhere = "size = = 1"'), (":10", "size = = 1")
+    ),
+    "a lookup's own where of a table": Wrong(
+        swap('files = "items.csv"\nkey = "id"', 'table = "log"\nkey = "what"\nwhere = "cat > 1"'),
+        (":10", "where in [tables.log]"),
+    ),
     "SQL that reads elsewhere": Wrong(
         swap(
             'user = "uid"',

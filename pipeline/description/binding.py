@@ -592,7 +592,7 @@ class Binding:
         columns = [self._column(name, one.key, nullable=False)]
         columns += [self._column(n, source) for n, source in one.fields.items()]
         columns += self._more(one)
-        where = self.spec.tables[one.table].where if one.table is not None else None
+        where = one.where if one.table is None else self.spec.tables[one.table].where
         made: dict[str, Any] = {"raw": None, "encoded": None}
         if (fast := self.fast.get(("lookups", name))) is not None:
             made |= fast.puts

@@ -360,6 +360,13 @@ class _Check:
                 )
             if name in one.fields:
                 self._twice((*at, "fields", name), name, "what is looked up, and by what")
+            if one.where is not None and one.table is not None:
+                self.source.refuse(
+                    (*at, "where"),
+                    "A lookup of a table has all of its events.",
+                    expected=f"where in [tables.{one.table}], or files in place of the table",
+                    got=one.where,
+                )
 
     def _histories(self) -> None:
         spec = self.spec
@@ -529,6 +536,7 @@ class _Check:
             (("target", "where"), self.spec.target.where)
         ]
         found += [(("tables", name, "where"), t.where) for name, t in self.spec.tables.items()]
+        found += [(("lookups", name, "where"), o.where) for name, o in self.spec.lookups.items()]
         found += [(("histories", n, "where"), h.where) for n, h in self.spec.histories.items()]
         for at, told in found:
             if told is None:

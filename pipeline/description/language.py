@@ -172,6 +172,8 @@ class Lookup:
     """As of a table. Not yet."""
     table: Text | None = None
     """In place of files: a table of events, whose rows tell it."""
+    where: Text | None = None
+    """Which lines count: SQL over the files' columns."""
     time: Time | None = None
     """From when a line holds: a target has the latest one before it. Not yet."""
     repeated: Literal["refuse", "first", "equal"] = "refuse"
