@@ -85,7 +85,7 @@ class Config(ABC):
     )
     keep_events: bool = option(
         False,
-        "Keep all events beside the shards, for new ones to follow.",
+        "Keep all events beside the shards, so that `tinprep transform` can add new ones.",
         flag="--keep-events",
     )
     force: bool = option(

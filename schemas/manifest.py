@@ -33,6 +33,9 @@ HOW = (
 )
 """Settings that change how the work is done, never a row."""
 SPLITS = ("train", "valid", "test")
+NEW = "new"
+"""The split of events that follow those that a data set was made of."""
+WITH_NEW = (*SPLITS[:-1], NEW)
 WINDOWS = ("order", "before")
 KINDS = ("id", "number", "list")
 PADDING_ID = 0
@@ -44,6 +47,7 @@ REPEATED_PROFILE = "user_profile line of a user that had one"
 REPEATED = frozenset({REPEATED_ITEM, REPEATED_AD, REPEATED_PROFILE})
 """Lines that are counted as rejected and are in no table: what they say is known."""
 WITHOUT_PROFILE = "impressions of users without a profile"
+NEW_USERS = "users without an earlier event"
 WITHOUT_META = "items without a meta line"
 WITHOUT_CATEGORY = "items whose meta line has no {}"
 _REFUSED = (
@@ -62,7 +66,7 @@ _UNLISTED = {
 _Ids = Annotated[int, Ge(0), Le(1 << 31)]  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 _OF_A_DATA_SET = re.compile(
-    r"((train|valid|test|vocabulary|lookups|rejected|events)/)?[^/\\\0]+\.parquet"
+    r"((train|valid|test|new|vocabulary|lookups|rejected|events)/)?[^/\\\0]+\.parquet"
 )
 
 
@@ -220,6 +224,18 @@ class Kept:
 
 
 @dataclass(frozen=True)
+class Continues:
+    """The data set that new events follow, and whose vocabularies, edges and scales they have.
+
+    `key` is that of its `config`; its users have `events` of the targets' table.
+    """
+
+    __pydantic_config__ = STRICT
+    key: str
+    events: Count
+
+
+@dataclass(frozen=True)
 class DataFile:
     """One Parquet file of the data set; `path` is relative to the manifest, with '/'."""
 
@@ -266,6 +282,11 @@ def repeated(table: str, dropped: bool) -> str:
 def left_out(events: str, described: bool) -> str:
     """What the count of events is called that do not count, of a description in the language."""
     return f"{events} left out by where" if described else f"{events} of other kinds or times"
+
+
+def late(table: str) -> str:
+    """What the count of new events is called that are older than a kept one of their user."""
+    return f"{table} older than a kept one of their user"
 
 
 def without_history(target: str, tables: Iterable[str]) -> str | None:
@@ -346,7 +367,8 @@ class Manifest:
     rows have a column `weight`, of their loss; `keep` names the columns that are passed through,
     with their types; `description` is what a data set was made from, where that is a description
     in the language; `own` says of each table of events which columns it has itself, which are
-    those of no lookup; `kept` what is kept of events; None where none are.
+    those of no lookup; `kept` what is kept of events; `continues` the data set that new events
+    follow: then the only split is `new`. Both are None where there is nothing of it.
     """
 
     __pydantic_config__ = OPEN
@@ -384,6 +406,7 @@ class Manifest:
     description: dict[str, Any] = field(default_factory=dict)
     own: dict[str, list[str]] = field(default_factory=dict)
     kept: Kept | None = None
+    continues: Continues | None = None
 
     def to_json(self) -> str:
         """The manifest as the text of its file."""
@@ -559,6 +582,8 @@ def _check_sizes(made: Manifest, path: Path) -> None:
         ContractError: they are of other sizes.
     """
     require(path, made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
+    splits = {*SPLITS, NEW}
+    require(path, made.rows.keys() <= splits, "rows", "rows of splits", ascii([*made.rows]))
     require(path, bool(made.histories), "histories", "one or more", "none")
     for of, one in made.histories.items():
         key = f"histories.{of}"

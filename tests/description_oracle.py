@@ -1329,17 +1329,29 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
             found.append(f"edges {name}: {bins['edges_s']} for {edges}")
         if bins["train_counts"] != oracle.bin_counts(name):
             found.append(f"bins {name}: {bins['train_counts']} for {oracle.bin_counts(name)}")
+    rows_made = made_rows(out)
+    found += other_rows(oracle, rows_made)
+    told = {name: (one["count"], one["of"]) for name, one in manifest["shares"].items()}
+    found += unequal("share", told, oracle.shares(rows_made))
+    found += unequal("count", manifest["counts"], oracle.tallies())
+    refused = {
+        path.stem: pq.read_metadata(path).num_rows for path in (out / "rejected").glob("*.parquet")
+    }
+    return found + unequal("refused", refused, {k: n for k, n in oracle.refused().items() if n})
+
+
+def other_rows(oracle: Oracle, rows_made: Sequence[Row]) -> list[str]:
+    """What of the rows that were made is not as the oracle says, a line each."""
     words = {name: {i: v for v, i in ids.items()} for name, ids in oracle.vocabulary.items()}
     made: defaultdict[tuple[str, int], list[Row]] = defaultdict(list)
-    rows_made = made_rows(out)
     for row in rows_made:
         made[row["split"], row["row"]].append(row)
     each = oracle.drawn.get("per_positive", 1) if oracle.drawn is not None else 0
     wanted_rows = {}
     for target in oracle.rows_of:
         wanted_rows[target.split, target.event["row"]] = target
-    for key in sorted(set(made) ^ set(wanted_rows)):
-        found.append(f"{key}: {'is there' if key in made else 'is missing'}")
+    other = sorted(set(made) ^ set(wanted_rows))
+    found = [f"{key}: {'is there' if key in made else 'is missing'}" for key in other]
     for key in sorted(set(made) & set(wanted_rows)):
         target, rows = wanted_rows[key], made[key]
         if len(rows) != 1 + each:
@@ -1358,13 +1370,7 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
                     continue
             wrong = [differing(f"{key} {n}", oracle.columns(target, one), row) for one in may]
             found += min(wrong, key=len)
-    told = {name: (one["count"], one["of"]) for name, one in manifest["shares"].items()}
-    found += unequal("share", told, oracle.shares(rows_made))
-    found += unequal("count", manifest["counts"], oracle.tallies())
-    refused = {
-        path.stem: pq.read_metadata(path).num_rows for path in (out / "rejected").glob("*.parquet")
-    }
-    return found + unequal("refused", refused, {k: n for k, n in oracle.refused().items() if n})
+    return found
 
 
 def unequal(what: str, made: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:

@@ -2,21 +2,80 @@
 
 from __future__ import annotations
 
+import copy
+import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
+import polars as pl
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from pipeline.presets.described import source_of
 from pipeline.verify import verify
+from schemas.digests import differing
+from schemas.manifest import load
 from tests.conftest import Ended, finished, tinprep
-from tests.description_made import Made, descriptions
-from tests.description_oracle import Oracle
+from tests.description_made import Log, Made, descriptions
+from tests.description_oracle import (
+    FIRST,
+    Oracle,
+    Row,
+    files_of,
+    made_rows,
+    made_vocabulary,
+    ordered,
+    other_rows,
+)
 
+
+class Following(Oracle):
+    """What the new rows must hold of a log of which the first part was prepared before.
+
+    Args:
+        description: of the whole log.
+        folder: of its files.
+        before: of the first part.
+    """
+
+    def __init__(self, description: Path, folder: Path, before: Oracle) -> None:
+        self.fitted = before
+        self.first = len(before.raw[before.name])
+        super().__init__(description, folder)
+        ids = dict(before.vocabulary["user"])
+        new = {e["user"] for e in self.events[self.name].rows if e["row"] >= self.first}
+        for user in ordered(new - ids.keys()):
+            ids[user] = len(ids) + FIRST
+        self.vocabulary = before.vocabulary | {"user": ids}
+        self.edges = {name: of or [0] * (self.bins - 1) for name, of in before.edges.items()}
+        self.scales, self.pool = before.scales, before.pool
+        for name in ("rows_of", "train"):  # they were told by another pool
+            self.__dict__.pop(name, None)
+
+    def _split(self, candidates: Any) -> Any:
+        super()._split(candidates)
+        by_order = self.of_target["split"]["by"] == "order"
+
+        def new(event: Row) -> str | None:
+            return "new" if event["row"] >= self.first and (event["rank"] or not by_order) else None
+
+        return new
+
+    def _core(self) -> None:
+        if self.told.get("filters", {}).get("k_core", 0):
+            events, held = self.events[self.name], self.fitted.events[self.name].rows
+            values = {event[self._key] for event in held} | {None}
+            events.rows = [event for event in events.rows if event[self._key] in values]
+
+
+EXAMPLES = int(os.environ.get("TINPREP_EXAMPLES", "8"))
 SOME = settings(
-    max_examples=8,
+    max_examples=EXAMPLES,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 
@@ -53,3 +112,151 @@ def test_all_events_are_kept_in_order(made: Made, tmp_path_factory: pytest.TempP
             assert {n: row[n] for n in ("user", "time", *fields)} == {
                 n: event[n] for n in ("user", "time", *fields)
             }
+
+
+def split(made: Made, late: set[int]) -> tuple[Made, Made, Made]:
+    """The first part of the logs, the new one, and both; of each log as good as the same events."""
+    parts: list[dict[str, Log]] = [{}, {}, {}]
+    for name, log in made.logs.items():
+        these = {n % max(len(log.rows), 1) for n in late}
+        old = [row for n, row in enumerate(log.rows) if n not in these]
+        new = [row for n, row in enumerate(log.rows) if n in these]
+        lookup = name.startswith("lookups")
+        for part, rows in zip(parts, (old, new, old + new), strict=True):
+            few = {"rows": rows, "parts": min(log.parts, len(rows) or 1)}
+            part[name] = log if lookup else Log(**(vars(log) | few))
+    first, second, both = (Made(copy.deepcopy(made.description), logs) for logs in parts)
+    return first, second, both
+
+
+@SOME
+@given(made=descriptions(), late=st.sets(st.integers(0, 60), min_size=1, max_size=12))
+def test_new_rows_are_those_of_the_whole_log(
+    made: Made, late: set[int], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    """With the vocabularies, edges, scales and pool of the first part."""
+    folder = tmp_path_factory.mktemp("made")
+    first, second, both = split(made, late)
+    paths = [one.write(folder / n) for one, n in ((first, "a"), (second, "b"), (both, "c"))]
+    before = Oracle(paths[0], folder / "a")
+    if before.wrong:
+        return
+    finished(prepare(paths[0], folder / "out"))
+    events = []
+    for name, table in second.description["tables"].items():
+        if not second.logs[f"tables.{name}"].rows and name != before.name:
+            continue
+        for file in files_of(table["files"], folder / "b"):
+            events += ["--events", f"{name}={file}"]
+    ended = tinprep(
+        "transform", folder / "out", *events, "--out", folder / "new", "--max-rejected", "100%"
+    )
+    wanted = Following(paths[2], folder / "c", before)
+    if not wanted.rows_of:
+        assert ended.code == 3, ended.err
+        return
+    finished(ended)
+    assert not other_rows(wanted, made_rows(folder / "new"))[:9]
+    assert verify(folder / "new").findings == ()
+
+
+def decoded(out: Path, split: str) -> pl.DataFrame:
+    """The rows of a split by `row`, with raw values for ids; null where there are none."""
+    made = load(out)
+    words = {n: made_vocabulary(out, n) for n in made.vocabulary}
+    of = {n: {one["id"]: one["value"] for one in rows} for n, rows in words.items()}
+    rows = pl.read_parquet(out / split / "*.parquet")
+    for name in rows.columns:
+        field = next((f for f in of if name in (f, f"target_{f}") or name.endswith(f"_{f}")), None)
+        if field is None:
+            continue
+        kind = pl.Int64 if isinstance(words[field][0]["value"], int) else pl.String
+        value = pl.element() if isinstance(rows.schema[name], pl.List | pl.Array) else pl.col(name)
+        value = value.replace_strict(of[field], default=None, return_dtype=kind)
+        if value.meta.root_names() != [name]:
+            value = pl.col(name).cast(pl.List(pl.Int32)).list.eval(value)
+        rows = rows.with_columns(value.alias(name))
+    return rows.sort("row", pl.col("label"), descending=[False, True], maintain_order=True)
+
+
+def test_kuairand_by_its_last_day(kuairand: Path, tmp_path: Path) -> None:
+    """Where train is the same, new rows are those that test has when all is prepared at once."""
+    cut = 1_652_000_000
+    text = source_of("alibaba-ads")[0].text
+    by_day = 'split = { by = "day", timezone = "Asia/Shanghai" }'
+    by_time = f'split = {{ by = "time", valid = {cut - 200_000}, test = {cut - 100_000} }}'
+    assert text.count(by_day) == 1
+    path = tmp_path / "kuairand.toml"
+    path.write_text(text.replace(by_day, by_time).replace('from = "all"', 'from = "train"'))
+    for name in ("old", "new", "all"):
+        (tmp_path / name).mkdir()
+        for file in ("ad_feature.csv", "user_profile.csv"):
+            (tmp_path / name / file).symlink_to(kuairand / file)
+    for file in ("raw_sample.csv", "behavior_log.csv"):
+        log = pl.read_csv(kuairand / file)
+        old, new = (log.filter((pl.col("time_stamp") < cut) == of) for of in (True, False))
+        assert new.height > 1_000
+        for name, some in (("old", old), ("new", new), ("all", pl.concat([old, new]))):
+            some.write_csv(tmp_path / name / file)
+    finished(tinprep("prepare", path, "--raw", tmp_path / "all", "--out", tmp_path / "whole"))
+    finished(prepare(path, tmp_path / "out", "--raw", tmp_path / "old"))
+    events = [f"impressions={tmp_path / 'new/raw_sample.csv'}"]
+    events += [f"behaviours={tmp_path / 'new/behavior_log.csv'}"]
+    given = [word for one in events for word in ("--events", one)]
+    ended = tinprep("transform", tmp_path / "out", *given, "--out", tmp_path / "rows")
+    finished(ended)
+    assert verify(tmp_path / "rows").findings == ()
+    found, wanted = decoded(tmp_path / "rows", "new"), decoded(tmp_path / "whole", "test")
+    assert found.equals(wanted.filter(pl.col("target_time") >= cut))
+    digests = [load(tmp_path / one).digests for one in ("rows", "out", "whole")]
+    assert differing(digests[0], digests[1]) == ["vocabulary of user"]
+    assert differing(digests[1], digests[2]) == ["vocabulary of user"]
+
+
+def test_beauty_by_order_one_part_after_the_other(beauty: Path, tmp_path: Path) -> None:
+    """Two parts that follow each other give the histories of the whole file."""
+    with gzip.open(beauty / "reviews_Beauty_5.json.gz", "rt") as file:
+        every = [(json.loads(line), line) for line in file]
+    of_some = [(one, line) for one, line in every if crc32(one["reviewerID"].encode()) % 5 == 0]
+    lines = [(one["unixReviewTime"], line) for one, line in of_some]
+    times = sorted(time for time, _ in lines)
+    first, second = times[len(times) * 8 // 10], times[len(times) * 9 // 10]
+    parts = [
+        [line for time, line in lines if low <= time < high]
+        for low, high in ((0, first), (first, second), (second, 1 << 40))
+    ]
+    for name, some in (("a", parts[:1]), ("b", parts[1:2]), ("c", parts[2:]), ("all", parts)):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "meta_Beauty.json.gz").symlink_to(beauty / "meta_Beauty.json.gz")
+        with gzip.open(tmp_path / name / "reviews_Beauty_5.json.gz", "wt", 1) as file:
+            file.writelines(line for part in some for line in part)
+    preset = ["amazon-2014", "--set", "category=Beauty"]
+    finished(tinprep("prepare", *preset, "--raw", tmp_path / "all", "--out", tmp_path / "whole"))
+    out, reviews = tmp_path / "out", "reviews_Beauty_5.json.gz"
+    finished(prepare(Path(preset[0]), out, *preset[1:], "--raw", tmp_path / "a"))
+    one, two = tmp_path / "one", tmp_path / "two"
+    given = ("--events", tmp_path / "b" / reviews)
+    finished(tinprep("transform", out, *given, "--out", one, "--keep-events"))
+    finished(tinprep("transform", one, "--events", tmp_path / "c" / reviews, "--out", two))
+    assert [verify(made).findings for made in (one, two)] == [(), ()]
+    found = pl.concat([decoded(made, "new") for made in (one, two)])
+    splits = [decoded(tmp_path / "whole", split) for split in ("train", "valid", "test")]
+    wanted = pl.concat(splits).sort("row").filter(pl.col("row") >= len(parts[0]))
+    known = {row["value"] for row in made_vocabulary(out, "item")}
+    items = pl.element().replace_strict({n: n for n in known}, default=None)
+    wanted = wanted.with_columns(
+        pl.col("history_item").list.eval(items),
+        pl.col("target_item").replace_strict({n: n for n in known}, default=None),
+    )
+    columns = ["row", "user", "target_item", "target_time", "history_item", "history_time"]
+    columns += ["history_length", "history_session", "history_position"]
+    positives = pl.col("label") == 1
+    assert found.filter(positives).height > 5_000
+    assert found.filter(positives).select(columns).equals(wanted.filter(positives).select(columns))
+    edges = load(out).history.bins.edges_s
+    for row in found.head(2_000).iter_rows(named=True):
+        passed = [
+            row["target_time"] - time for time in row["history_time"][: row["history_length"]]
+        ]
+        bins = [1 + sum(edge < time for edge in edges) for time in passed]
+        assert list(row["history_interval_bin"])[: len(bins)] == bins

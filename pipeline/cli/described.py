@@ -18,10 +18,15 @@ from schemas.errors import UsageError
 from schemas.replacing import replacing
 from schemas.terminal import Terminal
 
+_OF_TRANSFORM = (
+    *("max_rejected", "max_missing", "keep_events", "buckets", "threads", "memory", "force"),
+    *("engine", "master", "spark_conf"),
+)
+
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (prepare, describe):
+    for command in (prepare, describe, transform):
         app.command()(command)
 
 
@@ -60,6 +65,32 @@ def prepare(
         else:
             config = described(description, Asked(**asked), **how)
         run(config, dry_run)
+
+
+@options_of(Config, only=_OF_TRANSFORM)
+def transform(
+    how: dict[str, Any],
+    data: Annotated[Path, typer.Argument(help="Folder of a data set made with --keep-events.")],
+    out: Annotated[Path, typer.Option(help="Folder of the new data set.")],
+    events: Annotated[
+        list[str],
+        typer.Option(
+            help="File of new events; may be repeated. Of several tables TABLE=FILE, for each."
+        ),
+    ],
+    raw: Annotated[
+        Path | None,
+        typer.Option(help="Folder of the lookups' files. Default: where they were."),
+    ] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """New events to shards, with the vocabularies, edges and scales of an earlier data set."""
+    with told_errors(GOES_ON):
+        from pipeline.presets.transformed import transformed
+        from pipeline.readers.remote import located
+
+        config = transformed(data, events, out=located(out), raw=raw and located(raw), **how)
+        run(config, dry_run, f"evaluate RUN --data {quote(str(out))} --split new")
 
 
 @options_of(Asked, Config, only=("parameters", "without", "max_rejected"))

@@ -150,8 +150,14 @@ def given_of(context: typer.Context, name: str) -> bool:
     return source is not None and source.name == "COMMANDLINE"
 
 
-def run(config: Config, dry_run: bool) -> None:
-    """Prepare a data set, or say what it would take, and show what came of it."""
+def run(config: Config, dry_run: bool, then: str | None = None) -> None:
+    """Prepare a data set, or say what it would take, and show what came of it.
+
+    Args:
+        config: what to make.
+        dry_run: whether that is only said.
+        then: the command that may well be run next; None for `train`.
+    """
     from pipeline import flow
 
     if dry_run:
@@ -163,7 +169,7 @@ def run(config: Config, dry_run: bool) -> None:
 
     Terminal().print(inspection.summary(made, config.out))
     several = f" --history {next(iter(made.histories))}" if len(made.histories) > 1 else ""
-    next_command(f"train {quote(str(config.out))}{several}")
+    next_command(then or f"train {quote(str(config.out))}{several}")
 
 
 def next_command(told: str) -> None:

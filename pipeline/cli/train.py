@@ -54,7 +54,9 @@ def models(
 
 def evaluate(
     run: _Run,
-    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    split: Annotated[
+        str, typer.Option(help="train, valid, test, or new of a transformed data set.")
+    ] = "test",
     by: Annotated[
         str | None, typer.Option(help="length: also by range of history length, as in Table 3.")
     ] = None,

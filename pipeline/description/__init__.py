@@ -18,6 +18,7 @@ import pyarrow as pa
 
 from pipeline.description.split import ByColumn, Rule
 from pipeline.readers.parsed import Parsed, Reader
+from schemas.manifest import SPLITS
 from schemas.shards import SCALES, UNITS, kept_type
 
 USER = "user"
@@ -60,6 +61,9 @@ class Table:
         lines_a_second: on two cores, measured: for estimates only.
         header: lines before row 0.
         expected: what its lines are, for people.
+        earlier: how many of the paths, the first ones, are of events that an earlier data set has
+            kept: of them no target is made.
+        first_row: the row of the first other event.
     """
 
     name: str
@@ -84,6 +88,8 @@ class Table:
     lines_a_second: int = 240_000
     header: int = 0
     expected: str = "a line an event"
+    earlier: int = 0
+    first_row: int = 0
 
     def __post_init__(self) -> None:
         """Refuse what no step could read.
@@ -98,7 +104,7 @@ class Table:
     @property
     def path(self) -> Path:
         """The first file: what messages name."""
-        return self.paths[0]
+        return self.paths[min(self.earlier, len(self.paths) - 1)]
 
     @property
     def ids(self) -> tuple[str, ...]:
@@ -287,6 +293,9 @@ class Description:
         timezone: of what is told of times.
         said: what it was made from, where that is a description in the language: see
             `toml.canonical`.
+        continues: the data set whose kept events new ones follow, and whose vocabularies, edges and
+            scales they get; None where all is fitted.
+        splits: what the splits are called, by the number that rules give them.
     """
 
     name: str
@@ -312,6 +321,8 @@ class Description:
     train: Mapping[str, Any] = field(default_factory=dict)
     timezone: str = "UTC"
     said: Mapping[str, Any] = field(default_factory=dict)
+    continues: Path | None = None
+    splits: tuple[str, ...] = SPLITS
 
     def __post_init__(self) -> None:
         """Refuse what no step could make.
@@ -433,12 +444,19 @@ class Description:
     def known(self) -> tuple[str, ...]:
         """The vocabularies whose unknown id stands in no row, where no event lacks the value."""
         found, drawn = [USER], self.negatives
+        if self.continues is not None:
+            return (USER,)
         every = self.vocabulary_from == "all" or (drawn is not None and drawn.pool == "all")
         if drawn is not None and every and self.min_count == 1:
             found.append(drawn.field)
         if self.min_count == 1 and self.vocabulary_from == "all":
             found += [one.key for one in self.lookups if one.refuse is not None]
         return tuple(found)
+
+    @property
+    def tells_unknown(self) -> bool:
+        """Whether it is counted which values of rows are unknown: many may be."""
+        return self.vocabulary_from == "train" or self.continues is not None
 
     @property
     def rows_of_a_target(self) -> int:

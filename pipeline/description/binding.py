@@ -33,7 +33,7 @@ from pipeline.description.toml import Source, canonical
 from pipeline.readers.csv_text import CsvFormat
 from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import Source as FileSource
-from pipeline.readers.own_tables import head, open_source, open_table
+from pipeline.readers.own_tables import head, joined, open_source, open_table
 from pipeline.readers.parsed import Parsed, Reader, read
 from pipeline.readers.values import NULLS, UNITS, Column
 from schemas.errors import TinprepError, UsageError
@@ -111,7 +111,8 @@ class Whence:
         if expression not in self.source.names:
             return self._computed(expression)
         found = [head(self.source, path, [expression]) for path in self.paths[:_SAMPLED_FILES]]
-        values = pl.concat([one[expression] for one in found if one.width])
+        some = [one[expression] for one in found if one.width]
+        values = some[0] if len(some) == 1 else joined(some, expression)
         if values.dtype == pl.String:
             values = values.str.strip_chars(" \t")
             values = values.filter(~values.is_in([*self.source.nulls, ""]))
@@ -231,6 +232,9 @@ class Binding:
         files: (kind, name) of each table and lookup -> its files.
         known: `tables` and `lookups` -> the fast readers of them, by name.
         rows: how many of each table of events are read, at least; None for all.
+        fixed: what is known without a sample: `types` of ids by field, the `unit` of times, what
+            columns hold that are passed through, `kept`, and the `readers` of tables by name that
+            have no files of their own; empty where samples tell.
     """
 
     spec: told.Spec
@@ -238,6 +242,7 @@ class Binding:
     files: Mapping[tuple[str, str], list[Path]]
     known: Mapping[str, Known] = field(default_factory=dict)
     rows: int | None = None
+    fixed: Mapping[str, Any] = field(default_factory=dict)
     whences: dict[tuple[str, str], Whence] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -329,6 +334,8 @@ class Binding:
     @cached_property
     def types(self) -> dict[str, str]:
         """Of each field: `whole` where each value of the samples is a whole number, else `text`."""
+        if self.fixed:
+            return dict(self.fixed["types"])
         found: dict[str, str] = dict(self.spec.types)
         for fast in self.fast.values():
             found |= fast.types
@@ -359,6 +366,8 @@ class Binding:
     @cached_property
     def unit(self) -> str:
         """The finest unit of the tables' times."""
+        if self.fixed:
+            return str(self.fixed["unit"])
         found = ["s"]
         for name, table in self.spec.tables.items():
             if table.time.unit is not None or ("tables", name) in self.fast:
@@ -404,6 +413,8 @@ class Binding:
             UsageError: a table's are.
         """
         for name, table in self.spec.tables.items():
+            if name in self.fixed.get("readers", ()):
+                continue
             values = self.whence("tables", name).sample(table.time.column)
             if table.time.unit is None or not len(values):
                 continue
@@ -520,7 +531,9 @@ class Binding:
         made: dict[str, Any] = {"header": int(at.csv is not None and at.csv.columns is None)}
         if (fast := self.fast.get(("tables", name))) is not None:
             made |= fast.puts
-        else:
+        if name in self.fixed.get("readers", ()):
+            made["reader"] = self.fixed["readers"][name]
+        elif fast is None:
             made["reader"] = at.open(columns, table.where, self.unit, self.source, outside=outside)
         if self.rows is not None:
             made["reader"] = Head(made["reader"], self.rows)
@@ -545,6 +558,8 @@ class Binding:
 
     def _kept(self, at: Whence, column: str) -> str:
         """What a column that is passed through holds."""
+        if self.fixed:
+            return str(self.fixed["kept"][column])
         values = at.sample(column)
         if values.dtype.is_integer():
             return "whole"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import date, datetime, timedelta
 from pathlib import Path
@@ -13,7 +14,7 @@ import numpy.typing as npt
 
 from schemas.arrays import Bools, Int64s
 from schemas.errors import InputError
-from schemas.manifest import SPLITS
+from schemas.manifest import NEW, SPLITS
 from schemas.shards import UNITS
 
 WITHOUT_VALID = ("train", "test")
@@ -305,6 +306,46 @@ class ByColumn:
     def told(self) -> dict[str, Any]:
         """As `Split.told`."""
         return {"by": "column", "valid": self.valid}
+
+
+@dataclass(frozen=True)
+class New:
+    """Every event that may be a target is one, of the last split; where not all are new, see there.
+
+    Attributes:
+        fitted: the rule of the data set that new events follow, as its manifest has it.
+    """
+
+    fitted: Mapping[str, Any]
+
+    def fixed(self, events: Events) -> New:
+        """As `Rule.fixed`: nothing has to be known."""
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """As `Split.names`."""
+        return (NEW,)
+
+    def of(self, events: InOrder) -> Splits:
+        """As `Split.of`; by order, a user's first event is no target."""
+        split = np.full(len(events.time), TEST, np.int8)
+        if events.may is not None:
+            split[~events.may] = NO_TARGET
+        if self.fitted["by"] == "order":
+            split[events.offsets[:-1][np.diff(events.offsets) > 0]] = NO_TARGET
+        return split
+
+    def by_train(self, split: Splits, time: Int64s, column: Splits | None) -> Bools:
+        """As `Split.by_train`: of train nothing is here."""
+        return np.zeros(len(time), np.bool_)
+
+    def require_train(self, events: Events) -> None:
+        """As `Split.require_train`: none is wanted."""
+
+    def told(self) -> dict[str, Any]:
+        """As `Split.told`."""
+        return dict(self.fitted)
 
 
 def day_start(second: int, days_before: int, timezone: str) -> int:

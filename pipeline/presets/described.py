@@ -214,9 +214,14 @@ class DescribedConfig(Config):
                 where=self.raw_folder,
                 do="run the same command again when nothing writes there",
             )
-        bound = Binding(self.spec, self.source, found, {"tables": TABLES, "lookups": LOOKUPS})
+        known = {"tables": TABLES, "lookups": LOOKUPS}
+        bound = Binding(self.spec, self.source, found, known, fixed=self._fixed())
         bound.check_times()
         return bound.description()
+
+    def _fixed(self) -> dict[str, Any]:
+        """What is known of the files before they are looked at, as `Binding` has it."""
+        return {}
 
     def resolved(self) -> dict[str, Any]:
         """As `Config.resolved`: what the description says stands for it, by its digest."""

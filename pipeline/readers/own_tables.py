@@ -405,7 +405,7 @@ def head(
             found += frame.height
             if found >= rows:
                 break
-    return pl.DataFrame([_joined([f[name] for f in frames], name) for name in names]).head(rows)
+    return pl.DataFrame([joined([f[name] for f in frames], name) for name in names]).head(rows)
 
 
 def _frames(source: Source, path: Path, names: Sequence[str]) -> Generator[pl.DataFrame]:
@@ -416,7 +416,8 @@ def _frames(source: Source, path: Path, names: Sequence[str]) -> Generator[pl.Da
                 yield frame
 
 
-def _joined(pieces: list[pl.Series], name: str) -> pl.Series:
+def joined(pieces: list[pl.Series], name: str) -> pl.Series:
+    """The values of a column, one piece after the other; as text where their types differ."""
     pieces = [piece for piece in pieces if piece.null_count() < len(piece)]
     kinds = {piece.dtype for piece in pieces}
     if len(kinds) > 1 or pl.Object() in kinds:

@@ -123,7 +123,7 @@ class ParquetSource:
         """As `Source.frames`."""
         table = block.table
         if table is None:
-            with _told(block.path), _reopened(block.path) as file:
+            with told(block.path), _reopened(block.path) as file:
                 table = file.read_row_groups(block.groups, list(wanted), use_threads=False)
         columns = [_column(table, name) for name in wanted]
         yield np.arange(block.lines), pl.DataFrame(columns)
@@ -134,7 +134,7 @@ class ParquetSource:
 
     def _pieces(self, path: Path, group: int, wanted: Mapping[str, str]) -> Iterator[pa.Table]:
         """The rows of a large row group, some at a time."""
-        with _told(path), _reopened(path) as file:
+        with told(path), _reopened(path) as file:
             for batch in file.iter_batches(
                 _BLOCK_ROWS, row_groups=[group], columns=list(wanted), use_threads=False
             ):
@@ -146,7 +146,7 @@ def _reopened(path: Path) -> parquet.ParquetFile:
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def told(path: Path) -> Iterator[None]:
     """Any damage of a file ends in one `InputError`."""
     try:
         yield

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.description import USER, Description
 from pipeline.description.split import ByTime, moment
@@ -18,6 +19,7 @@ from pipeline.readers.raw_files import SYNTHETIC, names_of
 from pipeline.steps import finish, numbers, refused
 from pipeline.steps.deal import Dealt
 from pipeline.steps.fit import Fitted
+from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas import manifest
 from schemas.manifest import Share
@@ -26,7 +28,12 @@ TOUCHED_EVERYTHING = "touched every {}"
 
 
 def account(
-    run: Run, d: Description, dealt: Dealt, fitted: Fitted, results: list[dict[str, Any]]
+    run: Run,
+    d: Description,
+    dealt: Dealt,
+    fitted: Fitted,
+    results: list[dict[str, Any]],
+    known: Known | None,
 ) -> finish.Content:
     """What a data set holds.
 
@@ -36,6 +43,7 @@ def account(
         dealt: what was known once every table was dealt out.
         fitted: what is known of the whole data set.
         results: of `finish.write_shards`.
+        known: what an earlier data set has fitted, where new events follow its own.
     """
     no_history = sum(one["no_history"] for one in results)
     rejected = _write_rejected(run, d, [row for one in results for row in one["left_out"]])
@@ -49,6 +57,7 @@ def account(
     own = {key: of for key, of in fitted.lines.items() if d.lookup(key).table is None}
     read |= {d.lookup(key).file: lines.read for key, lines in own.items()}
     synthetic = (d.target.path.parent / SYNTHETIC).exists()
+    synthetic |= known is not None and known.made.synthetic
     published = [] if synthetic else d.published(read, fitted.words)
     return finish.Content(
         d=d,
@@ -56,17 +65,40 @@ def account(
         synthetic=synthetic,
         words=fitted.words,
         stored=fitted.stored,
-        totals=fitted.totals,
+        bins=fitted.bins,
         rejected=rejected,
-        counts=_counts(d, dealt, no_history, fitted.shares),
+        counts=_counts(d, dealt, no_history, fitted.shares) | _of_known(d, fitted, known),
         shares=fitted.shares
         | _shares(d, dealt, fitted, Share(no_history, sum(one["targets"] for one in results))),
         numbers=fitted.scales,
-        notes=[*_notes(d, dealt, fitted), *published],
+        notes=[*_notes(d, dealt, fitted), *_begin(d, dealt), *published],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
         kept=_kept(d, dealt) if run.config.keep_events else None,
+        continues=None
+        if known is None
+        else manifest.Continues(
+            known.made.config["key"], pc.sum(known.words[USER]["count"]).as_py() or 0
+        ),
     )
+
+
+def _begin(d: Description, dealt: Dealt) -> list[str]:
+    """With which row new files begin."""
+    target, rows = d.target, dealt.seen.first_rows
+    names = names_of(target.paths)[target.earlier :]
+    told = [
+        f"the first record of {name} is row {row:,}" for name, row in zip(names, rows, strict=True)
+    ]
+    return [f"Rows go on from the kept {target.name}: {', '.join(told)}."] if d.continues else []
+
+
+def _of_known(d: Description, fitted: Fitted, known: Known | None) -> dict[str, int]:
+    """What is counted of new events alone: users who had none, and events that came late."""
+    if known is None:
+        return {}
+    late = {manifest.late(table.name): fitted.late[table.name] for table in d.tables}
+    return {manifest.NEW_USERS: len(fitted.words[USER]) - len(known.words[USER])} | late
 
 
 def _kept(d: Description, dealt: Dealt) -> manifest.Kept:
@@ -86,7 +118,7 @@ def _first_rows(d: Description, dealt: Dealt) -> dict[Path, int]:
     found: dict[Path, int] = {}
     for table in d.tables:
         seen = dealt.others.get(table.name, dealt.seen)
-        for path, row in zip(table.paths, seen.first_rows, strict=True):
+        for path, row in zip(table.paths[table.earlier :], seen.first_rows, strict=True):
             found.setdefault(path, row)
     return found
 

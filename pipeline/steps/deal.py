@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline import memory
 from pipeline.description import IS_TARGET, USER, Description, Lookup, Table
@@ -21,12 +22,15 @@ from pipeline.engines.tally import Tally, Words
 from pipeline.readers.line_count import estimate_lines, estimate_table
 from pipeline.steps import lists, lookups, numbers, refused, shards, vocabulary
 from pipeline.steps.core import Core, core
+from pipeline.steps.known import Known
 from pipeline.steps.missing import check_missing
 from pipeline.steps.repeats import repeats_of
 from pipeline.steps.spill import (
     MISSING,
     SpillPart,
     events,
+    followed,
+    fresh,
     held,
     kept,
     kinds_of_targets,
@@ -63,7 +67,7 @@ class Seen:
         first: the time of the first event kept; 0 where there is none.
         last: the time of the last one.
         no_line: by column, events refused as their value is not there where it is looked up.
-        first_rows: the row of the first line of each file.
+        first_rows: the row of the first line of each file, but for those of kept events.
         rows: how many rows the files have.
     """
 
@@ -90,6 +94,8 @@ class Counts(NamedTuple):
         lacking: what events lack -> how many of them, of those that count.
         labels: how many of those that may be targets have the label 0, and 1.
         cut: how many events are left out as their users or values have too few.
+        rows: how many events count, those that an earlier data set has kept as well. All else but
+            `of` its other columns than users is of fresh events.
     """
 
     of: dict[str, pl.DataFrame]
@@ -99,6 +105,7 @@ class Counts(NamedTuple):
     lacking: dict[str, int]
     labels: tuple[int, int]
     cut: int
+    rows: int
 
 
 @dataclass(frozen=True)
@@ -128,8 +135,14 @@ class Dealt:
     shares: dict[str, Share]
 
 
-def deal(run: Run, d: Description) -> Dealt:
-    """Read the lookups that have to be known by then, and deal every table out."""
+def deal(run: Run, d: Description, known: Known | None) -> Dealt:
+    """Read the lookups that have to be known by then, and deal every table out.
+
+    Args:
+        run: the preparation.
+        d: what is made.
+        known: what an earlier data set has fitted, where new events follow its own.
+    """
     target = d.target
     lines = {one.key: lookups.read(run, one, None) for one in d.lookups if one.early}
     sample = d.sample({key: of.rows for key, of in lines.items()})
@@ -137,7 +150,10 @@ def deal(run: Run, d: Description) -> Dealt:
     counts, kept_core = _count(run, d, None), None
     if d.k_core:
         whole = counts
-        kept_core = core(run, target, d.k_core, whole.of[target.ids[0]].drop_nulls("value"))
+        if known is None:
+            kept_core = core(run, target, d.k_core, whole.of[target.ids[0]].drop_nulls("value"))
+        else:
+            kept_core = known.core(target)
         counts = _count(run, d, kept_core)
         # What is left out repeats other events, too.
         counts = counts._replace(repeated=whole.repeated, contradicting=whole.contradicting)
@@ -153,9 +169,13 @@ def deal(run: Run, d: Description) -> Dealt:
                 first = lines[one.key].first
                 found |= lookups.lacking(one, first, first.height)
             shares |= check_missing(run.config, one.path, found, one.limits)
-    users, since, others = vocabulary.vocabulary(counts.of[USER]), d.since(counts.events.first), {}
+    users = wanted = vocabulary.vocabulary(counts.of[USER])
+    if known is not None:
+        users = known.users(wanted)
+        wanted = users.filter(pc.is_in(users["value"], wanted["value"].combine_chunks()))
+    since, others = d.since(counts.events.first), {}
     for table in d.tables[1:]:
-        dealt = others[table.name] = _deal_behaviours(run, d, table, users, sample, since)
+        dealt = others[table.name] = _deal_behaviours(run, d, table, wanted, sample, since)
         name = f"{table.name} of users without {target.name}"
         share = Share(dealt.of_nobody, dealt.of_nobody + dealt.kept)
         shares |= check_missing(run.config, table.path, {name: share})
@@ -377,7 +397,7 @@ def _deal(
     for key, distinct in looked_up.items():
         shards.write_table(run.work / lookup_file(d.lookup(key)), arrow(distinct.rows()))
     ends = (min(times), max(times)) if times else (0, 0)
-    *first_rows, end = accumulate(rows, initial=0)
+    *first_rows, end = accumulate(rows[table.earlier :], initial=table.first_row)
     return Seen(
         **found, first=ends[0], last=ends[1], no_line=no_line, first_rows=first_rows, rows=end
     )
@@ -402,10 +422,10 @@ def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
         tallies = list(words.values())
         found = run.each("count values", work, needs=[spilled(table)], tallies=tallies)
         of = {USER: pl.concat(one.of[USER] for one in found)}
-        told[0] = int(of[USER]["count"].sum())
+        told[0] = rows = sum(one.rows for one in found)
         for name, tally in words.items():
             of[name] = tally.counts()
-            none = told[0] - int(of[name]["count"].sum())
+            none = rows - int(of[name]["count"].sum())
             if name in table.ids and none:
                 without = pl.DataFrame({"value": None, "count": none}, of[name].schema)
                 of[name] = pl.concat([of[name], without])
@@ -441,33 +461,41 @@ def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
             lacking,
             (zeros, ones),
             sum(one.cut for one in found),
+            rows,
         )
 
 
 def _count_bucket(
     table: Table, of_core: Core | None, folder: Path, bucket: int, *tallies: Words
 ) -> Counts:
-    found, repeats = events(folder, bucket, table), repeats_of(table)
+    found, repeats = followed(table, events(folder, bucket, table)), repeats_of(table)
     repeated, both = repeats.count(found)
     every = repeats.kept(found, table.drop)
     frame = every if of_core is None else of_core.kept(every)
+    new = fresh(table, frame)
+    cut = fresh(table, every).height - new.height
+    if table.first_row:
+        before = repeats.count(found.filter(pl.col("row") < table.first_row))
+        repeated, both = repeated - before[0], both - before[1]
+        if table.drop:
+            repeated = fresh(table, found).height - fresh(table, every).height
     of_reader = table.reader.columns
     of_frame = {name: held(of_reader[name]) for name in frame.columns if name in of_reader}
     model = table.model or tables.events(table.name, of_frame, table.ids)
     tables.check(model, frame.select(tables.columns(model)), table.path)
-    of = {USER: vocabulary.count_values(frame, USER)}
+    of = {USER: vocabulary.count_values(new, USER)}
     for name, tally in zip((*table.ids, *table.lists), tallies, strict=True):
         if name in table.ids and isinstance(tally, Tally):
             tally.add(frame[name].fill_null(MISSING).to_numpy())
         else:
             count = lists.count_values if name in table.lists else vocabulary.count_values
             tally.merge(count(frame, name).drop_nulls("value"))
-    lacking = _lacking(table, frame)
-    told = _events(table, frame, of)
-    may = frame.filter(IS_TARGET) if IS_TARGET in table.masks else frame
+    lacking = _lacking(table, new)
+    told = _events(table, new, of)
+    may = new.filter(IS_TARGET) if IS_TARGET in table.masks else new
     ones = int(may["label"].sum()) if table.label else 0
     labels = may.height - ones, ones
-    return Counts(of, repeated, both, told, lacking, labels, every.height - frame.height)
+    return Counts(of, repeated, both, told, lacking, labels, cut, frame.height)
 
 
 def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:

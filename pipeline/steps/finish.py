@@ -21,7 +21,7 @@ from pipeline.description import IS_TARGET, Description, Table
 from pipeline.description.split import Split
 from pipeline.readers.remote import RemotePath
 from pipeline.record import WORK, atomic
-from pipeline.steps import intervals, shards, spill
+from pipeline.steps import shards, spill
 from pipeline.steps.ids_held import not_held
 from pipeline.steps.rows import Block, Stored
 from pipeline.steps.sql import arrow
@@ -52,7 +52,7 @@ class Content:
         synthetic: whether its raw files are.
         words: vocabulary of each id column.
         stored: history -> how it is stored.
-        totals: history -> the train split's intervals, counted.
+        bins: history -> its bins.
         rejected: reason -> rows refused.
         counts: what else is worth knowing, e.g. rows of users without a profile.
         shares: what is worth knowing as a part of a whole, e.g. repeated reviews.
@@ -61,6 +61,7 @@ class Content:
         missing: columns that some event has no value in.
         first_rows: the row of the first line of each file of events.
         kept: what is kept of events.
+        continues: the data set that they follow.
     """
 
     d: Description
@@ -68,7 +69,7 @@ class Content:
     synthetic: bool
     words: dict[str, pa.Table]
     stored: Mapping[str, Stored]
-    totals: Mapping[str, pl.DataFrame]
+    bins: Mapping[str, manifest.Bins]
     rejected: dict[str, int]
     counts: dict[str, int]
     shares: dict[str, manifest.Share]
@@ -77,6 +78,7 @@ class Content:
     missing: frozenset[str]
     first_rows: dict[Path, int]
     kept: manifest.Kept | None
+    continues: manifest.Continues | None
 
 
 def write_shards(
@@ -85,6 +87,7 @@ def write_shards(
     rows_in: int,
     make: Callable[[Path, int, pa.Schema], Made],
     needs: Sequence[str],
+    splits: Sequence[str],
     keeps: Sequence[Table] = (),
 ) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
@@ -96,6 +99,7 @@ def write_shards(
         make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
             summary has at least `lengths`, split -> rows by length, and `ids` of `ids_held`.
         needs: kinds of files that `make` reads.
+        splits: what the splits may be called.
         keeps: tables whose events are kept beside the shards.
 
     Returns:
@@ -110,7 +114,7 @@ def write_shards(
     if run.engine.resumes:
         work = partial(_kept, run, partial(write, None))
     if run.remote is not None:
-        names = {_shard(name, k) for name in manifest.SPLITS for k in range(run.count)}
+        names = {_shard(name, k) for name in splits for k in range(run.count)}
         names |= {_events(table, k) for table in keeps for k in range(run.count)}
         enter(run.remote, writer, names)
     with run.step("transform") as rows:
@@ -272,14 +276,14 @@ def finish(
         content: the rest.
     """
     written = [manifest.DataFile(**s) for r in results for s in r["shards"]]
-    written.sort(key=lambda s: (manifest.SPLITS.index(s.path.split("/")[0]), s.path))
-    rows = dict.fromkeys(manifest.SPLITS, 0)
+    written.sort(key=lambda s: (content.d.splits.index(s.path.split("/")[0]), s.path))
+    rows = dict.fromkeys(content.d.splits, 0)
     for shard in written:
         rows[shard.path.split("/")[0]] += shard.rows
     d, config = content.d, run.config
     inputs, key = run.identity()
     run.check_raw()
-    own = _in_history(results)
+    own = _in_history(results, d.splits)
     sizes = {name: len(t) + manifest.FIRST_ID for name, t in content.words.items()}
     histories = {name: _history(content, name, results) for name in d.histories}
     negatives = None
@@ -344,8 +348,8 @@ def finish(
         description=dict(d.said),
         rejected=content.rejected,
         notes=[
-            *_warnings(own),
-            *_of_one_label(results, d.fields, own),
+            *_warnings(own, d.splits),
+            *_of_one_label(results, d.fields, own, d.splits),
             *_notes(content, rows, histories),
             *content.notes,
         ],
@@ -354,7 +358,7 @@ def finish(
         counts=content.counts,
         shares=content.shares
         | own
-        | not_held(results, {n: sizes[n] for n in d.fields})
+        | (not_held(results, {n: sizes[n] for n in d.fields}) if d.continues is None else {})
         | _unknown(results),
         numbers=content.numbers,
         tables=[
@@ -366,6 +370,7 @@ def finish(
         keep=d.keep,
         own={table.name: [*table.ids, *table.numbers, *table.lists] for table in d.tables},
         kept=content.kept,
+        continues=content.continues,
     )
     means = digests.of_vocabularies(content.words) | digests.of_manifest(made)
     made = replace(made, digests=means)
@@ -380,8 +385,7 @@ def finish(
 def _history(content: Content, name: str, results: list[dict[str, Any]]) -> manifest.History:
     """A history as the manifest has it."""
     d, stored = content.d, content.stored[name]
-    history, edges = d.histories[name], stored.edges
-    counts = intervals.bin_counts(content.totals[name], edges)
+    history = d.histories[name]
     return manifest.History(
         table=history.table,
         fields=list(d.carried(d.table(history.table))),
@@ -389,10 +393,10 @@ def _history(content: Content, name: str, results: list[dict[str, Any]]) -> mani
         window=history.window,
         session_gap=stored.session_gap,
         sessions=None if stored.sessions is None else list(stored.sessions),
-        bins=manifest.Bins(d.bins, edges.tolist(), [n * d.rows_of_a_target for n in counts]),
+        bins=content.bins[name],
         lengths={
             split: np.sum([r["lengths"][name][split] for r in results], axis=0).tolist()
-            for split in manifest.SPLITS
+            for split in d.splits
         },
         where=history.where,
         within=history.within,
@@ -421,20 +425,22 @@ def _unknown(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
     return found
 
 
-def _in_history(results: Sequence[dict[str, Any]]) -> dict[str, manifest.Share]:
+def _in_history(
+    results: Sequence[dict[str, Any]], splits: Sequence[str]
+) -> dict[str, manifest.Share]:
     """Of the positives and negatives of each split, those whose target stands in their history."""
     found = {}
-    for split in manifest.SPLITS:
+    for split in splits:
         counts = [r["in_history"][split] for r in results if split in r["in_history"]]
         for label, share in enumerate(np.sum([np.zeros((2, 2), int), *counts], axis=0).tolist()):
             found[manifest.in_history(split, label)] = manifest.Share(*share)
     return found
 
 
-def _warnings(shares: dict[str, manifest.Share]) -> list[str]:
+def _warnings(shares: dict[str, manifest.Share], splits: Sequence[str]) -> list[str]:
     """Where targets stand in their own history so unevenly that it tells the labels apart."""
     told = []
-    for split in manifest.SPLITS:
+    for split in splits:
         negative, positive = (shares[manifest.in_history(split, label)] for label in range(2))
         low, high = sorted((negative, positive), key=lambda one: one.share)
         differ = high.share > low.share + _MORE and high.share > _TIMES * low.share
@@ -450,11 +456,14 @@ def _warnings(shares: dict[str, manifest.Share]) -> list[str]:
 
 
 def _of_one_label(
-    results: Sequence[dict[str, Any]], fields: Sequence[str], own: dict[str, manifest.Share]
+    results: Sequence[dict[str, Any]],
+    fields: Sequence[str],
+    own: dict[str, manifest.Share],
+    splits: Sequence[str],
 ) -> list[str]:
     """Where targets that train does not know are all of one label, though there are many."""
     told = []
-    for split in manifest.SPLITS[1:]:
+    for split in splits[1:]:
         of = [own[manifest.in_history(split, label)].of for label in range(2)]
         for name, counts in zip(fields, _no_id(results, split, len(fields)), strict=True):
             few, many = sorted(range(2), key=lambda label: counts[label])

@@ -21,6 +21,7 @@ from pipeline.engines.tally import Tally
 from pipeline.steps import deal, intervals, lookups, vocabulary
 from pipeline.steps.deal import Dealt
 from pipeline.steps.drawing import Drawing, numbers_of
+from pipeline.steps.known import Known
 from pipeline.steps.measure import Measure, OrderAndMeasure, Shown
 from pipeline.steps.missing import check_missing
 from pipeline.steps.negatives import Pool
@@ -32,7 +33,7 @@ from pipeline.workspace import Run
 from schemas.arrays import Int32s, Int64s
 from schemas.errors import InputError
 from schemas.interrupts import FOR_EVER
-from schemas.manifest import FIRST_ID, SPLITS, Share
+from schemas.manifest import FIRST_ID, SPLITS, Bins, Share
 from schemas.shards import UNITS
 
 
@@ -48,13 +49,14 @@ class Fitted:
         looked_up: the lookups as ids, by key.
         numbers: column of numbers -> (places,) standardised.
         scales: column of numbers -> how it was standardised.
-        totals: history -> the train split's intervals, counted.
+        bins: history -> its bins, with the train split's intervals counted.
         stored: history -> how it is stored.
         drawing: of the negatives; None for none.
         pool: value and weight of what negatives are drawn from; None for none.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         kept: table but the targets' -> its events in order.
         repeated: table but the targets' -> how many of them are as another one.
+        late: table -> how many are older than one that was there before.
         shown: what the targets of all buckets show.
         shares: what joins have lost.
     """
@@ -65,25 +67,26 @@ class Fitted:
     looked_up: dict[str, lookups.Encoded]
     numbers: dict[str, npt.NDArray[np.float32]]
     scales: dict[str, dict[str, Any]]
-    totals: dict[str, pl.DataFrame]
+    bins: dict[str, Bins]
     stored: dict[str, Stored]
     drawing: Drawing | None
     pool: pa.Table | None
     released: Int64s | None
     kept: dict[str, int]
     repeated: dict[str, int]
+    late: dict[str, int]
     shown: Shown
     shares: dict[str, Share]
 
 
-def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
+def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
     """Give values their ids, order the buckets, and count what train holds.
 
     Where an id depends on what rows of train hold, events have first ids of all values, which rows
-    do not keep.
+    do not keep. So it is where ids, edges and scales are `known` of an earlier data set.
     """
-    later = _ids_come_later(d)
-    counts, first = _first(run, d, dealt, 1 if later else d.min_count)
+    later = known is not None or _ids_come_later(d)
+    counts, first = _first(run, d, dealt, 1 if later else d.min_count, known)
     lines, shares = dict(dealt.lines), dict(dealt.shares)
     late = [one for one in d.lookups if not one.all_lines]
     done = None if later else run
@@ -106,15 +109,21 @@ def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "lookups") as beside:
         reading = beside.submit(_read_late, run, others, first)
-        found = _order(run, d, dealt, first, looked_up)
+        found = _order(run, d, dealt, first, looked_up, known)
         lines |= {one.key: of for one, of in zip(others, reading.result(FOR_EVER), strict=True)}
-    if not found.shown.targets[TRAIN]:
+    if known is None and not found.shown.targets[TRAIN]:
         _refuse_no_train(d)
+    if known is not None and not sum(found.shown.targets):
+        _refuse_no_target(d)
     if d.strict:
         _require_use(d, dealt.split, found.shown)
     words, final = dict(first), {}
     if later:
-        words = _words(d, first, counts, lines, found)
+        words = (
+            _words(d, first, counts, lines, found)
+            if known is None
+            else {**known.words, USER: first[USER]}
+        )
         for name in (*d.columns, *d.target.lists):
             ids = Encoder(words[name]).of(pl.Series(first[name]["value"]))
             final[name] = np.append(np.arange(FIRST_ID, dtype=np.int32), ids)
@@ -132,16 +141,25 @@ def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
     numbers = {}
     moments = found.shown.moments
     scales = {name: fitted(moments[name], d.numbers[name]) for name in d.target.numbers}
+    scales = scales if known is None else known.made.numbers
     for key, table in looked_up.items():
         for name, raw in table.raw_numbers.items():
-            if name not in scales:  # the event's own one wins
+            if name not in d.target.numbers:  # the event's own one wins
                 scale = d.numbers[name]
-                scales[name] = fitted_by_place(raw, found.places[key], scale)
+                if known is None:
+                    scales[name] = fitted_by_place(raw, found.places[key], scale)
                 numbers[name] = scaled(raw, scale, scales[name])
+    bins = {
+        name: _bins(d, found.totals[name]) if known is None else known.made.histories[name].bins
+        for name in d.histories
+    }
+    longest = found.shown.longest
+    if known is not None:
+        longest = {name: one.max_len for name, one in known.made.histories.items()}
     stored = {
         name: Stored(
-            intervals.edges(found.totals[name], d.bins),
-            history.max_len or max(found.shown.longest[name], 1),
+            np.array(bins[name].edges_s, np.int64),
+            history.max_len or max(longest[name], 1),
             d.layout,
             history.session_gap,
             history.sessions,
@@ -158,16 +176,24 @@ def fit(run: Run, d: Description, dealt: Dealt) -> Fitted:
         looked_up,
         numbers,
         scales,
-        found.totals,
+        bins,
         stored,
         found.drawing,
         None if found.drawing is None else _values(found.drawing, first),
         released,
         found.kept,
         found.repeated,
+        found.late,
         found.shown,
         shares,
     )
+
+
+def _bins(d: Description, counted: pl.DataFrame) -> Bins:
+    """The bins of a history, from the counted intervals of train."""
+    edges = intervals.edges(counted, d.bins)
+    counts = intervals.bin_counts(counted, edges)
+    return Bins(d.bins, edges.tolist(), [n * d.rows_of_a_target for n in counts])
 
 
 def _values(drawing: Drawing, words: Mapping[str, pa.Table]) -> pa.Table:
@@ -192,7 +218,7 @@ def _ids_come_later(d: Description) -> bool:
 
 
 def _first(
-    run: Run, d: Description, dealt: Dealt, min_count: int
+    run: Run, d: Description, dealt: Dealt, min_count: int, known: Known | None
 ) -> tuple[dict[str, list[pl.DataFrame]], dict[str, pa.Table]]:
     """How often values occur in events, and in lookups of which every line counts; their ids."""
     with run.step("fit vocabulary") as rows:
@@ -206,6 +232,12 @@ def _first(
         for one in [one for one in d.lookups if one.all_lines]:
             for name, counts in lookups.counts(one, dealt.lines[one.key].rows, None).items():
                 found.setdefault(name, []).append(counts)
+        if known is not None:
+            for name, of in found.items():
+                of.append(pl.DataFrame(known.words[name].select(["value", "count"])))
+            if known.pool is not None and d.negatives is not None:
+                drawn = pl.DataFrame(known.pool).rename({"weight": "count"})
+                found[d.negatives.field].append(drawn)
         words = {
             name: vocabulary.vocabulary(pl.concat(of), min_count) for name, of in found.items()
         }
@@ -299,6 +331,7 @@ class _Ordered:
     held: dict[str, Int64s]
     kept: dict[str, int]
     repeated: dict[str, int]
+    late: dict[str, int]
     shown: Shown
 
 
@@ -308,18 +341,22 @@ def _order(
     dealt: Dealt,
     words: dict[str, pa.Table],
     looked_up: dict[str, lookups.Encoded],
+    known: Known | None,
 ) -> _Ordered:
     """Encode and order each bucket; count the intervals of train, and what train looks up."""
     name, drawn = "order and fit intervals", d.negatives
     names = (USER, *d.columns, *d.target.lists)
-    known = {column: words[column].select(["value", "id"]) for column in names}
-    order = Order(d, dealt.split, run.count, known, looked_up, dealt.core)
+    ids = {column: words[column].select(["value", "id"]) for column in names}
+    order = Order(d, dealt.split, run.count, ids, looked_up, dealt.core)
     # One count for all buckets: one each would grow with their number.
     tallies = Measure.tallies(d)
     into = [tally for of in tallies.values() for tally in of.values()]
     pool, drawing = None, None
-    if drawn is not None and (drawn.pool, drawn.weight) == ("all", "uniform"):
-        pool = Pool.every(len(words[drawn.field]))
+    if drawn is not None and (
+        known is not None or (drawn.pool, drawn.weight) == ("all", "uniform")
+    ):
+        of = words[drawn.field]
+        pool = Pool.every(len(of)) if known is None else known.drawn(of)
         drawing = Drawing(d, drawn, pool, numbers_of(words[USER], drawn))
     measure = Measure(d, dealt.split, looked_up, drawing)
     makes = kinds(d)
@@ -338,7 +375,7 @@ def _order(
             measure = replace(measure, drawing=drawing)
             shown = run.each("measure train", measure, needs=makes, tallies=into)
         totals = {h: intervals.counted(tally) for h, tally in tallies["gaps"].items()}
-        if (a_second := UNITS[d.unit]) > 1:
+        if (a_second := UNITS[d.unit]) > 1 and known is None:
             seconds = {h: intervals.cells(counted, d.bins) for h, counted in totals.items()}
             fine = [Tally() for _ in totals]
             run.each("measure edges", partial(measure.within, seconds), needs=makes, tallies=fine)
@@ -357,6 +394,7 @@ def _order(
         },
         {table.name: sum(one.kept[table.name] for one in found) for table in d.tables[1:]},
         {table.name: sum(one.repeated[table.name] for one in found) for table in d.tables[1:]},
+        {table.name: sum(one.late[table.name] for one in found) for table in d.tables},
         Shown.merged(shown),
     )
 
@@ -387,6 +425,16 @@ def _require_use(d: Description, split: Split, shown: Shown) -> None:
                 got=f"{sum(shown.targets):,} targets without any",
                 do="look at the times and the users of both, and at what a behaviour is",
             )
+
+
+def _refuse_no_target(d: Description) -> None:
+    raise InputError(
+        "None of the new events is a target.",
+        where=d.target.path,
+        expected=f"{d.target.name} that are what a target is",
+        got=f"{d.target.name} none of which is",
+        do="look at what a target is, and at the filters",
+    )
 
 
 def _refuse_no_train(d: Description) -> None:

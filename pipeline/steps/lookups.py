@@ -23,7 +23,7 @@ from pipeline.steps.sql import arrow
 from pipeline.steps.vocabulary import Encoder, count_values
 from pipeline.workspace import Run
 from schemas import tables
-from schemas.arrays import Bools
+from schemas.arrays import Int64s
 from schemas.errors import InputError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 
@@ -361,7 +361,8 @@ def encode(
     if run is not None:
         in_rows = Encoder(words[lookup.key]).of(first[lookup.key])
         columns = {lookup.key: in_rows, **ids, **raw}
-        _write(run, lookup, columns, of_lists, in_rows >= FIRST_ID)
+        at = np.flatnonzero(in_rows >= FIRST_ID)
+        _write(run, lookup, columns, of_lists, at[np.argsort(in_rows[at])])
     last = np.full(1, UNKNOWN_ID, np.int32)
     return Encoded(
         {name: np.append(of, last) for name, of in ids.items()},
@@ -378,11 +379,11 @@ def _write(
     lookup: Lookup,
     columns: Mapping[str, Any],
     of_lists: Mapping[str, Lists],
-    known: Bools,
+    known: Int64s,
 ) -> None:
-    """Write what is looked up for the known values of the key."""
+    """Write what is looked up for the known values of the key, by their places."""
     rows = {name: of.take(known).array(pa.list_(pa.int32())) for name, of in of_lists.items()}
-    table = pl.DataFrame(columns).filter(known)
+    table = pl.DataFrame(columns)[known]
     path = run.config.out / "lookups" / f"{lookup.key}.parquet"
     whole = table.with_columns(pl.Series(name, of) for name, of in rows.items())
     of = lookup.lines, lookup.key, lookup.ids, lookup.numbers, lookup.lists

@@ -10,6 +10,7 @@ from pipeline.steps import finish, order, transform
 from pipeline.steps.account import account
 from pipeline.steps.deal import deal, fixed_bytes, output_bytes
 from pipeline.steps.fit import fit
+from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas.interrupts import FOR_EVER
 from schemas.manifest import Manifest
@@ -19,8 +20,9 @@ __all__ = ["fixed_bytes", "make", "output_bytes"]
 
 def make(run: Run, d: Description) -> Manifest:
     """Make the data set of a description in the run's folder."""
-    dealt = deal(run, d)
-    fitted = fit(run, d, dealt)
+    known = Known.of(d)
+    dealt = deal(run, d, known)
+    fitted = fit(run, d, dealt, known)
     memory.give_back(run.config.memory)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
         writing = beside.submit(finish.write_vocabularies, run, fitted.words)
@@ -37,8 +39,12 @@ def make(run: Run, d: Description) -> Manifest:
         )
         keeps = d.tables if run.config.keep_events else ()
         needs = order.kinds(d)
-        results = finish.write_shards(run, rows.schema, dealt.seen.kept, rows, needs, keeps)
+        results = finish.write_shards(
+            run, rows.schema, dealt.seen.kept, rows, needs, d.splits, keeps
+        )
         writing.result(FOR_EVER)
         if keeps:
             finish.write_state(run, fitted.pool, None if dealt.core is None else dealt.core.values)
-    return finish.finish(run, results, account(run, d, dealt, fitted, results))
+    if known is not None:
+        known.check(run.paths, run.identity())
+    return finish.finish(run, results, account(run, d, dealt, fitted, results, known))

@@ -43,7 +43,7 @@ from schemas.bounds import MOST_BEHAVIOURS
 from schemas.manifest import SPLITS, UNKNOWN_ID
 
 # Columns of a bucket's file beside those that have the names of fields.
-_PLACE, _START, _END = "place of ", "start of ", "end of "
+_PLACE, _START, _END, _FRESH = "place of ", "start of ", "end of ", "is fresh"
 # Of times in a key of 63 bits, beside a user's id.
 _TIME_BITS = 32
 
@@ -71,11 +71,14 @@ class Found(NamedTuple):
         events: how many events there are, of all tables.
         kept: table -> its events.
         repeated: table -> how many of them are as another one in all that is stored.
+        late: table, that of the targets, too -> how many of them are older than one of their user
+            that an earlier data set has kept.
     """
 
     events: int
     kept: dict[str, int]
     repeated: dict[str, int]
+    late: dict[str, int]
 
 
 class Targets(NamedTuple):
@@ -123,6 +126,7 @@ class Bucket(NamedTuple):
         outside: the users' ids, and the ids of what they touched, of events that count for nothing
             else; None where there are none.
         column: (events,) the split that each event of the targets' table names; None for none.
+        fresh: table -> (events,) which are none that an earlier data set has kept.
     """
 
     targets: Targets
@@ -132,6 +136,7 @@ class Bucket(NamedTuple):
     drawn: dict[str, Int32s]
     outside: tuple[Int32s, Int32s] | None
     column: Splits | None
+    fresh: dict[str, Bools]
 
 
 @dataclass(frozen=True)
@@ -198,11 +203,12 @@ class Order:
         others = {table.name: found.tables[table.name] for table in d.tables[1:]}
         told = Found(
             sum(len(events.user) for events in found.tables.values()),
-            {name: len(events.user) for name, events in others.items()},
+            {name: int(np.count_nonzero(found.fresh[name])) for name in others},
             {
-                name: int(np.count_nonzero(repeated(events, d.table(name).order)))
-                for name, events in others.items()
+                name: int(np.count_nonzero(repeated(of, d.table(name).order) & found.fresh[name]))
+                for name, of in others.items()
             },
+            {name: _late(of, found.fresh[name]) for name, of in found.tables.items()},
         )
         return told, found
 
@@ -224,7 +230,7 @@ class Order:
             user = frame[USER].to_numpy().astype(np.int32, copy=False)
         else:
             frame = repeats_of(table).kept(frame, table.drop)
-            frame = frame if self.core is None else self.core.kept(frame)
+            frame = spill.followed(table, frame if self.core is None else self.core.kept(frame))
             own = self.words[USER].filter(pa.array(self.of_bucket == bucket))
             user = Encoder(own).of(frame[USER])
         time = frame["time"].to_numpy().astype(np.int64, copy=False)
@@ -238,6 +244,9 @@ class Order:
             ties = [counter_hash(d.seed, row).astype(np.int64), row]
         by, user, time = in_order(user, time, ties)
         columns: dict[str, npt.NDArray[Any]] = {USER: user, "time": time}
+        if table.first_row:
+            assert row is not None
+            columns[_FRESH] = (row >= table.first_row).astype(np.uint8)[by]
         columns |= {name: of[by] for name, of in ids.items()}
         for name in spill.masks(table):  # as numbers: Arrow's flags are no arrays
             columns[name] = frame[name].cast(pl.UInt8).to_numpy()[by]
@@ -304,6 +313,10 @@ def load(
     files = {one.name: load_columns(bucket_path(folder / ordered(one), bucket)) for one in d.tables}
     columns = files[table.name]
     tables = {one.name: _with_own_fields(files[one.name], one) for one in d.tables}
+    fresh = {
+        name: of[_FRESH].view(np.bool_) if _FRESH in of else np.ones(len(of[USER]), np.bool_)
+        for name, of in files.items()
+    }
     events = _with_looked_up(tables[table.name], d, table, looked_up)
     place = {
         key: columns[_PLACE + key]
@@ -339,6 +352,8 @@ def load(
             columns.get("split"),
         )
     )
+    split = np.where(fresh[table.name], split, np.int8(NO_TARGET))
+    may = may & fresh[table.name]
     targets = np.flatnonzero(split != NO_TARGET)
     for name, history in d.histories.items():
         if history.table != table.name:
@@ -374,7 +389,18 @@ def load(
         drawn,
         outside,
         columns.get("split"),
+        fresh,
     )
+
+
+def _late(events: Behaviours, fresh: Bools) -> int:
+    """How many fresh events are older than one of their user that was there before."""
+    if fresh.all():
+        return 0
+    user = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
+    last = np.full(len(events.offsets) - 1, np.iinfo(np.int64).min)
+    last[user[~fresh]] = events.time[~fresh]  # in order, so the last one stays
+    return int(np.count_nonzero(events.time[fresh] < last[user[fresh]]))
 
 
 def _windows(

@@ -172,7 +172,10 @@ class SpillPart:
 
             def deal(at: PlacedBlock) -> _Dealt:
                 parsed = reader.parse(at.of.name, at.block)
-                rows, rejected = self._allowed(parsed, at.of.name)
+                earlier = at.of.number < table.earlier
+                rows, rejected = parsed.rows, parsed.rejected
+                if not earlier:
+                    rows, rejected = self._allowed(parsed, at.of.name)
                 if at.first_row:
                     rows = rows.with_columns(pl.col("row") + at.first_row)
                 asked = self._wanted(rows)
@@ -185,13 +188,15 @@ class SpillPart:
                 for one in self.lookups:
                     of_key = wanted.select("row", one.key, *one.given).drop_nulls(one.key)
                     looked_up[one.key].add(lists.cut(of_key, one.lists))
-                kept, ends = into.add(wanted)
+                count, ends = into.add(wanted)
+                if earlier:  # they were counted when they were new
+                    return _Dealt(at.of.number, 0, rejected, {}, [])
                 told = {
                     "read": parsed.read,
-                    "kept": kept,
+                    "kept": count,
                     "left_out": parsed.left_out + rows.height - wanted.height,
                     "unasked": rows.height - asked.height,
-                    "of_nobody": wanted.height - kept,
+                    "of_nobody": wanted.height - count,
                 }
                 return _Dealt(at.of.number, parsed.lines, rejected, told, ends)
 
@@ -204,7 +209,7 @@ class SpillPart:
                     files[one.file] += one.lines
                     for name, n in one.told.items():
                         found[name] += n
-                    read(one.told["read"])
+                    read(one.told.get("read", 0))
         ends = [min(times), max(times)] if times else []
         of = {name: tally.counts() for name, tally in counts.items()}
         rows = {key: distinct.rows() for key, distinct in looked_up.items()}
@@ -220,7 +225,7 @@ class SpillPart:
             if there.all():
                 continue
             absent = rows.filter(~there)
-            line = absent["row"] + 1 + self.table.header
+            line = absent["row"] - self.table.first_row + 1 + self.table.header
             if parsed.line_of is not None:
                 line = pl.Series("line", list(map(parsed.line_of, absent["row"])), pl.Int64)
             absent = absent.select(
@@ -294,7 +299,7 @@ class _Narrow:
         self.flags = masks(table)
         named = [(name, pa.int32()) for name in table.fields]
         named = [(n, table.reader.columns[n] if n in self.text else kind) for n, kind in named]
-        row = [("row", pa.int64())] if table.order != "fields" else []
+        row = [("row", pa.int64())] if table.order != "fields" or table.first_row else []
         flags = [(name, pa.bool_()) for name in self.flags]
         # As milliseconds, times of 1970 alone would fit.
         time = pa.uint32() if of.unit == "s" else pa.int64()
@@ -368,6 +373,17 @@ def events_kept(folder: Path, bucket: int, table: Table) -> tuple[pa.Schema, Ite
     found = pl.DataFrame(read_spilled(bucket_path(folder / kept(table), bucket)))
     rows = found.sort(USER, "time", "row")
     return schema, (arrow(some).cast(schema) for some in rows.iter_slices(_KEPT_ROWS))
+
+
+def fresh(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Those of a bucket's events that follow what an earlier data set has kept."""
+    return rows.filter(pl.col("row") >= table.first_row) if table.first_row else rows
+
+
+def followed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
+    """Those of a bucket's events whose user has a fresh one: of others no target is made."""
+    has = (pl.col("row") >= table.first_row).any().over(USER)
+    return rows.filter(has) if table.first_row else rows
 
 
 def events(folder: Path, bucket: int, table: Table) -> pl.DataFrame:

@@ -27,7 +27,6 @@ from pipeline.steps.order import Bucket, load
 from schemas.arrays import Int32s, Int64s
 from schemas.manifest import (
     FIRST_ID,
-    SPLITS,
     UNKNOWN_ID,
     unknown_behaviours,
     unknown_targets,
@@ -90,7 +89,7 @@ class Rows:
         split = chosen.split[targets.at]
         blocks = {
             name: targets.blocks(targets.at[split == k], targets.drawn[split == k], schema)
-            for k, name in enumerate(SPLITS)
+            for k, name in enumerate(self.d.splits)
             if (split == k).any()
         }
         windows = {name: of.take(targets.at) for name, of in chosen.windows.items()}
@@ -102,11 +101,11 @@ class Rows:
         some = np.any([of.lengths > 0 for of in windows.values()], axis=0)
         return blocks, {
             "lengths": {name: self._lengths(name, of, split) for name, of in windows.items()},
-            "ids": ids_held(split, ids, cut_from),
+            "ids": ids_held(split, ids, cut_from) if self.d.continues is None else {},
             "left_out": targets.left_out.tolist(),
             "targets": len(targets.at),
             "no_history": int(np.count_nonzero(~some)),
-            "unknown": self._unknown(targets, split) if self.d.vocabulary_from == "train" else {},
+            "unknown": self._unknown(targets, split) if self.d.tells_unknown else {},
         }
 
     def _unknown(self, targets: _Targets, split: Splits) -> dict[str, tuple[int, int]]:
@@ -114,7 +113,7 @@ class Rows:
         found, none = {}, np.zeros((len(targets.at), 0), np.int32)
         for name in (*self.d.fields, *self.d.features):
             unknown = targets.ids(name, targets.at, none)[:, 0] == UNKNOWN_ID
-            for k, of in enumerate(SPLITS):
+            for k, of in enumerate(self.d.splits):
                 counts = int((unknown & (split == k)).sum()), int((split == k).sum())
                 found[unknown_targets(of, name)] = counts
         for history, behaviours in targets.bucket.behaviours.items():
@@ -123,7 +122,7 @@ class Rows:
             for name, ids in behaviours.fields.items():
                 before = np.append(0, np.cumsum(ids == UNKNOWN_ID))
                 unknown = before[window.end] - before[first]
-                for k, of in enumerate(SPLITS):
+                for k, of in enumerate(self.d.splits):
                     some = split == k
                     counts = int(unknown[some].sum()), int((window.end - first)[some].sum())
                     found[unknown_behaviours(of, history, name)] = counts
@@ -135,7 +134,7 @@ class Rows:
         lengths = np.minimum(windows.lengths, most)
         return {
             of: (each * np.bincount(lengths[split == k], minlength=most + 1)).tolist()
-            for k, of in enumerate(SPLITS)
+            for k, of in enumerate(self.d.splits)
         }
 
 

@@ -114,7 +114,8 @@ def _check(out: Path, contract: Contract, told: Told, workers: int, findings: Fi
     if None not in words.values() and all(one.whole for one in seen):
         targets, users = whole.Targets(seen, contract), words["user"][1]
         refused = known.get("rejected/targets", 0)
-        known[KEPT] = int(users.sum())
+        before = contract.made.continues
+        known[KEPT] = int(users.sum()) - (before.events if before is not None else 0)
         checks = [
             partial(whole.check_never_touched, targets),  # the longest comes first
             partial(whole.check_rows, targets),

@@ -24,7 +24,9 @@ from schemas.arrays import Int64s
 from schemas.checked import OPEN, Count, Misfit, build
 from schemas.manifest import (
     NAME,
+    NEW,
     SPLITS,
+    WITH_NEW,
     Bins,
     Manifest,
     left_out,
@@ -36,7 +38,7 @@ from schemas.shards import UNITS
 
 LAST_SECOND = 253_402_300_799 - 86_400  # the end of the year 9999 in any timezone
 KEPT = "events of users"  # what the users' vocabulary counts
-_SHARD = re.compile(rf"({'|'.join(SPLITS)})/part-[0-9]{{5}}\.parquet")
+_SHARD = re.compile(rf"({'|'.join((*SPLITS, NEW))})/part-[0-9]{{5}}\.parquet")
 
 
 class Split(NamedTuple):
@@ -142,7 +144,8 @@ class Contract:
     negatives: Negatives | None  # None: labels are the targets' own
     lookups: list[Lookup]
     known: set[str]  # vocabularies whose unknown id stands in no row
-    every: bool  # whether all events are targets, but for a user's first one where split by order
+    # Whether all events are targets, but for a user's first one where split by order.
+    every: bool
     least: int  # behaviours before a target, in all its histories
     new: str | None  # the column of which a target has what its user had not touched before
     # Count or share of the manifest -> those that add up to it, or `KEPT`, `rejected/FILE`: lines,
@@ -153,6 +156,11 @@ class Contract:
     def each(self) -> int:
         """Rows of a target: its own and its negatives'."""
         return 1 + (self.negatives.of_each if self.negatives else 0)
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """What the splits are called."""
+        return WITH_NEW if self.made.continues is not None else SPLITS
 
     @property
     def own(self) -> list[str]:
@@ -200,7 +208,7 @@ def read(made: Manifest, findings: Findings) -> Contract | None:
         "numbers", made.numbers.keys() == numbers, f"of {sorted(numbers)}", [*made.numbers]
     )
     odd = [shard.path for shard in made.shards if not _SHARD.fullmatch(shard.path)]
-    if not hold("shards", not odd, "train, valid or test/part-00000.parquet", odd) or not good:
+    if not hold("shards", not odd, "train, valid, test or new/part-00000.parquet", odd) or not good:
         return None
     contract = _facts(made, split)
     names = contract.schema.names
@@ -214,21 +222,23 @@ def read(made: Manifest, findings: Findings) -> Contract | None:
         edges = history.bins.edges_s
         where = f"histories.{name}.bins.edges_s"
         hold(where, edges == sorted(edges), "edges that do not decrease", edges)
-    rows = {n: sum(s.rows for s in made.shards if s.path.startswith(n)) for n in SPLITS}
+    splits = WITH_NEW if made.continues is not None else SPLITS
+    rows = {n: sum(s.rows for s in made.shards if s.path.startswith(f"{n}/")) for n in splits}
     hold("rows", rows == made.rows, f"{rows}, as its shards", made.rows)
     return contract
 
 
 def split_of(path: str) -> int:
-    """The split of a shard, by its folder: index into `schemas.manifest.SPLITS`."""
-    return SPLITS.index(path.partition("/")[0])
+    """The split of a shard, by its folder: index into `Contract.splits`."""
+    name = path.partition("/")[0]
+    return (WITH_NEW if name == NEW else SPLITS).index(name)
 
 
 def _facts(made: Manifest, split: _Split) -> Contract:
     drawn, by_order = made.target.negatives, split.by == "order"
     target = made.target
     every = split.by != "column" and not target.where and target.only_new is None
-    every &= not target.min_history
+    every &= not target.min_history and made.continues is None
     histories = [
         History(
             name,

@@ -17,7 +17,7 @@ from pipeline.verify.contract import Contract, Lookup
 from pipeline.verify.findings import Findings
 from schemas import digests, vocabulary
 from schemas.arrays import Bools, Int64s
-from schemas.manifest import FIRST_ID, NAME, REPEATED, SPLITS, UNKNOWN_ID
+from schemas.manifest import FIRST_ID, NAME, NEW, REPEATED, SPLITS, UNKNOWN_ID
 from schemas.replacing import sha256
 
 # What reading a Parquet file ends in that is none, or is damaged.
@@ -50,7 +50,7 @@ def check_files(out: Path, contract: Contract, findings: Findings) -> None:
     others = {path for path in listed if not path.startswith(("rejected/", "events/"))}
     for path in sorted(wanted ^ others):
         findings.add("manifest", f"{NAME}: tables", "just its vocabularies and lookups", path)
-    folders = (*SPLITS, "vocabulary", "lookups", "rejected", "events")
+    folders = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", "events")
     there = [*out.glob("*.parquet"), *(path for name in folders for path in (out / name).glob("*"))]
     names = {path.relative_to(out).as_posix() for path in there}
     for path in sorted(names - wanted - listed - {shard.path for shard in contract.made.shards}):
@@ -112,6 +112,8 @@ def read_words(
             return None
         values, counts = table["value"].combine_chunks(), table["count"].to_numpy()
         rises = np.append(True, pc.greater(values[1:], values[:-1]))[:rows]
+        if name == "user" and contract.made.continues is not None:
+            rises[:] = True  # those of new users follow all others
         where = f"{path}: row {{}}".format
         findings.each("vocabulary", rises, where, "a value above the one before it", values)
         findings.each("vocabulary", counts > 0, where, "a count above 0", counts)

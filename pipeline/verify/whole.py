@@ -33,7 +33,7 @@ class Seen:
     """What one shard holds, in short.
 
     Attributes:
-        split: index into `schemas.manifest.SPLITS`.
+        split: index into `Contract.splits`.
         rows: rows read.
         whole: whether all could be read and cut.
         place: a row of it, for people.
@@ -88,7 +88,7 @@ class Seen:
             with np.errstate(invalid="ignore"):  # infinities are found elsewhere
                 sums = np.count_nonzero(numbers), numbers.sum(), squares.sum()
             yield f"number {name}", np.array(sums)
-        if contract.made.vocabulary_from == "train":
+        if contract.made.vocabulary_from == "train" or contract.made.continues is not None:
             yield from _unknown(block, contract)
         for table in lookups:
             keys = block[contract.target(table.rule.key)].clip(0, len(table.has) - 1)
@@ -194,7 +194,8 @@ def check_users(targets: Targets, users: Int64s, refused: int, findings: Finding
 
     Where not every event is a target, as many at the most.
     """
-    least = targets.contract.made.target.k_core
+    fitted = targets.contract.made.continues is None
+    least = targets.contract.made.target.k_core if fitted else 0
     enough, of_user = users >= least, "vocabulary/user.parquet: id {}".format
     enough[:FIRST_ID] = True
     findings.each("too few events", enough, of_user, f"{least} or more", users)
@@ -219,7 +220,7 @@ def check_split(targets: Targets, refused: int, findings: Findings) -> None:
     """Each target is in the split that the rule puts it in; `refused` are left out."""
     contract, rule, split = targets.contract, targets.contract.split, targets.split
     where, time = targets.where, targets["target_time"]
-    if rule.by == "column":
+    if rule.by == "column" or contract.made.continues is not None:
         return
     if rule.by != "order":
         last = int(time[(time >= 0) & (time <= rule.latest)].max(initial=0))
@@ -255,7 +256,8 @@ def check_split(targets: Targets, refused: int, findings: Findings) -> None:
             # Any of a user's targets may be left out, the last ones, too.
             want = np.where((split <= want) & (want > TRAIN) | (split == want), split, want)
     good = split == want
-    findings.each("split", good, where, lambda k: SPLITS[want[k]], lambda k: SPLITS[split[k]])
+    names = contract.splits
+    findings.each("split", good, where, lambda k: names[want[k]], lambda k: names[split[k]])
 
 
 def check_new(targets: Targets, findings: Findings) -> None:
@@ -289,13 +291,14 @@ def check_totals(
     """Hold what the manifest counts to the rows, and to `known` counts, for `Contract.sums`."""
     made = contract.made
     for rule in contract.histories:
-        for k, split in enumerate(SPLITS):
+        for k, split in enumerate(contract.splits):
             held = _sum(seen, f"lengths {rule.name}", np.zeros(rule.max_len + 1, np.int64), k)
             told = np.array(rule.lengths.get(split, 0 * held))
             where = f"{NAME}: histories.{rule.name}.lengths.{split}[{{}}]".format
             findings.each("history lengths", held == told, where, held, told)
-        _check_bins(seen, rule, findings)
-    for name in made.numbers:
+        if made.continues is None:
+            _check_bins(seen, rule, findings)
+    for name in made.numbers if made.continues is None else ():
         _check_number(name, _sum(seen, f"number {name}", np.zeros(3), TRAIN), made, findings)
     for name, share in _shares(seen, contract):
         if made.shares.get(name, share) != share:
@@ -318,11 +321,13 @@ def _sum(seen: Sequence[Seen], name: str, zero: Any, split: int | None = None) -
 
 def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Share]]:
     """What the rows say of targets, by the manifest's names."""
-    for k, split in enumerate(SPLITS):
+    made = contract.made
+    for k, split in enumerate(contract.splits):
         held = _sum(seen, "again", np.zeros(4, np.int64), k)
         for label, (others, again) in enumerate(held.reshape(2, 2).tolist()):
             yield in_history(split, label), Share(again, again + others)
-    for k, split in enumerate(SPLITS) if contract.made.vocabulary_from == "train" else ():
+    told = made.vocabulary_from == "train" or made.continues is not None
+    for k, split in enumerate(contract.splits) if told else ():
         for name in (*contract.made.fields, *contract.made.features):
             counts = _sum(seen, f"unknown {name}", np.zeros(2, np.int64), k)
             yield unknown_targets(split, name), Share(*counts.tolist())
@@ -330,8 +335,8 @@ def _shares(seen: Sequence[Seen], contract: Contract) -> Iterator[tuple[str, Sha
             for name in rule.fields:
                 counts = _sum(seen, f"unknown {rule.name} {name}", np.zeros(2, np.int64), k)
                 yield unknown_behaviours(split, rule.name, name), Share(*counts.tolist())
-    for name in contract.made.fields:
-        none = np.zeros(contract.made.vocabulary[name], np.bool_)
+    for name in made.fields if made.continues is None else ():
+        none = np.zeros(made.vocabulary[name], np.bool_)
         train, *others = (_sum(seen, f"ids {name}", none, k)[FIRST_ID:] for k in range(3))
         for split, held in zip(SPLITS[1:], others, strict=True):
             share = Share(int((held & ~train).sum()), int(held.sum()))

@@ -82,7 +82,7 @@ class Shards:
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits that have rows."""
-        return tuple(s for s in manifest.SPLITS if self.manifest.rows.get(s, 0))
+        return tuple(s for s in self.manifest.rows if self.manifest.rows[s])
 
     @cached_property
     def digests(self) -> dict[str, str]:

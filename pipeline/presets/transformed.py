@@ -1,0 +1,207 @@
+"""New events behind those that a data set has kept: what can be asked, and their description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.presets.described import DescribedConfig
+from schemas import manifest
+from schemas.errors import ContractError, UsageError
+
+if TYPE_CHECKING:
+    from pipeline.description import Description, Table
+
+_OF_SET = ("data", "made", "new")
+# What columns hold that are passed through, by their type in the manifest.
+_KINDS = {"int64": "whole", "float64": "number", "string": "text"}
+
+
+@dataclass(frozen=True)
+class TransformConfig(DescribedConfig):
+    """New events of a data set that keeps its own; see `transformed`.
+
+    Attributes:
+        data: folder of the data set.
+        made: its manifest.
+        new: table -> files of new events, as they are named; none where nothing is new.
+    """
+
+    # A base's fields have defaults.
+    data: Path = Path()
+    made: manifest.Manifest = None  # type: ignore[assignment]
+    new: Mapping[str, tuple[str, ...]] = None  # type: ignore[assignment]
+
+    def apart(self, paths: Sequence[Path]) -> list[Path]:
+        """As `Config.apart`: the data set, too."""
+        from pipeline.description.files import bases
+
+        new = [one for patterns in self.new.values() for one in bases(patterns, Path())]
+        return [self.data, *new, *super().apart(paths)]
+
+    @property
+    def _patterns(self) -> dict[tuple[str, str], list[str]]:
+        """As `DescribedConfig`, without the tables that have new files."""
+        return {at: of for at, of in super()._patterns.items() if at[1] not in self.new}
+
+    def _files(self) -> dict[tuple[str, str], list[Path]]:
+        from pipeline.description.files import files_of
+
+        new = {
+            ("tables", n): files_of(of, Path(), n) if of else self._kept(n)
+            for n, of in self.new.items()
+        }
+        return new | super()._files()
+
+    def _kept(self, table: str) -> list[Path]:
+        """The files of a table's kept events."""
+        names = [one.path for one in self.made.tables]
+        return [self.data / name for name in names if name.startswith(f"events/{table}-")]
+
+    def obtain(self) -> list[Path]:
+        """As `Config.obtain`: the events that are kept come first."""
+        kept = [path for name in self.new for path in self._kept(name)]
+        return list(dict.fromkeys([*kept, *super().obtain()]))
+
+    def description(self, paths: list[Path]) -> Description:
+        """As `Config.description`."""
+        from pipeline.description.split import New
+
+        earlier = {path for name, of in self.new.items() if of for path in self._kept(name)}
+        found = super().description([path for path in paths if path not in earlier])
+        assert self.made.kept is not None
+        return replace(
+            found,
+            tables=tuple(map(self._continued, found.tables)),
+            split=New(self.made.target.split),
+            strict=False,
+            since=partial(_as_before, self.made.kept.since),
+            continues=self.data,
+            splits=manifest.WITH_NEW,
+        )
+
+    def _fixed(self) -> dict[str, Any]:
+        """As `DescribedConfig`: types and units are those of the data set."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        from pipeline.readers.continued import Nothing
+
+        types = {}
+        for name in self.made.vocabulary:
+            kind = pq.read_schema(self.data / f"vocabulary/{name}.parquet").field("value").type
+            types[name] = "whole" if pa.types.is_integer(kind) else "text"
+        kept = {name: _KINDS[kind] for name, kind in self.made.keep.items()}
+        readers = {n: Nothing.of(self._kept(n)[0]) for n, of in self.new.items() if not of}
+        return {"types": types, "unit": self.made.time_unit, "kept": kept, "readers": readers}
+
+    def _continued(self, table: Table) -> Table:
+        """A table with its kept events before the new ones."""
+        from pipeline.readers.continued import Continued
+
+        assert self.made.kept is not None
+        kept, first = self._kept(table.name), self.made.kept.rows[table.name]
+        return replace(
+            table,
+            paths=tuple(dict.fromkeys([*kept, *table.paths])),
+            reader=Continued(table.reader, frozenset(kept), first),
+            split=False,
+            earlier=len(kept),
+            first_row=first,
+        )
+
+    def resolved(self) -> dict[str, Any]:
+        """As `Config.resolved`: the data set stands for what was fitted, by its key."""
+        found = {k: v for k, v in super().resolved().items() if k not in _OF_SET}
+        return {**found, "continues": self.made.config["key"]}
+
+
+def _as_before(since: int, first: int) -> int:
+    """The time from which events of other tables count."""
+    return since
+
+
+def transformed(
+    data: Path, events: Sequence[str], *, out: Path, raw: Path | None, **how: Any
+) -> TransformConfig:
+    """What `tinprep transform` is asked to do.
+
+    Args:
+        data: folder of a data set that keeps its events.
+        events: files of new ones, each as TABLE=FILE where there are several tables; those of the
+            targets have one.
+        out: folder of the new data set.
+        raw: folder that the files of lookups are relative to; None for where they were.
+        how: what else `Config` has.
+
+    Raises:
+        UsageError: the targets' table has no new events, or there is no such table.
+        InputError: there is no data set, or it does not keep its events.
+        ContractError: what it keeps is not its own.
+    """
+    from pipeline.description.checks import spec_of
+    from pipeline.description.toml import Source, canonical, digest
+
+    made = manifest.load(data)
+    if made.kept is None or made.config.get(manifest.KEEPS) != manifest.KEPT:
+        raise UsageError(
+            "The data set does not keep its events.",
+            where=data,
+            expected="a data set made with --keep-events",
+            got="one without events/",
+            do="make it again with --keep-events: histories of new events need the earlier ones",
+        )
+    path = data / manifest.KEPT
+    source = Source(path, path.read_text(encoding="utf-8"))
+    spec = spec_of(source)
+    if (got := digest(canonical(spec))) != made.config.get("description"):
+        raise ContractError(
+            "The description is not that of the data set.",
+            where=path,
+            expected=str(made.config.get("description")),
+            got=got,
+            do="put back the file that tinprep wrote, or make the data set again",
+        )
+    return TransformConfig(
+        source=source,
+        spec=spec,
+        folder=Path(made.config["raw"]),
+        data=data,
+        made=made,
+        new=_by_table(events, list(made.events)),
+        out=out,
+        raw=raw,
+        **how,
+    )
+
+
+def _by_table(events: Sequence[str], tables: list[str]) -> dict[str, tuple[str, ...]]:
+    """The files of new events by their table.
+
+    Raises:
+        UsageError: the first one has none, or a file names no table.
+    """
+    found: dict[str, tuple[str, ...]] = dict.fromkeys(tables, ())
+    for one in events:
+        name, _, file = one.partition("=")
+        if not file or name not in found:
+            name, file = tables[0], one
+            if len(tables) > 1:
+                raise UsageError(
+                    "It is not said which events are in the file.",
+                    where="--events",
+                    expected=" or ".join(f"{table}=FILE" for table in tables),
+                    got=one,
+                )
+        found[name] = (*found[name], file)
+    if not found[tables[0]]:
+        raise UsageError(
+            f"There are no new {tables[0]}, so there are no new targets.",
+            where="--events",
+            expected=f"--events {tables[0]}=FILE",
+            got=" ".join(f"--events {one}" for one in events) or "nothing",
+        )
+    return found
