@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
+import pipeline.description
 from pipeline.verify import verify
 from schemas.manifest import load
 from tests.conftest import SHARED, Ended, finished, refused, tinprep
@@ -19,6 +20,7 @@ from tests.description_made import BEGIN, DAY, PER_SECOND, Log, Made, Row, descr
 from tests.description_oracle import Oracle, differences, made_rows, made_vocabulary
 
 # More of them, for hours: TINPREP_EXAMPLES=5000.
+PRESETS = Path(pipeline.description.__file__).parent / "presets"
 EXAMPLES = int(os.environ.get("TINPREP_EXAMPLES", "10"))
 INPUT = 3
 SOME = settings(
@@ -248,6 +250,68 @@ max_len = 20
 window = "order"
 session_gap = "1d"
 """
+# Histories of two tables, of which one lacks the target's item, and of both labels; of each fourth
+# user, as the oracle is slow.
+KUAIRAND = """\
+[tables.shown]
+files = "raw_sample.csv"
+where = "user % 4 = 0"
+user = "user"
+time = { column = "time_stamp", unit = "s" }
+fields = { ad = "adgroup_id" }
+features = { page = "pid" }
+label = "clk"
+order = "hash"
+
+[tables.behaviours]
+files = "behavior_log.csv"
+user = "user"
+time = { column = "time_stamp", unit = "s" }
+fields = { category = "cate", brand = "brand" }
+order = "fields"
+
+[lookups.ad]
+files = "ad_feature.csv"
+key = "adgroup_id"
+fields = { category = "cate_id", brand = "brand" }
+features = { campaign = "campaign_id" }
+numbers = { price = { column = "price", scale = "log" } }
+
+[lookups.user]
+files = "user_profile.csv"
+key = "userid"
+features = { age = "age_level", new_class = "new_user_class_level " }
+
+[target]
+table = "shown"
+split = { by = "day", timezone = "Asia/Shanghai" }
+
+[histories.viewed]
+table = "behaviours"
+where = "btag = 'pv'"
+max_len = 30
+
+[histories.favoured]
+table = "behaviours"
+where = "btag = 'fav'"
+within = "5d"
+
+[histories.carted]
+table = "behaviours"
+where = "btag = 'cart'"
+
+[histories.clicked]
+table = "shown"
+where = "clk = 1"
+max_len = 20
+sessions = [3, 4]
+
+[histories.ignored]
+table = "shown"
+where = "clk = 0"
+window = "order"
+delay = "10m"
+"""
 
 
 @pytest.mark.parametrize(
@@ -255,8 +319,11 @@ session_gap = "1d"
     [
         ("movielens_latest_small", MOVIELENS),
         ("taobao_userbehavior", TAOBAO),
+        ("taobao_userbehavior", (PRESETS / "taobao-userbehavior-kinds.toml").read_text()),
+        ("kuairand_tianchi", KUAIRAND),
         ("amazon2018_all_beauty", BEAUTY_2018),
     ],
+    ids=["movielens", "taobao", "taobao-kinds", "kuairand", "amazon-2018"],
 )
 def test_real_files(name: str, text: str, tmp_path: Path) -> None:
     raw = SHARED / "data" / name
