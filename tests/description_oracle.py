@@ -142,7 +142,7 @@ def missing(value: Any) -> bool:
 
 def whole(value: Any) -> int:
     """A whole number however it is spelled: `4`, `4.0`, `" 4"`."""
-    if isinstance(value, int):
+    if isinstance(value, int) or (isinstance(value, str) and value.isdecimal()):
         return int(value)
     number = Fraction(str(value).strip(" \t"))
     if number.denominator != 1:
