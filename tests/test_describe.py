@@ -82,10 +82,36 @@ def test_a_draft_names_the_columns_of_a_log_without_a_header(here: Path) -> None
         "columns": ["user", "item", "category", "kind", "time"],
     }
     assert keys["target"]["where"] in ("kind = 'buy'", "kind = 'cart'")
+    # A history for each kind, and the kind is no field.
+    wheres = {name: one["where"] for name, one in keys["histories"].items()}
+    assert wheres == {kind: f"kind = '{kind}'" for kind in ("view", "cart", "buy")}
+    assert table["fields"] == {"item": "item", "category": "category"}
+    assert "not used" not in text
+    Path("drafted.toml").write_text(text)
+    finished(tinprep("describe", "drafted.toml", "--check"))
     # A drawn item has its category from the events themselves.
     assert keys["lookups"]["item"]["table"] == "log"
     assert "seems to have no header" in text
     assert "view 240" in text
+
+
+def test_a_draft_names_histories_by_odd_kinds(here: Path) -> None:
+    """Of those that are no names, or names of something else; the rarest are left to a person."""
+    kinds = ["it's", "label", "add-to-cart", "add_to_cart", "买", "f", "g"]
+    lines = [
+        f"u{n % 9},i{n % 20},{kinds[k]},2026-01-{1 + n % 28:02}T10:00:00Z"
+        for k in range(len(kinds))
+        for n in range(70 - k)
+    ]
+    Path("odd.csv").write_text("visitor,sku,Event Type,at\n" + "\n".join(lines) + "\n")
+    text, said = draft("odd.csv")
+    histories = said["histories"]
+    assert isinstance(histories, dict)
+    assert [*histories] == ["it_s", "kind_2", "add_to_cart", "kind_4", "kind_5", "f"]
+    assert histories["it_s"]["where"] == "\"Event Type\" = 'it''s'"
+    assert "1 rarer kinds of Event Type are in no history: g" in text
+    Path("odd.toml").write_text(text)
+    finished(tinprep("describe", "odd.toml", "--check"))
 
 
 def test_a_draft_knows_labels_and_zones(here: Path) -> None:
@@ -96,6 +122,15 @@ def test_a_draft_knows_labels_and_zones(here: Path) -> None:
     assert table["label"] == "clicked"
     assert table["time"] == {"column": "shown_at"}
     assert "negatives" not in keys["target"]
+
+
+def test_a_file_of_items_with_a_date_of_each_is_no_log(here: Path) -> None:
+    """Beside one that names its users."""
+    films = [f"{f},2014-04-{1 + f % 28:02},{f % 7 + 60}" for f in range(40)]
+    Path("films.csv").write_text("movieId,released,studio\n" + "\n".join(films) + "\n")
+    text, said = draft("ratings.csv", "films.csv")
+    assert said["lookups"]["item"]["fields"] == {"studio": "studio"}  # type: ignore[index]
+    assert "is a guess" not in text
 
 
 def test_a_draft_is_written_once_beside_its_data(here: Path) -> None:

@@ -250,12 +250,12 @@ max_len = 20
 window = "order"
 session_gap = "1d"
 """
-# Histories of two tables, of which one lacks the target's item, and of both labels; of each fourth
+# Histories of two tables, of which one lacks the target's item, and of both labels; of each eighth
 # user, as the oracle is slow.
 KUAIRAND = """\
 [tables.shown]
 files = "raw_sample.csv"
-where = "user % 4 = 0"
+where = "user % 8 = 0"
 user = "user"
 time = { column = "time_stamp", unit = "s" }
 fields = { ad = "adgroup_id" }
@@ -265,6 +265,7 @@ order = "hash"
 
 [tables.behaviours]
 files = "behavior_log.csv"
+where = "user % 8 = 0"
 user = "user"
 time = { column = "time_stamp", unit = "s" }
 fields = { category = "cate", brand = "brand" }

@@ -24,13 +24,13 @@ from schemas.shards import HISTORY_COLUMNS, session_prefix
 
 USER = "user"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-# Of columns that every row or history has.
-_RESERVED = frozenset(
+RESERVED = frozenset(
     {
         *("row", "user", "label", "weight", "time", "length", "position"),
         *("interval_bin", "session", "split", "is_target", "outside", "key", "target"),
     }
 )
+"""Names of columns that every row or history has."""
 _BEGINNINGS = ("target_", "in_")
 _DURATION = re.compile(r"([0-9]{1,9}) ?([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -292,11 +292,11 @@ class _Check:
                 got=name,
                 do="give it another name",
             )
-        if reserved and (name in _RESERVED or name.startswith(_BEGINNINGS)):
+        if reserved and (name in RESERVED or name.startswith(_BEGINNINGS)):
             self.source.refuse(
                 at,
                 "This name is reserved.",
-                expected=f"none of {', '.join(sorted(_RESERVED))}; nothing that begins with "
+                expected=f"none of {', '.join(sorted(RESERVED))}; nothing that begins with "
                 f"{' or '.join(_BEGINNINGS)}",
                 got=name,
                 do="give it another name",

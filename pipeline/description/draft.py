@@ -18,7 +18,7 @@ import polars as pl
 
 from pipeline.description import language as told
 from pipeline.description.binding import MOST, Whence
-from pipeline.description.checks import spec_of
+from pipeline.description.checks import RESERVED, spec_of
 from pipeline.description.files import FORMATS, bases, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
@@ -38,7 +38,7 @@ _NAMES = {
     r"book|goods|good|listing|recipe|game|^iid$|business|place|poi|merchant|photo|page|url",
     "category": r"categ|cate|brand|genre|author|artist|publisher|shop|store|seller|dep(ar)?t|topic|"
     r"tag",
-    "kind": r"type|kind|event|action|behaviou?r|btag|interaction",
+    "kind": r"^type$|kind|event|action|behaviou?r|btag|interaction",
     "rating": r"rating|score|stars|overall|grade",
     "number": r"price|amount|count|quantity|qty|duration|length|age$|value|cost",
     "split": r"^split$|^fold$",
@@ -46,6 +46,7 @@ _NAMES = {
 _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
 _UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _FEW = 20  # distinct values of a kind
+_HISTORIES = 6  # of a kind each
 _LIKED = 4
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$"
 _PATTERNS = {
@@ -136,6 +137,7 @@ class Table:
         said: `format` and `csv`, where they have to be told.
         columns: by name.
         notes: what is not sure.
+        guesses: what is not sure if it holds events.
         user: the column of users; None where there seems to be none.
         time: likewise.
         item: likewise.
@@ -147,6 +149,7 @@ class Table:
     said: dict[str, Any]
     columns: dict[str, Column]
     notes: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
     user: str | None = None
     time: str | None = None
     item: str | None = None
@@ -155,6 +158,11 @@ class Table:
     def is_events(self) -> bool:
         """Whether it tells who did something and when."""
         return self.user is not None and self.time is not None
+
+    @property
+    def kind(self) -> Column | None:
+        """What tells kinds of events apart; None where nothing seems to."""
+        return next((column for column in self.left("kind") if _is_kind(column)), None)
 
     def left(self, *roles: str) -> Iterator[Column]:
         """Columns of none of the parts yet, called as what has one of the roles is."""
@@ -177,6 +185,8 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
     """
     tables = [_table(pattern, folder) for pattern in patterns]
     events = [table for table in tables if table.is_events]
+    # Beside a file that names its users one that does not is of items, say, with a date of each.
+    events = [t for t in events if t.columns[t.user or ""].named("user")] or events
     if not events:
         seen = tuple(f"{t.name}: {', '.join(t.columns)}; {_lack(t)}"[:500] for t in tables)
         raise InputError(
@@ -188,7 +198,7 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
             do="mend these values, or name the columns yourself: `tinprep prepare FILE --user ... "
             f"--item ... --time ... --split order{_delimiter_option(tables[0])}`",
         )
-    text = _Writer(events, [table for table in tables if not table.is_events]).text()
+    text = _Writer(events, [table for table in tables if table not in events]).text()
     try:
         spec_of(Source("the draft", text))
     except UsageError as error:
@@ -289,7 +299,7 @@ def _name_columns(table: Table) -> None:
             continue
         if table.item is not None and _follows(column, table.columns[table.item]):
             new[column.name] = "category"
-        elif column.values.dtype == pl.String and 1 < column.distinct <= _FEW:
+        elif _is_kind(column):
             new[column.name] = "kind" if column.numbers is None else "rating"
     taken: set[str] = set()
     names = []
@@ -432,7 +442,7 @@ def _roles(table: Table) -> None:
         table.time = time.name
         if len(times) > 1:
             others = ", ".join(c.name for c in times if c is not time)
-            table.notes.append(f"{table.name}: the time may also be {others}")
+            table.guesses.append(f"{table.name}: the time may also be {others}")
     ids = [c for c in columns if c.name != table.time and _may_be_id(c)]
     user = next((c for c in ids if c.named("user") and not c.named("label")), None)
     item = next((c for c in ids if c.named("item") and c is not user), None)
@@ -441,12 +451,12 @@ def _roles(table: Table) -> None:
         rest = [c for c in ids if c not in (user, item) and c.distinct > _FEW]
         if user is None and rest:
             user = rest.pop(0)
-            table.notes.append(
+            table.guesses.append(
                 f"{table.name}: no column is called as users are; {user.name} is a guess"
             )
         if item is None and rest:
             item = max(rest, key=lambda c: c.distinct)
-            table.notes.append(
+            table.guesses.append(
                 f"{table.name}: no column is called as items are; {item.name} is a guess"
             )
     if table.time is not None or user is not None:
@@ -467,6 +477,7 @@ class _Writer:
     def __init__(self, events: list[Table], others: list[Table]) -> None:
         self.events, self.others = events, others
         self.notes = [note for table in (*events, *others) for note in table.notes]
+        self.notes += [note for table in events for note in table.guesses]
         self.comments: dict[str, list[str]] = {}
 
     def text(self) -> str:
@@ -486,11 +497,10 @@ class _Writer:
         for one in self.events:
             if one is not target and one is not history:
                 self.notes.append(f"{one.pattern} also looks like events: it is left out")
-        keys["histories"]["history"] = {"table": history.name, "max_len": 50}
         self._lookups(keys, target)
         if history is not target:
             self._share(keys, target, history)
-        self._kinds(keys, target, history)
+        self._histories(keys, target, history)
         keys["target"]["split"] = self._split(target)
         if label is None:
             self._negatives(keys, target)
@@ -527,6 +537,8 @@ class _Writer:
             self._say(at, "time", f"from {self._moment(time, 0.0)} to {self._moment(time, 1.0)}")
         self._slips(at, time)
         fields, taken = {}, {table.user, table.time, table.item}
+        if table.kind is not None:
+            taken.add(table.kind.name)
         if table.item is not None:
             fields["item"] = table.item
         for column in table.left("category"):
@@ -674,17 +686,36 @@ class _Writer:
             one["fields"] = {n: of for n, of in one.get("fields", {}).items() if n in shared}
             one["features"] = {**one.get("features", {}), **rest}
 
-    def _kinds(self, keys: dict[str, Any], target: Table, history: Table) -> None:
-        """Of a log of several kinds of event: say how to tell them apart."""
-        for column in target.left("kind"):
-            if column.values.dtype != pl.String or not 1 < column.distinct <= _FEW:
-                continue
-            counts = column.values.value_counts(sort=True)
-            kinds = ", ".join(f"{k} {n:,}" for k, n in counts.rows())
-            rarest = counts.rows()[-1][0]
-            keys["target"]["where"] = f"{column.name} = '{rarest}'"
+    def _histories(self, keys: dict[str, Any], target: Table, history: Table) -> None:
+        """One history; of a log of several kinds of event one of each, and targets of one kind."""
+        found = history.kind
+        if found is None:
+            keys["histories"]["history"] = {"table": history.name, "max_len": 50}
+            return
+        counts: list[tuple[str, int]] = found.values.value_counts(sort=True).rows()
+        column = found.name if found.name.isidentifier() else f'"{found.name}"'
+        where = {kind: f"{column} = '{kind.replace(chr(39), chr(39) * 2)}'" for kind, _ in counts}
+        if history is target and "label" not in keys["tables"][target.name]:
+            keys["target"]["where"] = where[counts[-1][0]]
+            kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
             self._say("target", "where", f"a guess, the rarest kind; in the sample: {kinds}")
-            break
+        plain = [_plain(kind) for kind, _ in counts]
+        for n, (kind, _) in enumerate(counts[:_HISTORIES]):
+            name, taken = plain[n], RESERVED | {*plain[:n]}
+            name = name if name.isascii() and name not in taken else f"kind_{n + 1}"
+            keys["histories"][name] = {
+                "table": history.name,
+                "where": where[kind],
+                "max_len": 50,
+            }
+            if not n:
+                said = "a history for each kind; one without where would hold all"
+                self._say(f"histories.{name}", "where", said)
+        if rest := counts[_HISTORIES:]:
+            self.notes.append(
+                f"{len(rest)} rarer kinds of {found.name} are in no history: "
+                + ", ".join(kind for kind, _ in rest)
+            )
 
     def _negatives(self, keys: dict[str, Any], target: Table) -> None:
         keys["target"]["negatives"] = {"per_positive": 1}
@@ -741,6 +772,11 @@ class _Writer:
             if line.startswith("["):
                 lines += self.comments.get(at, [])
         return "\n".join(lines) + "\n"
+
+
+def _is_kind(column: Column) -> bool:
+    """Whether it tells kinds of events apart: a few words."""
+    return column.values.dtype == pl.String and 1 < column.distinct <= _FEW
 
 
 def _bare(name: str) -> str:
