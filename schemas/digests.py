@@ -46,6 +46,8 @@ def of_manifest(made: Manifest) -> dict[str, str]:
     found = {"bin edges": _of_json(edges), "window rule": _of_json(window)}
     if made.time_unit != "s":  # as it is where nothing is said of it
         found["time unit"] = _of_json(made.time_unit)
+    if timed := sorted(key for key, one in made.lookups.items() if one.timed):
+        found["timed lookups"] = _of_json(timed)
     for name, scale in made.numbers.items():
         # How many rows it was taken from changes no value. Logarithms differ in their last digit
         # between machines; a stored float32 has 7.

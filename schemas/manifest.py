@@ -195,7 +195,9 @@ class Lookup:
     `every` says whether every value that has an id has a row. `without` is what the share of what
     is not there is called, and `lacks` that of values whose line lacks a column, which is `{}`;
     `repeated` what lines of a key are called that had one: they are counted as rejected, but are in
-    no table. `refuses` says whether events are refused whose value is not there.
+    no table. `refuses` says whether events are refused whose value is not there. `timed` says
+    whether a row holds from its `time` on, in the data set's `time_unit`: strictly before a time,
+    the last row of the key holds at it.
     """
 
     __pydantic_config__ = STRICT
@@ -208,6 +210,7 @@ class Lookup:
     lists: list[str] = field(default_factory=list)
     repeated: str = ""
     refuses: bool = False
+    timed: bool = False
 
 
 @dataclass(frozen=True)

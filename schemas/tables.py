@@ -6,7 +6,7 @@ pandera looks at values only in a `DataFrame`, so a table is checked where it is
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -202,13 +202,13 @@ def lines(name: str, key: str, columns: Mapping[str, pyarrow.DataType]) -> type[
 
 
 def encoded(
-    name: str, key: str, ids: Iterable[str], numbers: Iterable[str], lists: Iterable[str]
+    name: str, by: Sequence[str], ids: Iterable[str], numbers: Iterable[str], lists: Iterable[str]
 ) -> type[_Table]:
     """The model of `lookups/<key>.parquet`: every known value of the key with its columns.
 
     Args:
         name: of what its lines are.
-        key: the column that is looked up.
+        by: the column that is looked up; and `time`, where lines hold from one on.
         ids: the columns of ids.
         numbers: those of numbers, as they were read.
         lists: those of lists of ids.
@@ -216,7 +216,8 @@ def encoded(
     return made(
         name,
         {
-            key: (pl.Int32(), {"ge": FIRST_ID, "unique": True}),
+            by[0]: (pl.Int32(), {"ge": FIRST_ID, "unique": len(by) == 1}),
+            **{one: (pl.Int64(), {"ge": 0}) for one in by[1:]},
             **{one: (pl.Int32(), {"ge": UNKNOWN_ID}) for one in ids},
             **{one: (pl.Float64(), {"nullable": True}) for one in numbers},
             **{one: (pl.List(pl.Int32), {}) for one in lists},

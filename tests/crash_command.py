@@ -70,6 +70,7 @@ fields = { item = "item" }
 [lookups.item]
 files = "items.csv"
 key = "item"
+time = { column = "since", unit = "ms" }
 fields = { category = "category" }
 numbers = { price = { column = "price", scale = "log" } }
 [target]
@@ -102,8 +103,12 @@ def described(folder: Path) -> Command:
         said = "".join(["user,item,second,kind\n", *lines(["pv", "buy", "cart"])])
         (folder / "log" / f"day={day}" / "part.csv").write_text(said)
     (folder / "views.csv").write_text("".join(["user,item,second\n", *lines()]))
-    items = [f"{n},c{n % 7},{n + 0.5}\n" for n in range(200)]
-    (folder / "items.csv").write_text("".join(["item,category,price\n", *items]))
+    items = [
+        f"{n},c{(n + k) % 7},{n + k + 0.5},{draw.randrange(10_000_000)}\n"
+        for n in range(200)
+        for k in range(3)
+    ]
+    (folder / "items.csv").write_text("".join(["item,category,price,since\n", *items]))
     (folder / "mine.toml").write_text(_DESCRIBED)
     return Command("described", ("prepare", str(folder / "mine.toml"), "--buckets", "5"))
 

@@ -200,6 +200,14 @@ _EVENTS = st.lists(
     ),
     max_size=40,
 )
+_SINCE = st.lists(
+    st.tuples(
+        st.integers(-1, 3),  # day
+        st.sampled_from([0, 1, 3_600, 7_200, 43_200, 86_399]),  # second
+        st.sampled_from([0, 0, 1, -1]),  # of the unit
+    ),
+    max_size=4,
+)
 # Two users who make sure that each split has rows, and each item of theirs two events.
 _SURE = [
     (user, item, kind, day, second, 0, user + day, 0)
@@ -352,6 +360,19 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             views["fields"] = {"category": "cat"}  # they lack what a target is of
         description["tables"]["views"] = views
         logs["tables.views"] = logs_as(draw, list(seen[0]), seen)
+    timed, since_unit = False, one_of("since_unit", "s", "ms", "us", "iso")
+    a_unit = 1_000_000 // PER_SECOND.get(since_unit, 1_000_000)
+    since_told = {"timezone": "UTC"} if since_unit == "iso" else {"unit": since_unit}
+
+    def since(of: int) -> list[Any]:
+        """From when lines of a value hold: around the times of events, no time twice."""
+        found = {0} if of in (10, 11, 12, 13, 14) else set()
+        for day, second, step in draw(_SINCE) or [(0, 0, 0)]:
+            found.add((BEGIN + day * DAY + second) * 1_000_000 + step * a_unit)
+        if since_unit == "iso":
+            return [f"{datetime.fromtimestamp(t / 1_000_000, UTC):%Y-%m-%d %X}" for t in found]
+        return [time // a_unit for time in found]
+
     description["histories"] = {}
     for name, other in zip(names, others, strict=True):
         history: Row = {"table": "views" if other else "log"}
@@ -376,24 +397,33 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             "repeated": "first",
             "fields": {"category": "cat"},
         }
+        if one_of("table_timed", True, False):
+            description["lookups"]["item"]["time"] = table["time"]
     elif lookup == "file":
         known = draw(st.lists(st.integers(0, 16), unique=True, min_size=1))
         lacking = one_of("missing", "unknown", "unknown", "refuse")
         if lacking == "refuse":
             known = [*known, *({10, 11, 12, 13, 14} - {*known})]
+        timed = one_of("timed", True, False)
         items = [
             {
                 "id": named("item", i),
-                "group": None if i == 3 else named("category", i % 4 + (i == 5)),
-                "maker": f"m{i % 3}",
-                "size": None if i == 4 else float(i),
-                "words": [f"w{x}" for x in range(i % 4)] or None,
+                "group": None if j == 3 else named("category", j % 4 + (j == 5)),
+                "maker": f"m{j % 3}",
+                "size": None if j == 4 else float(j),
+                "words": [f"w{x}" for x in range(j % 4)] or None,
             }
+            | ({"from": at} if timed else {})
             for i in known
+            for j, at in enumerate(since(i) if timed else [None], i)
         ]
         described: Row = {"key": "id", "repeated": one_of("repeated", "refuse", "first", "equal")}
+        if timed:
+            described["time"] = {"column": "from", **since_told}
         if described["repeated"] != "refuse" and one_of("again", True, False):
             items += items[: 1 + len(items) // 2]
+            if described["repeated"] == "first" and timed:
+                items[-1] = items[-1] | {"maker": "m9"}
         described["fields"] = {"category": "group"}
         if one_of("maker", True, False):
             described["features"] = {"maker": "maker"}
@@ -412,8 +442,10 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         logs["lookups.item"] = written
     if one_of("people", True, False, False):
         people = [
-            {"who": named("user", u), "age": f"a{u % 3}" if u != 2 else None, "since": float(u)}
+            {"who": named("user", u), "age": f"a{j % 3}" if u != 2 else None, "since": float(j)}
+            | ({"from": at} if timed else {})
             for u in draw(st.lists(st.integers(0, 9), unique=True, min_size=1))
+            for j, at in enumerate(since(u) if timed else [None], u)
         ]
         description["lookups"]["user"] = {
             "key": "who",
@@ -421,6 +453,8 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             "features": {"age": "age"},
             "numbers": {"since": {"column": "since", "scale": "standard"}},
         }
+        if timed:
+            description["lookups"]["user"]["time"] = {"column": "from", **since_told}
         logs["lookups.user"] = logs_as(draw, list(people[0]), people, 1)
     description["vocabulary"] = {
         "from": one_of("from", "train", "all"),

@@ -311,6 +311,7 @@ class Oracle:
         self.bins = description.get("bins", 10)
         self.of_lookups: dict[str, list[Row]] = {}
         self.lines: dict[str, list[tuple[Any, Row]]] = {}
+        self.unlike: defaultdict[str, list[tuple[Any, bool]]] = defaultdict(list)
         self.raw = {name: records(table, folder) for name, table in description["tables"].items()}
         self.unit = self._unit()
         self.whole = self._types()
@@ -553,8 +554,19 @@ class Oracle:
             values = self._several(row[name], column_of(told))
             row[name] = [self._id(name, value) for value in values][: told["max_len"]]
 
+    def known(self, key: str, value: Any, time: int) -> Row | None:
+        """What a lookup says of a value at a time: of lines with times the latest one before it."""
+        if "time" not in self.told["lookups"][key]:
+            return self.lookups[key].get(value)
+        before = [
+            (at, row)
+            for (other, at), row in self.lookups[key].items()
+            if other == value and at * PER_SECOND[self.unit] < time * PER_SECOND["us"]
+        ]
+        return max(before, key=lambda one: one[0])[1] if before else None
+
     def _lookup(self, key: str) -> dict[Any, Row]:
-        """The rows of a lookup by key."""
+        """The rows of a lookup by key; by key and microsecond where lines have times."""
         lookup = self.told["lookups"][key]
         raw = self._lookup_records(key)
         wanted: set[int] | None = None
@@ -568,6 +580,7 @@ class Oracle:
             for one, told in lookup.get(part, {}).items()
         }
         keys = evaluated(raw, column_of(lookup["key"])["column"])
+        times = evaluated(raw, lookup["time"]["column"]) if "time" in lookup else []
         found: dict[Any, Row] = {}
         self.lines[key] = []
         for n, value in enumerate(keys):
@@ -576,8 +589,11 @@ class Oracle:
             row = {one: values[n] for one, values in columns.items()}
             try:
                 self._typed_ids(row, lookup)
-                self.lines[key].append((self._id(key, value), row))
-                found.setdefault(self._id(key, value), row)
+                of = self._id(key, value)
+                by = (of, time_of(times[n], lookup["time"], "us")) if times else of
+                self.lines[key].append((of, row))
+                if found.setdefault(by, row) is not row:
+                    self.unlike[key].append((of, row != found[by]))
             except (Refused, ValueError):
                 continue
         return found
@@ -589,10 +605,10 @@ class Oracle:
         events = self.events[self.name]
         for key in self._keys():
             if self.told["lookups"][key].get("missing", "unknown") == "refuse":
-                known = self.lookups[key]
-                lost = [e["row"] for e in events.rows if e[key] not in known]
-                events.no_line[key] = lost
-                events.rows = [e for e in events.rows if e[key] in known]
+                known = [self.known(key, e[key], e["time"]) is not None for e in events.rows]
+                both = list(zip(events.rows, known, strict=True))
+                events.no_line[key] = [e["row"] for e, there in both if not there]
+                events.rows = [e for e, there in both if there]
 
     def _core(self) -> None:
         """Leave out events of users and items that have too few, until none has."""
@@ -862,7 +878,7 @@ class Oracle:
             row |= {name: event[name] for name in table.get(part, {})}
         for key in self._keys():
             lookup = self.told["lookups"][key]
-            known = self.lookups[key].get(row[key]) if row[key] is not None else None
+            known = self.known(key, row[key], event["time"])
             for part in ("fields", "features", "numbers", "lists"):
                 for name in lookup.get(part, {}):
                     if name in table.get(part, {}) and not (drawn is not None and part == "fields"):
@@ -879,7 +895,7 @@ class Oracle:
             lookup = self.told.get("lookups", {}).get(key)
             if lookup is None:
                 continue
-            known = self.lookups[key].get(row[key]) if row[key] is not None else None
+            known = self.known(key, row[key], event["time"])
             for name in lookup.get("fields", {}):
                 if name not in own:
                     row[name] = known[name] if known is not None else None
@@ -972,11 +988,12 @@ class Oracle:
         mean = math.fsum(values) / len(values)
         return mean, math.sqrt(math.fsum((v - mean) ** 2 for v in values) / len(values))
 
-    def _holds(self) -> Callable[[str, str], list[Row]]:
+    def _holds(self, pool: str) -> Callable[[str, str], list[Row]]:
         """Of a column and a table the events that count, once each.
 
         With `from = "all"` all do, else those that a row of train holds, or may as a negative:
-        its targets, what is stored in their histories, and what negatives are drawn from.
+        its targets, what is stored in their histories, and what negatives are drawn from, which
+        are of `train` or `all`.
         """
         if self.told.get("vocabulary", {}).get("from", "train") == "all":
             return lambda name, table: self._all(table)
@@ -993,7 +1010,7 @@ class Oracle:
             if name not in own:
                 return [e for e in rows if table == self.name and e["row"] in targets]
             drawn = seen if seen is not None and name == self.item else None
-            if drawn is not None and self.drawn.get("pool", "train") == "all":
+            if drawn is not None and pool == "all":
                 return self._all(table)
             return [e for e in rows if e["row"] in held[table] or (drawn and drawn(table, e))]
 
@@ -1017,7 +1034,8 @@ class Oracle:
         that is what counts, and only what negatives alone can have is looked up.
         """
         found: defaultdict[str, Counter[Any]] = defaultdict(Counter)
-        holds = self._holds()
+        pool = (self.drawn or {}).get("pool", "train")
+        holds = self._holds(pool)
         for name in self.events:
             table = self._table(name)
             for part in ("fields", "features", "lists"):
@@ -1032,12 +1050,48 @@ class Oracle:
                 for one in lookup.get(part, {}):
                     own = {*found[one]} if self._said(key, one) else set()
                     found[one].update([])  # though nothing may be there
+                    if "time" in lookup:
+                        more = self._counts_at(key, one, part == "lists", times)
+                        found[one].update({v: n for v, n in more.items() if v not in own})
+                        continue
                     for value, row in self.lookups[key].items():
                         for of in row[one] if part == "lists" else [row[one]]:
                             found[one][of] += times[value] if of not in own else 0
         for counts in found.values():
             counts.pop(None, None)
         return {"user": users, **{name: +counts for name, counts in found.items()}}
+
+    def _counts_at(self, key: str, one: str, several: bool, times: Counter[Any]) -> Counter[Any]:
+        """Value -> how often a lookup whose lines have times gives it to events.
+
+        With `from = "all"` each value that some line says of a key counts as often as events name
+        the key. Else each event that counts has what is known at its time; and what a negative of
+        train may have, as its line is before train's last target, counts once at the least.
+        """
+        lines = self.lookups[key]
+
+        def said(row: Row) -> list[Any]:
+            return row[one] if several else [row[one]]
+
+        found: Counter[Any] = Counter()
+        if self.told.get("vocabulary", {}).get("from", "train") == "all":
+            pairs = {(value, of) for (value, _), row in lines.items() for of in said(row)}
+            for value, of in pairs:
+                found[of] += times[value]
+            return found
+        by_line: Counter[int] = Counter()
+        holds = self._holds("train")
+        naming = [name for name in self.events if key in self._ids_of(name)]
+        for name in [self.name] if key == "user" else naming:
+            for event in holds(key, name):
+                by_line[id(self.known(key, event[key], event["time"]))] += 1
+        last = max((target.event["time"] for target in self.train), default=0)
+        for (value, at), row in lines.items():
+            may = self.drawn is not None and key == self.item and times[value] > 0
+            may = may and at * PER_SECOND[self.unit] // PER_SECOND["us"] < last
+            for of in said(row):
+                found[of] += max(by_line[id(row)], int(may))
+        return found
 
     def _vocabulary(self) -> dict[str, dict[Any, int]]:
         """Field -> value -> id."""
@@ -1128,26 +1182,39 @@ class Oracle:
         found: dict[str, tuple[int, int]] = {}
         for key, lookup in self.told.get("lookups", {}).items():
             refuses = lookup.get("missing", "unknown") == "refuse"
-            first, words = self.lookups[key], self.vocabulary[key]
-            there = [row for value, row in first.items() if value in words]
+            timed, words = "time" in lookup, self.vocabulary[key]
+            first = self.lookups[key].items()
+            there = [row for by, row in first if (by[0] if timed else by) in words]
+            values, of = f"{key} values", len(words)
+            if timed:
+                values, of = f"lines of lookups.{key}", len(there)
             if refuses:
                 lost, said = len(self.events[self.name].no_line[key]), self.events[self.name].said
                 without = lost, lost + said
             else:
                 without = len(words) - len(there), len(words)
-            found[f"{key} values that are not in lookups.{key}"] = without
+            if timed and not refuses:
+                rows = [target.event for target in self.rows_of]
+                none = [e for e in rows if self.known(key, e[key], e["time"]) is None]
+                without = len(none), len(rows)
+            what = f"{key} values that are not in"
+            if timed and key in self._keys():
+                what = f"{self.name} without an earlier line in"
+            found[f"{what} lookups.{key}"] = without
             for part in ("fields", "numbers", "lists"):
                 for one in lookup.get(part, {}):
                     none = sum(row[one] is None or row[one] == [] for row in there)
-                    found[f"{key} values without a {one}"] = none, len(words)
+                    found[f"{values} without a {one}"] = none, of
                     if part == "numbers":
-                        values = [row[one] for row in there]
-                        found |= self._out_of_scale(f"lines of lookups.{key}", one, values)
+                        numbers = [row[one] for row in there]
+                        found |= self._out_of_scale(f"lines of lookups.{key}", one, numbers)
             named = self._named_by_events(key)
             every = [one for one in self.lines[key] if refuses or one[0] in named]
-            if unlike := sum(row != first[value] for value, row in every):
-                what = f"lines of lookups.{key} that differ from the first one of their {key}"
-                found[what] = unlike, len(every)
+            others = [unlike for one, unlike in self.unlike[key] if refuses or one in named]
+            if any(others):
+                by = key + " and time" * timed
+                what = f"lines of lookups.{key} that differ from the first one of their {by}"
+                found[what] = sum(others), len(every)
         return found
 
     def _named_by_events(self, key: str) -> set[Any]:
@@ -1324,8 +1391,7 @@ def differences(oracle: Oracle, out: Path) -> list[str]:
     found += [f"vocabulary {name}: is there" for name in extra]
     for name, edges in oracle.edges.items():
         bins = manifest["histories"][name]["bins"]
-        wanted = edges or [0] * (oracle.bins - 1)
-        if bins["edges_s"] != wanted:
+        if bins["edges_s"] != edges:
             found.append(f"edges {name}: {bins['edges_s']} for {edges}")
         if bins["train_counts"] != oracle.bin_counts(name):
             found.append(f"bins {name}: {bins['train_counts']} for {oracle.bin_counts(name)}")

@@ -172,11 +172,11 @@ ERRORS = {
         "Only CSV",
     ),
     "group": ("[target]", '[train]\ngroup_field = "genre"\n[target]', 13, "no field"),
-    "not yet: a lookup's time": (
+    "a lookup's zone": (
         'key = "movieId"',
-        'key = "movieId"\ntime = { column = "at", unit = "s" }',
+        'key = "movieId"\ntime = { column = "at", timezone = "Mars" }',
         11,
-        "cannot be done yet",
+        "no timezone",
     ),
 }
 

@@ -63,7 +63,12 @@ _LATER: dict[str, Any] = {
 _CHANGES = st.lists(
     st.tuples(
         st.integers(0, 30),  # which event, of those that may be changed
-        st.sampled_from(["leave out", "twice", "what", "kind", "stars", "clicked", "cat", "price"]),
+        st.sampled_from(
+            [
+                *("leave out", "twice", "what", "kind", "stars", "clicked", "cat", "price"),
+                *("group", "maker", "size", "age"),
+            ]
+        ),
         st.integers(0, 9),
     ),
     min_size=1,
@@ -75,11 +80,12 @@ def changed(made: Made, since: int, changes: list[tuple[int, str, int]]) -> Made
     """The description with events changed that are of a second or later; they stand last."""
     logs = {}
     for name, log in made.logs.items():
-        if name.startswith("lookups"):
+        kind, _, of = name.partition(".")
+        told = made.description[kind][of].get("time")
+        if told is None:
             logs[name] = log
             continue
-        at = "ts" if "ts" in log.columns else "at"
-        unit = PER_SECOND[made.description["tables"]["log"]["time"].get("unit", "s")]
+        at, unit = told["column"], PER_SECOND[told["unit"]]
         early = [row for row in log.rows if (row[at] or 0) < since * unit]
         late = [dict(row) for row in log.rows if (row[at] or 0) >= since * unit]
         for n, how, value in changes:
@@ -110,8 +116,13 @@ def state(out: Path) -> Any:
 def test_nothing_after_a_target_changes_its_row(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    """From valid on, so that what is fitted stays; and that it does is held as well."""
-    made = data.draw(descriptions(**_LATER, exclude="history", lookup="file"))
+    """From valid on, so that what is fitted stays; and that it does is held as well.
+
+    Nor does what is known of values from a target's time on.
+    """
+    since_unit = data.draw(st.sampled_from(["s", "ms", "us"]))
+    lookup = {"lookup": "file", "timed": True, "repeated": "first", "since_unit": since_unit}
+    made = data.draw(descriptions(**_LATER, exclude="history", **lookup))
     since = VALID + data.draw(st.sampled_from([0, 3_600, 43_200, DAY, DAY + 43_201]))
     folder = tmp_path_factory.mktemp("made")
     found = []

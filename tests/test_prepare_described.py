@@ -14,7 +14,7 @@ from pipeline.description import toml
 from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
 from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
 from schemas.digests import differing
-from schemas.manifest import SPLITS, load
+from schemas.manifest import SPLITS, Share, load
 from tests.conftest import finished, refused, tinprep
 
 RATINGS = """
@@ -116,6 +116,62 @@ def test_several_histories_are_as_the_page_shows_them(here: Path) -> None:
         assert told in ended.out
     finished(tinprep("describe", "mine.toml", "--check"))
     refused(tinprep("train", "out", "--run", "run"), 2, "several histories")
+
+
+def tables_of(page: str) -> list[list[list[str]]]:
+    """The tables of a page in Markdown, each its header and its rows."""
+    runs = [run.splitlines() for run in page.split("\n\n") if run.startswith("|")]
+    return [
+        [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in (run[0], *run[2:])]
+        for run in runs
+    ]
+
+
+def test_what_changes_over_time_is_as_the_page_shows_it(here: Path) -> None:
+    page = (Path(__file__).parents[1] / "docs" / "description.md").read_text(encoding="utf-8")
+    page = page.partition("## What changes over time")[2].partition("\n## ")[0]
+    Path("mine.toml").write_text(page.partition("```toml\n")[2].partition("```")[0])
+    *files, (names, *wanted) = tables_of(page)
+    for (first, *others), *lines in files:
+        name, _, first = first.partition("`: ")
+        said = [",".join(line) for line in ([first, *others], *lines)]
+        Path(name).write_text("\n".join(said) + "\n")
+    finished(tinprep("prepare", "mine.toml", "--out", "out"))
+    told = load(Path("out"))
+    words = {
+        name: {1: "(unknown)"}
+        | dict(pl.read_parquet(f"out/vocabulary/{name}.parquet").select("id", "value").iter_rows())
+        for name in told.fields
+    }
+    paths = [path for split in SPLITS for path in told.shard_paths(Path("out"), split)]
+    shown = []
+    for row in pl.concat(map(pl.read_parquet, paths)).sort("row").iter_rows(named=True):
+        ids = row["history_category"][: row["history_length"]]
+        target = [words[name][row[f"target_{name}"]] for name in ("ad", "category")]
+        behaviours = ", ".join(words["category"][one] for one in ids)
+        shown.append([str(row["row"]), *target, f"{row['price']:g}", behaviours])
+    assert names == ["row", "target_ad", "target_category", "price", "history_category"]
+    assert shown == wanted
+    what = "shown without an earlier line in lookups.ad"
+    assert told.shares[what] == Share(1, 4)
+    assert f"*{what}: 1 of 4*" in page
+    finished(tinprep("verify", "out"))
+    assert f"{what} │ 1 of 4" in " ".join(tinprep("inspect", "out").out.split())
+    finished(tinprep("describe", "mine.toml", "--check"))
+    finished(tinprep("train", "out", "--run", "run", "--epochs", 1, "--dim", 4))
+    # `verify` looks lines up itself: one that holds from another time on is found.
+    path = Path("out/lookups/ad.parquet")
+    ads = pl.read_parquet(path)
+    assert ads.columns == ["ad", "time", "category", "price"]
+    ads.with_columns(pl.col("time") - 1).write_parquet(path)
+    assert "lookups/ad.parquet disagrees (2)" in tinprep("verify", "out").said
+    # Where it is asked for, an event for which nothing holds is refused.
+    Path("mine.toml").write_text(
+        Path("mine.toml").read_text().replace('key = "ad"', 'key = "ad"\nmissing = "refuse"')
+    )
+    finished(tinprep("prepare", "mine.toml", "--out", "refused", "--max-rejected", "99%"))
+    left = pl.read_parquet("refused/rejected/shown.parquet")
+    assert left["reason"].to_list() == ["ad has no earlier line in lookups.ad"]
 
 
 def test_options_stand_in_place_of_keys(here: Path) -> None:

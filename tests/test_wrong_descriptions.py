@@ -280,6 +280,8 @@ BY_COLUMN = swap(
     'by = "time", valid = "2020-09-16", test = "2020-09-17", timezone = "UTC"',
     'by = "column", column = "part"',
 )
+AT = swap('key = "id"\n', 'key = "id"\ntime = { column = "from", unit = "s" }\n')
+TIMED = column(2, lambda _, size: f"{size},{BEGIN}", ITEMS).replace("size", "size,from")
 WEIGHED = swap('fields = { item = "what" }\n', 'fields = { item = "what" }\nweight = "loss"\n')
 
 FILES: dict[str, Bad] = {
@@ -368,6 +370,48 @@ FILES: dict[str, Bad] = {
         {"items.csv": ITEMS.replace("i", "x")},
         swap('key = "id"', 'key = "id"\nmax_missing = 0.5'),
         "",
+    ),
+    "a key and time twice in a lookup": Bad(
+        ("i3", "repeated", "item and time", "first"),
+        {"items.csv": TIMED + "i3,c1,2,1600041600.0\n"},
+        AT,
+        "items.csv",
+    ),
+    "a lookup's time that is none": Bad(
+        ("whole number", "from"), {"items.csv": TIMED.replace(str(BEGIN), "soon")}, AT, "items.csv"
+    ),
+    "no time of a lookup's line": Bad(
+        ("missing value", "from"),
+        {"items.csv": TIMED.replace(str(BEGIN), "")},
+        AT,
+        "items.csv",
+    ),
+    "a lookup's times in another unit": Bad(
+        ("another unit", 'unit = "ms"'),
+        {"items.csv": TIMED.replace(str(BEGIN), f"{BEGIN}000")},
+        AT,
+        "made.toml:10",
+        USAGE,
+    ),
+    "a lookup's times without a unit": Bad(
+        ("need a unit",),
+        {"items.csv": TIMED},
+        swap(', unit = "s" }\nfields = { cat', " }\nfields = { cat", AT),
+        "made.toml:10",
+        USAGE,
+    ),
+    "some of a lookup's times without a zone": Bad(
+        ("timezone",),
+        {"items.csv": TIMED.replace(str(BEGIN), "2020-09-14T00:00:00Z") + "i3,c1,2,2020-09-15\n"},
+        swap(', unit = "s" }\nfields = { cat', " }\nfields = { cat", AT),
+        "made.toml:10",
+        USAGE,
+    ),
+    "no line of a lookup before most targets": Bad(
+        ("without an earlier line in lookups.item", "at most 50.000%"),
+        {"items.csv": TIMED.replace(str(BEGIN), str(BEGIN + 9 * DAY))},
+        swap('key = "id"', 'key = "id"\nmax_missing = 0.5', AT),
+        "items.csv",
     ),
     "ids of another type than they are said to be": Bad(
         ("whole number", "what"), description='types = { item = "whole" }\n' + GOOD

@@ -126,6 +126,8 @@ class Lookup:
         key: the column whose values are looked up; rows have it, and the columns named here.
         file: what the table of its refused lines is called.
         path: the raw file; None where there is none, so that everything is unknown.
+        tick: of rows that have a `time`: how many of its units the data set's unit of times has. At
+            a time the latest row of a key strictly before it holds. None: each at any time.
         table: that of events whose lines they are, by name, of which `path` is the first file:
             rows of its reader have all columns. None for lines of their own.
         read: yields its rows; of lines that are not of the given keys it may give none.
@@ -141,11 +143,11 @@ class Lookup:
             that is looked up unknown.
         without: what the share is called of what is not there.
         lacks: what the share is called of the keys whose line has no value, with a `{}` for which.
-        repeated: what the lines are called that repeat a key.
+        repeated: what the lines are called that repeat a key, or a key and time.
         repeated_rule: what becomes of them: the `first` line of a key counts, and those unlike it
             are counted; all have to be `equal`; or there may be none: `refuse`.
         max_missing: the share of its keys that may have no line, or of events where the key is of
-            every line; None for what the settings allow.
+            every line, or of targets where it is `timed`; None for what the settings allow.
         raw: the contract of its rows; None for the one that follows from `columns`.
         encoded: the contract of its table of ids; None for the one that follows from its columns.
         lines: what its lines are, in the plural, e.g. ads.
@@ -174,6 +176,7 @@ class Lookup:
     repeated_rule: str = "first"
     max_missing: float | None = None
     all_lines: bool = False
+    tick: int | None = None
     refuse: str | None = None
     columns: Mapping[str, pa.DataType] = field(default_factory=dict)
     header: int = 0
@@ -185,6 +188,16 @@ class Lookup:
     def ids(self) -> tuple[str, ...]:
         """The columns that are ids, without the key."""
         return *self.fields, *self.features
+
+    @property
+    def timed(self) -> bool:
+        """Whether a row holds from its time on."""
+        return self.tick is not None
+
+    @property
+    def by(self) -> tuple[str, ...]:
+        """The columns of which no two rows may have the same."""
+        return (self.key, "time") if self.timed else (self.key,)
 
     @property
     def early(self) -> bool:
@@ -336,6 +349,7 @@ class Description:
         for one in self.lookups:
             _require(one.table is None or not one.early, f"{one.key} is read with its table")
             _require(not one.early or one.path is not None, f"{one.key} needs a file")
+            _require(not (one.timed and one.all_lines), f"not every line of {one.key} counts")
             _require(one.key in ids | of_others, f"{one.key} is a column of no table")
         _require(of_others <= {*self.fields, *self.features}, "targets lack a field of behaviours")
         alone = [any((t.features, t.more)) for t in self.tables[1:]]

@@ -293,6 +293,7 @@ class Binding:
             self.source.refuse(at, "The reader cannot follow the description.", expected=fast)
         lacks = [one for one in wanted if one not in fast.names]
         more += ["where"] if getattr(said, "where", None) and not fast.where else []
+        more += ["time"] if isinstance(said, told.Lookup) and said.time is not None else []
         if isinstance(said, told.Table):
             spec = self.spec
             more += ["where of the target"] if spec.target.where else []
@@ -370,20 +371,22 @@ class Binding:
             return str(self.fixed["unit"])
         found = ["s"]
         for name, table in self.spec.tables.items():
-            if table.time.unit is not None or ("tables", name) in self.fast:
+            if ("tables", name) in self.fast:
                 found.append(table.time.unit or "s")
             else:
-                found.append(self._unit_of(name, table.time))
+                found.append(self._unit_of("tables", name, table.time))
         return max(found, key=lambda unit: UNITS[unit])
 
-    def _unit_of(self, name: str, time: told.Time) -> str:
-        """The unit that text or timestamps of a table need.
+    def _unit_of(self, kind: str, name: str, time: told.Time) -> str:
+        """The unit of a table's or lookup's times: the one told, or that text or timestamps need.
 
         Raises:
             UsageError: they are numbers, or are naive and no zone is told.
         """
-        at = ("tables", name, "time")
-        values = _mostly(self.whence("tables", name).sample(time.column), _NUMBERS, _DATED)
+        if time.unit is not None:
+            return time.unit
+        at = (kind, name, "time")
+        values = _mostly(self.whence(kind, name).sample(time.column), _NUMBERS, _DATED)
         if values.dtype.is_numeric() or (
             values.dtype == pl.String and len(values) and values.str.contains(_NUMBERS).all()
         ):
@@ -410,22 +413,26 @@ class Binding:
         """Refuse times that look like those of another unit.
 
         Raises:
-            UsageError: a table's are.
+            UsageError: a table's or lookup's are.
         """
-        for name, table in self.spec.tables.items():
-            if name in self.fixed.get("readers", ()):
+        named: dict[str, Mapping[str, Said]] = {
+            "tables": self.spec.tables,
+            "lookups": self.spec.lookups,
+        }
+        timed = [(kind, n, one.time) for kind, of in named.items() for n, one in of.items()]
+        for kind, name, time in timed:
+            there = kind == "lookups" or name not in self.fixed.get("readers", ())
+            if time is None or time.unit is None or not there:
                 continue
-            values = self.whence("tables", name).sample(table.time.column)
-            if table.time.unit is None or not len(values):
-                continue
-            found = values.cast(pl.Float64, strict=False).drop_nulls()
-            likely = _likely_unit(found) if len(found) else table.time.unit
-            if likely != table.time.unit and float(found.max() or 0) > _OLD_S:  # type: ignore[arg-type]
+            found = self.whence(kind, name).sample(time.column)
+            found = found.cast(pl.Float64, strict=False).drop_nulls()
+            likely = _likely_unit(found) if len(found) else time.unit
+            if likely != time.unit and float(found.max() or 0) > _OLD_S:  # type: ignore[arg-type]
                 self.source.refuse(
-                    ("tables", name, "time"),
+                    (kind, name, "time"),
                     "Times look like those of another unit.",
                     expected=f'unit = "{likely}"',
-                    got=f'unit = "{table.time.unit}" and {table.time.column} = {values[0]}',
+                    got=f'unit = "{time.unit}" and {time.column} = {found[0]:.0f}',
                     do="give the unit that makes these times those of your events",
                 )
 
@@ -488,16 +495,7 @@ class Binding:
         at = self.whence("tables", name)
         own = name == spec.target.table
         drawn = spec.target.negatives
-        columns = [
-            self._column(USER, table.user, nullable=False),
-            Column(
-                "time",
-                table.time.column,
-                "time",
-                unit=table.time.unit or "iso",
-                timezone=table.time.timezone,
-            ),
-        ]
+        columns = [self._column(USER, table.user, nullable=False), _time(table.time)]
         for one, source in table.fields.items():
             columns.append(
                 self._column(one, source, nullable=not (own and one == drawn_field(spec)))
@@ -584,6 +582,8 @@ class Binding:
         if {("lookups", name), ("tables", one.table)} & self.fast.keys():
             return False
         table = spec.tables[str(one.table)]
+        if one.time not in (None, table.time):
+            return False
         others = [other for key, other in spec.lookups.items() if other.table == one.table]
         whence: dict[str, Any] = {}
         said: list[Said] = [table, *others]
@@ -608,6 +608,19 @@ class Binding:
         columns += [self._column(n, source) for n, source in one.fields.items()]
         columns += self._more(one)
         where = one.where if one.table is None else self.spec.tables[one.table].where
+        unit, tick, target = self.unit, None, self.spec.tables[self.spec.target.table]
+        told_of, none = f"line of lookups.{name} whose {name}", f"is not in lookups.{name}"
+        without, lacks = f"{name} values that are not in lookups.{name}", f"{name} values"
+        if one.time is not None:
+            self._unit_of("lookups", name, one.time)
+            if not self._is_of_table(name):
+                unit = "us"  # of two lines in one second, the later one holds
+            tick = UNITS[unit] // UNITS[self.unit]
+            columns.append(_time(one.time))
+            told_of, none = f"{told_of} and time", f"has no earlier line in lookups.{name}"
+            lacks = f"lines of lookups.{name}"
+            if name in (USER, *target.fields, *target.features):
+                without = f"{self.spec.target.table} without an earlier line in lookups.{name}"
         made: dict[str, Any] = {"raw": None, "encoded": None}
         if (fast := self.fast.get(("lookups", name))) is not None:
             made |= fast.puts
@@ -615,7 +628,7 @@ class Binding:
             types = {column.name: column.type for column in columns}
             made |= {"read": _unread, "columns": types, "table": one.table}
         else:
-            reader = at.open(columns, where, self.unit, self.source)
+            reader = at.open(columns, where, unit, self.source)
             if self.rows is not None and one.table is not None:
                 reader = Head(reader, self.rows)
             header = int(at.csv is not None and at.csv.columns is None)
@@ -629,9 +642,9 @@ class Binding:
             key=name,
             file=file,
             path=at.paths[0],
-            without=f"{name} values that are not in lookups.{name}",
-            lacks=f"{name} values without a {{}}",
-            repeated=f"line of lookups.{name} whose {name} had one",
+            without=without,
+            lacks=f"{lacks} without a {{}}",
+            repeated=f"{told_of} had one",
             lines=f"lines of lookups.{name}",
             fields=tuple(one.fields),
             features=tuple(one.features),
@@ -640,7 +653,8 @@ class Binding:
             lists={n: several.max_len for n, several in one.lists.items()},
             repeated_rule=one.repeated,
             max_missing=one.max_missing,
-            refuse=f"{name} is not in lookups.{name}" if one.missing == "refuse" else None,
+            refuse=f"{name} {none}" if one.missing == "refuse" else None,
+            tick=tick,
             **made,
         )
 
@@ -700,6 +714,12 @@ class Binding:
             exclude=drawn.exclude,
             weight=drawn.weight,
         )
+
+
+def _time(told_of: told.Time) -> Column:
+    """The column of times."""
+    unit, zone = told_of.unit or "iso", told_of.timezone
+    return Column("time", told_of.column, "time", unit=unit, timezone=zone)
 
 
 def _unread(path: Path, wanted: pl.Series | None) -> Generator[Parsed]:

@@ -95,7 +95,7 @@ def _later(spec: Spec) -> Iterator[tuple[str, ...]]:
             if getattr(table, key) is not None:
                 yield "tables", name, key
     for name, lookup in spec.lookups.items():
-        for key in ("connection", "query", "time"):
+        for key in ("connection", "query"):
             if getattr(lookup, key) is not None:
                 yield "lookups", name, key
 
@@ -114,6 +114,7 @@ class _Check:
             self._zone(("tables", name, "time"), table.time.timezone)
         for name, lookup in spec.lookups.items():
             self._whence(("lookups", name), lookup)
+            self._zone(("lookups", name, "time"), lookup.time.timezone if lookup.time else None)
         self._tables()
         self._names()
         self._lookups()

@@ -175,9 +175,11 @@ class Lookup:
     where: Text | None = None
     """Which lines count: SQL over the files' columns."""
     time: Time | None = None
-    """From when a line holds: a target has the latest one before it. Not yet."""
+    """From when a line holds. A key may then have many lines: what holds for a target, or for a
+    behaviour, is the latest line strictly before its time."""
     repeated: Literal["refuse", "first", "equal"] = "refuse"
-    """Of a key with several lines: refuse, the first one counts, or they have to be equal."""
+    """Of a key, or a key and time, with several lines: refuse, the first one counts, or they have
+    to be equal."""
     fields: dict[str, Text] = field(default_factory=dict)
     """What targets, negatives and behaviours have by it: field = column. An event's own column
     wins."""
@@ -188,8 +190,8 @@ class Lookup:
     lists: dict[str, List] = field(default_factory=dict)
     """Features of several values that targets have by it."""
     missing: Literal["unknown", "refuse"] = "unknown"
-    """Of a target whose value has no line: what is looked up is unknown, or the event is refused.
-    """
+    """Of a target whose value has no line, or none before it: what is looked up is unknown, or the
+    event is refused."""
     max_missing: Share | None = None
     """Share of targets that may lack a line. Default: any."""
 

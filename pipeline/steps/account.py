@@ -195,11 +195,12 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
     for key, lines in fitted.lines.items():
         lookup, first, keys = d.lookup(key), lines.first, lines.first.height
         if not lookup.all_lines:
-            keys = len(fitted.words[key])
             known = pl.Series(fitted.words[key]["value"])
             first = first.filter(pl.col(key).is_in(known.implode()))
+            keys = first.height if lookup.timed else len(known)
         if lines.unlike:
-            name = f"{lookup.lines} that differ from the first one of their {key}"
+            by = " and ".join(lookup.by)
+            name = f"{lookup.lines} that differ from the first one of their {by}"
             found[name] = Share(lines.unlike, lines.kept)
         for name in lookup.numbers:
             scale, values = d.numbers[name], first[name].fill_null(np.nan).to_numpy()

@@ -286,8 +286,10 @@ def _deal_targets(
     def once() -> dict[str, Any]:
         tables.warm_up()
         run.count = choose_buckets(run, d)
+        refusing = [one for one in d.lookups if one.refuse is not None]
         keys = {
-            one.key: known[one.key][one.key].unique() for one in d.lookups if one.refuse is not None
+            one.key: known[one.key].select(one.by).filter(pl.col(one.key).is_first_distinct())
+            for one in refusing
         }
         seen = _deal(run, d, table, keys, None, sample, None)
         if not seen.kept:
@@ -345,7 +347,7 @@ def _deal(
     run: Run,
     d: Description,
     table: Table,
-    known: Mapping[str, pl.Series],
+    known: Mapping[str, pl.DataFrame],
     users: pa.Table | None,
     sample: npt.NDArray[np.int64] | None,
     since: int | None,

@@ -330,12 +330,13 @@ def finish(
                 list(one.fields),
                 list(one.features),
                 list(one.numbers),
-                every=one.refuse is not None or not one.all_lines,
+                every=one.refuse is not None or not (one.all_lines or one.timed),
                 without=one.without,
                 lacks=one.lacks,
                 lists=list(one.lists),
                 repeated=one.repeated,
                 refuses=one.refuse is not None,
+                timed=one.timed,
             )
             for one in d.lookups
         },

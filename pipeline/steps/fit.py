@@ -95,17 +95,18 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         for one in d.lookups
         if one.all_lines
     }
-    # What train shows of numbers is counted by their places, which have to be known by then.
+    # What train shows of numbers, and of what is timed, is counted by places, which have to be
+    # known by then.
     early = [one for one in late if one.early]
-    with_numbers = [one for one in late if one.numbers and not one.early]
+    placed = [one for one in late if (one.numbers or one.timed) and not one.early]
     for one in early:
         keys = pl.Series(first[one.key]["value"])
         lines[one.key] = lookups.named(one, lines[one.key], keys)
-    for one, of in zip(with_numbers, _read_late(run, with_numbers, first), strict=True):
+    for one, of in zip(placed, _read_late(run, placed, first), strict=True):
         lines[one.key] = of
-    for one in (*early, *with_numbers):
+    for one in (*early, *placed):
         looked_up[one.key] = lookups.encode(one, lines[one.key], first, first)
-    others = [one for one in late if not one.numbers and not one.early]
+    others = [one for one in late if one not in (*early, *placed)]
     # Neither needs the other, and neither keeps two cores busy by itself.
     with ThreadPoolExecutor(1, "lookups") as beside:
         reading = beside.submit(_read_late, run, others, first)
@@ -137,6 +138,9 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         if not one.all_lines and one.path is not None:
             there = read.first.filter(pl.col(key).is_in(pl.Series(words[key]["value"]).implode()))
             lost = lookups.lacking(one, there, len(words[key]))
+            if key in found.shown.lacking and not one.early:
+                targets = sum(found.shown.targets)
+                lost[one.without] = Share(found.shown.lacking[key], targets)
             shares |= check_missing(run.config, one.path, lost, one.limits)
     numbers = {}
     moments = found.shown.moments
@@ -278,6 +282,13 @@ def _words(
         of_key = keys.get(key, first[key])
         there = pl.col(key).is_in(pl.Series(of_key["value"]).implode())
         some = read.rows.filter(there) if one.all_lines else read.first
+        if key in found.lines:
+            some = some.with_columns(count=pl.Series(found.lines[key][:-1]))
+            if drawn is not None and drawn.field == key:
+                # A negative may have what is known of it before any target of train.
+                may = there & (pl.col("time") < found.shown.last)
+                some = some.with_columns(pl.max_horizontal("count", may.cast(pl.Int64)))
+            some = some.filter(pl.col("count") > 0)
         naming = [table for table in d.tables if key in table.ids]
         for name, counted in lookups.counts(one, some, of_key).items():
             if naming and all(name in (*table.ids, *table.lists) for table in naming):
@@ -322,13 +333,15 @@ class _Ordered:
     """What ordering and measuring the buckets has found; see `Fitted`, `Found` and `Shown`.
 
     `places` is lookup's key -> (places,) the rows of train of each; `held` column -> (values,) how
-    many events have it that train holds.
+    many events have it that train holds; `lines` timed lookup's key -> (places,) how many such
+    events look it up there.
     """
 
     drawing: Drawing | None
     totals: dict[str, pl.DataFrame]
     places: dict[str, Int64s]
     held: dict[str, Int64s]
+    lines: dict[str, Int64s]
     kept: dict[str, int]
     repeated: dict[str, int]
     late: dict[str, int]
@@ -392,6 +405,7 @@ def _order(
             n: lookups.dense(t, len(words[n]) + FIRST_ID)[FIRST_ID:]
             for n, t in tallies["held"].items()
         },
+        {k: lookups.dense(t, looked_up[k].places) for k, t in tallies["lines"].items()},
         {table.name: sum(one.kept[table.name] for one in found) for table in d.tables[1:]},
         {table.name: sum(one.repeated[table.name] for one in found) for table in d.tables[1:]},
         {table.name: sum(one.late[table.name] for one in found) for table in d.tables},

@@ -71,20 +71,15 @@ def cut(rows: pl.DataFrame, lists: Mapping[str, int]) -> pl.DataFrame:
     )
 
 
-def count_values(rows: pl.DataFrame, column: str, times: pl.Expr | None = None) -> pl.DataFrame:
+def count_values(rows: pl.DataFrame, column: str) -> pl.DataFrame:
     """How often each value occurs in lists that are `cut`: columns value, count.
 
     Args:
         rows: with the column.
         column: of lists.
-        times: how often a row counts; None for once.
     """
-    each = rows.select(
-        pl.col(column).alias("value"),
-        (pl.lit(1) if times is None else times).cast(pl.Int64).alias("count"),
-    )
-    values = each.explode("value").drop_nulls("value")
-    counted = values.group_by("value").agg(pl.col("count").sum())
+    values = rows.select(pl.col(column).alias("value")).explode("value").drop_nulls("value")
+    counted = values.group_by("value").agg(pl.len().cast(pl.Int64).alias("count"))
     return pl.DataFrame(arrow(counted))  # as `vocabulary.count_values` lets go of the file
 
 

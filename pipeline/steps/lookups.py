@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -23,7 +23,7 @@ from pipeline.steps.sql import arrow
 from pipeline.steps.vocabulary import Encoder, count_values
 from pipeline.workspace import Run
 from schemas import tables
-from schemas.arrays import Int64s
+from schemas.arrays import Int32s, Int64s
 from schemas.errors import InputError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 
@@ -41,8 +41,10 @@ class Lines:
     Attributes:
         rows: all of them, in the file's order, where every line counts; else none.
         read: how many lines the file has, those refused too.
-        first: one row a key: the first one, in the order of keys.
-        repeated: how many rows are of a key that had one.
+        first: one row a key, or a key and time: the first one, in the order of these. Times are in
+            the data set's unit, rounded down, which leaves what is before a whole time before it;
+            of a key the last row of one time holds.
+        repeated: how many rows are of a key, or key and time, that had one.
         unlike: how many of those say something else than it.
         kept: how many rows there are.
     """
@@ -117,16 +119,19 @@ def _lines(lookup: Lookup, distinct: pl.DataFrame, frame: pl.DataFrame, lines: i
     for some in (frame, distinct.select(columns)):
         tables.check(raw, some, lookup.path or f"no {lookup.file}")
     _require_rule(lookup, distinct)
-    key = pl.col(lookup.key)
-    first = distinct.sort(key, "row").filter(key.ne_missing(key.shift()))
+    new = pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift()) for n in lookup.by)
+    first = distinct.sort(*lookup.by, "row").filter(new)
     kept = int(distinct[_LINES].sum())
     alike = int(first[_LINES].sum())
-    return Lines(frame, lines, first.select(columns), kept - first.height, kept - alike, kept)
+    first = first.select(columns)
+    if lookup.tick is not None:
+        first = first.with_columns(pl.col("time") // lookup.tick)
+    return Lines(frame, lines, first, kept - first.height, kept - alike, kept)
 
 
 def _model(lookup: Lookup) -> Any:
     """The contract of a lookup's rows that follows from its columns."""
-    names = (lookup.key, *lookup.given)
+    names = (*lookup.by, *lookup.given)
     return tables.lines(lookup.lines, lookup.key, {name: lookup.columns[name] for name in names})
 
 
@@ -149,7 +154,7 @@ class Distinct:
         self._lock = threading.Lock()
         numbers = all(empty.schema[name] == pl.Int64 for name in self._columns)
         # Of repeated lines, which are refused, both have to be known.
-        usual = numbers and lookup.repeated_rule != "refuse"
+        usual = numbers and lookup.repeated_rule != "refuse" and not lookup.timed
         self._usual = _Usual(lookup.key, self._columns) if usual else None
 
     def add(self, rows: pl.DataFrame) -> None:
@@ -257,26 +262,26 @@ def _require_rule(lookup: Lookup, distinct: pl.DataFrame) -> None:
     """
     if lookup.repeated_rule == "first":
         return
-    key, refused_all = pl.col(lookup.key), lookup.repeated_rule == "refuse"
+    refused_all = lookup.repeated_rule == "refuse"
     others = pl.col("row").sort().slice(1, 1).first()
     if refused_all:  # the second of its kind is at the latest the last one
         others = pl.min_horizontal(others, pl.col(_LAST).filter(pl.col(_LINES) > 1).min())
-    found = distinct.group_by(key).agg(pl.col("row").min().alias("first"), others.alias("second"))
+    found = distinct.group_by(lookup.by).agg(first=pl.col("row").min(), second=others)
     found = found.drop_nulls("second").sort("second")
     if not found.height:
         return
-    value, first, second = found.row(0)
-    line = 1 + lookup.header
-    what = "repeats a key" if refused_all else "says something else of a key than an earlier one"
+    value, *_, first, second = found.row(0)
+    line, of = 1 + lookup.header, "a key and time" if lookup.timed else "a key"
+    what = f"repeats {of}" if refused_all else f"says something else of {of} than an earlier one"
     raise InputError(
         f"A line {what}.",
         where=lookup.path or lookup.file,
         line=second + line,
-        expected=f"one line of a {lookup.key}"
+        expected=f"one line of a {' and '.join(lookup.by)}"
         if refused_all
-        else f"lines of one {lookup.key} that say the same",
+        else f"lines of one {' and '.join(lookup.by)} that say the same",
         got=f"{lookup.key} {value!r} in the lines {first + line} and {second + line}; "
-        f"{found.height:,} such keys",
+        f"{found.height:,} such {'pairs' if lookup.timed else 'keys'}",
         do='mend the file, or have the first line count: repeated = "first"',
     )
 
@@ -290,13 +295,45 @@ def lacking(lookup: Lookup, first: pl.DataFrame, keys: int) -> dict[str, Share]:
     """Of so many keys those without a line, and those whose line has no value of a field.
 
     Where every line counts, the keys are those of the lines; `first` has the first line of each.
+    Of what is timed, lines count as keys.
     """
     if lookup.path is None:
         return {}
-    found = {} if lookup.early else {lookup.without: Share(keys - first.height, keys)}
+    lines = first[lookup.key].n_unique() if lookup.timed else first.height
+    found = {} if lookup.early else {lookup.without: Share(keys - lines, keys)}
+    keys = first.height if lookup.timed else keys
     for name in lookup.fields:
         found[lookup.lacks.format(name)] = Share(first[name].null_count(), keys)
     return found
+
+
+@dataclass(frozen=True)
+class Since:
+    """From when each place holds for its key: the places lie by key, then by time.
+
+    Attributes:
+        times: every time that there is, once, ascending.
+        after: (places,) the key's id, and behind it the time, as the number of `times` up to it: so
+            that one search finds both.
+    """
+
+    times: Int64s
+    after: Int64s
+
+    @classmethod
+    def of(cls, ids: Int32s, time: Int64s) -> Since:
+        """Of (places,) keys' ids and times, ordered by both."""
+        times = np.unique(time)
+        after = ids * np.int64(len(times) + 1) + np.searchsorted(times, time) + 1
+        return cls(times, after)
+
+    def place(self, ids: npt.NDArray[Any], time: npt.NDArray[Any]) -> Int32s:
+        """The last place of each key strictly before a time; as many as there are for none."""
+        span = np.int64(len(self.times) + 1)
+        asked = ids * span + np.searchsorted(self.times, time)
+        found = np.searchsorted(self.after, asked, "right") - 1
+        there = (found >= 0) & (self.after[found] // span == ids) if len(self.after) else ids < 0
+        return np.where(there, found, len(self.after)).astype(np.int32)
 
 
 @dataclass(frozen=True)
@@ -307,9 +344,10 @@ class Encoded:
         ids: column -> (places,) ids; 1 at the last one.
         raw_numbers: column -> (places,) as in the file; NaN where there is none.
         lists: column -> (places,) lists of ids; empty at the last one.
-        place_of_id: (ids,) the place of each id of the key in the ordered events.
-        place_of: the place of a key's raw value.
+        place_of_id: (ids,) the place of each id of the key in the ordered events, at any time.
+        place_of: the place of a key's raw value, at any time.
         places: how many there are.
+        since: from when places hold; None for any time.
     """
 
     ids: dict[str, npt.NDArray[np.int32]]
@@ -318,9 +356,21 @@ class Encoded:
     place_of_id: npt.NDArray[np.int32]
     place_of: Encoder
     places: int
+    since: Since | None
+
+    def place(self, ids: npt.NDArray[Any], time: npt.NDArray[Any]) -> Int32s:
+        """Where keys are looked up, by their ids in the ordered events, as of times."""
+        return self.place_of_id[ids] if self.since is None else self.since.place(ids, time)
+
+    def of(self, names: Iterable[str], ids: Int32s, time: Int64s) -> dict[str, Int32s]:
+        """What columns have for keys, by their ids in the ordered events, as of times."""
+        if self.since is None:  # one step in place of two
+            return {name: self._by_id[name][ids] for name in names}
+        at = self.since.place(ids, time)
+        return {name: self.ids[name][at] for name in names}
 
     @cached_property
-    def by_id(self) -> dict[str, npt.NDArray[np.int32]]:
+    def _by_id(self) -> dict[str, Int32s]:
         """Column -> (ids,) its id by the key's id."""
         return {name: ids[self.place_of_id] for name, ids in self.ids.items()}
 
@@ -342,10 +392,15 @@ def encode(
         run: writes those of keys that have an id in rows; None: they are not written.
     """
     first = lines.first
-    if not lookup.all_lines:  # every key that events name has a place
+    if not (lookup.all_lines or lookup.timed):  # every key that events name has a place
         keys = pl.DataFrame(named[lookup.key].select(["value"])).rename({"value": lookup.key})
         first = keys.join(first, on=lookup.key, how="left", maintain_order="left")
     of_key = Encoder(named[lookup.key]).of(first[lookup.key])
+    since = None
+    if lookup.timed:
+        by = np.argsort(of_key, kind="stable")  # new users have ids behind all others
+        first, of_key = first[by], of_key[by]
+        since = Since.of(of_key, first["time"].to_numpy())
     values = arrow(first.select(lookup.key)).column(0)
     places = pa.table({"value": values, "id": np.arange(len(first), dtype=np.int32)})
     ids = {name: Encoder(words[name]).of(first[name]) for name in lookup.ids if name in words}
@@ -360,9 +415,11 @@ def encode(
     place_of_id[of_key[known]] = np.flatnonzero(known)
     if run is not None:
         in_rows = Encoder(words[lookup.key]).of(first[lookup.key])
-        columns = {lookup.key: in_rows, **ids, **raw}
+        time = {"time": first["time"]} if lookup.timed else {}
+        columns = {lookup.key: in_rows, **time, **ids, **raw}
         at = np.flatnonzero(in_rows >= FIRST_ID)
-        _write(run, lookup, columns, of_lists, at[np.argsort(in_rows[at])])
+        at = at[np.argsort(in_rows[at], kind="stable")]
+        _write(run, lookup, columns, of_lists, at)
     last = np.full(1, UNKNOWN_ID, np.int32)
     return Encoded(
         {name: np.append(of, last) for name, of in ids.items()},
@@ -371,6 +428,7 @@ def encode(
         place_of_id,
         Encoder(places, len(first)),
         len(first) + 1,
+        since,
     )
 
 
@@ -386,7 +444,7 @@ def _write(
     table = pl.DataFrame(columns)[known]
     path = run.config.out / "lookups" / f"{lookup.key}.parquet"
     whole = table.with_columns(pl.Series(name, of) for name, of in rows.items())
-    of = lookup.lines, lookup.key, lookup.ids, lookup.numbers, lookup.lists
+    of = lookup.lines, lookup.by, lookup.ids, lookup.numbers, lookup.lists
     tables.check(lookup.encoded or tables.encoded(*of), whole, path)
     written = arrow(table)
     for name, of in rows.items():
@@ -408,17 +466,21 @@ def counts(lookup: Lookup, rows: pl.DataFrame, of_key: pa.Table | None) -> dict[
     Args:
         lookup: what was read.
         rows: its rows; those that are first of their keys, where only what events name counts.
+            Timed ones may have a `count` of their own: how often events look each up.
         of_key: the key's vocabulary; wanted where only what events name counts.
     """
     if lookup.all_lines:
         keys = () if lookup.key == USER else (lookup.key,)
         found = {name: count_values(rows, name) for name in (*keys, *lookup.ids)}
         return found | {name: lists.count_values(rows, name) for name in lookup.lists}
-    events = pl.DataFrame(of_key).select(pl.col("value").alias(lookup.key), "count")
-    joined = rows.join(events, on=lookup.key)
-    found = {
-        name: joined.select(pl.col(name).alias("value"), "count").drop_nulls("value")
-        for name in lookup.ids
-    }
-    times = pl.col("count")
-    return found | {name: lists.count_values(joined, name, times) for name in lookup.lists}
+    once = lookup.timed and "count" not in rows.columns  # what several lines of a key say alike
+    if "count" not in rows.columns:
+        events = pl.DataFrame(of_key).select(pl.col("value").alias(lookup.key), "count")
+        rows = rows.join(events, on=lookup.key)
+    found = {}
+    for name in (*lookup.ids, *lookup.lists):
+        each = rows.select(lookup.key, pl.col(name).alias("value"), "count")
+        each = each.explode("value") if name in lookup.lists else each
+        each = each.unique() if once else each
+        found[name] = each.select("value", "count").drop_nulls("value")
+    return found

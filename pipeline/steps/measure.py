@@ -36,6 +36,8 @@ class Shown(NamedTuple):
         short: how many of the others are none, as too few behaviours are before them.
         long: how many there are with those.
         moments: the targets' own column of numbers -> what train holds of it.
+        lacking: key of a timed lookup -> targets that have no line of it before them.
+        last: the time of train's last target; 0 where there is none.
     """
 
     targets: list[int]
@@ -46,6 +48,8 @@ class Shown(NamedTuple):
     short: int
     long: int
     moments: dict[str, Moments]
+    lacking: dict[str, int]
+    last: int
 
     @staticmethod
     def merged(of: Sequence[Shown]) -> Shown:
@@ -59,6 +63,8 @@ class Shown(NamedTuple):
             sum(one.short for one in of),
             sum(one.long for one in of),
             {n: sum((one.moments[n] for one in of), Moments()) for n in of[0].moments},
+            {key: sum(one.lacking[key] for one in of) for key in of[0].lacking},
+            max(one.last for one in of),
         )
 
 
@@ -78,8 +84,12 @@ class Measure:
     looked_up: Mapping[str, lookups.Encoded]
     drawing: Drawing | None
 
-    def _held(self, found: Bucket, own: Columns, name: str, train: Int64s) -> Iterator[Int32s]:
+    def _held(
+        self, found: Bucket, own: Columns, name: str, train: Int64s
+    ) -> Iterator[tuple[Int32s, Int64s]]:
         """The ids in a column of those events that some row of train holds, or may as a negative.
+
+        They come with the events' times, but for those of lists.
 
         Args:
             found: the bucket.
@@ -89,12 +99,12 @@ class Measure:
         """
         d, targets = self.d, found.targets
         if name == USER:
-            yield targets.events.user[train]
+            yield targets.events.user[train], targets.events.time[train]
         if name in targets.features:
-            yield targets.features[name][train]
+            yield targets.features[name][train], targets.events.time[train]
         if name in own.lists:
             some = own.lists[name].take(train)
-            yield some.ids[some.real]
+            yield some.ids[some.real], train
         drawn = d.negatives is not None and d.negatives.field == name
         seen = seen_by_train(found, self.split) if drawn else {}
         for table, events in found.tables.items():
@@ -106,7 +116,7 @@ class Measure:
             for history in [one for one, of in d.histories.items() if of.table == table]:
                 source, stored = found.source[history], self._stored(found, history, train)
                 held[stored if source is None else source[stored]] = True
-            yield events.fields[name][held]
+            yield events.fields[name][held], events.time[held]
 
     def _stored(self, found: Bucket, history: str, train: Int64s) -> Int64s:
         """Which of a history's behaviours are stored in a row of train."""
@@ -126,7 +136,8 @@ class Measure:
 
         Returns:
             `gaps`: history -> intervals; `places`: key of a lookup that has numbers -> places;
-            `held`: column -> ids of events that a row of train holds, where that matters.
+            `held`: column -> ids of events that a row of train holds, where that matters;
+            `lines`: key of a timed lookup -> the places where such events look it up.
         """
         every = (USER, *d.columns, *d.target.lists)
         held = every if d.vocabulary_from == "train" else ()
@@ -134,6 +145,7 @@ class Measure:
             "gaps": {name: Tally() for name in d.histories},
             "places": {key: Tally() for key in numbered(d)},
             "held": {name: Tally() for name in held},
+            "lines": {one.key: Tally() for one in d.lookups if one.timed and held},
         }
 
     def __call__(self, folder: Path, bucket: int, *tallies: Tally) -> Shown:
@@ -190,9 +202,14 @@ class Measure:
             self._gaps(found, name, train, tally, None)
         for key, tally in zip(numbered(d), into, strict=False):
             tally.add(targets.place[key][train])
-        for name, tally in zip(self.tallies(d)["held"], into, strict=True):
-            for ids in self._held(found, own, name, train):
+        kinds = self.tallies(d)
+        held = dict(zip(kinds["held"], into, strict=False))
+        lines = dict(zip(kinds["lines"], into, strict=True))
+        for name, tally in held.items():
+            for ids, time in self._held(found, own, name, train):
                 tally.add(ids)
+                if name in lines:
+                    lines[name].add(self.looked_up[name].place(ids, time))
         return Shown(
             np.bincount(split, minlength=len(SPLITS)).tolist(),
             longest,
@@ -205,6 +222,12 @@ class Measure:
             targets.short,
             targets.long,
             {name: moments(of[train], d.numbers[name]) for name, of in own.numbers.items()},
+            {
+                key: int(np.count_nonzero(targets.place[key][at] == self.looked_up[key].places - 1))
+                for key, one in d.by_key.items()
+                if one.timed
+            },
+            int(targets.events.time[train].max(initial=0)),
         )
 
 

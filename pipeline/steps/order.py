@@ -321,7 +321,7 @@ def load(
     place = {
         key: columns[_PLACE + key]
         if has_place(lookup)
-        else looked_up[key].place_of_id[columns[key]]
+        else looked_up[key].place(columns[key], events.time)
         for key, lookup in d.by_key.items()
         if key in looked_up
     }
@@ -473,9 +473,9 @@ def _with_looked_up(
     for key in table.fields:
         lookup = d.looked_up(key)
         if lookup is not None and key in looked_up:
-            by_id = looked_up[key].by_id
-            others = [n for n in lookup.fields if n in by_id and n not in fields]
-            fields |= {n: by_id[n][fields[key]] for n in others}
+            known = looked_up[key]
+            others = [n for n in lookup.fields if n in known.ids and n not in fields]
+            fields |= known.of(others, fields[key], events.time)
     return events._replace(fields=fields)
 
 

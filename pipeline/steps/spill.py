@@ -127,7 +127,8 @@ class SpillPart:
         table: the events.
         buckets: how many there are.
         threads: blocks parsed at once.
-        allowed: the values that a column may have, and why others are refused.
+        allowed: the values that a column may have, of a timed one each with the `time` that an
+            event has to be behind; and why others are refused.
         users: the id of each user that counts, 0 of others; None: the users' raw values are kept,
             and so is the row of each event.
         sample: the users that count; None for all.
@@ -140,7 +141,7 @@ class SpillPart:
     table: Table
     buckets: int
     threads: int
-    allowed: Mapping[str, tuple[pl.Series, str]]
+    allowed: Mapping[str, tuple[pl.DataFrame, str]]
     users: Encoder | None
     sample: pl.Series | None
     since: int | None
@@ -186,7 +187,7 @@ class SpillPart:
                     wanted = asked.filter(~pl.col(OUTSIDE).fill_null(value=False))
                     into.touch(asked.filter(OUTSIDE))
                 for one in self.lookups:
-                    of_key = wanted.select("row", one.key, *one.given).drop_nulls(one.key)
+                    of_key = wanted.select("row", *one.by, *one.given).drop_nulls(one.key)
                     looked_up[one.key].add(lists.cut(of_key, one.lists))
                 count, ends = into.add(wanted)
                 if earlier:  # they were counted when they were new
@@ -219,7 +220,14 @@ class SpillPart:
         """The rows whose values are there where they are looked up; all lines refused."""
         rows, rejected = parsed.rows, parsed.rejected
         for key, (values, reason) in self.allowed.items():
-            there = rows[key].is_in(values.implode()).fill_null(value=False)
+            if "time" in values.columns:
+                first = rows.select(key, at="time").join(
+                    values, on=key, how="left", maintain_order="left"
+                )
+                there = first["time"] < first["at"]
+            else:
+                there = rows[key].is_in(values[key].implode())
+            there = there.fill_null(value=False)
             if OUTSIDE in rows.columns:  # of these nothing is looked up
                 there |= rows[OUTSIDE].fill_null(value=False)
             if there.all():

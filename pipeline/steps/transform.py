@@ -177,7 +177,8 @@ class _Targets:
         if name == field:
             others = self._renamed(name, drawn)
         elif name in (lookup.ids if (lookup := d.by_key.get(field)) is not None else ()):
-            others = looked_up[field].by_id[name][drawn]
+            time = self.bucket.targets.events.time[at]
+            others = looked_up[field].of([name], drawn, time[:, None])[name]
         else:
             return np.repeat(self._own(name, at)[:, None], 1 + drawn.shape[1], axis=1)
         return np.concatenate([self._own(name, at)[:, None], others], axis=1)
@@ -204,7 +205,8 @@ class _Targets:
         d, own = self.fitted.d, self.bucket.targets.place[key][at]
         if d.negatives is None or key != d.negatives.field:
             return np.repeat(own, 1 + drawn.shape[1])
-        others = self.fitted.looked_up[key].place_of_id[drawn]
+        time = self.bucket.targets.events.time[at]
+        others = self.fitted.looked_up[key].place(drawn, time[:, None])
         return np.concatenate([own[:, None], others], axis=1).ravel()
 
     def _more(

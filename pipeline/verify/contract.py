@@ -92,6 +92,7 @@ class Lookup(NamedTuple):
     columns: tuple[str, ...]  # fields and features; numbers, as they were before scaling
     lists: dict[str, int]  # those of lists, and the most ids that one has
     complete: bool  # it has a row for each id; else what it lacks is unknown
+    timed: bool  # a row holds from its time on: strictly before a time, its key's last row does
 
 
 @dataclass(frozen=True)
@@ -149,7 +150,7 @@ class Contract:
     least: int  # behaviours before a target, in all its histories
     new: str | None  # the column of which a target has what its user had not touched before
     # Count or share of the manifest -> those that add up to it, or `KEPT`, `rejected/FILE`: lines,
-    # `no history`: targets without a behaviour, `lacking FILE`: rows whose key a lookup lacks.
+    # `no history`: targets without a behaviour, `lacking FILE`: those whose key a lookup lacks.
     sums: dict[str, list[str]]
 
     @property
@@ -257,13 +258,13 @@ def _facts(made: Manifest, split: _Split) -> Contract:
         )
         for name, one in made.histories.items()
     ]
-    lookups, sums = [], _sums_of_events(made)
+    lookups, sums, own = [], _sums_of_events(made), made.own.get(target.table, [])
     others = [name for name in made.events if name != made.target.table]
     for key, one in made.lookups.items():
         file = f"lookups/{key}.parquet"
         columns = (*one.fields, *one.features, *one.numbers)
         lists = {name: made.lists[name] for name in one.lists if name in made.lists}
-        lookups.append(Lookup(file, key, columns, lists, one.every))
+        lookups.append(Lookup(file, key, columns, lists, one.every, one.timed))
         # Of other tables' events none is refused, and values may be too rare for an id.
         told = not (one.refuses and any(key in made.own.get(of, ()) for of in others))
         told &= len(columns) == 1 and one.every
@@ -271,6 +272,9 @@ def _facts(made: Manifest, split: _Split) -> Contract:
             # Where events are refused, what is not there is counted by them.
             lost = [] if one.refuses else [one.without]
             sums[f"unknown {file}"] = [*lost, one.lacks.format(*columns)]
+        elif one.timed:
+            if key in made.known and key in ("user", *own) and not one.refuses:
+                sums[one.without] = [f"lacking {file}"]
         elif not one.every and every and not by_order and drawn is None:  # a row an event
             sums[one.without] = [f"lacking {file}"]
     return Contract(

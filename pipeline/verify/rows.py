@@ -189,9 +189,10 @@ def _check_lookup(block: Block, table: Table, contract: Contract) -> None:
     for column in [column for column in columns if column(table.rule.key) in block.columns]:
         key = block[column(table.rule.key)]
         # Of an unknown key nothing is known, and one that is too large is found elsewhere.
-        asked = (key >= FIRST_ID) & (key < len(table.has))
-        at = np.where(asked, key, 0)
+        asked = (key >= FIRST_ID) & (key < len(table.first) - 1)
         history = next((h for h in contract.histories if h.column == column), None)
+        time = block["target_time" if history is None else history.column("time")]
+        at = table.row(np.where(asked, key, 0), time)
         own, each = contract.own if history is None else history.carries, contract.each
         if history is None and contract.negatives is not None:
             # What an event has itself it has, but its negatives are of another value of the key.
@@ -201,7 +202,7 @@ def _check_lookup(block: Block, table: Table, contract: Contract) -> None:
             drawn = np.zeros(len(key), np.bool_)
         if history is None:
             for name, of in table.lists.items():
-                _check_list(block, table, name, of, key, asked & (drawn | (name not in own)))
+                _check_list(block, table, name, of, at, asked & (drawn | (name not in own)))
         for name in [name for name in table.columns if column(name) in block.columns]:
             found, want = block[column(name)], table.columns[name][at]
             if name in contract.made.numbers:
@@ -213,11 +214,11 @@ def _check_lookup(block: Block, table: Table, contract: Contract) -> None:
 
 
 def _check_list(
-    block: Block, table: Table, name: str, of: IdLists, key: Values, asked: Bools
+    block: Block, table: Table, name: str, of: IdLists, at: Values, asked: Bools
 ) -> None:
-    """Hold a list of the rows that are `asked` for to a table."""
+    """Hold a list of the rows that are `asked` for to a table, whose rows they look up `at`."""
     what, offsets = f"{table.rule.file} disagrees", block.offsets[name]
-    at, length = np.where(asked, key, 0), np.diff(offsets)
+    length = np.diff(offsets)
     good = ~asked | (length == of.length[at])
     block.hold(what, f"{name}_length", good, of.length[at])
     row = np.repeat(np.arange(len(block)), length)

@@ -16,7 +16,7 @@ from pipeline.verify.blocks import Values
 from pipeline.verify.contract import Contract, Lookup
 from pipeline.verify.findings import Findings
 from schemas import digests, vocabulary
-from schemas.arrays import Bools, Int64s
+from schemas.arrays import Int64s
 from schemas.manifest import FIRST_ID, NAME, NEW, REPEATED, SPLITS, UNKNOWN_ID
 from schemas.replacing import sha256
 
@@ -26,20 +26,40 @@ _WORDS = "vocabulary/{}.parquet"
 
 
 class IdLists(NamedTuple):
-    """Lists of ids, by the id of what has them."""
+    """Lists of ids, by row of a lookup, and an empty one behind them."""
 
-    ids: Values  # (vocabulary of the key, most of a list): 0 behind the values
-    length: Values  # (vocabulary of the key,)
+    ids: Values  # (rows + 1, most of a list): 0 behind the values
+    length: Values  # (rows + 1,)
 
 
 class Table(NamedTuple):
-    """A lookup as it was read."""
+    """A lookup as it was read; behind its rows there is one for what it lacks."""
 
     rule: Lookup
-    columns: dict[str, Values]  # (vocabulary of the key,) each: ids or scaled numbers, by id
+    columns: dict[str, Values]  # (rows + 1,) each: ids or scaled numbers
     lists: dict[str, IdLists]
-    has: Bools  # (vocabulary of the key,) which have a row
+    first: Int64s  # (vocabulary of the key + 1,) where the rows of each id begin
+    time: Int64s | None  # (rows,) from when each holds; None for any time
     unknown: int  # rows whose first column is unknown
+
+    @property
+    def rows(self) -> int:
+        """How many it has."""
+        return int(self.first[-1])
+
+    def row(self, key: Values, time: Values) -> Values:
+        """The row that holds for each key at a time; the one behind all where there is none."""
+        low, end = self.first[key], self.first[key + 1]
+        if self.time is None:
+            return np.where(low < end, low, self.rows)
+        begin, high = low, end
+        while (open_at := np.flatnonzero(low < high)).size:  # halves what is left of each
+            middle = (low[open_at] + high[open_at]) // 2
+            earlier = self.time[middle] < time[open_at]
+            low, high = low.copy(), high.copy()
+            low[open_at[earlier]] = middle[earlier] + 1
+            high[open_at[~earlier]] = middle[~earlier]
+        return np.where(low > begin, low - 1, self.rows)
 
 
 def check_files(out: Path, contract: Contract, findings: Findings) -> None:
@@ -134,14 +154,15 @@ def read_lookup(out: Path, rule: Lookup, contract: Contract, findings: Findings)
     sizes, scales = contract.made.vocabulary, contract.made.numbers
     path, key, columns = rule.file, rule.key, rule.columns
     names, most = (key, *columns), sizes[key] - FIRST_ID
-    least, fine = most if rule.complete else 0, True
+    least, fine, timed = most if rule.complete else 0, True, ("time",) * rule.timed
     with reading(path, findings), opened(out, path, contract, findings) as file:
         rows, schema = file.metadata.num_rows, file.schema_arrow
         found = sorted(f"{one.name}: {_type(one.type)}" for one in schema)
         kinds = dict.fromkeys(names, "int32") | dict.fromkeys(rule.lists, "list of int32")
+        kinds |= dict.fromkeys(timed, "int64")
         kinds |= dict.fromkeys([name for name in columns if name in scales], "double")
         want = sorted(f"{name}: {kind}" for name, kind in kinds.items())
-        if found != want or not least <= rows <= most:
+        if found != want or not least <= rows <= (rows if timed else most):
             expected = f"{least} to {most} rows of {', '.join(want)}"
             findings.add("table", path, expected, f"{rows} rows of {', '.join(found)}")
             return None
@@ -150,24 +171,31 @@ def read_lookup(out: Path, rule: Lookup, contract: Contract, findings: Findings)
         for name in [name for name in names if name not in scales]:
             low, values = FIRST_ID if name == key else UNKNOWN_ID, values_of[name]
             good = (values >= low) & (values < sizes[name])  # a null is NaN, so neither
-            good &= (np.diff(values, prepend=0) > 0) | (name != key)
-            expected = f"{low} to {sizes[name] - 1}{', more than before' * (name == key)}"
+            more, than = ("no less", 0) if timed else ("more", 1)
+            good &= (np.diff(values, prepend=0) >= than) | (name != key)
+            expected = f"{low} to {sizes[name] - 1}{f', {more} than before' * (name == key)}"
             where = f"{path}: row {{}}, {name}".format
             fine &= findings.each("table", good, where, expected, values)
         of_lists = {n: _read_list(table[n], n, rule, contract, findings) for n in rule.lists}
+        ids, time = values_of.pop(key), None
+        if timed:
+            time = table["time"].to_numpy()
+            rises = np.append(True, np.diff(time) >= 0)[: len(time)]
+            good = (time >= 0) & (rises | (np.diff(ids, prepend=0) > 0))
+            where, expected = f"{path}: row {{}}, time".format, "0 or more, no less than before"
+            fine &= findings.each("table", good, where, expected, time)
         if not fine or None in of_lists.values():
             return None
-        by_id, ids = {}, values_of.pop(key)
+        of_rows = {}
         for name, values in values_of.items():
-            scaled = name in scales
-            values = _scaled(values, scales[name]) if scaled else values
-            by_id[name] = np.full(sizes[key], 0 if scaled else UNKNOWN_ID, values.dtype)
-            by_id[name][ids] = values
-        has = np.zeros(sizes[key], np.bool_)
-        has[ids] = True
-        lists = {name: _by_id(of, ids, sizes[key]) for name, of in of_lists.items() if of}
+            none, values = (
+                (0, _scaled(values, scales[name])) if name in scales else (UNKNOWN_ID, values)
+            )
+            of_rows[name] = np.append(values, np.array(none, values.dtype))
+        lists = {name: of for name, of in of_lists.items() if of}
         unknown = sum((values_of[name] == UNKNOWN_ID).sum() for name in columns[:1])
-        return Table(rule, by_id, lists, has, int(unknown))
+        first = np.searchsorted(ids, np.arange(sizes[key] + 1))
+        return Table(rule, of_rows, lists, first, time, int(unknown))
 
 
 def _type(kind: pa.DataType) -> str:
@@ -195,16 +223,10 @@ def _read_list(
         )
     if not fine:
         return None
-    ids = np.zeros((len(array), most), np.int32)
+    length = np.append(length, 0)
+    ids = np.zeros((len(length), most), np.int32)
     ids[np.arange(most) < length[:, None]] = values
     return IdLists(ids, length)
-
-
-def _by_id(of: IdLists, ids: Values, size: int) -> IdLists:
-    """Lists by the id of what has them; of what is in no row they are empty."""
-    found = IdLists(np.zeros((size, of.ids.shape[1]), np.int32), np.zeros(size, np.int64))
-    found.ids[ids], found.length[ids] = of
-    return found
 
 
 def _scaled(raw: Values, how: dict[str, Any]) -> Values:

@@ -43,7 +43,7 @@ class Seen:
             by label: rows whose target is in no history of theirs, and those where it is;
             of a field: whether a target, or in train a history, holds an id;
             of a number: values other than 0, their sum, that of their squares;
-            of a lookup: rows whose key it lacks.
+            of a lookup: targets whose key it lacks.
         parts: column -> its values by target, a part a block; `touched` holds what a user's
             negatives may not be, as user * vocabulary + id.
     """
@@ -91,8 +91,9 @@ class Seen:
         if contract.made.vocabulary_from == "train" or contract.made.continues is not None:
             yield from _unknown(block, contract)
         for table in lookups:
-            keys = block[contract.target(table.rule.key)].clip(0, len(table.has) - 1)
-            yield f"lacking {table.rule.file}", np.count_nonzero(~table.has[keys])
+            keys = block[contract.target(table.rule.key)].clip(0, len(table.first) - 2)
+            at = table.row(keys, block["target_time"])[:: contract.each]
+            yield f"lacking {table.rule.file}", np.count_nonzero(at == table.rows)
 
     def _of_targets(self, block: Block) -> Iterator[tuple[str, Values]]:
         contract, each, rule = self.contract, self.contract.each, self.contract.negatives
