@@ -66,7 +66,8 @@ _UNLISTED = {
 _Ids = Annotated[int, Ge(0), Le(1 << 31)]  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
 _OF_A_DATA_SET = re.compile(
-    r"((train|valid|test|new|vocabulary|lookups|rejected|events)/)?[^/\\\0]+\.parquet"
+    r"((train|valid|test|new|vocabulary|lookups|rejected|events|behaviours)/)?"
+    r"[^/\\\0]+\.parquet"
 )
 
 

@@ -167,19 +167,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def beauty() -> Path:
     """The folder of the real Beauty files."""
-    return _shared("amazon_beauty")
+    return real_data("amazon_beauty")
 
 
 @pytest.fixture(scope="session")
 def music() -> Path:
     """The folder of the real Musical Instruments reviews."""
-    return _shared("amazon_musical_instruments")
+    return real_data("amazon_musical_instruments")
 
 
 @pytest.fixture(scope="session")
 def kuairand() -> Path:
     """The folder of the real KuaiRand files, in the layout of the Taobao log."""
-    return _shared("kuairand_tianchi")
+    return real_data("kuairand_tianchi")
 
 
 @pytest.fixture(scope="session")
@@ -190,7 +190,8 @@ def beauty_out(beauty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-def _shared(name: str) -> Path:
+def real_data(name: str) -> Path:
+    """The folder of real files of this name; without it the test is skipped."""
     folder = SHARED / "data" / name
     if not folder.is_dir():
         pytest.skip(f"the real data is not here: {folder} (see TINPREP_SHARED)")

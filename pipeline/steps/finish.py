@@ -10,7 +10,7 @@ from functools import partial
 from importlib.metadata import version
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -21,7 +21,7 @@ from pipeline.description import IS_TARGET, Description, Table
 from pipeline.description.split import Split
 from pipeline.readers.remote import RemotePath
 from pipeline.record import WORK, atomic
-from pipeline.steps import shards, spill
+from pipeline.steps import lookups, shards, spill
 from pipeline.steps.ids_held import not_held
 from pipeline.steps.rows import Block, Stored
 from pipeline.steps.sql import arrow
@@ -38,8 +38,20 @@ _LEAST, _MORE, _TIMES = 5, 0.05, 4
 POOL, CORE = "events/negatives.parquet", "events/core.parquet"
 """Beside the events that are kept: what negatives are drawn from, and the values of the core."""
 
-# The rows of each split that has any, in blocks, and what the bucket adds to the manifest.
-Made = tuple[Mapping[str, Iterable[Block]], dict[str, Any]]
+
+class Made(NamedTuple):
+    """What comes of a bucket.
+
+    Attributes:
+        blocks: the rows of each split that has any.
+        summary: what the bucket adds to the manifest.
+        behaviours: history -> the events that its histories are cut from: user, time and ids, in
+            order; empty where nothing is kept.
+    """
+
+    blocks: Mapping[str, Iterable[Block]]
+    summary: dict[str, Any]
+    behaviours: Mapping[str, pa.Table]
 
 
 @dataclass(frozen=True)
@@ -89,6 +101,7 @@ def write_shards(
     needs: Sequence[str],
     splits: Sequence[str],
     keeps: Sequence[Table] = (),
+    histories: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
 
@@ -101,6 +114,7 @@ def write_shards(
         needs: kinds of files that `make` reads.
         splits: what the splits may be called.
         keeps: tables whose events are kept beside the shards.
+        histories: whose behaviours are.
 
     Returns:
         Each bucket's summary, with `shards`, `events`, which are kept, and `in_history` and
@@ -115,7 +129,8 @@ def write_shards(
         work = partial(_kept, run, partial(write, None))
     if run.remote is not None:
         names = {_shard(name, k) for name in splits for k in range(run.count)}
-        names |= {_events(table, k) for table in keeps for k in range(run.count)}
+        names |= {_events(table.name, k) for table in keeps for k in range(run.count)}
+        names |= {_behaviours(name, k) for name in histories for k in range(run.count)}
         enter(run.remote, writer, names)
     with run.step("transform") as rows:
         results = run.each("transform", work, [*needs, *map(spill.kept, keeps)])
@@ -131,8 +146,12 @@ def _shard(split: str, bucket: int) -> str:
     return f"{split}/part-{bucket:05d}.parquet"
 
 
-def _events(table: Table, bucket: int) -> str:
-    return f"events/{table.name}-{bucket:05d}.parquet"
+def _events(table: str, bucket: int) -> str:
+    return f"events/{table}-{bucket:05d}.parquet"
+
+
+def _behaviours(history: str, bucket: int) -> str:
+    return f"behaviours/{history}-{bucket:05d}.parquet"
 
 
 def _kept(run: Run, write: Callable[[Path, int], dict[str, Any]], folder: Path, bucket: int) -> Any:
@@ -155,7 +174,7 @@ def _write(
     An executor, which has a `writer`, leaves them below `out` as unfinished files.
     """
     schema = pa.ipc.read_schema(pa.py_buffer(columns))
-    blocks, summary = make(folder, bucket, schema)
+    blocks, summary, behaviours = make(folder, bucket, schema)
     to = out if writer is None else folder / "out"
     in_history = {name: np.zeros((2, 2), np.int64) for name in blocks}
     unknown: dict[str, Any] = dict.fromkeys(blocks, 0)
@@ -175,10 +194,14 @@ def _write(
     events = [
         asdict(
             shards.write_shard(
-                to / _events(table, bucket), *spill.events_kept(folder, bucket, table), to
+                to / _events(table.name, bucket), *spill.events_kept(folder, bucket, table), to
             )
         )
         for table in keeps
+    ]
+    events += [
+        asdict(shards.write_shard(to / _behaviours(name, bucket), of.schema, [of], to))
+        for name, of in behaviours.items()
     ]
     result = {"shards": written, "events": events, **summary}
     if writer is None:
@@ -408,7 +431,8 @@ def _history(content: Content, name: str, results: list[dict[str, Any]]) -> mani
 def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
     """The files beside the shards, as they lie in the output folder."""
     out, written = run.config.out, sorted(run.record.files)
-    names = [name for name in written if name.startswith(("lookups/", POOL, CORE))]
+    unknown = lookups.UNKNOWN.partition("{")[0]
+    names = [name for name in written if name.startswith(("lookups/", POOL, CORE, unknown))]
     names += [f"vocabulary/{name}.parquet" for name in sorted(words)]
     names += [name for name in written if name.startswith("rejected/")]
     return [

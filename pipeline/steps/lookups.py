@@ -27,6 +27,8 @@ from schemas.arrays import Int32s, Int64s
 from schemas.errors import InputError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 
+UNKNOWN = "events/unknown.{}.parquet"
+"""What is looked up for values of a key that have no id, by their raw values."""
 _LAST, _LINES = "last row", "lines alike"
 # Rows that are held before those are left out that differ in nothing but their line.
 _HELD = 1 << 20
@@ -419,7 +421,14 @@ def encode(
         columns = {lookup.key: in_rows, **time, **ids, **raw}
         at = np.flatnonzero(in_rows >= FIRST_ID)
         at = at[np.argsort(in_rows[at], kind="stable")]
-        _write(run, lookup, columns, of_lists, at)
+        name = f"lookups/{lookup.key}.parquet"
+        of = lookup.lines, lookup.by, lookup.ids, lookup.numbers, lookup.lists
+        _write(run, name, lookup.encoded or tables.encoded(*of), columns, of_lists, at)
+        if run.config.keep_events:  # what has no id is still looked up
+            columns |= {lookup.key: first[lookup.key]}
+            unknown = (in_rows < FIRST_ID) & first[lookup.key].is_not_null().to_numpy()
+            name = UNKNOWN.format(lookup.key)
+            _write(run, name, None, columns, of_lists, np.flatnonzero(unknown))
     last = np.full(1, UNKNOWN_ID, np.int32)
     return Encoded(
         {name: np.append(of, last) for name, of in ids.items()},
@@ -434,21 +443,30 @@ def encode(
 
 def _write(
     run: Run,
-    lookup: Lookup,
+    name: str,
+    contract: Any,
     columns: Mapping[str, Any],
     of_lists: Mapping[str, Lists],
-    known: Int64s,
+    some: Int64s,
 ) -> None:
-    """Write what is looked up for the known values of the key, by their places."""
-    rows = {name: of.take(known).array(pa.list_(pa.int32())) for name, of in of_lists.items()}
-    table = pl.DataFrame(columns)[known]
-    path = run.config.out / "lookups" / f"{lookup.key}.parquet"
-    whole = table.with_columns(pl.Series(name, of) for name, of in rows.items())
-    of = lookup.lines, lookup.by, lookup.ids, lookup.numbers, lookup.lists
-    tables.check(lookup.encoded or tables.encoded(*of), whole, path)
+    """Write what is looked up for some values of the key.
+
+    Args:
+        run: the preparation.
+        name: of the file.
+        contract: of its rows; None for none.
+        columns: of all values.
+        of_lists: likewise.
+        some: the places of those that are written.
+    """
+    rows = {name: of.take(some).array(pa.list_(pa.int32())) for name, of in of_lists.items()}
+    table, path = pl.DataFrame(columns)[some], run.config.out / name
+    if contract is not None:
+        whole = table.with_columns(pl.Series(name, of) for name, of in rows.items())
+        tables.check(contract, whole, path)
     written = arrow(table)
-    for name, of in rows.items():
-        written = written.append_column(name, of)
+    for column, of in rows.items():
+        written = written.append_column(column, of)
     shards.write_table(path, written)
 
 

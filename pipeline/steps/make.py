@@ -36,11 +36,19 @@ def make(run: Run, d: Description) -> Manifest:
             fitted.drawing,
             fitted.final,
             fitted.released,
+            run.config.keep_events,
         )
         keeps = d.tables if run.config.keep_events else ()
         needs = order.kinds(d)
         results = finish.write_shards(
-            run, rows.schema, dealt.seen.kept, rows, needs, d.splits, keeps
+            run,
+            rows.schema,
+            dealt.seen.kept,
+            rows,
+            needs,
+            d.splits,
+            keeps,
+            [*d.histories] if keeps else [],
         )
         writing.result(FOR_EVER)
         if keeps:

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.description import USER, Description
 from pipeline.description.split import NO_TARGET, Split, Splits
+from pipeline.engines.buckets import Behaviours
 from pipeline.steps import columns, histories, lookups, rows
 from pipeline.steps.columns import Columns
 from pipeline.steps.drawing import Drawing
@@ -49,6 +50,7 @@ class Rows:
         final: column -> the id that each of its ids in the ordered events becomes in rows, where
             it is another one.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
+        keeps: whether behaviours are kept beside the shards.
     """
 
     d: Description
@@ -60,6 +62,7 @@ class Rows:
     drawing: Drawing | None
     final: Mapping[str, Int32s]
     released: Int64s | None
+    keeps: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -99,7 +102,7 @@ class Rows:
             for name, behaviours in targets.bucket.behaviours.items()
         ]
         some = np.any([of.lengths > 0 for of in windows.values()], axis=0)
-        return blocks, {
+        summary = {
             "lengths": {name: self._lengths(name, of, split) for name, of in windows.items()},
             "ids": ids_held(split, ids, cut_from) if self.d.continues is None else {},
             "left_out": targets.left_out.tolist(),
@@ -107,6 +110,8 @@ class Rows:
             "no_history": int(np.count_nonzero(~some)),
             "unknown": self._unknown(targets, split) if self.d.tells_unknown else {},
         }
+        kept = targets.bucket.behaviours if self.keeps else {}
+        return Made(blocks, summary, {name: _kept(of) for name, of in kept.items()})
 
     def _unknown(self, targets: _Targets, split: Splits) -> dict[str, tuple[int, int]]:
         """How many targets, and behaviours of them, have no id; of how many."""
@@ -136,6 +141,14 @@ class Rows:
             of: (each * np.bincount(lengths[split == k], minlength=most + 1)).tolist()
             for k, of in enumerate(self.d.splits)
         }
+
+
+def _kept(behaviours: Behaviours) -> pa.Table:
+    """Behaviours as they are kept: no value is null."""
+    columns = {"user": behaviours.user, "time": behaviours.time, **behaviours.fields}
+    arrays = {name: pa.array(values) for name, values in columns.items()}
+    fields = [pa.field(name, of.type, nullable=False) for name, of in arrays.items()]
+    return pa.table(list(arrays.values()), pa.schema(fields))
 
 
 class _Targets:

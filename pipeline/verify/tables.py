@@ -23,6 +23,7 @@ from schemas.replacing import sha256
 # What reading a Parquet file ends in that is none, or is damaged.
 UNREADABLE = (pa.ArrowException, OSError, UnicodeDecodeError)
 _WORDS = "vocabulary/{}.parquet"
+_KEPT = ("events/", "behaviours/")
 
 
 class IdLists(NamedTuple):
@@ -67,10 +68,10 @@ def check_files(out: Path, contract: Contract, findings: Findings) -> None:
     listed = {table.path for table in contract.made.tables}
     wanted = {_WORDS.format(name) for name in contract.made.vocabulary}
     wanted |= {lookup.file for lookup in contract.lookups}
-    others = {path for path in listed if not path.startswith(("rejected/", "events/"))}
+    others = {path for path in listed if not path.startswith(("rejected/", *_KEPT))}
     for path in sorted(wanted ^ others):
         findings.add("manifest", f"{NAME}: tables", "just its vocabularies and lookups", path)
-    folders = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", "events")
+    folders = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", *_KEPT)
     there = [*out.glob("*.parquet"), *(path for name in folders for path in (out / name).glob("*"))]
     names = {path.relative_to(out).as_posix() for path in there}
     for path in sorted(names - wanted - listed - {shard.path for shard in contract.made.shards}):
@@ -245,8 +246,8 @@ def _scaled(raw: Values, how: dict[str, Any]) -> Values:
 
 def check_events(out: Path, contract: Contract, findings: Findings) -> None:
     """Events that are kept beside the shards are those of the manifest, and in their order."""
-    order = ["user", "time", "row"]
-    for path in [one.path for one in contract.made.tables if one.path.startswith("events/")]:
+    for path in [one.path for one in contract.made.tables if one.path.startswith(_KEPT)]:
+        order = ["user", "time", "row"] if path.startswith(_KEPT[0]) else ["user", "time"]
         with reading(path, findings), opened(out, path, contract, findings) as file:
             if "-" not in path:  # what goes with them, in no order
                 continue

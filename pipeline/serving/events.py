@@ -1,0 +1,94 @@
+"""The events of users that a data set has kept, as the features of a request need them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.serving.features import Past
+from schemas.arrays import Int64s
+from schemas.errors import InputError, UsageError
+from schemas.manifest import Manifest
+from schemas.replacing import sha256
+
+
+@dataclass(frozen=True)
+class Pasts:
+    """What users did that may stand in the histories of one name.
+
+    Attributes:
+        all: of all users, one after the other.
+        offsets: (users + 1,) where each user's begin, by id.
+    """
+
+    all: Past
+    offsets: Int64s
+
+    def of(self, user: int) -> Past:
+        """Those of one user, by id; none of an id beyond the others."""
+        if user + 1 >= len(self.offsets):
+            return Past(self.all.time[:0], {name: ids[:0] for name, ids in self.all.fields.items()})
+        own = slice(self.offsets[user], self.offsets[user + 1])
+        return Past(self.all.time[own], {name: ids[own] for name, ids in self.all.fields.items()})
+
+
+def read(folder: Path, made: Manifest) -> Mapping[str, Pasts]:
+    """The behaviours that a data set has kept: history -> those of its users.
+
+    Args:
+        folder: of a data set made with `--keep-events`.
+        made: its manifest.
+
+    Raises:
+        UsageError: it keeps none.
+        InputError: a file is missing, or is not the manifest's.
+    """
+    if made.kept is None:
+        raise UsageError(
+            "The data set does not keep its events.",
+            where=folder,
+            expected="a data set made with --keep-events",
+            got="one without events/ and behaviours/",
+            do="make it again with --keep-events",
+        )
+    return {name: _pasts(folder, made, name) for name in made.histories}
+
+
+def _pasts(folder: Path, made: Manifest, history: str) -> Pasts:
+    files = [one for one in made.tables if one.path.startswith(f"behaviours/{history}-")]
+    parts = []
+    for one in files:
+        path = folder / one.path
+        try:
+            if sha256(path) != one.sha256:
+                raise InputError(
+                    "A file of kept events is not the one that was written.",
+                    where=path,
+                    expected=f"sha256 {one.sha256}",
+                    got="another",
+                    do="make the data set again",
+                )
+            parts.append(pq.read_table(path, partitioning=None))
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(
+                "A file of kept events cannot be read.",
+                where=path,
+                expected="a Parquet file",
+                got=str(error)[:200],
+                do="make the data set again",
+            ) from None
+    columns = {
+        name: np.concatenate([part[name].to_numpy() for part in parts])
+        for name in parts[0].column_names
+    }
+    user = columns.pop("user")
+    # A user's events are in one bucket; buckets are in no order of ids.
+    by = np.argsort(user, kind="stable")
+    counts = np.bincount(user)
+    time, fields = columns.pop("time")[by], {name: ids[by] for name, ids in columns.items()}
+    return Pasts(Past(time, fields), np.append(0, np.cumsum(counts)))

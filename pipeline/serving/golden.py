@@ -1,0 +1,136 @@
+"""Rows of a data set as requests: what was made for a row has to be made for its request again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain, islice, pairwise
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.serving.features import Columns
+from pipeline.serving.requests import USER, Features, Request
+from schemas.manifest import Manifest
+from schemas.shards import session_prefix
+
+Row = dict[str, Any]
+_NOT_FEATURES = ("row", "user", "label", "weight")
+
+
+class Asked(NamedTuple):
+    """A target, and its negatives, as a request.
+
+    Attributes:
+        request: what is asked.
+        rows: where in their shard the candidates' rows are. A row whose negative is a rare value,
+            drawn as unknown, is left out: no request can name it.
+    """
+
+    request: Request
+    rows: list[int]
+
+
+def events_of(out: Path, made: Manifest) -> dict[int, Row]:
+    """Row -> the kept event of the targets' table, with its raw values."""
+    table = made.target.table
+    files = [one.path for one in made.tables if one.path.startswith(f"events/{table}-")]
+    rows = chain(*(pq.read_table(out / file, partitioning=None).to_pylist() for file in files))
+    return {row["row"]: row for row in rows}
+
+
+def requests_of(
+    features: Features, shard: pa.Table, events: Mapping[int, Row], each: int = 1
+) -> Iterator[Asked]:
+    """The rows of a shard as requests, one a target.
+
+    Args:
+        features: of the data set.
+        shard: some rows of it, in order.
+        events: of `events_of`.
+        each: of so many targets one is asked for.
+    """
+    made, drawn = features.made, features.made.target.negatives
+    row = shard["row"].to_numpy()
+    begins = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
+    raw = {i: v for v, i in features.words[drawn.field].ids.items()} if drawn is not None else {}
+    columns = [*made.fields, *made.features]
+    for first, end in islice(pairwise([*begins.tolist(), len(row)]), 0, None, each):
+        event = events[int(row[first])]
+        own = {name: event[name] for name in columns if name in event}
+        candidates, rows = [own], [first]
+        if drawn is not None:
+            ids = shard[f"target_{drawn.field}"][first + 1 : end].to_pylist()
+            looked_up = made.lookups[drawn.field].fields if drawn.field in made.lookups else ()
+            # What an event says of its own value is not said of another one.
+            others = {name: of for name, of in own.items() if name not in looked_up}
+            rows += [first + 1 + k for k, id_ in enumerate(ids) if id_ in raw]
+            candidates += [others | {drawn.field: raw[id_]} for id_ in ids if id_ in raw]
+        asked = Request(event["user"], event["time"], candidates)
+        yield Asked(_in_order(features, asked, shard, first), rows)
+
+
+def _in_order(features: Features, request: Request, shard: pa.Table, first: int) -> Request:
+    """The request with what came before it, where a history's window is by order.
+
+    Of events of the request's own time some stand before the target and some behind it: that is
+    found by what the row holds.
+    """
+    user, arrived = features.words[USER].of(request.user), {}
+    for name, cut in features.cuts.items():
+        if cut.rule.window != "order":
+            continue
+        past = features.pasts[name].of(user)
+        low, high = (int(past.time.searchsorted(request.time, side)) for side in ("left", "right"))
+        for count in range(low, high + 1):
+            arrived[name] = count
+            columns = cut(past, request.time, count)
+            if not any(_differs(columns, features.made, shard, n, first, 0) for n in columns):
+                break
+    return Request(request.user, request.time, request.candidates, request.context, arrived)
+
+
+def differing(columns: Columns, made: Manifest, shard: pa.Table, asked: Asked) -> list[str]:
+    """The columns in which a request's features are not those of its rows."""
+    names = [n for n in shard.column_names if n not in (*_NOT_FEATURES, *made.keep)]
+    return [
+        name
+        for name in names
+        if any(_differs(columns, made, shard, name, at, k) for k, at in enumerate(asked.rows))
+    ]
+
+
+def _differs(
+    columns: Columns, made: Manifest, shard: pa.Table, name: str, row: int, candidate: int
+) -> bool:
+    """Whether a column of a request is another than that of a row."""
+    kind, want = shard.schema.field(name).type, shard[name][row].as_py()
+    values = columns[name]
+    of_history = any(name.startswith(f"{of}_") for of in (*made.histories, *_sessions(made)))
+    if not of_history or name in made.features:
+        values = values[candidate]
+    if not isinstance(want, list):
+        return bool(np.ravel(values)[0] != np.array(want, values.dtype))
+    size = kind.list_size if pa.types.is_fixed_size_list(kind) else None
+    found: list[Any] = np.ravel(values).tolist()
+    if size is None:
+        length = columns.get(f"{name}_length") if name in made.features else None
+        return found[: None if length is None else int(length[candidate])] != want
+    for prefix, (_, most) in _sessions(made).items():
+        if name.startswith(f"{prefix}_") and name != f"{prefix}_length":
+            found = _spread(found, columns[f"{prefix}_length"].tolist(), most)
+    return found + [0] * (size - len(found)) != want
+
+
+def _sessions(made: Manifest) -> dict[str, tuple[int, int]]:
+    """What the columns of sessions begin with, and their shape."""
+    return {session_prefix(name): one.shape for name, one in made.histories.items() if one.shape}
+
+
+def _spread(values: list[Any], lengths: Sequence[int], most: int) -> list[Any]:
+    """Sessions, one after the other, each with cells for `most` behaviours."""
+    ends = np.cumsum([0, *lengths]).tolist()
+    each = [values[a:b] for a, b in pairwise(ends)]
+    return [*chain(*([*some, *[0] * (most - len(some))] for some in each))]
