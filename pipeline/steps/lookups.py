@@ -311,31 +311,28 @@ def lacking(lookup: Lookup, first: pl.DataFrame, keys: int) -> dict[str, Share]:
 
 @dataclass(frozen=True)
 class Since:
-    """From when each place holds for its key: the places lie by key, then by time.
+    """From when each place holds for its key: places lie by the key's id, then by time.
 
     Attributes:
-        times: every time that there is, once, ascending.
-        after: (places,) the key's id, and behind it the time, as the number of `times` up to it: so
-            that one search finds both.
+        first: (ids + 1,) where the places of each id begin.
+        time: (places,) from when each holds.
     """
 
-    times: Int64s
-    after: Int64s
-
-    @classmethod
-    def of(cls, ids: Int32s, time: Int64s) -> Since:
-        """Of (places,) keys' ids and times, ordered by both."""
-        times = np.unique(time)
-        after = ids * np.int64(len(times) + 1) + np.searchsorted(times, time) + 1
-        return cls(times, after)
+    first: Int32s
+    time: Int64s
 
     def place(self, ids: npt.NDArray[Any], time: npt.NDArray[Any]) -> Int32s:
-        """The last place of each key strictly before a time; as many as there are for none."""
-        span = np.int64(len(self.times) + 1)
-        asked = ids * span + np.searchsorted(self.times, time)
-        found = np.searchsorted(self.after, asked, "right") - 1
-        there = (found >= 0) & (self.after[found] // span == ids) if len(self.after) else ids < 0
-        return np.where(there, found, len(self.after)).astype(np.int32)
+        """The last place of each id strictly before a time; as many as there are for none."""
+        begin = self.first[ids]
+        lines = self.first[ids + 1] - begin
+        before = np.zeros(np.broadcast_shapes(lines.shape, time.shape), np.int32)
+        # Bit by bit of the most lines that a key has: one search over all takes four times as long.
+        for bit in reversed(range(int(lines.max(initial=0)).bit_length())):
+            more = before + np.int32(1 << bit)
+            fits = more <= lines
+            fits &= self.time[np.where(fits, begin + more - 1, 0)] < time
+            before = np.where(fits, more, before)
+        return np.where(before > 0, begin + before - 1, np.int32(len(self.time)))
 
 
 @dataclass(frozen=True)
@@ -402,7 +399,8 @@ def encode(
     if lookup.timed:
         by = np.argsort(of_key, kind="stable")  # new users have ids behind all others
         first, of_key = first[by], of_key[by]
-        since = Since.of(of_key, first["time"].to_numpy())
+        begins = np.searchsorted(of_key, np.arange(len(named[lookup.key]) + FIRST_ID + 1))
+        since = Since(begins.astype(np.int32), first["time"].to_numpy())
     values = arrow(first.select(lookup.key)).column(0)
     places = pa.table({"value": values, "id": np.arange(len(first), dtype=np.int32)})
     ids = {name: Encoder(words[name]).of(first[name]) for name in lookup.ids if name in words}
