@@ -116,6 +116,11 @@ class TrainConfig:
         "so AUC and GAUC, need not suffer.",
         written=WEIGHT,
     )
+    unknown_rate: Annotated[float, Ge(0), Lt(1)] = option(
+        0.0,
+        "Share of ids that training takes for unknown, by chance, so that new values get a vector "
+        "that was trained, e.g. 0.05.",
+    )
     clip: _Float | None = option(None, "The gradient's largest Euclidean norm. Default: any.")
     seed: Count = option(0, "Of the initial weights and the rows' order.")
     evaluations: _Whole | None = option(None, "On valid, an epoch. Default: 4.")

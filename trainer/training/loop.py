@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from schemas.errors import UsageError
-from trainer.data.batches import LENGTH, WEIGHT, Batch
+from trainer.data.batches import LENGTH, PLACE, WEIGHT, Batch
 from trainer.data.inputs import behaviours_of
 from trainer.data.prefetch import on_device
 from trainer.data.shards import Shards
@@ -30,6 +30,7 @@ from trainer.training.reduction import GradientSum
 from trainer.training.runs import BEST, LAST, Result, Run, load, versions
 from trainer.training.schedule import Progressed, Schedule
 from trainer.training.scoring import NoScores, score
+from trainer.training.unknown import with_unknown
 
 
 class Training:
@@ -210,19 +211,23 @@ class Training:
     def _batches(self) -> Iterator[list[Batch]]:
         """This rank's part of the epoch's batches that are not trained on yet, on the device."""
         weight = (WEIGHT,) if self.shards.manifest.weight else ()
+        rate = self.config.unknown_rate
         batches = self.shards.grouped_batches(
             "train",
             batch_size=self.schedule.batch_size,
             cells=self.settled["cells"],
             shuffle_seed=self.config.seed,
             epoch=self.at.epoch,
-            columns=(*self.model.columns, "label", *weight),
+            columns=(*self.model.columns, "label", *weight, *([PLACE] if rate else [])),
             rank=self.ranks.rank,
             world=self.ranks.world,
             together=True,
         )
         for _ in range(self.at.in_epoch):
             next(batches)
+        if rate:
+            seed, epoch = self.config.seed, self.at.epoch
+            batches = with_unknown(batches, self.model.inputs, rate, seed, epoch)
         following = on_device(batches, self.device)
         while True:
             asked = time.perf_counter()
