@@ -11,7 +11,6 @@ from typing import Any
 from zlib import crc32
 
 import polars as pl
-import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,8 +18,8 @@ from hypothesis import strategies as st
 from pipeline.presets.described import source_of
 from pipeline.verify import verify
 from schemas.digests import differing
-from schemas.manifest import load
-from tests.conftest import Ended, finished, tinprep
+from schemas.manifest import Share, load
+from tests.conftest import Ended, amazon, finished, refused, tinprep
 from tests.description_made import Log, Made, descriptions
 from tests.description_oracle import (
     FIRST,
@@ -85,33 +84,6 @@ def prepare(description: Path, out: Path, *flags: object) -> Ended:
     return tinprep(
         "prepare", description, "--out", out, "--max-rejected", "100%", "--keep-events", *flags
     )
-
-
-@SOME
-@given(made=descriptions())
-def test_all_events_are_kept_in_order(made: Made, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("made")
-    path, out = made.write(folder / "raw"), folder / "out"
-    oracle = Oracle(path, folder / "raw")
-    if oracle.wrong:
-        return
-    finished(prepare(path, out))
-    assert verify(out).findings == ()
-    kept = json.loads((out / "manifest.json").read_text())["kept"]
-    assert kept["rows"] == {name: len(rows) for name, rows in oracle.raw.items()}
-    for name in oracle.events:
-        found: dict[int, Any] = {}
-        for file in sorted(out.glob(f"events/{name}-*.parquet")):
-            rows = pq.read_table(file).to_pylist()
-            order = [(row["user"], row["time"], row["row"]) for row in rows]
-            assert order == sorted(order)
-            found |= {row["row"]: row for row in rows}
-        for event in oracle.events[name].every:
-            row = found[event["row"]]
-            fields = oracle.told["tables"][name]["fields"]
-            assert {n: row[n] for n in ("user", "time", *fields)} == {
-                n: event[n] for n in ("user", "time", *fields)
-            }
 
 
 def split(made: Made, late: set[int]) -> tuple[Made, Made, Made]:
@@ -260,3 +232,56 @@ def test_beauty_by_order_one_part_after_the_other(beauty: Path, tmp_path: Path) 
         ]
         bins = [1 + sum(edge < time for edge in edges) for time in passed]
         assert list(row["history_interval_bin"])[: len(bins)] == bins
+
+
+LOG = [
+    f"{u},{item},{10 * n}"
+    for u, of in zip("abcf", ("xyzw", "yzwv", "zwvu", "mnop"), strict=True)
+    for n, item in enumerate(of, 1)
+]
+EVENTS = ("--user", "user", "--item", "item", "--time", "time", "--unit", "s", "--split", "order")
+
+
+def written(path: Path, lines: list[str]) -> Path:
+    path.write_text("\n".join(["user,item,time", *lines]) + "\n")
+    return path
+
+
+def test_late_and_repeated_events_and_new_users_are_counted(tmp_path: Path) -> None:
+    log = written(tmp_path / "log.csv", LOG)
+    how = ("--duplicates", "drop", "--negatives", 1)
+    finished(prepare(log, tmp_path / "out", *EVENTS, *how))
+    new = written(tmp_path / "new.csv", ["a,x,10", "a,new,15", "b,x,60", "d,x,1", "d,w,2"])
+    finished(tinprep("transform", tmp_path / "out", "--events", new, "--out", tmp_path / "rows"))
+    made = load(tmp_path / "rows")
+    assert made.counts["events older than a kept one of their user"] == 1  # but for the repeated
+    assert made.counts["users without an earlier event"] == 1
+    assert made.shares["repeated events, dropped"] == Share(1, 5)
+    assert made.shares["new targets of unknown item"] == Share(1, 3)
+    rows = decoded(tmp_path / "rows", "new").filter(pl.col("label") == 1)
+    assert rows["row"].to_list() == [17, 18, 20]  # the log has 16, and d's first is no target
+    before = [[item for item in of if item] for of in rows["history_item"].to_list()]
+    assert before == [["x"], ["y", "z", "w"], ["x"]]  # train does not know v
+    assert any("new.csv is row 16" in note for note in made.notes)
+
+
+def test_what_cannot_be_transformed_is_refused(tmp_path: Path, beauty: Path) -> None:
+    log, new = written(tmp_path / "log.csv", LOG), written(tmp_path / "new.csv", ["a,x,60"])
+    plain, out, to = tmp_path / "plain", tmp_path / "out", ("--out", tmp_path / "rows")
+    finished(tinprep("prepare", log, *EVENTS, "--out", plain))
+    finished(prepare(log, out, *EVENTS))
+    refused(tinprep("transform", plain, "--events", new, *to), 2, "--keep-events")
+    refused(tinprep("transform", out, "--events", tmp_path / "no.csv", *to), 3, "no such file")
+    refused(tinprep("transform", out, "--events", log, *to, "--out", out), 2, "of their own")
+    only = written(tmp_path / "only.csv", ["e,x,60"])
+    refused(tinprep("transform", out, "--events", only, *to), 3, "None of the new events")
+    by_preset = amazon(beauty, tmp_path / "beauty", "--keep-events")
+    finished(by_preset)
+    of_beauty = tinprep("transform", tmp_path / "beauty", "--events", new, *to)
+    refused(of_beauty, 2, "without a description")
+    damaged = next(out.glob("events/events-*.parquet"))
+    other = pl.read_parquet(damaged).with_columns(pl.col("time") - 1)
+    other.write_parquet(damaged)
+    refused(tinprep("transform", out, "--events", new, *to), 4, damaged, "sha256")
+    assert not (tmp_path / "rows").exists()
+    assert "checksum" in {finding.what for finding in verify(out).findings}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.presets.described import DescribedConfig
 from schemas import manifest
-from schemas.errors import ContractError, UsageError
+from schemas.errors import ContractError, InputError, UsageError
 
 if TYPE_CHECKING:
     from pipeline.description import Description, Table
@@ -50,10 +50,18 @@ class TransformConfig(DescribedConfig):
     def _files(self) -> dict[tuple[str, str], list[Path]]:
         from pipeline.description.files import files_of
 
-        new = {
-            ("tables", n): files_of(of, Path(), n) if of else self._kept(n)
-            for n, of in self.new.items()
-        }
+        try:
+            new = {
+                ("tables", n): files_of(of, Path(), n) if of else self._kept(n)
+                for n, of in self.new.items()
+            }
+        except InputError as error:
+            raise InputError(
+                error.what,
+                where=error.where,
+                got=error.got,
+                do="give --events a file, a folder, or a pattern such as new/*.csv",
+            ) from None
         return new | super()._files()
 
     def _kept(self, table: str) -> list[Path]:
@@ -146,7 +154,16 @@ def transformed(
     from pipeline.description.toml import Source, canonical, digest
 
     made = manifest.load(data)
-    if made.kept is None or made.config.get(manifest.KEEPS) != manifest.KEPT:
+    if made.kept is not None and not made.description:
+        raise UsageError(
+            "The data set was made without a description, which new events are read by.",
+            where=data,
+            expected="a data set made by `tinprep prepare ... --keep-events`",
+            got=made.dataset,
+            do="make it by its preset, e.g. `tinprep prepare amazon-2014 --keep-events`: the rows "
+            "are the same",
+        )
+    if made.kept is None:
         raise UsageError(
             "The data set does not keep its events.",
             where=data,

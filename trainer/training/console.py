@@ -214,8 +214,8 @@ def prediction_lines(run: Path, to: Path, found: Predicted) -> list[str]:
     if found.empty:
         counts = ", ".join(f"{count:,} of {name}" for name, count in found.empty.items())
         lines.append(
-            f"note: empty, as the data set has no id for them: {counts}. `row` counts the records "
-            "of the raw file from 0: join it for their values"
+            f"note: empty, as the data set has no id for them: {counts}. `row` is the record in "
+            "the raw file, from its `first_row` in the manifest on: join it for their values"
         )
     return lines
 
