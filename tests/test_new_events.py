@@ -19,7 +19,7 @@ from pipeline.presets.described import source_of
 from pipeline.verify import verify
 from schemas.digests import differing
 from schemas.manifest import Share, load
-from tests.conftest import Ended, amazon, finished, refused, tinprep
+from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
 from tests.description_made import Log, Made, descriptions
 from tests.description_oracle import (
     FIRST,
@@ -31,6 +31,7 @@ from tests.description_oracle import (
     ordered,
     other_rows,
 )
+from tests.oracle import Review
 
 
 class Following(Oracle):
@@ -265,7 +266,7 @@ def test_late_and_repeated_events_and_new_users_are_counted(tmp_path: Path) -> N
     assert any("new.csv is row 16" in note for note in made.notes)
 
 
-def test_what_cannot_be_transformed_is_refused(tmp_path: Path, beauty: Path) -> None:
+def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     log, new = written(tmp_path / "log.csv", LOG), written(tmp_path / "new.csv", ["a,x,60"])
     plain, out, to = tmp_path / "plain", tmp_path / "out", ("--out", tmp_path / "rows")
     finished(tinprep("prepare", log, *EVENTS, "--out", plain))
@@ -275,8 +276,9 @@ def test_what_cannot_be_transformed_is_refused(tmp_path: Path, beauty: Path) -> 
     refused(tinprep("transform", out, "--events", log, *to, "--out", out), 2, "of their own")
     only = written(tmp_path / "only.csv", ["e,x,60"])
     refused(tinprep("transform", out, "--events", only, *to), 3, "None of the new events")
-    by_preset = amazon(beauty, tmp_path / "beauty", "--keep-events")
-    finished(by_preset)
+    reviews = [Review(*line.split(",")[:2], 10 * n) for n, line in enumerate(LOG)]
+    raw = write_raw(tmp_path / "raw", reviews, None)
+    finished(amazon(raw, tmp_path / "beauty", "--keep-events", "--no-meta"))
     of_beauty = tinprep("transform", tmp_path / "beauty", "--events", new, *to)
     refused(of_beauty, 2, "without a description")
     damaged = next(out.glob("events/events-*.parquet"))

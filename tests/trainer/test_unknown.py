@@ -53,7 +53,7 @@ def test_the_unknown_vector_is_trained(make_dataset, tmp_path):
     data = make_dataset()
     vectors = []
     for rate in (0.0, 0.2):
-        config = TrainConfig(data, tmp_path / f"{rate}", steps=5, unknown_rate=rate)
+        config = TrainConfig(data, tmp_path / f"{rate}", steps=2, unknown_rate=rate)
         train(config)
         item = load(tmp_path / f"{rate}", torch.device("cpu")).fields["item"].weight
         vectors.append(item[:2].detach())
