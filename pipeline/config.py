@@ -16,6 +16,7 @@ from schemas.options import BYTES, SHARE, option
 
 if TYPE_CHECKING:
     from pipeline.description import Description
+    from pipeline.readers.query import Query
 
 DUPLICATES = ("keep", "drop")
 # These say nothing of the data set; some may be secret.
@@ -153,6 +154,10 @@ class Config(ABC):
             EnvironmentFault: a download failed.
         """
 
+    def queries(self) -> dict[Path, Query]:
+        """What is asked of databases, by the file in the work folder that each is to become."""
+        return {}
+
     @abstractmethod
     def absent(self) -> tuple[str, list[Path] | None]:
         """What would be downloaded, for people; and the raw files, None where one is needed.
@@ -166,7 +171,7 @@ class Config(ABC):
         """What the data set is made from; libraries are loaded for it.
 
         Args:
-            paths: of `obtain`.
+            paths: of `obtain`, and those of `queries`.
         """
 
     @property

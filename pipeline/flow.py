@@ -5,12 +5,15 @@ Deal events out to buckets of users, fit what is known of the whole, transform e
 
 from __future__ import annotations
 
+import hashlib
 import os
+import secrets
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from pipeline import memory
 from pipeline.config import Config
@@ -20,11 +23,11 @@ from pipeline.identity import differing, identifying, state
 from pipeline.publish import publish
 from pipeline.readers.line_count import estimate_table
 from pipeline.readers.remote import RemotePath
-from pipeline.record import Record
+from pipeline.record import ASKED, Record, summed
 from pipeline.workspace import Ours, Run, Told, begin, check_apart, check_out, discard, end, look
 from schemas import manifest
 from schemas.alone import alone
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import ContractError, InputError, TinprepError, UsageError
 
 # How long a thread that wants Python's lock lets another one keep it; Python's own 5 ms are as long
 # as many a call on a block of rows takes.
@@ -76,7 +79,37 @@ def _prepare(run: Run) -> manifest.Manifest:
         rows[:] = len(run.paths), len(run.paths)
     for path in asked.apart(run.paths):
         check_apart(path, asked.out)
-    with identifying(config, run.paths) as run.identity:
+    queries = config.queries()
+    if queries and run.remote is not None:
+        raise UsageError(
+            "What a query gives has to lie where every machine sees it.",
+            where="--out",
+            expected="a folder that all machines of the cluster share",
+            got=str(run.remote),
+            do="give one, and copy the data set when it is done",
+        )
+    new = not os.path.lexists(config.out)
+    with alone(config.out):
+        ours = look(config.out, force=config.force)
+        run.record = ours.record or Record(config.out)
+        if ours.made and not config.force:
+            with identifying(config, run.paths, _asked(run, write=False)) as run.identity:
+                return _done(run, ours)
+        with run.record.at_work():
+            try:
+                return _make(run, ours)
+            except TinprepError as error:
+                if isinstance(error.where, Path) and error.where in queries:
+                    error.where = queries[error.where].at  # nobody knows the file
+                if isinstance(error, InputError | ContractError) or not run.record.made:
+                    discard(run.record, folder=new)
+                raise
+
+
+def _make(run: Run, ours: Ours) -> manifest.Manifest:
+    """Make the data set, or go on with it."""
+    config, paths = run.config, [*run.paths]
+    with identifying(config, paths, _asked(run, write=True)) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
         from pipeline.steps.make import fixed_bytes, make
 
@@ -86,21 +119,60 @@ def _prepare(run: Run) -> manifest.Manifest:
         spark = config.engine == "spark"
         threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)
         run.config = config = replace(config, threads=threads)
-        new = not os.path.lexists(config.out)
-        with alone(config.out), _engine(config, run.work) as run.engine:
-            ours = look(config.out, force=config.force)
-            if ours.made and not config.force:
-                return _done(run, ours)
-            run.record = ours.record or Record(config.out)
-            with run.record.at_work():
-                begin(run, ours)
-                try:
-                    made = make(run, d)
-                except (InputError, ContractError):
-                    discard(run.record, folder=new)
-                    raise
-                end(run.record)
-                return made
+        with _engine(config, run.work) as run.engine:
+            begin(run, ours)
+            made = make(run, d)
+            end(run.record)
+            return made
+
+
+def _asked(run: Run, *, write: bool) -> list[manifest.InputFile]:
+    """What queries give; their files, if they are written, are among the run's.
+
+    What a connection gave an interrupted run is not asked for again: it is of one moment.
+    """
+    found, queries = [], run.config.queries()
+    for connection in dict.fromkeys(one.connection for one in queries.values()):
+        some = {path: one for path, one in queries.items() if one.connection == connection}
+        told = [[one.name, one.sql, one.row, one.rows] for one in some.values()]
+        name, address = ASKED + connection, next(iter(some.values())).address
+        with run.step(name) as rows:
+            from pipeline.readers.query import Answer, ask
+
+            had = run.record.made.get(name) if write else None
+            if had is not None and had["told"] == told and _is_held(run, had, some, address):
+                answers = [Answer(*one) for one in had["answers"]]
+            else:
+                # Whoever reads the record does not learn the address, and may hold one against it.
+                salt = secrets.token_hex(16)
+                answers = ask(some, write=write, memory=run.config.memory // 2, told=run.told)
+                if write:
+                    files = [run.record.files[_below(run, path)][:2] for path in some]
+                    made = {"told": told, "salt": salt, "address": _known_by(address, salt)}
+                    made |= {"answers": answers, "files": files}
+                    run.record.add("made", name, made, sync=True)
+            rows[:] = 2 * [sum(answer.rows for answer in answers)]
+        for one, gave in zip(some.values(), answers, strict=True):
+            input_of = manifest.InputFile(one.name, gave.bytes, gave.sha256)
+            found.append(replace(input_of, query=one.sql, rows=gave.rows))
+        if write:
+            run.paths += some
+            run.states += map(state, some)
+    return found
+
+
+def _is_held(run: Run, had: dict[str, Any], paths: Iterable[Path], address: str) -> bool:
+    """Whether what an interrupted run was given by a database is there, and of that address."""
+    files = [list(summed(path)) for path in paths if path.is_file()]
+    return [files, _known_by(address, had["salt"])] == [had["files"], had["address"]]
+
+
+def _known_by(address: str, salt: str) -> str:
+    return hashlib.pbkdf2_hmac("sha256", address.encode(), salt.encode(), 100_000).hex()
+
+
+def _below(run: Run, path: Path) -> str:
+    return path.relative_to(run.config.out).as_posix()
 
 
 def check_folders(config: Config) -> None:
@@ -156,7 +228,7 @@ def plan(config: Config) -> str:
 
     fetched, paths = config.absent()
     if paths is None:
-        return f"{fetched}\nrows, disk and time follow from the files"
+        return f"{fetched}\nrows, disk and time follow from what is read"
     d = config.description(paths)
     lines = {table.name: estimate_table(table.paths) for table in d.tables}
     rows = lines[d.target.name] * d.rows_of_a_target

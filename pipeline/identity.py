@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from importlib.metadata import version
@@ -70,8 +70,8 @@ def differing(
     by = "tinprep's version"
     now = json.loads(json.dumps(config.rows_depend_on())) | {by: version("tinprep")}
     was = without_how(made.config) | {by: made.version}
-    now |= {one.file: f"{one.bytes:,} bytes, sha256 {one.sha256[:12]}" for one in inputs}
-    was |= {one.file: f"{one.bytes:,} bytes, sha256 {one.sha256[:12]}" for one in made.inputs}
+    now |= {one.file: str(one) for one in inputs}
+    was |= {one.file: str(one) for one in made.inputs}
     names = [n for n in {**was, **now} if n != "key" and was.get(n, "-") != now.get(n, "-")]
     told = (", ".join(f"{name} {of.get(name, '-')}" for name in names) for of in (now, was))
     expected, got = (text[:_TOLD] for text in told)
@@ -79,12 +79,15 @@ def differing(
 
 
 @contextmanager
-def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Identity]]:
+def identifying(
+    config: Config, paths: list[Path], asked: Sequence[manifest.InputFile] = ()
+) -> Iterator[Callable[[], Identity]]:
     """Sum up the raw files in a thread beside the work.
 
     Args:
         config: what to make.
         paths: the raw files.
+        asked: what queries gave.
 
     Yields:
         A function that waits for the identity.
@@ -96,7 +99,7 @@ def identifying(config: Config, paths: list[Path]) -> Iterator[Callable[[], Iden
 
     def identity() -> Identity:
         named = zip(names_of(paths), paths, strict=True)
-        inputs = [_summed(name, path, stopped) for name, path in named]
+        inputs = [*(_summed(name, path, stopped) for name, path in named), *asked]
         return Identity(inputs, key(config.rows_depend_on(), inputs, version("tinprep")))
 
     with ThreadPoolExecutor(1, "checksum") as beside:

@@ -9,7 +9,7 @@ is a JSON list behind the CRC-32 of its text:
 ["replaced", NAME, ...]            files of a data set that is being replaced
 ["key", KEY]                       what the work depends on
 ["made", STEP, RESULT]             what a step returned
-["anew"]                           all of it is removed: from here on it is another run's
+["anew", NAME, ...]                all else is removed: from here on it is another run's
 ```
 """
 
@@ -32,6 +32,8 @@ from schemas.replacing import to_disk, unfinished
 
 WORK = ".work"
 RECORD = f"{WORK}/record"
+ASKED = "query "
+"""What the names of steps begin with that read queries: another run may rely on their files."""
 
 _at_work: dict[Path, Record] = {}
 
@@ -110,7 +112,8 @@ class Record:
         elif kind == "made":
             self.made[what[0]] = what[1]
         elif kind == "anew":
-            self.files, self.made, self.key = {}, {}, None
+            self.files, self.key = {n: of for n, of in self.files.items() if n in what}, None
+            self.made = {step: of for step, of in self.made.items() if step.startswith(ASKED)}
         else:
             self.sound = False
 

@@ -361,8 +361,9 @@ def begin(run: Run, ours: Ours) -> None:
     # What there is goes on to be known by its names, also when the manifest is gone.
     if ours.made:
         record.add("replaced", *sorted(ours.made), sync=True)
-    _remove(run.config.out, ours.files)
-    record.add("anew")
+    asked = {path.relative_to(run.config.out).as_posix() for path in run.config.queries()}
+    _remove(run.config.out, ours.files - asked)
+    record.add("anew", *sorted(asked))
 
 
 def end(record: Record) -> None:

@@ -73,9 +73,11 @@ _OF_A_DATA_SET = re.compile(
 
 @dataclass(frozen=True)
 class InputFile:
-    """A raw file as it was read.
+    """A raw file as it was read, or what a `query` gave.
 
-    Of a file of events, `first_row` is the row in its table of its first line.
+    Of a file of events, `first_row` is the row in its table of its first line. Of a query, `file`
+    names its table, `rows` says how many it gave, `bytes` how long their values are, and `sha256`
+    is theirs, in whatever order a database gives them.
     """
 
     __pydantic_config__ = STRICT
@@ -83,6 +85,12 @@ class InputFile:
     bytes: Whole
     sha256: str
     first_row: Whole | None = None
+    query: str | None = None
+    rows: Whole | None = None
+
+    def __str__(self) -> str:
+        size = f"{self.bytes:,} bytes" if self.rows is None else f"{self.rows:,} rows"
+        return f"{size}, sha256 {self.sha256[:12]}"
 
 
 @dataclass(frozen=True)

@@ -31,13 +31,14 @@ def toml(told: Mapping[str, Any], at: str = "") -> str:
     plain, tables = [], []
     for name, value in told.items():
         key = f"{at}.{name}" if at else name
-        if isinstance(value, Mapping) and (not at or at in ("tables", "lookups", "histories")):
+        if isinstance(value, Mapping) and (not at or at in _OF_TABLES):
             tables.append(f"\n[{key}]\n" * bool(at or name in _PLAIN) + toml(value, key))
         else:
             plain.append(f"{name} = {inline(value)}\n")
     return "".join(plain + tables)
 
 
+_OF_TABLES = ("connections", "tables", "lookups", "histories")
 _PLAIN = ("target", "vocabulary", "filters", "train", "types", "parameters")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from pipeline.description import toml
-from pipeline.description.checks import refuse_later, seconds, spec_of
+from pipeline.description.checks import seconds, spec_of
 from pipeline.description.toml import Source, canonical, json_schema
 from schemas.errors import UsageError
 
@@ -24,8 +24,7 @@ RATINGS = re.sub(" +#.*", "", EXAMPLES["ratings"])
 def said(text: str) -> str:
     """What a description is refused with."""
     with pytest.raises(UsageError) as refused:
-        source = Source("mine.toml", text)
-        refuse_later(spec_of(source), source)
+        spec_of(Source("mine.toml", text))
     return str(refused.value)
 
 
@@ -211,10 +210,6 @@ def test_columns_may_be_called_as_they_are(told: str) -> None:
 @pytest.mark.parametrize("told", ["a >", "rank() over (a) > 3", "a = 1; drop", "a = 1, b", "3 = 3"])
 def test_what_is_no_condition(told: str) -> None:
     assert "mine.toml:3" in said(RATINGS.replace("rating >= 4", told))
-
-
-def test_databases_come_later() -> None:
-    assert "connections.ads" in said(EXAMPLES["ads_in_a_database"])
 
 
 @pytest.mark.parametrize(

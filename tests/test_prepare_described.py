@@ -272,7 +272,7 @@ def test_nothing_is_written_by_a_dry_run(here: Path) -> None:
         (
             ('order = "file"', 'order = "file"\nrow = "rating"'),
             2,
-            ("cannot be done yet",),
+            ("Only queries have a `row`",),
         ),
     ],
 )

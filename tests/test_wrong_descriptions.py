@@ -173,8 +173,21 @@ DESCRIPTIONS: dict[str, Wrong] = {
         ),
         ("where",),
     ),
-    "a word of the language that is for later": Wrong(
-        swap('user = "uid"', 'user = "uid"\nrow = "id"'), ("tables.log", "row", "not")
+    "row numbers of a file": Wrong(
+        swap('user = "uid"', 'user = "uid"\nrow = "id"'), ("made.toml:4", "row", "queries")
+    ),
+    "an address for a variable": Wrong(
+        f'connections.x.url_env = "postgresql://u:sesame@host/x"\n{GOOD}', ("url_env", "variable")
+    ),
+    "a query and a format": Wrong(
+        'connections.x.url_env = "X"\n'
+        + swap('files = "items.csv"', 'connection = "x"\nquery = "..."\nformat = "csv"'),
+        ("format", "connection", "files"),
+    ),
+    "the first of rows without an order": Wrong(
+        'connections.x.url_env = "X"\n'
+        + swap('files = "items.csv"', 'connection = "x"\nquery = "..."\nrepeated = "first"'),
+        ("repeated", "order", "equal"),
     ),
     "a history that ends before it begins": Wrong(
         swap("max_len = 5", 'max_len = 5\nwithin = "1h"\ndelay = "61m"'), ("within", "61m", "1h")

@@ -66,7 +66,7 @@ class Whence:
         name: of it.
         said: what the description says of it.
         paths: its files, in the order that rows are counted in.
-        format: csv, jsonl or parquet.
+        format: csv, jsonl, parquet, or query: Parquet that a query became.
         csv: how text is made up.
     """
 
@@ -84,6 +84,8 @@ class Whence:
         Raises:
             UsageError: it cannot be told.
         """
+        if said.query is not None:
+            return cls(kind, name, said, paths, "query", None)
         found = format_of(paths, said.format, name)
         csv = None
         if found in ("csv", "tsv"):
@@ -97,10 +99,15 @@ class Whence:
             )
         return cls(kind, name, said, paths, "csv" if found == "tsv" else found, csv)
 
+    @property
+    def row(self) -> str | None:
+        """The column that numbers the rows; None where their places do."""
+        return getattr(self.said, "row", None)
+
     @cached_property
     def source(self) -> FileSource:
         """Of the files' columns."""
-        return open_source(self.paths, self.format, self.csv)
+        return open_source(self.paths, self.format, self.csv, row=self.row)
 
     def head(self) -> pl.DataFrame:
         """The first records of the first file."""
@@ -122,7 +129,7 @@ class Whence:
         """The first values of SQL as text; none where it cannot be read, which is told later."""
         column = Column("value", expression, "text", nullable=True)
         try:
-            reader = open_table(self.paths, self.format, [column], csv=self.csv)
+            reader = open_table(self.paths, self.format, [column], csv=self.csv, row=self.row)
             with closing(read(reader, self.paths[0])) as stream:
                 first = next(stream, None)
         except TinprepError:
@@ -153,6 +160,7 @@ class Whence:
                 csv=self.csv,
                 unit=unit,
                 outside=outside,
+                row=self.row,
             )
         except UsageError as error:
             told_at = str(error.where or "")

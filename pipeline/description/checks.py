@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
@@ -37,6 +37,7 @@ _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 def seconds(told: str | int) -> int | None:
@@ -71,35 +72,6 @@ def spec_of(source: Source) -> Spec:
     return spec
 
 
-def refuse_later(spec: Spec, source: Source) -> None:
-    """Refuse what the language has, and no step can do so far.
-
-    Raises:
-        UsageError: the description has some.
-    """
-    for at in _later(spec):
-        source.refuse(
-            at,
-            f"This cannot be done yet: {'.'.join(at)}.",
-            expected="a description without it",
-            got="a key that a later version of tinprep will know how to follow",
-            do="leave it out, or wait for that version",
-        )
-
-
-def _later(spec: Spec) -> Iterator[tuple[str, ...]]:
-    for name in spec.connections:
-        yield "connections", name
-    for name, table in spec.tables.items():
-        for key in ("connection", "query", "row"):
-            if getattr(table, key) is not None:
-                yield "tables", name, key
-    for name, lookup in spec.lookups.items():
-        for key in ("connection", "query"):
-            if getattr(lookup, key) is not None:
-                yield "lookups", name, key
-
-
 class _Check:
     """A description, and where its keys stand."""
 
@@ -109,6 +81,14 @@ class _Check:
     def all(self) -> None:
         """Every check, those first that others rely on."""
         spec = self.spec
+        for name, connection in spec.connections.items():
+            if not _VARIABLE.fullmatch(connection.url_env):
+                self.source.refuse(
+                    ("connections", name, "url_env"),
+                    "This cannot be an environment variable.",
+                    expected='the name of a variable, e.g. "ADS_DSN": the address is in it',
+                    got="something else, which may be secret",
+                )
         for name, table in spec.tables.items():
             self._whence(("tables", name), table)
             self._zone(("tables", name, "time"), table.time.timezone)
@@ -155,6 +135,23 @@ class _Check:
                     "A query has no line numbers, so it needs a column of them.",
                     expected='row = "..."',
                     got="no row",
+                )
+            if isinstance(one, Lookup) and one.repeated == "first" and one.time is None:
+                self.source.refuse(
+                    (*at, "repeated"),
+                    "The rows of a query have no order, so that none is the first of a key.",
+                    expected='repeated = "refuse" or "equal"',
+                    got="first",
+                    do="have the query choose, e.g. with min(...) and group by",
+                )
+        for key in ("format", "reader") if one.files is None else ("row",):
+            if getattr(one, key, None) is not None:
+                self.source.refuse(
+                    (*at, key),
+                    f"Only {'queries' if one.files else 'files'} have a `{key}`.",
+                    expected="query" if one.files else "files",
+                    got=" and ".join(given),
+                    do="leave it out",
                 )
         if one.csv is not None and (one.files is None or one.format in ("jsonl", "parquet")):
             self.source.refuse(

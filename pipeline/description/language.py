@@ -30,11 +30,12 @@ _Most = Annotated[int, Ge(1), Lt(1 << 31)]
 
 @dataclass(frozen=True)
 class Connection:
-    """A database: not yet."""
+    """A database, of which queries are asked."""
 
     __pydantic_config__ = _KEYS
     url_env: Text
-    """The environment variable that holds its address."""
+    """The environment variable that holds its address: postgresql://user:password@host/name,
+    duckdb:///FILE or sqlite:///FILE."""
 
 
 @dataclass(frozen=True)
@@ -122,11 +123,12 @@ class Table:
     reader: Text | Reader | None = None
     """A fast reader of its own; it reads the same rows."""
     connection: Text | None = None
-    """The database that the events are in, of [connections]. Not yet."""
+    """In place of files: the database that the events are in, of [connections]."""
     query: Text | None = None
-    """The query that gives the events. Not yet."""
+    """The SELECT that gives the events."""
     row: Text | None = None
-    """The column that numbers the events of a query, which have no lines. Not yet."""
+    """The column that numbers the events of a query, which have no lines: whole numbers from 0,
+    each once."""
     where: Text | None = None
     """Which events count: SQL over the table's columns."""
     fields: dict[str, Text] = field(default_factory=dict)
@@ -167,9 +169,9 @@ class Lookup:
     reader: Text | Reader | None = None
     """As of a table."""
     connection: Text | None = None
-    """As of a table. Not yet."""
+    """As of a table."""
     query: Text | None = None
-    """As of a table. Not yet."""
+    """As of a table. Its rows need no numbers."""
     table: Text | None = None
     """In place of files: a table of events, whose rows tell it."""
     where: Text | None = None
@@ -367,7 +369,7 @@ class Spec:
     """Of ids, by field: whole numbers (007 is 7), or text (they differ). Default: whole where every
     value is one."""
     connections: dict[str, Connection] = field(default_factory=dict)
-    """Databases, by name. Not yet."""
+    """Databases, by name."""
     vocabulary: Vocabulary = Vocabulary()
     """Which values get an id of their own."""
     filters: Filters = Filters()

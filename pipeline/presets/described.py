@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config
+from pipeline.record import WORK
 from schemas.errors import InputError, UsageError
 from schemas.options import PAIRS, option
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.description import Description
     from pipeline.description.language import Spec
     from pipeline.description.toml import Source
+    from pipeline.readers.query import Query
 
 # Not of `pipeline.description`: that would load it, and Polars with it.
 _PRESETS = files("pipeline") / "description" / "presets"
@@ -191,23 +193,61 @@ class DescribedConfig(Config):
             for (kind, name), patterns in self._patterns.items()
         }
 
+    def queries(self, rows: int | None = None) -> dict[Path, Query]:
+        """As `Config.queries`.
+
+        Args:
+            rows: of each table of events that are read, the first; None for all.
+
+        Raises:
+            UsageError: the environment does not say where a database is.
+        """
+        found = {}
+        for kind, named in (("tables", self.spec.tables), ("lookups", self.spec.lookups)):
+            for name, one in named.items():
+                if one.query is None or one.connection is None:
+                    continue
+                # Imported where it is wanted, as it is slow to load.
+                from pipeline.readers.query import Query
+
+                line = self.source.line((kind, name, "query"))
+                query = Query(
+                    f"{kind}.{name}",
+                    one.query,
+                    one.connection,
+                    self.spec.connections[one.connection].url_env,
+                    f"{self.source.name}:{line or 1}",
+                    getattr(one, "row", None),
+                    rows if kind == "tables" else None,
+                )
+                assert query.address
+                found[self.out / WORK / query.name] = query
+        return found
+
+    def _paths(self) -> dict[tuple[str, str], list[Path]]:
+        """The files that all is read from, those of queries too."""
+        asked = {path: tuple(path.name.split(".", 1)) for path in self.queries()}
+        return {**self._files(), **{(kind, name): [p] for p, (kind, name) in asked.items()}}
+
     def obtain(self) -> list[Path]:
         """As `Config.obtain`: every file once."""
-        from pipeline.description.checks import refuse_later
-
-        refuse_later(self.spec, self.source)
         return list(dict.fromkeys(path for paths in self._files().values() for path in paths))
 
     def absent(self) -> tuple[str, list[Path] | None]:
-        """As `Config.absent`: none may be."""
-        return "", self.obtain()
+        """As `Config.absent`: no file may be, and of a query nothing is known before it is read."""
+        paths = self.obtain()
+        told = [
+            f"{one.name:<14}unknown before its query is read, of the database in {one.variable}"
+            for one in self.queries().values()
+        ]
+        return "\n".join(told), None if told else paths
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
         from pipeline.description.binding import Binding
         from pipeline.presets.fast import LOOKUPS, TABLES
 
-        found = self._files()
+        found = self._paths()
         if {path for some in found.values() for path in some} != {*paths}:
             raise InputError(
                 "Raw files came or went while they were looked at.",
@@ -361,13 +401,17 @@ class SampledConfig(DescribedConfig):
         super().obtain()
         return []
 
+    def queries(self, rows: int | None = None) -> dict[Path, Query]:
+        """As `Config.queries`: the first rows of each table."""
+        return super().queries(self.rows)
+
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
         from pipeline.description.binding import Binding
         from pipeline.presets.fast import LOOKUPS, TABLES
 
         known = {"tables": TABLES, "lookups": LOOKUPS}
-        bound = Binding(self.spec, self.source, self._files(), known, self.rows)
+        bound = Binding(self.spec, self.source, self._paths(), known, self.rows)
         bound.check_times()
         return bound.description()
 

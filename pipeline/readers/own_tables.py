@@ -47,7 +47,7 @@ from pipeline.readers.values import BLANKS, UNITS, Column
 from schemas.errors import InputError, UsageError
 from schemas.plain import meant
 
-FORMATS = ("csv", "jsonl", "parquet")
+FORMATS = ("csv", "jsonl", "parquet", "query")
 OUTSIDE = "outside"
 """The mask of rows that fail `where`: they say who touched what, and count for nothing else."""
 
@@ -319,12 +319,14 @@ def open_table(
     unit: str = "s",
     types: Mapping[str, str] | None = None,
     block_bytes: int = BLOCK_BYTES,
+    row: str | None = None,
 ) -> TableReader:
     """Look at the heads of a table's files, and make the reader of their rows.
 
     Args:
         paths: the files, in the order that `row` counts through them; all of the same columns.
-        format: one of `FORMATS`; gzip and zstd are known by their first bytes.
+        format: one of `FORMATS`; gzip and zstd are known by their first bytes. A `query` is Parquet
+            whose folders' names say nothing.
         columns: what rows are to have. A `source` that is no column of the files is SQL.
         where: SQL; rows for which it is false or null are left out.
         outside: whether such rows are kept, and told by a column `outside`. Of them only ids count:
@@ -334,6 +336,7 @@ def open_table(
         types: of columns that SQL names, `whole`, `number` or `text`; of others a sample of the
             first file's rows tells: `number` if each is one, else `text`.
         block_bytes: read at once.
+        row: the column of a query that numbers its rows; None where their places do.
 
     Raises:
         InputError: a file is missing, empty or unreadable, its header is another than the first's,
@@ -341,7 +344,7 @@ def open_table(
         UsageError: an expression cannot be read, or does not fit its columns.
     """
     assert unit in UNITS, unit
-    source = open_source(paths, format, csv, block_bytes)
+    source = open_source(paths, format, csv, block_bytes, row)
     condition = Sql.of(where, source.names, "where") if where is not None else None
     sql = {
         column.name: _expression(column, source.names, paths[0])
@@ -370,6 +373,7 @@ def open_source(
     format: str,  # noqa: A002
     csv: CsvFormat | None = None,
     block_bytes: int = BLOCK_BYTES,
+    row: str | None = None,
 ) -> Source:
     """The source of the files' columns; `Source.names` are theirs.
 
@@ -378,6 +382,8 @@ def open_source(
     """
     assert format in FORMATS, format
     assert paths
+    if format == "query":
+        return ParquetSource.of(paths, row)
     found: Source
     if format == "jsonl":
         found = JsonSource.of(paths, block_bytes)

@@ -50,18 +50,20 @@ class ParquetSource:
 
     Attributes:
         schema: the type of each column of the first file; of structs within, `a.b`.
+        row: the column of whole numbers that numbers the rows; None where their places do.
     """
 
     schema: Mapping[str, Any]
+    row: str | None = None
 
     @classmethod
-    def of(cls, paths: Sequence[Path]) -> ParquetSource:
+    def of(cls, paths: Sequence[Path], row: str | None = None) -> ParquetSource:
         """Look at the first file's schema.
 
         Raises:
             InputError: the file cannot be read, or is no Parquet.
         """
-        return cls(dict(_columns(_opened(paths[0]).schema)))
+        return cls(dict(_columns(_opened(paths[0]).schema)), row)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -124,19 +126,26 @@ class ParquetSource:
         table = block.table
         if table is None:
             with told(block.path), _reopened(block.path) as file:
-                table = file.read_row_groups(block.groups, list(wanted), use_threads=False)
+                names = self._read_for(wanted)
+                table = file.read_row_groups(block.groups, names, use_threads=False)
         columns = [_column(table, name) for name in wanted]
-        yield np.arange(block.lines), pl.DataFrame(columns)
+        rows = np.arange(block.lines)
+        if self.row is not None:
+            rows = _column(table, self.row).cast(pl.Int64).to_numpy() - block.first_row
+        yield rows, pl.DataFrame(columns)
 
     def record(self, block: ParquetBlock, index: int) -> tuple[int, None]:
-        """As `Source.record`: a row has no text."""
-        return block.first_row + index, None
+        """As `Source.record`: a row has no text, and is known by its number where it has one."""
+        return block.first_row + index - (self.row is not None), None
+
+    def _read_for(self, wanted: Mapping[str, str]) -> list[str]:
+        return [*{*wanted, *([self.row] if self.row is not None else [])}]
 
     def _pieces(self, path: Path, group: int, wanted: Mapping[str, str]) -> Iterator[pa.Table]:
         """The rows of a large row group, some at a time."""
         with told(path), _reopened(path) as file:
             for batch in file.iter_batches(
-                _BLOCK_ROWS, row_groups=[group], columns=list(wanted), use_threads=False
+                _BLOCK_ROWS, row_groups=[group], columns=self._read_for(wanted), use_threads=False
             ):
                 yield pa.Table.from_batches([batch])
 

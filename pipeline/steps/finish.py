@@ -327,7 +327,7 @@ def finish(
             **({manifest.KEEPS: manifest.KEPT} if config.keeps is not None else {}),
         },
         inputs=[
-            replace(one, first_row=content.first_rows.get(path))
+            one if one.query else replace(one, first_row=content.first_rows.get(path))
             for path, one in zip(run.paths, inputs, strict=True)
         ],
         rows=rows,
