@@ -99,8 +99,8 @@ def _prepare(run: Run) -> manifest.Manifest:
             try:
                 return _make(run, ours)
             except TinprepError as error:
-                if isinstance(error.where, Path) and error.where in queries:
-                    error.where = queries[error.where].at  # nobody knows the file
+                if isinstance(error.where, Path) and error.where in queries:  # an unknown file
+                    error.where, error.line = queries[error.where].place(error.line), None
                 if isinstance(error, InputError | ContractError) or not run.record.made:
                     discard(run.record, folder=new)
                 raise

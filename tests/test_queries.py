@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import time
@@ -34,6 +35,8 @@ from tests.test_cli_ends import TINPREP
 
 USAGE, INPUT, FAULT, INTERRUPTED = 2, 3, 5, 130
 VARIABLE = "TINPREP_TEST_DSN"
+# More of them, for hours: TINPREP_EXAMPLES=5000.
+EXAMPLES = int(os.environ.get("TINPREP_EXAMPLES", "3"))
 ENGINES = ("duckdb", "sqlite", "postgres")
 
 
@@ -111,11 +114,14 @@ SAME = {"window": "before", "repeated": "equal"}
 def test_queries_give_the_rows_of_files(
     database: Any, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    examples = EXAMPLES if isinstance(database, Postgres) else 1 + EXAMPLES // 9
     # SQLite has no lists.
     fixed = SAME | ({"list": False, "words": False} if isinstance(database, Lite) else {})
     monkeypatch.setenv(VARIABLE, database.address)
 
-    @settings(max_examples=4, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
+    @settings(
+        max_examples=examples, phases=[Phase.generate], suppress_health_check=list(HealthCheck)
+    )
     @given(made=descriptions(**fixed))
     def held(made: Made) -> None:
         folder = tmp_path_factory.mktemp("made")
@@ -234,7 +240,10 @@ def test_a_data_set_knows_what_it_was_asked_of(
     dry = prepare(described, out, "--dry-run")
     finished(dry)
     assert "tables.shown unknown before its query is read" in dry.said
-    finished(tinprep("describe", described, "--check", "--rows", "50"))
+    if not isinstance(database, Lite):
+        checked = tinprep("describe", described, "--check", "--rows", "50")
+        finished(checked)
+        assert "50" in checked.said
     assert not out.exists()
     finished(prepare(described, out))
     assert {path.name for path in out.iterdir()} - {".lock", "manifest.json"} == {
@@ -337,6 +346,8 @@ WRONG: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "a row number of nothing": ("* from imp", "*, nullif(id, 10) as n from imp", INPUT, ("null",)),
     "a negative row number": ("* from imp", "*, id - 4 as n from imp", INPUT, ("n = -1",)),
     "no rows": ("from ads", "from ads where ad > 9", INPUT, ("ads.toml:24", "no rows")),
+    "a label of 2": ("select * from imp", "select id, uid, shown_at, ad, 2 as clicked from imp",
+                     INPUT, ("ads.toml:7, id = 3", "label")),
     "no such column": ('key = "ad"', 'key = "advert"', INPUT, ("ads.toml:24", "advert", "brand")),
     "a value twice": ("from ads", "from ads union all select 1, 'b9', 2", INPUT, ("ads.toml:24",)),
     "an error in a row": ("select * from ads", "select ad, cast(substr('x', ad) as int) from ads",
@@ -356,7 +367,7 @@ def test_a_wrong_query_is_told_and_leaves_nothing(
         if isinstance(database, Lite) and name == "an error in a row":
             continue  # there text that is no number is 0
         described.write_text(text)
-        ended = prepare(described, tmp_path / "out")
+        ended = tinprep("prepare", described, "--out", tmp_path / "out")
         assert ended.code == code, (name, ended.err)
         refused(ended, code, *said)
         assert not (tmp_path / "out").exists(), name

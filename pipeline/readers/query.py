@@ -68,6 +68,10 @@ class Query:
     row: str | None = None
     rows: int | None = None
 
+    def place(self, number: int | None) -> str:
+        """Where it stands, and one of its rows by `row`, if that is meant."""
+        return self.at if number is None else f"{self.at}, {self.row or 'row'} = {number}"
+
     @property
     def address(self) -> str:
         """Of the database.
@@ -134,9 +138,11 @@ class _Postgres:
                 do="pip install 'tinprep[postgres]'",
             ) from None
         os.environ.setdefault("PGCONNECT_TIMEOUT", _CONNECT_S)
-        self.connection = dbapi.connect(address)
-        self.cursor = self.connection.cursor()
-        self.cursor.execute("set transaction isolation level repeatable read, read only")
+        with ExitStack() as stack:
+            self.connection = stack.enter_context(closing(dbapi.connect(address)))
+            self.cursor = stack.enter_context(closing(self.connection.cursor()))
+            self.cursor.execute("set transaction isolation level repeatable read, read only")
+            self.close = stack.pop_all().close
 
     def schema(self, sql: str) -> pa.Schema:
         return self.cursor.adbc_execute_schema(sql)
@@ -148,10 +154,6 @@ class _Postgres:
 
     def cancel(self) -> None:
         self.cursor.adbc_cancel()
-
-    def close(self) -> None:
-        self.cursor.close()
-        self.connection.close()
 
 
 class _DuckDB:
@@ -200,7 +202,7 @@ class _SQLite:
             address, uri=True, isolation_level=None, check_same_thread=False
         )
         self.connection.execute("begin")
-        self.connection.execute("select count(*) from sqlite_schema")  # from here on it stays
+        self.connection.execute("select count(*) from sqlite_master")  # from here on it stays
 
     def schema(self, sql: str) -> pa.Schema:
         """As `_Database.schema`: values have types, not columns, so that all are looked at."""
