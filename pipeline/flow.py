@@ -99,7 +99,9 @@ def _prepare(run: Run) -> manifest.Manifest:
             try:
                 return _make(run, ours)
             except TinprepError as error:
-                if isinstance(error.where, Path) and error.where in queries:  # an unknown file
+                if (
+                    isinstance(error.where, Path) and error.where in queries
+                ):  # a file that nobody knows
                     error.where, error.line = queries[error.where].place(error.line), None
                 if isinstance(error, InputError | ContractError) or not run.record.made:
                     discard(run.record, folder=new)
@@ -140,14 +142,15 @@ def _asked(run: Run, *, write: bool) -> list[manifest.InputFile]:
             from pipeline.readers.query import Answer, ask
 
             had = run.record.made.get(name) if write else None
-            if had is not None and had["told"] == told and _is_held(run, had, some, address):
+            if had is not None and had["told"] == told and _is_held(had, some, address):
                 answers = [Answer(*one) for one in had["answers"]]
             else:
                 # Whoever reads the record does not learn the address, and may hold one against it.
                 salt = secrets.token_hex(16)
                 answers = ask(some, write=write, memory=run.config.memory // 2, told=run.told)
                 if write:
-                    files = [run.record.files[_below(run, path)][:2] for path in some]
+                    out, of = run.config.out, run.record.files
+                    files = [of[path.relative_to(out).as_posix()][:2] for path in some]
                     made = {"told": told, "salt": salt, "address": _known_by(address, salt)}
                     made |= {"answers": answers, "files": files}
                     run.record.add("made", name, made, sync=True)
@@ -161,7 +164,7 @@ def _asked(run: Run, *, write: bool) -> list[manifest.InputFile]:
     return found
 
 
-def _is_held(run: Run, had: dict[str, Any], paths: Iterable[Path], address: str) -> bool:
+def _is_held(had: dict[str, Any], paths: Iterable[Path], address: str) -> bool:
     """Whether what an interrupted run was given by a database is there, and of that address."""
     files = [list(summed(path)) for path in paths if path.is_file()]
     return [files, _known_by(address, had["salt"])] == [had["files"], had["address"]]
@@ -169,10 +172,6 @@ def _is_held(run: Run, had: dict[str, Any], paths: Iterable[Path], address: str)
 
 def _known_by(address: str, salt: str) -> str:
     return hashlib.pbkdf2_hmac("sha256", address.encode(), salt.encode(), 100_000).hex()
-
-
-def _below(run: Run, path: Path) -> str:
-    return path.relative_to(run.config.out).as_posix()
 
 
 def check_folders(config: Config) -> None:

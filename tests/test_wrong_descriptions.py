@@ -177,7 +177,8 @@ DESCRIPTIONS: dict[str, Wrong] = {
         swap('user = "uid"', 'user = "uid"\nrow = "id"'), ("made.toml:4", "row", "queries")
     ),
     "an address for a variable": Wrong(
-        f'connections.x.url_env = "postgresql://u:sesame@host/x"\n{GOOD}', ("url_env", "variable")
+        f'connections.x.url_env = "postgresql://u:sesame@host/x"\n{GOOD}',
+        ("made.toml:1", "environment variable"),
     ),
     "a query and a format": Wrong(
         'connections.x.url_env = "X"\n'
