@@ -7,12 +7,16 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import memory
+from pipeline.description.toml import Source
+from pipeline.presets.described import Asked, of_source
+from pipeline.steps import deal
 from schemas.manifest import load
 from tests.alibaba_made import alibaba
 from tests.conftest import Ended, amazon, finished
@@ -33,6 +37,29 @@ def test_what_is_planned_is_within_the_limit(fixed: int, above: int, threads: in
     bucket = memory.bucket_bytes(limit, fixed, at_once)
     assert 1 <= at_once <= threads
     assert memory.RESIDENT + fixed + at_once * (memory.A_WORKER + bucket) <= 1.2 * limit
+
+
+HISTORY = '[histories.{}]\ntable = "log"\nmax_len = 50\n{}\n'
+
+
+def test_each_history_is_planned_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a log of 100 million events: more buckets, and so smaller ones."""
+    (tmp_path / "log.csv").write_text("u,i,t\n" + "".join(f"{n},{n},{n}\n" for n in range(9)))
+    table = '[tables.log]\nfiles = "log.csv"\nuser = "u"\nfields = { item = "i" }\n'
+    table += 'time = { column = "t", unit = "s" }\n'
+    target = '[target]\ntable = "log"\nsplit = { by = "order" }\nnegatives = {}\n'
+    monkeypatch.setattr(deal, "estimate_table", lambda paths: 100_000_000)
+
+    def buckets(histories: list[str]) -> int:
+        told = "".join(HISTORY.format(f"h{n}", where) for n, where in enumerate(histories))
+        source = Source("made", table + target + told)
+        config = of_source(source, tmp_path, Asked(), "made", out=tmp_path / "out", memory=4 * GIB)
+        run = SimpleNamespace(config=config, engine=SimpleNamespace(least_buckets=2))
+        return deal.choose_buckets(run, config.description(config.obtain()))  # type: ignore[arg-type]
+
+    one, whole, some = buckets([""]), buckets([""] * 4), buckets(["where = 'u > 1'"] * 4)
+    bytes_each = [1.0, whole / one, some / one]
+    assert bytes_each == pytest.approx([1, 370 / 250, 610 / 250], rel=0.03)
 
 
 def raw_and_command(name: str, folder: Path):  # type: ignore[no-untyped-def]

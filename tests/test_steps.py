@@ -220,7 +220,7 @@ def test_sessions_count_back_from_the_latest(
             ]
     found = histories.sessions(got, breaks)
     assert found.tolist() == expected
-    assert found.dtype == breaks.session.dtype == np.int64
+    assert (found.dtype, breaks.session.dtype) == (np.int64, np.int32)
 
 
 # --- intervals

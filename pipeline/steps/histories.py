@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from schemas.arrays import Int64s
+from schemas.arrays import Int32s, Int64s
 
 # DSIN keeps sessions of more than two behaviours.
 _SHORTEST_SESSION = 3
@@ -54,7 +54,7 @@ class Breaks(NamedTuple):
         first: (sessions + 1,) index of each session's first behaviour, and the end of the last.
     """
 
-    session: Int64s
+    session: Int32s
     first: Int64s
 
 
@@ -70,7 +70,9 @@ def session_breaks(time: Int64s, offsets: Int64s, gap: int) -> Breaks:
     begins[1:] = np.diff(time) > gap
     firsts = offsets[:-1]
     begins[firsts[firsts < len(time)]] = True
-    return Breaks(np.cumsum(begins) - 1, np.append(np.flatnonzero(begins), len(time)))
+    session = np.cumsum(begins, dtype=np.int32)
+    session -= 1
+    return Breaks(session, np.append(np.flatnonzero(begins), len(time)))
 
 
 def sessions(histories: Histories, breaks: Breaks) -> Int64s:

@@ -103,7 +103,7 @@ class Targets(NamedTuple):
     features: dict[str, Int32s]
     label: npt.NDArray[np.int8] | None
     place: dict[str, Int32s]
-    windows: dict[str, rows.Windows]
+    windows: dict[str, rows.Held]
     split: Splits
     may: int
     touched: int
@@ -272,7 +272,8 @@ class Order:
             if history.table != table.name:
                 events = _behaviours(folder, bucket, d, name)
                 windows = windows_before(events, user, time, history.delay, history.within)
-                columns |= {_START + name: windows.start, _END + name: windows.end}
+                columns[_START + name] = windows.start.astype(np.int32)
+                columns[_END + name] = windows.end.astype(np.int32)
         return columns
 
 
@@ -357,7 +358,7 @@ def load(
     targets = np.flatnonzero(split != NO_TARGET)
     for name, history in d.histories.items():
         if history.table != table.name:
-            windows[name] = rows.Windows(columns[_START + name], columns[_END + name])
+            windows[name] = rows.Held(columns[_START + name], columns[_END + name])
         else:
             windows[name] = _windows(events, targets, history, source[name])
     short = 0
@@ -405,7 +406,7 @@ def _late(events: Behaviours, fresh: Bools) -> int:
 
 def _windows(
     events: Behaviours, targets: Int64s, history: History, source: Int64s | None
-) -> rows.Windows:
+) -> rows.Held:
     """(events,) the windows of targets that stand among their histories' events; else 0.
 
     Args:
@@ -428,7 +429,7 @@ def _windows(
         start = np.minimum(np.maximum(start, by_time.start), end)
     if source is not None:
         start, end = (np.searchsorted(source, at) for at in (start, end))
-    found = rows.Windows(*(np.zeros(len(events.user), np.int64) for _ in range(2)))
+    found = rows.Held(*(np.zeros(len(events.user), np.int32) for _ in range(2)))
     found.start[targets], found.end[targets] = start, end
     return found
 

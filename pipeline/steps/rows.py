@@ -17,7 +17,7 @@ import pyarrow as pa
 from pipeline.engines.buckets import Behaviours
 from pipeline.engines.tally import Tally
 from pipeline.steps import histories, intervals
-from schemas.arrays import Bools, Int64s
+from schemas.arrays import Bools, Int32s, Int64s
 from schemas.manifest import UNKNOWN_ID
 from schemas.shards import numpy_type, session_prefix
 
@@ -40,6 +40,17 @@ class Windows(NamedTuple):
     def lengths(self) -> Int64s:
         """(targets,) how many behaviours each holds."""
         return self.end - self.start
+
+
+class Held(NamedTuple):
+    """The windows of every event of a bucket, few of which are targets; both (events,)."""
+
+    start: Int32s
+    end: Int32s
+
+    def take(self, rows: Any) -> Windows:
+        """The windows of some events."""
+        return Windows(self.start[rows].astype(np.int64), self.end[rows].astype(np.int64))
 
 
 class Block(NamedTuple):
