@@ -19,7 +19,7 @@ from pipeline.presets.described import Asked, of_source
 from pipeline.steps import deal
 from schemas.manifest import load
 from tests.alibaba_made import alibaba
-from tests.conftest import Ended, amazon, finished
+from tests.conftest import Ended, amazon, finished, tinprep
 from tests.golden_sets import raw_alibaba, raw_amazon
 
 GIB = 1 << 30
@@ -60,6 +60,22 @@ def test_each_history_is_planned_with(tmp_path: Path, monkeypatch: pytest.Monkey
     one, whole, some = buckets([""]), buckets([""] * 4), buckets(["where = 'u > 1'"] * 4)
     bytes_each = [1.0, whole / one, some / one]
     assert bytes_each == pytest.approx([1, 370 / 250, 610 / 250], rel=0.03)
+
+
+def test_the_disk_is_asked_for_the_rows_of_targets_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 3,000 events 60 are targets: their rows take no 10 MB, which rows of all would."""
+    lines = [f"{n % 20},{n % 999},{n},{int(n % 50 == 0)}\n" for n in range(3_000)]
+    (tmp_path / "log.csv").write_text("u,i,t,buy\n" + "".join(lines))
+    (tmp_path / "mine.toml").write_text(
+        '[tables.log]\nfiles = "log.csv"\nuser = "u"\nfields = { item = "i" }\n'
+        'time = { column = "t", unit = "s" }\n[target]\ntable = "log"\nwhere = "buy = 1"\n'
+        'split = { by = "time", test = 2000 }\nnegatives = {}\n'
+        + HISTORY.format("some", "where = 'buy = 0'").replace("50", "5000")
+    )
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000_000))
+    finished(tinprep("prepare", tmp_path / "mine.toml", "--out", tmp_path / "out"))
 
 
 def raw_and_command(name: str, folder: Path):  # type: ignore[no-untyped-def]

@@ -48,8 +48,9 @@ from schemas.manifest import SPLITS, Share, out_of_scale, without
 from schemas.shards import SCALES
 
 _NAMES_SHOWN = 5
-# Of shards: neighbouring rows share most of their histories and of their padding, and shrink.
-_BYTES_A_ROW, _BYTES_A_CELL, _BYTES_A_SESSION_CELL = 40, 0.8, 0.4
+# Of shards: neighbouring rows share most of their histories and of their padding, and shrink. Those
+# of a few events among many share little.
+_BYTES_A_ROW, _BYTES_A_CELL, _BYTES_A_SESSION_CELL, _BYTES_A_CELL_APART = 40, 0.8, 0.4, 2.5
 # Of a number, or of what is passed through, as it is held or written.
 _BYTES_A_VALUE = 8
 # In the working set of a bucket: of a line of a history's table, where the history is not the
@@ -96,7 +97,8 @@ class Counts(NamedTuple):
         contradicting: how many are of both labels.
         events: what else is known of those that may be targets.
         lacking: what events lack -> how many of them, of those that count.
-        labels: how many of those that may be targets have the label 0, and 1.
+        labels: how many of those that may be targets have the label 0, and 1; 0 where they have
+            none.
         cut: how many events are left out as their users or values have too few.
         rows: how many events count, those that an earlier data set has kept as well. All else but
             `of` its other columns than users is of fresh events.
@@ -190,7 +192,7 @@ def deal(run: Run, d: Description, known: Known | None) -> Dealt:
     more = _BYTES_A_VALUE * len(target.more) + 4 * sum(target.lists.values())
     more += 8 * sum(one.table != target.name for one in d.histories.values())
     ordered += kept[target.name] * more
-    run.check_space(ordered + output_bytes(d, seen.kept * d.rows_of_a_target))
+    run.check_space(ordered + output_bytes(d, sum(counts.labels) * d.rows_of_a_target))
     return Dealt(lines, counts, kept_core, seen, others, split, since, users, shares)
 
 
@@ -246,9 +248,10 @@ def _require_train(d: Description, split: Split, counts: Counts) -> None:
 def output_bytes(d: Description, rows: int) -> int:
     """What the shards take on disk, with room to spare."""
     row = float(_BYTES_A_ROW)
+    cell = _BYTES_A_CELL_APART if IS_TARGET in d.target.masks else _BYTES_A_CELL
     for history in d.histories.values():
         most, length = history.sessions or (0, 0)
-        row += _BYTES_A_CELL * (history.max_len or 0) + _BYTES_A_SESSION_CELL * most * length
+        row += cell * (history.max_len or 0) + _BYTES_A_SESSION_CELL * most * length
     row += _BYTES_A_CELL * sum(d.lists.values()) + _BYTES_A_VALUE * len((*d.numbers, *d.keep))
     return int(rows * row)
 
