@@ -32,7 +32,7 @@ named here is public. It is loaded when it is first asked for, as PyTorch takes 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
@@ -62,6 +62,7 @@ __all__ = [
     "predict",
     "prepare",
     "train",
+    "transform",
     "verify",
 ]
 
@@ -124,6 +125,45 @@ def prepare(
     asked = Asked(**{name: value for name, value in settings.items() if name in names})
     how = {name: value for name, value in settings.items() if name not in names}
     return flow.prepare(described(str(what), asked, **folders, **how), told)
+
+
+def transform(
+    data: Path | str,
+    events: Path | str | Sequence[Path | str],
+    *,
+    out: Path | str,
+    raw: Path | str | None = None,
+    told: Callable[[str, int, int | None], None] = lambda *_: None,
+    **settings: Any,
+) -> Manifest:
+    """Make shards of new events with what an earlier data set has fitted.
+
+    Args:
+        data: folder of the data set, made with `keep_events=True`.
+        events: files of new events; of several tables each as `TABLE=FILE`.
+        out: folder of the new data set, whose only split is `new`.
+        raw: folder of the lookups' files; None for where they were.
+        told: progress: step, done, of how many.
+        settings: options of `tinprep transform`, e.g. `keep_events=True`.
+
+    Returns:
+        The manifest: rows, new users, unknown values.
+
+    Raises:
+        TypeError: there is no such setting.
+        UsageError: `data` does not keep its events, a table is not named, or `out` holds something
+            else.
+        InputError: a file is missing or damaged, or no new event is a target.
+        ContractError: what `data` holds is not what its manifest says.
+    """
+    from pipeline import flow
+    from pipeline.presets.transformed import transformed
+    from pipeline.readers.remote import located
+
+    files = [str(one) for one in ([events] if isinstance(events, Path | str) else events)]
+    at = raw if raw is None else located(Path(raw))
+    config = transformed(Path(data), files, out=located(Path(out)), raw=at, **settings)
+    return flow.prepare(config, told)
 
 
 def __getattr__(name: str) -> Any:

@@ -85,6 +85,7 @@ class TransformConfig(DescribedConfig):
             found,
             tables=tuple(map(self._continued, found.tables)),
             split=New(self.made.target.split),
+            said=self.made.description,
             strict=False,
             since=partial(_as_before, self.made.kept.since),
             continues=self.data,
@@ -124,7 +125,8 @@ class TransformConfig(DescribedConfig):
     def resolved(self) -> dict[str, Any]:
         """As `Config.resolved`: the data set stands for what was fitted, by its key."""
         found = {k: v for k, v in super().resolved().items() if k not in _OF_SET}
-        return {**found, "continues": self.made.config["key"]}
+        was = {name: self.made.config[name] for name in ("key", "description")}
+        return {**found, "continues": was["key"], "description": was["description"]}
 
 
 def _as_before(since: int, first: int) -> int:
@@ -151,7 +153,7 @@ def transformed(
         ContractError: what it keeps is not its own.
     """
     from pipeline.description.checks import spec_of
-    from pipeline.description.toml import Source, canonical, digest
+    from pipeline.description.toml import Source, canonical
 
     made = manifest.load(data)
     if made.kept is not None and not made.description:
@@ -174,12 +176,12 @@ def transformed(
     path = data / manifest.KEPT
     source = Source(path, path.read_text(encoding="utf-8"))
     spec = spec_of(source)
-    if (got := digest(canonical(spec))) != made.config.get("description"):
+    if other := _other(made.description, canonical(spec)):
         raise ContractError(
             "The description is not that of the data set.",
             where=path,
-            expected=str(made.config.get("description")),
-            got=got,
+            expected=f"what {data / manifest.NAME} says",
+            got=f"another {other}",
             do="put back the file that tinprep wrote, or make the data set again",
         )
     return TransformConfig(
@@ -193,6 +195,17 @@ def transformed(
         raw=raw,
         **how,
     )
+
+
+def _other(said: Any, found: Any, at: str = "") -> str:
+    """The first key of what is said that has another value in what was found; nothing for none.
+
+    What was found may have more keys: those that the language had not when it was said.
+    """
+    if not isinstance(said, Mapping) or not isinstance(found, Mapping):
+        return "" if said == found else at
+    told = (_other(one, found.get(key), f"{at}.{key}".lstrip(".")) for key, one in said.items())
+    return next(filter(None, told), "")
 
 
 def _by_table(events: Sequence[str], tables: list[str]) -> dict[str, tuple[str, ...]]:
