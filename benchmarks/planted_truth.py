@@ -37,7 +37,10 @@ class Seen:
     def __init__(self, shards: Shards, split: str) -> None:
         rows = shards.split(split)
         scalar = {name: column.astype(np.int64) for name, column in rows.scalars.items()}
-        history = {name: column.astype(np.int64) for name, column in rows.histories.items()}
+        history = {
+            name: column.astype(np.int64)
+            for name, column in rows.histories["history"].columns.items()
+        }
         self.user, self.label = scalar["user"], scalar["label"]
         of = np.repeat(np.arange(len(rows)), rows.lengths)
         place = (of, history["history_position"] - 1)

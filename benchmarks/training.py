@@ -4,6 +4,7 @@ python benchmarks/training.py                       synthetic shards, made for t
 python benchmarks/training.py --data data/amazon    an existing data set
 python benchmarks/training.py --models all          every recipe
 python benchmarks/training.py --device cuda         on a GPU
+python benchmarks/training.py --histories 1 4       one history, and four at once
 python benchmarks/training.py --busy 2 8 --batch-sizes 256 4096    beside processes that never rest
 
 Waiting is the share of the time in which the training stood still for its next batch. What is
@@ -22,7 +23,7 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from itertools import chain, count
+from itertools import chain, count, product
 from pathlib import Path
 from subprocess import Popen
 
@@ -32,7 +33,7 @@ import pyarrow.parquet as pq
 import torch
 
 from schemas.manifest import FORMAT, Bins, DataFile, Feature, History, Manifest, Target
-from schemas.shards import shard_schema
+from schemas.shards import Shape, schema_of
 from trainer.data.batches import Batch
 from trainer.data.inputs import inputs_of
 from trainer.data.prefetch import on_device
@@ -77,6 +78,7 @@ def synthetic(
     *,
     full: bool = False,
     wide: bool = False,
+    histories: int = 1,
 ) -> Path:
     """Random shards in the contract's schema.
 
@@ -88,6 +90,7 @@ def synthetic(
         sizes: distinct values of each field.
         full: every history is `max_len` long; else 9 on average.
         wide: Alibaba's other id columns and its price as well.
+        histories: how many a row has.
     """
     rng = np.random.default_rng(0)
 
@@ -95,42 +98,44 @@ def synthetic(
         # Popularity with a heavy tail, as in both data sets.
         return 2 + (size * rng.random(n) ** 3).astype(np.int64)
 
-    n = np.full(rows, max_len) if full else np.minimum(rng.geometric(1 / 9, rows), max_len)
-    offsets = np.r_[0, np.cumsum(n)]
-    total = int(offsets[-1])
-    place = np.arange(total) - np.repeat(offsets[:-1], n)
-    schema = shard_schema(tuple(sizes), layout, max_len)
+    names = [f"history{k}" for k in range(histories)] if histories > 1 else ["history"]
     others = WIDE if wide else {}
-    for name in others:
-        schema = schema.append(pa.field(name, pa.int32(), nullable=False))
-    if wide:
-        schema = schema.append(pa.field("price", pa.float32(), nullable=False))
+    shapes = dict.fromkeys(names, Shape(tuple(sizes), max_len))
+    numbers = ("price",) if wide else ()
+    schema = schema_of(tuple(sizes), shapes, layout, features=tuple(others), numbers=numbers)
     values = {
         "row": np.arange(rows),
         "user": np.arange(rows) // 10 + 2,
         **{f"target_{name}": ids(size, rows) for name, size in sizes.items()},
         "target_time": np.zeros(rows),
         "label": np.arange(rows) % 2,
-        "history_length": n,
-        **{f"history_{name}": ids(size, total) for name, size in sizes.items()},
-        "history_position": np.repeat(n, n) - place,
-        "history_interval_bin": rng.integers(1, 11, total),
-        "history_time": np.zeros(total),
-        "history_session": np.ones(total),
         **{name: ids(size, rows) for name, size in others.items()},
         "price": rng.normal(size=rows),
     }
+    lengths = {}
+    for called in names:
+        n = np.full(rows, max_len) if full else np.minimum(rng.geometric(1 / 9, rows), max_len)
+        starts, total = np.cumsum(n) - n, int(n.sum())
+        found = {
+            "length": n,
+            **{name: ids(size, total) for name, size in sizes.items()},
+            "position": np.repeat(n + starts, n) - np.arange(total),
+            "interval_bin": rng.integers(1, 11, total),
+            "time": np.zeros(total),
+            "session": np.ones(total),
+        }
+        values |= {f"{called}_{name}": column for name, column in found.items()}
+        lengths |= {f"{called}_{name}": n for name in found}
     arrays = []
     for field in schema:
         a = values[field.name]
         if not pa.types.is_nested(field.type):
             arrays.append(pa.array(a).cast(field.type))
             continue
-        a = a.astype(field.type.value_type.to_pandas_dtype())
+        a, n = a.astype(field.type.value_type.to_pandas_dtype()), lengths[field.name]
         if layout == "ragged":
-            arrays.append(
-                pa.ListArray.from_arrays(offsets.astype(np.int32), pa.array(a), type=field.type)
-            )
+            offsets = pa.array(np.r_[0, np.cumsum(n)].astype(np.int32))
+            arrays.append(pa.ListArray.from_arrays(offsets, pa.array(a), type=field.type))
             continue
         cells = np.zeros((rows, max_len), a.dtype)
         cells[np.arange(max_len) < n[:, None]] = a
@@ -145,6 +150,8 @@ def synthetic(
         words = pa.table({"value": np.arange(size - 2), "id": np.arange(2, size, dtype=np.int32)})
         words = words.append_column("count", words["value"])
         pq.write_table(words, out / "vocabulary" / f"{name}.parquet")
+    bins = Bins(10, list(range(9)), [0] * 10)
+    history = History("events", list(sizes), max_len, "before", 1_800, None, bins, {})
     manifest = Manifest(
         format=FORMAT,
         dataset="benchmark",
@@ -157,18 +164,7 @@ def synthetic(
         target=Target("events", {"by": "time"}, None),
         fields=list(sizes),
         features={name: Feature("id", name) for name in others},
-        histories={
-            "history": History(
-                "events",
-                list(sizes),
-                max_len,
-                "before",
-                1_800,
-                None,
-                Bins(10, list(range(9)), [0] * 10),
-                {},
-            )
-        },
+        histories=dict.fromkeys(names, history),
         lookups={},
         vocabulary=vocabulary,
         known=[],
@@ -305,6 +301,9 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=200_000, help="synthetic rows")
     parser.add_argument("--items", type=int, default=12_101, help="synthetic items (Beauty's)")
     parser.add_argument("--max-len", type=int, default=50, help="longest synthetic history")
+    parser.add_argument(
+        "--histories", type=int, nargs="+", default=[1], help="of a synthetic row; several in turn"
+    )
     parser.add_argument("--seconds", type=float, default=1.0, help="length of a measurement")
     parser.add_argument("--threads", type=int, help="CPU threads; the trainer's choice by default")
     parser.add_argument("--models", default="tin", help="recipes with commas between, or all")
@@ -332,14 +331,19 @@ def main() -> None:
         show(Shards(args.data), str(args.data.name), models)
         return
     narrow = {"item": args.items, "category": 200}
+    several = args.histories != [1]
     with tempfile.TemporaryDirectory() as folder:
-        for layout in ("ragged", "padded"):
-            for full in (False, True):
-                out = Path(folder) / f"{layout}{full}"
-                synthetic(out, layout, args.rows, args.max_len, narrow, full=full)
-                name = f"{layout}, L = {args.max_len}, " + ("all full" if full else "mean 9")
-                # Only how shards are read differs between the layouts, not the training.
-                show(Shards(out), name, models if layout == "ragged" and not full else ())
+        for layout, full, count in product(("ragged", "padded"), (False, True), args.histories):
+            out = Path(folder) / f"{layout}{full}{count}"
+            how = {"full": full, "histories": count}
+            synthetic(out, layout, args.rows, args.max_len, narrow, **how)
+            name = f"{layout}, L = {args.max_len}, " + ("all full" if full else "mean 9")
+            name += f", {count} histories" if count > 1 else ""
+            # Only how shards are read differs between the layouts, not the training.
+            trained = layout == "ragged" and (several or not full)
+            show(Shards(out), name, models if trained else ())
+        if several:
+            return
         out = Path(folder) / "wide"
         wide = {"category": 12_960, "brand": 461_497}
         synthetic(out, "ragged", args.rows, args.max_len, wide, full=True, wide=True)

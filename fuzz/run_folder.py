@@ -6,12 +6,13 @@ import io
 import json
 import pickle
 from contextlib import suppress
+from dataclasses import asdict
 
 import torch
 
 from fuzz.target import Target, folder, written
 from schemas.errors import TinprepError
-from trainer.data.inputs import Inputs
+from trainer.data.inputs import HistoryInputs, Inputs
 from trainer.models.interest import build
 from trainer.training.evaluation import data_of
 from trainer.training.runs import load, resuming
@@ -45,11 +46,12 @@ def read_checkpoint(data: bytes) -> int:
 
 
 def _checkpoint() -> bytes:
-    inputs = Inputs({"item": 4, "category": 3}, {}, (), 2, 2, digests={"bin edges": "0"})
+    one = HistoryInputs(("item",), 2, 2)
+    inputs = Inputs({"item": 4}, {}, (), {"history": one}, digests={"bin edges": "0"})
     built = {
         "model": "tin",
         "encoding": "tte-p",
-        "inputs": {**inputs.__dict__, "numbers": []},
+        "inputs": asdict(inputs),
         "dim": 1,
         "hidden": [1],
     }

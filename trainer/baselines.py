@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from schemas.manifest import FIRST_ID
-from trainer.data.batches import HISTORY, LENGTH, Array, Index
+from trainer.data.batches import Array, Index
 from trainer.data.shards import Shards
 from trainer.metrics import Floats, Integers, Metrics, evaluate
 
@@ -73,22 +73,25 @@ def popularity(shards: Shards, split: str) -> Scored:
 def group_share(shards: Shards, split: str) -> Scored:
     """Score a row by the share of its behaviours that are of the target's group, e.g. category.
 
-    0 where there is no behaviour. An unknown group is the same as no other.
+    0 where there is no behaviour. An unknown group is the same as no other. Of several histories
+    those count whose behaviours have a group.
 
     Args:
         shards: the data set, which has a `group_field`.
         split: the split to score.
     """
-    behaviour, target = (f"{prefix}{shards.facts.group_field}" for prefix in (HISTORY, _TARGET))
+    group, target = shards.facts.group_field, f"{_TARGET}{shards.facts.group_field}"
+    histories = [name for name, one in shards.facts.histories.items() if group in one.fields]
 
     def score(rows: dict[str, Array]) -> Floats:
         # Padding is 0, below the first real id, so it never counts.
         wanted = rows[target].astype(np.int64)[:, None]
-        same = (rows[behaviour] == wanted) & (wanted >= FIRST_ID)
-        share: Floats = same.sum(1) / np.maximum(rows[LENGTH], 1)
+        every = sum(rows[f"{name}_length"] for name in histories)
+        same = sum((rows[f"{name}_{group}"] == wanted).sum(1) for name in histories)
+        share: Floats = np.where(wanted[:, 0] >= FIRST_ID, same, 0) / np.maximum(every, 1)
         return share
 
-    return _scored(shards, split, (behaviour, target, LENGTH), score)
+    return _scored(shards, split, (target, *(f"{name}_{group}" for name in histories)), score)
 
 
 def baselines_of(shards: Shards) -> dict[str, Callable[[Shards, str], Scored]]:

@@ -168,8 +168,7 @@ def run(config: Config, dry_run: bool, then: str | None = None) -> None:
     from pipeline import inspection
 
     Terminal().print(inspection.summary(made, config.out))
-    several = f" --history {next(iter(made.histories))}" if len(made.histories) > 1 else ""
-    next_command(then or f"train {quote(str(config.out))}{several}")
+    next_command(then or f"train {quote(str(config.out))}")
 
 
 def next_command(told: str) -> None:

@@ -30,7 +30,7 @@ def report(
         typer.Option(help="The target's in the heat maps. Default: that with most positives."),
     ] = None,
     history: Annotated[
-        str | None, typer.Option(help="Of a data set with several the one to show.")
+        str | None, typer.Option(help="Of a data set with several the one to show. Default: all.")
     ] = None,
     memory_mb: Annotated[
         int, typer.Option(min=1, help="What counting over the shards may take.")

@@ -35,7 +35,7 @@ def models(
         Path | None, typer.Argument(help="Folder of a data set, whose sizes then count.")
     ] = None,
     history: Annotated[
-        str | None, typer.Option(help="Of a data set with several the one to read.")
+        str | None, typer.Option(help="Of a data set with several the one to read. Default: all.")
     ] = None,
 ) -> None:
     """Every model that can be trained: its parts as the paper's three bits, its parameters."""

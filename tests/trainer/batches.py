@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from trainer.data.inputs import Inputs, inputs_of
+from trainer.data.inputs import HistoryInputs, Inputs, inputs_of
 from trainer.data.shards import Batch, Shards
 from trainer.models.interest import build
 from trainer.models.recipes import RECIPES
 
-INPUTS = Inputs({"item": 50, "category": 9}, {}, (), max_len=20, bins=5)
-WITH_SESSIONS = replace(INPUTS, sessions=(3, 4))
+ONE = HistoryInputs(("item", "category"), max_len=20, bins=5)
+INPUTS = Inputs({"item": 50, "category": 9}, {}, (), {"history": ONE})
+WITH_SESSIONS = replace(INPUTS, histories={"history": replace(ONE, sessions=(3, 4))})
 
 
 def make(model="tin", encoding=None, inputs=INPUTS, scale=1.0):

@@ -46,8 +46,13 @@ def stored(out: Path, by: str, splits=("train",)):
     for split in splits:
         r = Shards(out).split(split)
         for i in range(len(r)):
-            mine = slice(r.starts[i], r.starts[i] + r.lengths[i])
-            cells = (r.histories["history_category"][mine], r.histories[PLACES[by]][mine])
+            mine = slice(
+                r.histories["history"].starts[i], r.histories["history"].starts[i] + r.lengths[i]
+            )
+            cells = (
+                r.histories["history"].columns["history_category"][mine],
+                r.histories["history"].columns[PLACES[by]][mine],
+            )
             behaviours = list(zip(*(c.tolist() for c in cells), strict=True))
             rows.append(
                 (int(r.scalars["target_category"][i]), int(r.scalars["label"][i]), behaviours)

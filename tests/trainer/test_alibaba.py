@@ -43,7 +43,7 @@ def test_both_layouts_give_the_same_sessions(make_alibaba, memory_mb):
     padded, ragged = (
         Shards(make_alibaba(layout=layout), memory_mb=memory_mb) for layout in ("padded", "ragged")
     )
-    assert padded.facts.sessions == ragged.facts.sessions == (3, 4)
+    assert padded.facts.history.shape == ragged.facts.history.shape == (3, 4)
     names = ("session_category", "session_brand", "session_length", "row", "history_brand")
     a, b = (
         {b["row"][0].item(): b for b in s.batches("train", batch_size=1, columns=names)}

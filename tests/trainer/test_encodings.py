@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from schemas.errors import ContractError
-from tests.trainer.batches import INPUTS
+from tests.trainer.batches import INPUTS, ONE
 from trainer.models.encodings import ENCODINGS, Chronological, Timestamp
 
 
@@ -68,7 +68,7 @@ def test_chronological_order_counts_from_the_oldest_and_the_target_comes_last():
 
 def test_both_is_the_sum_and_a_target_may_go_without():
     torch.manual_seed(0)
-    both = ENCODINGS["tte-pt"](INPUTS, 8, True)
+    both = ENCODINGS["tte-pt"](INPUTS, ONE, 8, True)
     batch = {
         "history_length": torch.tensor([2], dtype=torch.int32),
         "history_position": torch.tensor([[2, 1]], dtype=torch.int32),

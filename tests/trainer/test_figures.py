@@ -25,7 +25,7 @@ def data(tmp_path_factory):
     """A data set with names for its categories, whose manifest counts its behaviours."""
     out = write_dataset(tmp_path_factory.mktemp("figures") / "data", users=80)
     rows = Shards(out).split("train")
-    count = np.bincount(rows.histories["history_interval_bin"], minlength=5)[1:]
+    count = np.bincount(rows.histories["history"].columns["history_interval_bin"], minlength=5)[1:]
     path = out / "manifest.json"
     made = json.loads(path.read_text())
     made["histories"]["history"]["bins"]["train_counts"] = count.tolist()
@@ -79,7 +79,10 @@ def test_fig1(data, tmp_path, by):
 def test_fig4(data, tmp_path):
     counts = fig4(data, tmp_path)
     rows = Shards(data).split("train")
-    seconds = np.repeat(rows.scalars["target_time"], rows.lengths) - rows.histories["history_time"]
+    seconds = (
+        np.repeat(rows.scalars["target_time"], rows.lengths)
+        - rows.histories["history"].columns["history_time"]
+    )
     bounds = {k: (0, 1) if k < 0 else (2**k, 2 ** (k + 1)) for k in counts}
     assert sum(counts.values()) == len(seconds)
     for k, (low, high) in bounds.items():

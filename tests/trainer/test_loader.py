@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from schemas.errors import ContractError, InputError, UsageError
 from tests.trainer.batches import rows_of
 from trainer.data import shards as data
-from trainer.data.batches import Rows, batches_of
+from trainer.data.batches import Rows, Runs, batches_of
 from trainer.data.row_groups import RowGroup
 from trainer.data.shards import Batch, Shards
 
@@ -139,19 +139,25 @@ def test_a_batch_is_the_readers_own(planted):
 
 @settings(max_examples=60, deadline=None)
 @given(
-    lengths=st.lists(st.integers(0, 30), min_size=1, max_size=80),
+    lengths=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 9)), min_size=1, max_size=80),
+    histories=st.integers(1, 2),
     ends=st.lists(st.integers(0, 80), max_size=12),
     cells=st.one_of(st.none(), st.integers(1, 200)),
 )
-def test_batches_of_any_lengths(lengths, ends, cells):
-    n = np.array(lengths, dtype=np.int64)
-    flat = np.arange(n.sum(), dtype=np.int32)
-    starts = np.cumsum(n) - n
-    row = np.arange(len(n), dtype=np.int64)
-    rows = Rows({"row": row}, {}, {"history_x": flat}, n, starts)
-    order = np.random.default_rng(0).permutation(len(n))
+def test_batches_of_any_lengths(lengths, histories, ends, cells):
+    of = {
+        name: np.array(n)
+        for name, n, _ in zip("xy", zip(*lengths, strict=True), range(histories), strict=False)
+    }
+    every = sum(of.values())
+    starts = {name: np.cumsum(n) - n for name, n in of.items()}
+    row = np.arange(len(every), dtype=np.int64)
+    runs = {name: Runs.of({name: np.arange(n.sum(), dtype=np.int32)}, n) for name, n in of.items()}
+    rows = Rows({"row": row}, {}, runs)
+    assert np.array_equal(rows.lengths, every)
+    order = np.random.default_rng(0).permutation(len(row))
     seen = []
-    bounds = sorted([0, len(n), *(min(end, len(n)) for end in ends)])
+    bounds = sorted([0, len(row), *(min(end, len(row)) for end in ends)])
     sizes = np.diff(bounds)  # some perhaps 0
     end = 0
     for size, groups in zip(sizes, batches_of(rows, order, sizes, cells), strict=True):
@@ -159,13 +165,15 @@ def test_batches_of_any_lengths(lengths, ends, cells):
         assert sorted(ids) == sorted(order[end : end + size].tolist())
         end += size
         for group in groups:
-            for r, x in zip(group["row"].tolist(), group["history_x"].tolist(), strict=True):
-                assert x[: n[r]] == list(range(starts[r], starts[r] + n[r]))
-                assert not any(x[n[r] :])
-            fits = cells is None or n[group["row"]].max() * len(group["row"]) <= cells
+            for name, n in of.items():
+                for r, x in zip(group["row"].tolist(), group[name].tolist(), strict=True):
+                    assert x[: n[r]] == list(range(starts[name][r], starts[name][r] + n[r]))
+                    assert not any(x[n[r] :])
+            longest = sum(n[group["row"]].max() for n in of.values())
+            fits = cells is None or longest * len(group["row"]) <= cells
             assert fits or len(group["row"]) == 1
         seen += ids
-    assert sorted(seen) == list(range(len(n)))
+    assert sorted(seen) == list(range(len(row)))
 
 
 def test_errors_name_what_is_wrong(make_dataset, tmp_path):

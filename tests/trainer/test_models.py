@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from tests.trainer.batches import (
     of_one_category,
     reversed_history,
 )
-from trainer.data.inputs import Inputs, inputs_of
+from trainer.data.inputs import inputs_of
 from trainer.data.shards import Shards
 from trainer.models import attention
 from trainer.models import layers as parts
@@ -179,7 +180,8 @@ def test_sim_s_two_interests_are_of_the_category_and_of_the_latest_10():
     batch["history_category"] = torch.where(torch.arange(15) % 3 == 0, 5, 6).repeat(3, 1)
     batch["target_category"] = torch.full((3,), 5)
     found, t = m.interest(batch)
-    x = m.encoding(m.fields(batch, ("target_", "history_")), batch)[3:].view(3, 15, -1)
+    ids = [{n: batch[of + n].flatten() for n in INPUTS.fields} for of in ("target_", "history_")]
+    x = m.encoding(m.fields(*ids), batch)[3:].view(3, 15, -1)
     for b, n in enumerate([15, 4, 12]):
         for half, places in ((found[b, :8], range(0, n, 3)), (found[b, 8:], range(n)[-10:])):
             held = x[b, list(places)]
@@ -231,7 +233,7 @@ def test_other_features_reach_the_head(make_dataset):
 
 def test_initial_embeddings_are_small():
     torch.manual_seed(0)
-    m = build("tin", None, Inputs({"item": 5000}, {}, (), 20, 5))
+    m = build("tin", None, replace(INPUTS, fields={"item": 5000, "category": 9}))
     assert 0 < m.fields.tables["item"].weight.abs().max() < 0.05
 
 

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from pipeline.inspection import inspect
 from schemas.errors import ContractError, UsageError
-from tests.trainer.batches import make_batch
+from tests.trainer.batches import ONE, make_batch
 from trainer.analysis.figures import edges_of, intervals_of
 from trainer.analysis.model_list import models_table
 from trainer.analysis.report.page import write_report
@@ -39,8 +39,7 @@ INPUTS = Inputs(
     {"item": 50, "category": 9},
     {"type": 5},
     ("price",),
-    max_len=20,
-    bins=5,
+    {"history": ONE},
     digests={"x": "y"},
     lists={"genre": (7, 4), "liked": (50, 4)},
     shared={"liked": "item"},
@@ -136,7 +135,8 @@ def test_inputs_are_those_of_the_description(make_log):
     found = inputs_of(Shards(make_log()))
     assert (found.fields, found.others, found.numbers) == ({"item": 12}, {"type": 5}, ("price",))
     assert (found.lists, found.shared) == ({"genre": (7, 3)}, {})
-    assert (found.carried, found.group_field, found.time_unit) == (None, None, "ms")
+    assert found.histories["history"].fields == ("item",)
+    assert (found.group_field, found.time_unit) == (None, "ms")
 
 
 @given(
@@ -185,7 +185,8 @@ def test_a_vocabulary_has_one_table():
 
 @pytest.mark.parametrize("model", RECIPES)
 def test_behaviours_may_lack_a_field_of_the_target(model):
-    inputs = replace(INPUTS, carried=("category",), group_field="category")
+    histories = {"history": replace(ONE, fields=("category",))}
+    inputs = replace(INPUTS, histories=histories, group_field="category")
     m, batch = made(model, inputs, 8), own_batch([3, 0, 7, 1], [0, 1, 2, 3])
     assert "history_item" not in m.columns
     assert "target_item" in m.columns

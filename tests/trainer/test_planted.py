@@ -62,8 +62,11 @@ def test_ctc_recovers_a_decay_by_position(tmp_path: Path) -> None:
 def test_ctc_recovers_a_decay_by_interval(tmp_path: Path) -> None:
     data = made(tmp_path, position_decay=0.0, interval_decay=1.0, interval_scale_s=SCALE_S)
     rows = Shards(data).split("train")
-    interval = np.repeat(rows.scalars["target_time"], rows.lengths) - rows.histories["history_time"]
-    bins = rows.histories["history_interval_bin"]
+    interval = (
+        np.repeat(rows.scalars["target_time"], rows.lengths)
+        - rows.histories["history"].columns["history_time"]
+    )
+    bins = rows.histories["history"].columns["history_interval_bin"]
     planted = np.array([np.exp(-interval[bins == b] / SCALE_S).mean() for b in range(1, 11)])
     bits = signed(data, "interval")
     assert spearman(bits, planted) > 0.9

@@ -8,7 +8,7 @@ import pytest
 import scipy.stats
 import torch
 
-from tests.trainer.batches import INPUTS, make, make_batch
+from tests.trainer.batches import ONE, make, make_batch
 from tests.trainer.behaviours import LENGTHS, drawn, some
 from trainer.data.inputs import behaviours_of
 from trainer.data.shards import Shards
@@ -97,7 +97,7 @@ def test_the_released_code_row_by_row(name):
         logit = m.mlp(normed(m.norm, torch.cat(seen))) + m.bias.weight[batch["target_item"][b]]
         torch.testing.assert_close(m(batch)[b], logit[0], rtol=1e-4, atol=1e-5)
     assert set(m.columns) >= {"target_item", "history_item"}
-    assert INPUTS.max_len >= max(lengths)
+    assert ONE.max_len >= max(lengths)
 
 
 def test_tensorflow_s_gru_begins_with_gates_open():
@@ -171,7 +171,7 @@ def test_the_released_negatives_are_drawn_from_all_items_and_stay():
     row, place = torch.ones(200, 18).nonzero(as_tuple=True)
     drawn = m._draw(batch, row, place)
     with torch.no_grad():
-        every = m.fields({"item": m.behaviours[:, 0], "category": m.behaviours[:, 1]}, ("",))
+        every = m.fields({"item": m.behaviours[:, 0], "category": m.behaviours[:, 1]})
     which = torch.cdist(drawn, every).argmin(1)
     torch.testing.assert_close(drawn, every[which])
     counts = which.bincount(minlength=40)

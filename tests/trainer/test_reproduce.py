@@ -40,7 +40,7 @@ PICTURES = ("fig1-shop", "fig3-shop", "fig4-ads", "fig4-shop", "fig5-shop")
 def counted(out: Path, dataset: str) -> Path:
     """Count a data set's behaviours by bin, and give it a name."""
     rows = Shards(out).split("train")
-    count = np.bincount(rows.histories["history_interval_bin"], minlength=5)[1:]
+    count = np.bincount(rows.histories["history"].columns["history_interval_bin"], minlength=5)[1:]
     path = out / "manifest.json"
     made = json.loads(path.read_text())
     made["histories"]["history"]["bins"]["train_counts"] = count.tolist()

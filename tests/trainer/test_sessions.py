@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.trainer.batches import INPUTS, WITH_SESSIONS
+from tests.trainer.batches import ONE, WITH_SESSIONS
 from tests.trainer.behaviours import CLOSE, drawn
 from trainer.models.sessions import SessionCells, SessionInterests
 
@@ -21,7 +21,7 @@ from trainer.models.sessions import SessionCells, SessionInterests
     padding=st.integers(0, 3),
 )
 def test_derived_sessions_are_the_latest_behaviours_of_the_latest_sessions(rows, padding):
-    cells = SessionCells(INPUTS)
+    cells = SessionCells(ONE)
     width = max(1, *map(sum, rows)) + padding
     session = torch.full((len(rows), width), 1, dtype=torch.int32)
     expected, lengths = [], []
@@ -44,7 +44,7 @@ def test_derived_sessions_are_the_latest_behaviours_of_the_latest_sessions(rows,
 
 
 def test_stored_sessions_are_taken_as_they_are():
-    cells = SessionCells(WITH_SESSIONS)
+    cells = SessionCells(WITH_SESSIONS.histories["history"])
     ids = torch.arange(24).view(2, 12)
     lengths = torch.tensor([[4, 1, 0], [0, 2, 0]])
     batch = {"session_item": ids, "session_length": lengths, "history_length": torch.ones(2)}
@@ -59,7 +59,7 @@ def test_derived_sessions_are_taken_from_the_history():
         "history_session": torch.tensor([[2, 1, 1, 0], [1, 0, 0, 0]]),
         "history_length": torch.tensor([3, 1]),
     }
-    found, length = SessionCells(INPUTS)(batch, ("history_item",))
+    found, length = SessionCells(ONE)(batch, ("history_item",))
     assert found["history_item"].tolist() == [6, 7, 5, 9]
     assert length.tolist() == [[2, 1, 0, 0, 0], [1, 0, 0, 0, 0]]
 

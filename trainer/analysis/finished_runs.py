@@ -20,7 +20,6 @@ import torch
 
 from schemas.digests import ROWS, differing, in_short
 from schemas.errors import ContractError, UsageError
-from trainer.data.batches import LENGTH
 from trainer.data.inputs import digests_of, require_alike
 from trainer.data.shards import Shards
 from trainer.files import atomically
@@ -147,9 +146,9 @@ def _kept(path: Path) -> tuple[pl.DataFrame, str | None]:
 def _scored(run: Path, shards: Shards) -> pl.DataFrame:
     """How a run's weights score test now, which must be how they were measured."""
     model, gauc = load(run), measured(run).gauc
-    require_alike(model.inputs, shards, users=True)
+    shards = require_alike(model.inputs, shards, users=True)
     parts = [
-        (batch["user"], batch["label"], logit, batch[LENGTH])
+        (batch["user"], batch["label"], logit, shards.behaviours(batch))
         for batch, logit in logits(model, shards, "test", ("user", "label"))
     ]
     columns = [torch.cat(column).numpy() for column in zip(*parts, strict=True)]

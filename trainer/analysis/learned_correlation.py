@@ -32,6 +32,8 @@ from trainer.models.attention import (
     Uniform,
 )
 from trainer.models.interest import TARGET, InterestModel
+from trainer.models.reader import Reader
+from trainer.models.recipes import BesideTarget
 from trainer.models.recurrent import RECURRENT
 from trainer.training.evaluation import alike, data_of
 from trainer.training.runs import CONFIG, load, read_json
@@ -51,6 +53,7 @@ def learned_like(
     data: Path | str | None = None,
     seed: int = 0,
     released: bool = False,
+    history: str | None = None,
 ) -> CorrelationMap:
     """Measure e^z |r| of a run's model in the cells of a map (Eq. 4, with Eq. 5's scaling).
 
@@ -68,9 +71,11 @@ def learned_like(
         data: folder of the data set; the one that the run was trained on by default.
         seed: of the draws.
         released: of the category's part of the embeddings alone, moved to 0..1 over the map.
+        history: that of the map, of a model that reads several.
 
     Raises:
-        UsageError: Table 2 has no measure for such a model, or `released` has none.
+        UsageError: Table 2 has no measure for such a model, `released` has none, or the model reads
+            several histories and not this one.
         InputError: there is no such run or data set, or it is damaged.
         ContractError: the data set is not like the one that the run was trained on.
     """
@@ -78,10 +83,13 @@ def learned_like(
     model = load(folder)
     config = read_json(folder / CONFIG, dict[str, Any], do="train it again")
     recipe = str(config.get("model"))
-    _require_measure(model, recipe, folder, released)
+    reader = _reader(model, history, folder)
+    _require_measure(model, reader, recipe, folder, released)
     shards = alike(model, Path(data) if data is not None else data_of(folder))
+    if len(model.readers) > 1:
+        shards = Shards(shards.out, history=history)
     field = group_field(shards)
-    behaviours = _behaviours(shards, model, truth, seed)
+    behaviours = _behaviours(shards, reader, truth, seed)
     generator = torch.Generator().manual_seed(seed)
     at = [torch.nonzero(behaviours["place"] == p).flatten() for p in truth.places]
     # The same moments for every category: rows of a map then differ by the category alone.
@@ -92,8 +100,8 @@ def learned_like(
         drawn = of_category[_draw(len(of_category), generator)]
         for p, moment in enumerate(moments):
             if len(drawn) and len(moment):
-                batch = _at(behaviours, drawn, moment, model)
-                found = strength(model, batch, field if released else None).mean().item()
+                batch = _at(behaviours, drawn, moment, reader)
+                found = strength(model, batch, field if released else None, reader).mean().item()
                 values[r, p] = found if math.isfinite(found) else np.nan
     encoding = config.get("encoding")
     name = recipe + (f" ({encoding})" if encoding not in (None, "none") else "")
@@ -101,7 +109,21 @@ def learned_like(
     return replace(learned.normalised(), name=f"{name}, as released") if released else learned
 
 
-def strength(model: InterestModel, batch: Batch, field: str | None = None) -> Tensor:
+def _reader(model: InterestModel, history: str | None, run: Path) -> Reader:
+    """The model's only reader, or that of the history."""
+    if len(model.readers) > 1 and history not in model.readers:
+        raise UsageError(
+            "The model reads several histories, and of one the correlation is measured.",
+            where=f"--history, of {run}",
+            expected=f"one of {', '.join(model.readers)}",
+            got=history or "none",
+        )
+    return model.readers.get(history or "") or next(iter(model.readers.values()))
+
+
+def strength(
+    model: InterestModel, batch: Batch, field: str | None = None, reader: Reader | None = None
+) -> Tensor:
     """e^z |r| of each row's one behaviour and target (Table 2), N.
 
     z is the attention's logit; the scaled dot product for BST, whose attention is inside its
@@ -112,39 +134,46 @@ def strength(model: InterestModel, batch: Batch, field: str | None = None) -> Te
         model: one that Table 2 has a measure for.
         batch: rows with a history of one behaviour: `history_` columns are N x 1.
         field: take this field's part of x and t alone.
+        reader: one of the model's; its first by default.
     """
+    reader = reader or next(iter(model.readers.values()))
+    ids = [
+        {name: batch[prefix + name].flatten() for name in reader.fields}
+        for prefix in (TARGET, HISTORY)
+    ]
     with torch.inference_mode():
-        both = model.encoding(model.fields(batch, (TARGET, HISTORY)), batch)
-        t, x = (both if field is None else both[:, _part(model, field)]).chunk(2)
-        attention = model.attentions[0]
+        both = reader.encoding(torch.cat(model.fields.apart(*ids)), batch)
+        t, x = (both if field is None else both[:, _part(model, reader, field)]).chunk(2)
+        attention = reader.attentions[0]
         if isinstance(attention, TargetAttention):
             query, key = t, x
             if model.attention_fields is not None:
-                query, key = model.attention_fields(batch, (TARGET, HISTORY)).chunk(2)
+                query, key = model.attention_fields.apart(*ids)
             z = attention.scores(key.unsqueeze(1), query).squeeze(1)
         elif isinstance(attention, AtTarget):
             z = (x * t).sum(1) / math.sqrt(t.shape[1])
         else:
             z = t.new_zeros(len(t))
-        multiplies = model.product or isinstance(model.representation, Product)
+        multiplies = model.product or isinstance(reader.representation, Product)
         r = x * t if multiplies else x
         value: Tensor = z.double().exp() * r.double().norm(dim=1)
-        if model.searches:  # the first interest's; the others' are beside it
-            found: Tensor = model.searches[0](batch, torch.ones(len(t), 1, dtype=torch.bool))
+        if reader.searches:  # the first interest's; the others' are beside it
+            found: Tensor = reader.searches[0](batch, torch.ones(len(t), 1, dtype=torch.bool))
             value = value * found.squeeze(1)
         return value
 
 
-def _part(model: InterestModel, field: str) -> slice:
-    """Where a field's part is in an embedding of all fields."""
-    names = list(model.inputs.of_behaviours)
+def _part(model: InterestModel, reader: Reader, field: str) -> slice:
+    """Where a field's part is in an embedding of all fields of a reader."""
     width = model.fields.width
-    at = names.index(field) * width
+    at = reader.fields.index(field) * width
     return slice(at, at + width)
 
 
-def _require_measure(model: InterestModel, name: str, run: Path, released: bool) -> None:
-    attention = model.attentions[0]
+def _require_measure(
+    model: InterestModel, reader: Reader, name: str, run: Path, released: bool
+) -> None:
+    attention = reader.attentions[0]
     learns = isinstance(attention, TargetAttention) and not isinstance(attention, ScaledDotProduct)
     if released and (learns or model.attention_fields is not None):
         raise UsageError(
@@ -154,9 +183,9 @@ def _require_measure(model: InterestModel, name: str, run: Path, released: bool)
             got=name,
             do="leave out `--released`",
         )
-    known = isinstance(model.attentions[0], TargetAttention | AtTarget | Uniform | Last)
-    recurrent = any(isinstance(context, RECURRENT) for context in model.contexts)
-    if not known or recurrent or model.cells is not None or model.plain_head:
+    known = isinstance(attention, TargetAttention | AtTarget | Uniform | Last)
+    mixed = any(isinstance(context, (*RECURRENT, BesideTarget)) for context in reader.contexts)
+    if not known or mixed or reader.cells is not None:
         raise UsageError(
             "There is no learned correlation for this model: its states are not behaviours.",
             where=run,
@@ -172,15 +201,14 @@ def _draw(count: int, generator: torch.Generator) -> Tensor:
     return torch.randint(count, (_DRAWS,), generator=generator)
 
 
-def _behaviours(shards: Shards, model: InterestModel, truth: CorrelationMap, seed: int) -> Batch:
+def _behaviours(shards: Shards, reader: Reader, truth: CorrelationMap, seed: int) -> Batch:
     """The behaviours of the map's targets at its places, one an entry, with their targets.
 
     At most `_KEPT` of them, chosen by random keys, so that memory is bounded.
     """
-    fields = model.inputs.of_behaviours
     place = PLACES[truth.by]
-    behaviour = (*(HISTORY + name for name in fields), *_history(model), place)
-    target = (*(TARGET + name for name in fields), LENGTH, *_scalars(model))
+    behaviour = (*(HISTORY + name for name in reader.fields), *_history(reader), place)
+    target = (*(TARGET + name for name in reader.fields), LENGTH, *_scalars(reader))
     columns = tuple(dict.fromkeys((*behaviour, *target)))
     generator = torch.Generator().manual_seed(seed)
     kept: Batch = {}
@@ -200,19 +228,19 @@ def _behaviours(shards: Shards, model: InterestModel, truth: CorrelationMap, see
     return kept
 
 
-def _history(model: InterestModel) -> tuple[str, ...]:
-    return tuple(c for c in model.encoding.columns if c.startswith(HISTORY))
+def _history(reader: Reader) -> tuple[str, ...]:
+    return tuple(c for c in reader.encoding.columns if c.startswith(HISTORY))
 
 
-def _scalars(model: InterestModel) -> tuple[str, ...]:
-    return tuple(c for c in model.encoding.columns if not c.startswith(HISTORY))
+def _scalars(reader: Reader) -> tuple[str, ...]:
+    return tuple(c for c in reader.encoding.columns if not c.startswith(HISTORY))
 
 
-def _at(behaviours: Batch, drawn: Tensor, moment: Tensor, model: InterestModel) -> Batch:
+def _at(behaviours: Batch, drawn: Tensor, moment: Tensor, reader: Reader) -> Batch:
     """The drawn behaviours and their targets at the moments of others: N rows of one behaviour."""
-    fields = model.inputs.of_behaviours
+    fields = reader.fields
     batch = {TARGET + name: behaviours[TARGET + name][drawn] for name in fields}
     batch |= {HISTORY + name: behaviours[HISTORY + name][drawn].unsqueeze(1) for name in fields}
-    batch |= {name: behaviours[name][moment].unsqueeze(1) for name in _history(model)}
+    batch |= {name: behaviours[name][moment].unsqueeze(1) for name in _history(reader)}
     # The encodings read the history's length, so it comes with the place.
-    return batch | {name: behaviours[name][moment] for name in (LENGTH, *_scalars(model))}
+    return batch | {name: behaviours[name][moment] for name in (LENGTH, *_scalars(reader))}

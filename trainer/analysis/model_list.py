@@ -9,19 +9,22 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from schemas.bounds import HISTORY
 from trainer.analysis import paper
 from trainer.data.facts import DEFAULTS
-from trainer.data.inputs import Inputs, inputs_of
+from trainer.data.inputs import HistoryInputs, Inputs, inputs_of
 from trainer.data.shards import Shards
 from trainer.models.interest import build
 from trainer.models.recipes import RECIPES
 
 # For who has no data set at hand.
-_ELECTRONICS = Inputs({"item": 63_003, "category": 803}, {}, (), max_len=50, bins=10)
+_FIELDS = {"item": 63_003, "category": 803}
+_ELECTRONICS = Inputs(_FIELDS, {}, (), {HISTORY: HistoryInputs((*_FIELDS,), max_len=50, bins=10)})
 _ABOUT = (
     "code: temporal information, target-aware attention, target-aware representation (3.3)\n"
     "no tables: parameters besides the fields' embeddings\n"
     "encodings: the default first\n"
+    "histories: all of a data set with several at once, or one, named by --history\n"
 )
 
 
@@ -30,7 +33,7 @@ def models_table(data: Path | None, history: str | None = None) -> Group:
 
     Args:
         data: folder of the data set whose sizes count; None for Electronics' published ones.
-        history: of a data set with several the one that models read.
+        history: of a data set with several the one that models read; None for all.
     """
     inputs, name, hidden = _ELECTRONICS, paper.AMAZON, DEFAULTS.hidden
     if data is not None:
@@ -42,11 +45,16 @@ def models_table(data: Path | None, history: str | None = None) -> Group:
     table.add_column("code", no_wrap=True)
     table.add_column("parameters", justify="right", no_wrap=True)
     table.add_column("no tables", justify="right", no_wrap=True)
+    table.add_column("histories", no_wrap=True)
     table.add_column("encodings", overflow="fold")
     for model, recipe in RECIPES.items():
+        reads, why = "all" if recipe.all_histories else "one", None
         if recipe.searches and inputs.group_field is None:
             why = "(the data set has no groups to search in)"
-            table.add_row(model, recipe.code, "-", "-", why)
+        elif not recipe.all_histories and len(inputs.histories) > 1:
+            why = "(name one)"
+        if why is not None:
+            table.add_row(model, recipe.code, "-", "-", reads, why)
             continue
         with torch.device("meta"):  # sizes alone, no memory
             built = build(model, None, inputs, hidden=hidden)
@@ -54,6 +62,6 @@ def models_table(data: Path | None, history: str | None = None) -> Group:
         tables = filter(None, (built.fields, built.attention_fields, built.others))
         beside = every - sum(p.numel() for fields in tables for p in fields.parameters())
         sizes = (f"{every:,}", f"{beside:,}")
-        table.add_row(model, recipe.code, *sizes, " ".join(recipe.encodings))
+        table.add_row(model, recipe.code, *sizes, reads, " ".join(recipe.encodings))
     sources = [f"{model}: {recipe.source}" for model, recipe in RECIPES.items()]
     return Group(table, Text("\n".join([_ABOUT, *sources])))

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+# What the columns of the only history begin with, or of the one that is read.
 LENGTH, HISTORY = "history_length", "history_"
 SESSION_LENGTH, SESSION = "session_length", "session_"
 WEIGHT = "weight"
@@ -28,45 +29,84 @@ _TENSOR_TYPES = {"int8": "int32", "int16": "int32", "uint8": "int32", "bool": "i
 
 
 @dataclass(frozen=True)
+class Runs:
+    """One history of some rows: each row's is a run in one flat array per column.
+
+    Attributes:
+        columns: column -> flat array of T.
+        lengths: behaviours of each row, N.
+        starts: where each row's behaviours begin in the flat arrays, N.
+    """
+
+    columns: dict[str, Array]
+    lengths: Index
+    starts: Index
+
+    @classmethod
+    def of(cls, columns: dict[str, Array], lengths: Index) -> Runs:
+        """Runs that lie one after another."""
+        return cls(columns, lengths, np.cumsum(lengths) - lengths)
+
+    def take(self, rows: Index) -> Runs:
+        """The given rows' runs, laid out in the given order."""
+        lengths = self.lengths[rows]
+        starts = np.cumsum(lengths) - lengths
+        source = np.repeat(self.starts[rows] - starts, lengths)
+        source += np.arange(len(source))
+        columns = {name: a.take(source) for name, a in self.columns.items()}
+        return Runs(columns, lengths, starts)
+
+    def padded(self, lo: int, hi: int) -> Iterator[tuple[str, Array]]:
+        """The columns of rows lo..hi, right-padded with 0 to the longest of them."""
+        lengths = self.lengths[lo:hi]
+        # At least one column, so that a batch of empty histories has the usual shapes.
+        width = max(1, int(lengths.max(initial=0)))
+        mask = np.arange(width) < lengths[:, None]
+        first = int(self.starts[lo])
+        last = int(self.starts[hi - 1] + self.lengths[hi - 1])
+        for name, a in self.columns.items():
+            cells = np.zeros(mask.shape, _TENSOR_TYPES.get(a.dtype.name, a.dtype.name))
+            cells[mask] = a[first:last]
+            yield name, cells
+
+
+@dataclass(frozen=True)
 class Rows:
-    """Compact arrays of some rows: every history is a run in one flat array per column.
+    """Compact arrays of some rows.
 
     Attributes:
         scalars: column -> array of N.
         matrices: column of lists other than histories -> array of N x K. Ragged sessions and
             multi-valued features are read into these as the padded layout stores them.
-        histories: column -> flat array of T.
-        lengths: behaviours of each row, N.
-        starts: where each row's behaviours begin in the flat arrays, N.
+        histories: each history's behaviours, by its name; at least one.
     """
 
     scalars: dict[str, Array]
     matrices: dict[str, Array]
-    histories: dict[str, Array]
-    lengths: Index
-    starts: Index
+    histories: dict[str, Runs]
 
     def __len__(self) -> int:
         return len(self.lengths)
 
     @property
+    def lengths(self) -> Index:
+        """Behaviours of each row in all histories, N."""
+        first, *others = (runs.lengths for runs in self.histories.values())
+        return sum(others, first)
+
+    @property
     def nbytes(self) -> int:
         """Bytes of all arrays."""
-        tables = (self.scalars, self.matrices, self.histories)
-        return sum(a.nbytes for t in tables for a in t.values()) + 16 * len(self)
+        tables = (self.scalars, self.matrices, *(r.columns for r in self.histories.values()))
+        arrays = sum(a.nbytes for table in tables for a in table.values())
+        return arrays + 16 * len(self) * len(self.histories)
 
     def take(self, rows: Index) -> Rows:
         """The given rows, in the given order, with their behaviours laid out in that order."""
-        lengths = self.lengths[rows]
-        starts = np.cumsum(lengths) - lengths
-        source = np.repeat(self.starts[rows] - starts, lengths)
-        source += np.arange(len(source))
         return Rows(
             {name: a.take(rows) for name, a in self.scalars.items()},
             {name: a.take(rows, axis=0) for name, a in self.matrices.items()},
-            {name: a.take(source) for name, a in self.histories.items()},
-            lengths,
-            starts,
+            {name: runs.take(rows) for name, runs in self.histories.items()},
         )
 
     def batch(self, lo: int, hi: int) -> Batch:
@@ -75,21 +115,13 @@ class Rows:
         The rows' behaviours must lie one after another, as `take` and `RowGroup.read` leave them.
         Tensors may share memory with these rows.
         """
-        lengths = self.lengths[lo:hi]
-        # At least one column, so that a batch of empty histories has the usual shapes.
-        width = max(1, int(lengths.max(initial=0)))
-        mask = np.arange(width) < lengths[:, None]
-        first = int(self.starts[lo])
-        last = int(self.starts[hi - 1] + self.lengths[hi - 1])
         out: Batch = {}
         for table in (self.scalars, self.matrices):
             for name, a in table.items():
                 kind = "float32" if name == "label" else _TENSOR_TYPES.get(a.dtype.name)
                 out[name] = torch.from_numpy(a[lo:hi].astype(kind or a.dtype, copy=False))
-        for name, a in self.histories.items():
-            padded = np.zeros(mask.shape, _TENSOR_TYPES.get(a.dtype.name, a.dtype.name))
-            padded[mask] = a[first:last]
-            out[name] = torch.from_numpy(padded)
+        for runs in self.histories.values():
+            out |= {name: torch.from_numpy(cells) for name, cells in runs.padded(lo, hi)}
         return out
 
 
@@ -98,18 +130,20 @@ def concat(parts: Iterable[Rows]) -> Rows:
     parts = list(parts)
     if len(parts) == 1:
         return parts[0]
-    lengths = np.concatenate([p.lengths for p in parts])
 
     def joined(tables: list[dict[str, Array]]) -> dict[str, Array]:
         # Each column's pieces are dropped as soon as they are joined, to keep the peak low.
         return {name: np.concatenate([t.pop(name) for t in tables]) for name in list(tables[0])}
 
+    def one(name: str) -> Runs:
+        runs = [p.histories[name] for p in parts]
+        columns = joined([dict(r.columns) for r in runs])
+        return Runs.of(columns, np.concatenate([r.lengths for r in runs]))
+
     return Rows(
         joined([dict(p.scalars) for p in parts]),
         joined([dict(p.matrices) for p in parts]),
-        joined([dict(p.histories) for p in parts]),
-        lengths,
-        np.cumsum(lengths) - lengths,
+        {name: one(name) for name in parts[0].histories},
     )
 
 
@@ -123,10 +157,11 @@ def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Ite
         rows: what to cut.
         order: indices into `rows`.
         sizes: rows of each batch, in all as many as `order` has. A batch of none is an empty list.
-        cells: the most history cells (rows x longest) that a group may have, at least one row;
-            None leaves each batch whole and in order.
+        cells: the most history cells (rows x longest, of all histories together) that a group may
+            have, at least one row; None leaves each batch whole and in order.
     """
-    mean = max(1.0, float(rows.lengths.mean())) if len(rows) else 1.0
+    every = rows.lengths
+    mean = max(1.0, float(every.mean())) if len(rows) else 1.0
     largest = max(1, int(sizes.max(initial=1)))
     batches = max(1, int(min(65_536, 4_000_000 / mean)) // largest)
     lo = 0
@@ -137,20 +172,22 @@ def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Ite
         lo += len(chosen)
         if cells is not None:
             of_batch = np.repeat(np.arange(len(held)), held)
-            chosen = chosen[np.lexsort((rows.lengths[chosen], of_batch))]
+            chosen = chosen[np.lexsort((every[chosen], of_batch))]
         chunk = rows.take(chosen)
         for start, stop in pairwise(bounds.tolist()):
             cuts = [start, stop] if stop > start else [start]
             if cells is not None:
-                cuts = _group_cuts(chunk.lengths, start, stop, cells)
+                cuts = _group_cuts(chunk, start, stop, cells)
             yield [chunk.batch(a, b) for a, b in pairwise(cuts)]
 
 
-def _group_cuts(lengths: Index, start: int, stop: int, cells: int) -> list[int]:
-    """Where to cut start..stop, whose lengths ascend, so that each piece fits `cells`."""
+def _group_cuts(rows: Rows, start: int, stop: int, cells: int) -> list[int]:
+    """Where to cut start..stop so that each piece fits `cells`."""
+    lengths = [runs.lengths for runs in rows.histories.values()]
     cuts = [start]
     while cuts[-1] < stop:
         lo = cuts[-1]
-        area = np.arange(1, stop - lo + 1) * lengths[lo:stop]
+        longest = sum(np.maximum.accumulate(each[lo:stop]) for each in lengths)
+        area = np.arange(1, stop - lo + 1) * longest
         cuts.append(lo + max(1, int(np.searchsorted(area, cells, side="right"))))
     return cuts

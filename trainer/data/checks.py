@@ -6,6 +6,7 @@ over, long before the first row shows that it is wrong.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +16,8 @@ import torch
 
 from schemas.errors import ContractError
 from schemas.manifest import FIRST_ID, NAME, History, Manifest, require
-from trainer.data.batches import HISTORY, WEIGHT
+from trainer.data.batches import WEIGHT
+from trainer.data.facts import columns_of
 
 
 def check_manifest(made: Manifest, out: Path) -> None:
@@ -53,27 +55,34 @@ def check_manifest(made: Manifest, out: Path) -> None:
             want(size == held + FIRST_ID, f"vocabulary.{name}", expected, f"{size:,}")
 
 
-def check_schema(made: Manifest, history: History, schema: pa.Schema, where: Path) -> None:
-    """Hold the manifest's fields and the `max_len` of a history to a shard."""
-    most = history.max_len
+def check_schema(
+    made: Manifest, histories: Mapping[str, History], schema: pa.Schema, where: Path
+) -> None:
+    """Hold the manifest's fields and the `max_len` of histories to a shard."""
+    most = {
+        column: one.max_len
+        for called, one in histories.items()
+        for column in columns_of(called, one)
+    }
     columns = [f"target_{name}" for name in made.fields]
-    columns += [HISTORY + name for name in history.fields]
+    columns += [f"{called}_{name}" for called, one in histories.items() for name in one.fields]
     columns += [column for name in made.lists for column in (name, f"{name}_length")]
     columns += [*made.keep, *([WEIGHT] if made.weight else [])]
     wrong = [f"no {column}" for column in columns if column not in schema.names]
     wrong += [
         f"{field.name} of {field.type.list_size}"
         for field in schema
-        if field.name.startswith(HISTORY)
+        if field.name in most
         and field.name not in made.lists
         and pa.types.is_fixed_size_list(field.type)
-        and field.type.list_size != most
+        and field.type.list_size != most[field.name]
     ]
     if wrong:
         raise ContractError(
             "The manifest and a shard do not agree.",
             where=where,
-            expected=f"columns of {', '.join(made.fields)[:200]}, histories of {most}",
+            expected=f"columns of {', '.join(made.fields)[:200]}, "
+            f"histories of {', '.join(str(one.max_len) for one in histories.values())}",
             got=f"{', '.join(wrong)!a}"[:200],
             do="make the data set again: this shard and the manifest are not of one run",
         )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 from annotated_types import Ge, Le, MaxLen
 
+from schemas.bounds import HISTORY
 from schemas.checked import STRICT, Misfit, build
 from schemas.errors import UsageError
 
@@ -55,11 +57,11 @@ class Facts:
             in the baseline that counts; None where the data set names none, or behaviours lack it.
         timezone: in which an hour, a weekday or a month is meant.
         time_unit: of times and intervals, a key of `schemas.shards.UNITS`.
-        sessions: (M, K) of the `session_` columns, M sessions of K behaviours; None without them.
-        history: the one that is read.
-        called: its name, where the data set has others; None where it is the only one.
+        histories: those that are read, by what batches call them: `history` where it is one.
+        called: its name, where the data set has others; None where all are read.
         stored: column of the history -> what the shards call it, of those that they call otherwise.
         unread: the columns of the other histories.
+        out: the data set's folder, for messages.
     """
 
     training: Hyperparameters
@@ -67,11 +69,17 @@ class Facts:
     group_field: str | None
     timezone: str
     time_unit: Unit
-    sessions: tuple[int, int] | None
-    history: History
+    histories: dict[str, History]
     called: str | None
     stored: dict[str, str]
     unread: frozenset[str]
+    out: Path
+
+    @property
+    def history(self) -> History:
+        """The one that is read; raises UsageError where several are, and one was to be named."""
+        require_one(self.histories, f"--history, of {self.out}")
+        return next(iter(self.histories.values()))
 
     def seconds(self, interval: float) -> float:
         """An interval of the data set in seconds."""
@@ -86,10 +94,10 @@ def facts_of(made: Manifest, out: Path, history: str | None = None) -> Facts:
     Args:
         made: the manifest.
         out: its folder, for messages.
-        history: the one to read; None for the only one.
+        history: the one to read; None for all, in the order of their names.
 
     Raises:
-        UsageError: there is no such history, or there are several and none is named.
+        UsageError: there is no such history.
         ContractError: the manifest is not what it says.
     """
     # The command line asks this module for types alone, and is there sooner without Arrow.
@@ -105,54 +113,79 @@ def facts_of(made: Manifest, out: Path, history: str | None = None) -> Facts:
     require(
         out / NAME, group is None or group in made.fields, "train.group_field", "a field", group
     )
-    called = _called(made, out, history)
-    own = made.histories[called]
-    others = {name: one for name, one in made.histories.items() if name != called}
+    if history not in (None, *made.histories):
+        raise UsageError(
+            "The data set has no such history.",
+            where=f"--history, of {out}",
+            expected=f"one of {', '.join(made.histories)}",
+            got=history,
+        )
+    names = sorted(made.histories) if history is None else [history]
+    histories = {name: made.histories[name] for name in names}
+    others = {name: one for name, one in made.histories.items() if name not in histories}
+    stored: dict[str, str] = {}
+    if len(names) == 1:
+        stored = _stored(names[0], histories[names[0]])
+        histories = {HISTORY: histories[names[0]]}
     return Facts(
         training=training,
         key=_key(made),
-        group_field=group if group in own.fields else None,
+        group_field=group if any(group in one.fields for one in histories.values()) else None,
         timezone=made.timezone,
         time_unit=cast(Unit, made.time_unit),  # its manifest was held to these
-        sessions=own.shape,
-        history=own,
-        called=called if others else None,
-        stored=_stored(called, own),
+        histories=histories,
+        called=history if others else None,
+        stored=stored,
         unread=frozenset(column for name, one in others.items() for column in _columns(name, one)),
+        out=out,
     )
 
 
-def _called(made: Manifest, out: Path, history: str | None) -> str:
-    """The name of the history that is read."""
-    named = [*made.histories]
-    if history is None and len(named) == 1:
-        return named[0]
-    if history not in named:
+def require_one(
+    histories: Collection[str], where: str = "--history", do: str | None = None
+) -> None:
+    """Refuse several histories where one is read.
+
+    Args:
+        histories: their names.
+        where: of them, for messages.
+        do: what else can be done than to name one.
+
+    Raises:
+        UsageError: they are several.
+    """
+    if len(histories) > 1:
         raise UsageError(
-            "The data set has several histories, and one is read."
-            if history is None
-            else "The data set has no such history.",
-            where=f"--history, of {out}",
-            expected=f"one of {', '.join(named)}",
-            got="none" if history is None else history,
+            "The data set has several histories, and one is read.",
+            where=where,
+            expected=f"one of {', '.join(histories)}",
+            got="none",
+            do=do,
         )
-    return history
 
 
 def _columns(called: str, history: History) -> list[str]:
     """What the shards call the columns of a history, and of its sessions."""
-    from schemas.shards import HISTORY_COLUMNS, session_prefix
+    return [*columns_of(called, history), *session_columns_of(called, history)]
 
-    found = [f"{called}_{n}" for n in ("length", *HISTORY_COLUMNS, *history.fields)]
-    if history.shape is not None:
-        found += [f"{session_prefix(called)}_{n}" for n in ("length", *history.fields)]
-    return found
+
+def columns_of(called: str, history: History) -> list[str]:
+    """The columns of a history, its length first."""
+    from schemas.shards import HISTORY_COLUMNS
+
+    return [f"{called}_{name}" for name in ("length", *HISTORY_COLUMNS, *history.fields)]
+
+
+def session_columns_of(called: str, history: History) -> list[str]:
+    """The columns of a history's sessions, their lengths first; none where it has none."""
+    from schemas.shards import session_prefix
+
+    names = ("length", *history.fields) if history.shape is not None else ()
+    return [f"{session_prefix(called)}_{name}" for name in names]
 
 
 def _stored(called: str, history: History) -> dict[str, str]:
     """Column of the history -> what the shards call it, where its name is one of its own."""
-    from schemas.bounds import HISTORY
-
     if called == HISTORY:
         return {}
     return dict(zip(_columns(HISTORY, history), _columns(called, history), strict=True))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,17 +16,9 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from schemas.errors import ContractError, InputError
-from trainer.data.batches import (
-    HISTORY,
-    LENGTH,
-    PLACE,
-    SESSION,
-    SESSION_LENGTH,
-    Array,
-    Index,
-    Rows,
-    concat,
-)
+from schemas.manifest import History
+from trainer.data.batches import LENGTH, PLACE, Array, Index, Rows, Runs, concat
+from trainer.data.facts import columns_of, session_columns_of
 
 # What Arrow raises for a damaged file; names in it may be no UTF-8.
 _DAMAGE = (OSError, pa.ArrowException, UnicodeDecodeError)
@@ -37,11 +30,10 @@ class Wanted:
     """Which columns to read, and what the manifest allows in them.
 
     Attributes:
-        columns: their names; `history_length` among them, and `session_length` where any
-            `session_` column is; of a multi-valued feature its length as well.
+        columns: their names; the length of each history among them, and that of its sessions where
+            any column of these is; of a multi-valued feature its length as well.
         limits: column -> the smallest integer that is too large for it (ids, positions, bins).
-        max_len: the manifest's `max_len`.
-        sessions: M sessions of K behaviours, which the `session_` columns hold.
+        histories: those that are read, by what batches call them.
         lists: multi-valued feature -> the most values of a row.
         places: whether to add `PLACE`.
         stored: column -> what the shards call it, of those that they call otherwise.
@@ -49,11 +41,27 @@ class Wanted:
 
     columns: tuple[str, ...]
     limits: dict[str, int]
-    max_len: int
-    sessions: tuple[int, int] | None
+    histories: dict[str, History]
     lists: dict[str, int] = field(default_factory=dict)
     places: bool = False
     stored: dict[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def owner(self) -> dict[str, str]:
+        """Column of a history -> which one."""
+        return {
+            c: called for called, one in self.histories.items() for c in columns_of(called, one)
+        }
+
+    @cached_property
+    def sessions(self) -> dict[str, tuple[str, tuple[int, int]]]:
+        """Column of a history's sessions -> that of their lengths, M sessions of K behaviours."""
+        found: dict[str, tuple[str, tuple[int, int]]] = {}
+        for called, one in self.histories.items():
+            if one.shape is not None:
+                length, *others = session_columns_of(called, one)
+                found |= dict.fromkeys((length, *others), (length, one.shape))
+        return found
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,7 @@ class RowGroup:
         Raises:
             InputError: the shard is missing or damaged.
             ContractError: a null, a value outside its vocabulary, or lists that do not match
-                `history_length`, `session_length` or their own length.
+                their history's length, their sessions' or their own.
         """
         named = [wanted.stored.get(name, name) for name in wanted.columns]
         table = read_row_group(self.path, self.group, named)
@@ -153,27 +161,30 @@ def row_groups_of(path: Path, wanted: Wanted, first: int = 0) -> Iterator[RowGro
             do=_OTHER_RUN,
         )
     widths = {name: _width(schema.field(name), path) for name in wanted.columns}
-    count, most = wanted.sessions or (0, 0)
+    of_lengths = {called: f"{called}_length" for called in wanted.histories}
     for group in range(file.num_row_groups):
         try:
-            lengths = file.read_row_group(
-                group, columns=[wanted.stored.get(LENGTH, LENGTH)]
-            ).column(0)
-            behaviours = int(np.asarray(lengths, dtype=np.int64).sum())
+            names = [wanted.stored.get(name, name) for name in of_lengths.values()]
+            lengths = file.read_row_group(group, columns=names)
+            behaviours = {
+                called: int(np.asarray(lengths[name], dtype=np.int64).sum())
+                for called, name in zip(of_lengths, names, strict=True)
+            }
         except (*_DAMAGE, ValueError, TypeError) as error:
             raise _damaged(path, error) from error
         rows = len(lengths)
-        nbytes = 16 * rows
+        nbytes = 16 * rows * len(behaviours)
         for name, width in widths.items():
             kind = schema.field(name).type
             cells = rows
             if pa.types.is_nested(kind):
                 if name in wanted.lists:
                     cells = rows * wanted.lists[name]
-                elif name.startswith(HISTORY):
-                    cells = behaviours
-                elif wanted.sessions is not None and name.startswith(SESSION):
-                    cells = rows * (count if name == SESSION_LENGTH else count * most)
+                elif name in wanted.owner:
+                    cells = behaviours[wanted.owner[name]]
+                elif name in wanted.sessions:
+                    length, (count, most) = wanted.sessions[name]
+                    cells = rows * (count if name == length else count * most)
                 else:
                     cells = rows * kind.list_size if pa.types.is_fixed_size_list(kind) else 0
             nbytes += cells * width // 8
@@ -199,39 +210,49 @@ def _width(field: pa.Field, path: Path) -> int:
 
 def _rows(table: pa.RecordBatch, wanted: Wanted, where: Path) -> Rows:
     """Check one Arrow batch of a shard, and strip its padding."""
-    lengths: Index = _numpy(table.column(LENGTH), LENGTH, where).astype(np.int64)
-    _check_range(lengths, LENGTH, wanted.max_len + 1, where)
     scalars: dict[str, Array] = {}
     matrices: dict[str, Array] = {}
-    histories: dict[str, Array] = {}
-    kept = None
-    if wanted.sessions is not None and SESSION_LENGTH in table.schema.names:
-        kept = _Sessions.read(table.column(SESSION_LENGTH), wanted.sessions, where)
+    histories: dict[str, Runs] = {}
+    for called, one in wanted.histories.items():
+        length = f"{called}_length"
+        lengths: Index = _numpy(table.column(length), length, where).astype(np.int64)
+        _check_range(lengths, length, one.max_len + 1, where)
+        histories[called] = Runs.of({}, lengths)
+    held: dict[str, _Sessions] = {}
+    for length, shape in {wanted.sessions[n] for n in table.schema.names if n in wanted.sessions}:
+        held[length] = _Sessions.read(table.column(length), length, shape, where)
     for name, column in zip(table.schema.names, table.columns, strict=True):
-        dense = pa.types.is_fixed_size_list(column.type)
         if not pa.types.is_nested(column.type):
             scalars[name] = values = _numpy(column, name, where)
         elif name in wanted.lists:
             matrices[name] = values = _multi_valued(table, name, wanted.lists[name], where)
-        elif kept is not None and name.startswith(SESSION):
-            matrices[name] = values = kept.matrix(column, name)
-        elif dense:
+        elif name in wanted.sessions:
+            matrices[name] = values = held[wanted.sessions[name][0]].matrix(column, name)
+        elif name in wanted.owner:
+            runs = histories[wanted.owner[name]]
+            length = f"{wanted.owner[name]}_length"
+            runs.columns[name] = values = _flat(column, name, runs.lengths, length, where)
+        elif pa.types.is_fixed_size_list(column.type):
             cells = _numpy(column.flatten(), name, where)
-            values = cells.reshape(len(column), column.type.list_size)
-            if name.startswith(HISTORY):
-                if column.type.list_size < lengths.max(initial=0):
-                    raise _lengths_differ(name, where)
-                values = values[np.arange(column.type.list_size) < lengths[:, None]]
-                histories[name] = values
-            else:
-                matrices[name] = values
+            matrices[name] = values = cells.reshape(len(column), column.type.list_size)
         else:
-            if not np.array_equal(np.diff(column.offsets.to_numpy()), lengths):
-                raise _lengths_differ(name, where)
-            histories[name] = values = _numpy(column.flatten(), name, where)
+            raise _lengths_differ(name, where, LENGTH)
         if name in wanted.limits:
             _check_range(values, name, wanted.limits[name], where)
-    return Rows(scalars, matrices, histories, lengths, np.cumsum(lengths) - lengths)
+    return Rows(scalars, matrices, histories)
+
+
+def _flat(column: pa.Array, name: str, lengths: Index, length: str, where: Path) -> Array:
+    """A column of a history of either layout, without padding; `length` names its lengths."""
+    values = _numpy(column.flatten(), name, where)
+    if pa.types.is_fixed_size_list(column.type):
+        size = column.type.list_size
+        if size < lengths.max(initial=0):
+            raise _lengths_differ(name, where, length)
+        return values.reshape(len(column), size)[np.arange(size) < lengths[:, None]]
+    if not np.array_equal(np.diff(column.offsets.to_numpy()), lengths):
+        raise _lengths_differ(name, where, length)
+    return values
 
 
 def _numpy(column: pa.Array, name: str, where: Path) -> Array:
@@ -282,19 +303,22 @@ class _Sessions:
     Args:
         lengths: behaviours of each kept session, latest first, 0 where there is none; N x M.
         most: K.
+        length: what their column is called.
         where: the shard, for messages.
     """
 
-    def __init__(self, lengths: NDArray[np.integer], most: int, where: Path) -> None:
-        self.lengths, self.where = lengths, where
+    def __init__(self, lengths: NDArray[np.integer], most: int, length: str, where: Path) -> None:
+        self.lengths, self.length, self.where = lengths, length, where
         self.mask: NDArray[np.bool_] = np.arange(most) < lengths[:, :, None]
 
     @classmethod
-    def read(cls, column: pa.Array, sessions: tuple[int, int], where: Path) -> _Sessions:
-        """Read `session_length` of either layout."""
+    def read(
+        cls, column: pa.Array, length: str, sessions: tuple[int, int], where: Path
+    ) -> _Sessions:
+        """Read the column of lengths, called `length`, of either layout."""
         count, most = sessions
-        flat = _numpy(column.flatten(), SESSION_LENGTH, where)
-        _check_range(flat, SESSION_LENGTH, most + 1, where)
+        flat = _numpy(column.flatten(), length, where)
+        _check_range(flat, length, most + 1, where)
         if pa.types.is_fixed_size_list(column.type):
             kept = np.full(len(column), column.type.list_size)
             fits = column.type.list_size == count
@@ -302,23 +326,23 @@ class _Sessions:
             kept = np.diff(column.offsets.to_numpy())
             fits = bool((kept <= count).all())
         if not fits:
-            raise _sessions_differ(SESSION_LENGTH, where)
+            raise _sessions_differ(length, length, where)
         lengths = np.zeros((len(column), count), np.int16)
         lengths[np.arange(count) < kept[:, None]] = flat
-        return cls(lengths, most, where)
+        return cls(lengths, most, length, where)
 
     def matrix(self, column: pa.Array, name: str) -> Array:
-        """A `session_` column as the padded layout stores it: N x M, or N x (M K)."""
-        if name == SESSION_LENGTH:
+        """A column of sessions as the padded layout stores it: N x M, or N x (M K)."""
+        if name == self.length:
             return self.lengths
         flat = _numpy(column.flatten(), name, self.where)
         rows, count, most = self.mask.shape
         if pa.types.is_fixed_size_list(column.type):
             if column.type.list_size != count * most:
-                raise _sessions_differ(name, self.where)
+                raise _sessions_differ(name, self.length, self.where)
             return flat.reshape(rows, count * most)
         if not np.array_equal(np.diff(column.offsets.to_numpy()), self.mask.sum((1, 2))):
-            raise _sessions_differ(name, self.where)
+            raise _sessions_differ(name, self.length, self.where)
         cells = np.zeros(self.mask.shape, flat.dtype)
         cells[self.mask] = flat
         return cells.reshape(rows, count * most)
@@ -334,21 +358,20 @@ def _damaged(path: Path, error: Exception) -> InputError:
     )
 
 
-def _lengths_differ(name: str, where: Path, length: str = LENGTH) -> ContractError:
-    what = "behaviours" if length == LENGTH else "values"
+def _lengths_differ(name: str, where: Path, length: str) -> ContractError:
     return ContractError(
         f"The lists of {name} do not match {length}.",
         where=where,
-        expected=f"as many {what} in each row as {length} says",
+        expected=f"as many values in each row as {length} says",
         got="other lengths",
     )
 
 
-def _sessions_differ(name: str, where: Path) -> ContractError:
+def _sessions_differ(name: str, length: str, where: Path) -> ContractError:
     return ContractError(
         f"The lists of {name} do not match the sessions.",
         where=where,
-        expected=f"as many values in each row as {SESSION_LENGTH} and the manifest's config say",
+        expected=f"as many values in each row as {length} and the manifest's config say",
         got="other lengths",
         do=_OTHER_RUN,
     )

@@ -12,23 +12,14 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from schemas import digests, manifest
 from schemas.errors import UsageError
-from trainer.data.batches import (
-    LENGTH,
-    PLACE,
-    SESSION,
-    SESSION_LENGTH,
-    Batch,
-    Index,
-    Rows,
-    batches_of,
-    concat,
-)
+from trainer.data.batches import PLACE, Batch, Index, Rows, batches_of, concat
 from trainer.data.checks import check_manifest, check_schema
-from trainer.data.facts import facts_of
+from trainer.data.facts import facts_of, session_columns_of
 from trainer.data.row_groups import as_read, open_shard
 from trainer.data.split import StoredSplit, batch_sizes, dealt_sizes, spread_sizes
 
@@ -61,10 +52,10 @@ class Shards:
         memory_mb: a split whose columns in use need more than this is streamed row group by row
             group instead of being kept; a shuffle then mixes as many rows as fit the bound.
         history: of a data set with several the one to read, as `history_` columns; those of the
-            others are left out. None for the only one.
+            others are left out. None for all, by their own names.
 
     Raises:
-        UsageError: there is no such history, or there are several and none is named.
+        UsageError: there is no such history.
         InputError: there is no finished data set.
         ContractError: the manifest is not one.
     """
@@ -110,7 +101,7 @@ class Shards:
         path, facts = self._paths(split)[0], self.facts
         stored = [f for f in open_shard(path).schema_arrow if f.name not in facts.unread]
         schema = as_read(pa.schema(stored), facts.stored)
-        check_schema(self.manifest, self.facts.history, schema, path)
+        check_schema(self.manifest, self.facts.histories, schema, path)
         return schema
 
     def split(self, split: str, columns: tuple[str, ...] | None = None) -> Rows:
@@ -215,6 +206,11 @@ class Shards:
         """The split for `torch.utils.data.DataLoader(..., batch_size=None)`."""
         return SplitDataset(self, split, batch_size, shuffle_seed, columns)
 
+    def behaviours(self, batch: Batch) -> Tensor:
+        """How many behaviours each row of a batch has, in all histories that are read, B."""
+        first, *others = (batch[f"{called}_length"] for called in self.facts.histories)
+        return sum(others, first)
+
     def nbytes(self, split: str, columns: tuple[str, ...] | None = None) -> int:
         """Bytes that the split's columns need in memory, without padding."""
         return self._stored(split, columns).nbytes
@@ -234,10 +230,12 @@ class Shards:
         names = [*self.schema(split).names, PLACE]
         if columns is None:
             columns = tuple(n for n in names if n not in (*self.manifest.keep, PLACE))
-        lengths = tuple(f"{name}_length" for name in self.manifest.lists if name in columns)
-        wanted = (*columns, *lengths, LENGTH)
-        if self.facts.sessions is not None and any(c.startswith(SESSION) for c in wanted):
-            wanted = (*wanted, SESSION_LENGTH)
+        histories = self.facts.histories
+        lengths = [name for name in self.manifest.lists if name in columns]
+        wanted = [*columns, *(f"{name}_length" for name in (*lengths, *histories))]
+        for called, one in histories.items():
+            of_sessions = session_columns_of(called, one)
+            wanted += of_sessions[:1] if {*of_sessions} & {*columns} else []
         missing = [c for c in wanted if c not in names]
         if missing:
             raise UsageError(

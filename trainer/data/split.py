@@ -9,7 +9,8 @@ import numpy as np
 
 from schemas import manifest
 from schemas.errors import ContractError
-from trainer.data.batches import HISTORY, PLACE, SESSION, Index, Rows, concat
+from schemas.shards import session_prefix
+from trainer.data.batches import PLACE, Index, Rows, concat
 from trainer.data.facts import Facts
 from trainer.data.row_groups import RowGroup, Wanted, row_groups_of
 
@@ -43,9 +44,8 @@ class StoredSplit:
         self.memory_mb = memory_mb
         self.wanted = Wanted(
             tuple(name for name in columns if name != PLACE),
-            _limits(made, facts.history),
-            facts.history.max_len,
-            facts.sessions,
+            _limits(made, facts.histories),
+            facts.histories,
             {name: most for name, most in made.lists.items() if name in columns},
             PLACE in columns,
             facts.stored,
@@ -115,7 +115,7 @@ def spread_sizes(mine: int, batches: int) -> Index:
     return np.diff(np.arange(batches + 1) * mine // max(1, batches))
 
 
-def _limits(made: manifest.Manifest, history: manifest.History) -> dict[str, int]:
+def _limits(made: manifest.Manifest, histories: dict[str, manifest.History]) -> dict[str, int]:
     """Column -> the smallest integer that is too large for it."""
     sizes = made.vocabulary
     limits = {"user": sizes["user"]} if "user" in sizes else {}
@@ -124,10 +124,10 @@ def _limits(made: manifest.Manifest, history: manifest.History) -> dict[str, int
             limits[name] = sizes[feature.vocabulary]
     for name in made.fields:
         limits[f"target_{name}"] = sizes[name]
-    for name in history.fields:
-        for prefix in (HISTORY, SESSION):
-            limits[f"{prefix}{name}"] = sizes[name]
-    limits[f"{HISTORY}position"] = history.max_len + 1
-    limits[f"{HISTORY}interval_bin"] = history.bins.count + 1
+    for called, one in histories.items():
+        for name in one.fields:
+            limits[f"{called}_{name}"] = limits[f"{session_prefix(called)}_{name}"] = sizes[name]
+        limits[f"{called}_position"] = one.max_len + 1
+        limits[f"{called}_interval_bin"] = one.bins.count + 1
     limits["label"] = 2
     return limits

@@ -1,5 +1,8 @@
 """Temporal encodings (paper 3.2.1): what is added to a behaviour and to the target for their time.
 
+What is added to the target and what to the behaviours are looked up each for itself (`target`,
+`history`, `vectors`): a user's history is encoded once for any number of targets.
+
 Shape legend: B rows of a batch, L history (padded), N = B + B L (targets, then behaviours), D width
 of an embedded behaviour or target.
 """
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 from schemas.errors import ContractError
 from schemas.shards import UNITS
 from trainer.data.batches import HISTORY, LENGTH, Batch
-from trainer.data.inputs import Inputs
+from trainer.data.inputs import HistoryInputs, Inputs
 from trainer.models.layers import Table
 
 _DAY = 86_400
@@ -58,8 +61,20 @@ class Places(Encoding):
         self.encode_target = encode_target
 
     @abstractmethod
+    def target(self, batch: Batch) -> Tensor:
+        """What the targets' vectors are looked up by, B; of several tables, each one's B."""
+
+    @abstractmethod
+    def history(self, batch: Batch) -> Tensor:
+        """The same of the behaviours, B L."""
+
+    @abstractmethod
+    def vectors(self, index: Tensor) -> Tensor:
+        """Look up the vectors of M targets or behaviours, M x D."""
+
     def places(self, batch: Batch) -> Tensor:
-        """The vectors, N x D."""
+        """All vectors, N x D, by one look-up, which costs half of two."""
+        return self.vectors(torch.cat([self.target(batch), self.history(batch)], dim=-1))
 
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
         """Encode B targets followed by their B x L behaviours."""
@@ -87,11 +102,18 @@ class TargetAware(Places):
         self.columns = (column,)
         self.table = Table(size, width)
 
-    def places(self, batch: Batch) -> Tensor:
-        """Look up N vectors."""
+    def target(self, batch: Batch) -> Tensor:
+        """The origin."""
         index = batch[self.columns[0]]
-        origin = index.new_zeros(len(index))
-        found: Tensor = self.table(torch.cat([origin, index.flatten()]))
+        return index.new_zeros(len(index))
+
+    def history(self, batch: Batch) -> Tensor:
+        """The column."""
+        return batch[self.columns[0]].flatten()
+
+    def vectors(self, index: Tensor) -> Tensor:
+        """Look them up."""
+        found: Tensor = self.table(index)
         return found
 
 
@@ -111,11 +133,18 @@ class Chronological(Places):
         # 0 is the padding's, as elsewhere; it is never seen.
         self.table = Table(max_len + 2, width)
 
-    def places(self, batch: Batch) -> Tensor:
-        """Look up N vectors. With n behaviours, position p is the (n + 1 - p)-th of them."""
-        last = batch[LENGTH] + 1
-        index = (last.unsqueeze(1) - batch[self.columns[0]]).clamp_(0, len(self.table.weight) - 1)
-        found: Tensor = self.table(torch.cat([last, index.flatten()]))
+    def target(self, batch: Batch) -> Tensor:
+        """The place after the last behaviour's."""
+        return batch[LENGTH] + 1
+
+    def history(self, batch: Batch) -> Tensor:
+        """With n behaviours, position p is the (n + 1 - p)-th of them."""
+        place_BL = self.target(batch).unsqueeze(1) - batch[self.columns[0]]
+        return place_BL.clamp_(0, len(self.table.weight) - 1).flatten()
+
+    def vectors(self, index: Tensor) -> Tensor:
+        """Look them up."""
+        found: Tensor = self.table(index)
         return found
 
 
@@ -165,12 +194,19 @@ class Timestamp(Places):
         month = (5 * of_year + 2).div(153, rounding_mode="floor")
         return hour, (day + 3).remainder(7), (month + 2).remainder(12) + 1
 
-    def places(self, batch: Batch) -> Tensor:
-        """Look up N vectors."""
-        times = torch.cat([batch["target_time"], batch[f"{HISTORY}time"].flatten()])
+    def target(self, batch: Batch) -> Tensor:
+        """The target's time."""
+        return batch["target_time"]
+
+    def history(self, batch: Batch) -> Tensor:
+        """The behaviours' times."""
+        return batch[f"{HISTORY}time"].flatten()
+
+    def vectors(self, index: Tensor) -> Tensor:
+        """Add up those of hour, weekday and month."""
         if self.in_a_second > 1:
-            times = times.div(self.in_a_second, rounding_mode="floor")
-        hour, weekday, month = self.calendar(times)
+            index = index.div(self.in_a_second, rounding_mode="floor")
+        hour, weekday, month = self.calendar(index)
         found: Tensor = self.hour(hour) + self.weekday(weekday) + self.month(month)
         return found
 
@@ -183,10 +219,17 @@ class Both(Places):
         self.one, self.other = one, other
         self.columns = (*one.columns, *other.columns)
 
-    def places(self, batch: Batch) -> Tensor:
-        """Add up the encodings' vectors, N x D."""
-        one, other = self.one.places(batch), self.other.places(batch)
-        return one + other
+    def target(self, batch: Batch) -> Tensor:
+        """Each encoding's own, 2 x B."""
+        return torch.stack([self.one.target(batch), self.other.target(batch)])
+
+    def history(self, batch: Batch) -> Tensor:
+        """Each encoding's own, 2 x B L."""
+        return torch.stack([self.one.history(batch), self.other.history(batch)])
+
+    def vectors(self, index: Tensor) -> Tensor:
+        """Add up the encodings' vectors."""
+        return self.one.vectors(index[0]) + self.other.vectors(index[1])
 
 
 def _offsets(name: str) -> tuple[list[int], list[int]]:
@@ -220,19 +263,19 @@ def _offsets(name: str) -> tuple[list[int], list[int]]:
     return since, offset
 
 
-def _position(i: Inputs, width: int, target: bool) -> TargetAware:
-    return TargetAware(f"{HISTORY}position", i.max_len + 1, width, target)
+def _position(one: HistoryInputs, width: int, target: bool) -> TargetAware:
+    return TargetAware(f"{HISTORY}position", one.max_len + 1, width, target)
 
 
-def _interval(i: Inputs, width: int, target: bool) -> TargetAware:
-    return TargetAware(f"{HISTORY}interval_bin", i.bins + 1, width, target)
+def _interval(one: HistoryInputs, width: int, target: bool) -> TargetAware:
+    return TargetAware(f"{HISTORY}interval_bin", one.bins + 1, width, target)
 
 
-ENCODINGS: dict[str, Callable[[Inputs, int, bool], Encoding]] = {
-    "tte-p": _position,
-    "tte-t": _interval,
-    "tte-pt": lambda i, w, t: Both(_position(i, w, t), _interval(i, w, t), t),
-    "coe": lambda i, w, t: Chronological(i.max_len, w, t),
-    "timestamp": lambda i, w, t: Timestamp(i.timezone, w, t, i.time_unit),
-    "none": lambda i, w, t: NoTime(),
+ENCODINGS: dict[str, Callable[[Inputs, HistoryInputs, int, bool], Encoding]] = {
+    "tte-p": lambda i, h, w, t: _position(h, w, t),
+    "tte-t": lambda i, h, w, t: _interval(h, w, t),
+    "tte-pt": lambda i, h, w, t: Both(_position(h, w, t), _interval(h, w, t), t),
+    "coe": lambda i, h, w, t: Chronological(h.max_len, w, t),
+    "timestamp": lambda i, h, w, t: Timestamp(i.timezone, w, t, i.time_unit),
+    "none": lambda i, h, w, t: NoTime(),
 }

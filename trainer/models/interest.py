@@ -1,8 +1,7 @@
-"""A model: the parts of a recipe between embeddings and head.
+"""A model: readers of histories over shared embedding tables, and a head.
 
-Shape legend: B rows of a batch, L history (padded), D width of an embedded behaviour (`dim` times
-the number of its fields) and of the target by the same fields, A width of one in the attention's
-own tables, U width of the interest.
+Shape legend: B rows of a batch, N behaviours of a history, D width of an embedded target by the
+fields that some behaviours have (`dim` times their number), U width of all histories' interests.
 """
 
 from __future__ import annotations
@@ -15,23 +14,24 @@ import torch
 from torch import Tensor, nn
 
 from schemas.checked import OPEN
-from trainer.data.batches import HISTORY, LENGTH, Batch
+from trainer.data.batches import HISTORY, Batch
 from trainer.data.facts import Width, Widths
 from trainer.data.inputs import Inputs
 from trainer.models import layers as parts
-from trainer.models.encodings import ENCODINGS
+from trainer.models.reader import Read, Reader
 from trainer.models.recipes import Recipe, choose
-from trainer.models.sessions import SessionCells
 
 TARGET = "target_"
 _ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 by the golden ratio, as a signed number
 
 
 class InterestModel(nn.Module):
-    """u = pool(weight(x, t), represent(x, t)), then MLP([u, t, (u * t), other features]).
+    """An interest u of each history, then MLP([u, t, (u * t), other features]).
 
-    x are the encoded behaviours in their context, t is the encoded target. Where behaviours lack a
-    field of the target, t is by those that they have, and the rest are features as others are.
+    Each history has a reader of its own; what they look up is shared. t is the target by the fields
+    that some behaviours have, the rest are features as others are. A history whose behaviours have
+    fewer is queried, and multiplied, by t's part of those. With one history t has its time; with
+    several, each has its own time for the target, and the head sees t without any.
 
     Args:
         recipe: which parts.
@@ -43,6 +43,7 @@ class InterestModel(nn.Module):
             recipe has such; None for `dim`.
 
     Attributes:
+        readers: by the histories' names. The parts of the only one are the model's own.
         columns: the shards' columns that `forward` reads.
         inputs: as given.
         behaviours: what an auxiliary loss draws from, P behaviours by the ids of their fields,
@@ -60,25 +61,26 @@ class InterestModel(nn.Module):
     ) -> None:
         super().__init__()
         self.inputs = inputs
-        both = inputs.of_behaviours
+        both, own_dim = inputs.of_behaviours, attention_dim or dim
         width = dim * len(both)
         self.fields = parts.Fields(both, dim)
-        of_attention = (attention_dim or dim) * len(both) if recipe.apart else width
-        self.attention_fields = parts.Fields(both, attention_dim or dim) if recipe.apart else None
-        self.encoding = ENCODINGS[encoding](inputs, width, recipe.encode_target)
-        self.searches = nn.ModuleList(build(inputs.group_field) for build in recipe.searches)
-        self.cells = SessionCells(inputs) if recipe.sessions else None
-        self.extractor = (
-            recipe.sessions(width, self.cells.shape) if recipe.sessions and self.cells else None
-        )
-        self.contexts = nn.ModuleList(build(width) for build in recipe.contexts)
-        self.attentions = nn.ModuleList(recipe.attention(of_attention) for _ in recipe.contexts)
-        self.pools = nn.ModuleList(recipe.pool(width) for _ in recipe.contexts)
-        self.representation = recipe.representation()
+        self.attention_fields = parts.Fields(both, own_dim) if recipe.apart else None
+        self.readers = {
+            called: Reader(recipe, encoding, inputs, called, dim, own_dim)
+            for called in inputs.histories
+        }
+        for called, reader in self.readers.items():
+            if len(self.readers) > 1:
+                self.add_module(f"of {called}", reader)
+                continue
+            # The names that weights have always had.
+            for name, part in reader.named_children():
+                self.add_module(name, part)
         self.auxiliary = recipe.auxiliary(width) if recipe.auxiliary else None
         self.behaviours: Tensor | None
         self.register_buffer("behaviours", None, persistent=False)
-        self.product, self.plain_head = recipe.product, recipe.plain_head
+        self.product = recipe.product
+        self.plain_head = recipe.plain_head or len(self.readers) > 1
         # A vocabulary has one table, whatever reads it: columns of one id, and those of several.
         alone = {name: size for name, size in inputs.fields.items() if name not in both}
         self.singles = [(TARGET + name, name) for name in alone]
@@ -94,8 +96,8 @@ class InterestModel(nn.Module):
         of_others = {name: size for name, size in of_others.items() if name not in both}
         self.others = parts.Fields(of_others, dim) if of_others else None
         features = dim * (len(self.singles) + len(self.lists)) + len(inputs.numbers)
-        interest = width * len(recipe.contexts)
-        self.transform: nn.Module = nn.Identity()
+        interest = sum(reader.width for reader in self.readers.values())
+        self.transform: nn.Module | None = None
         if recipe.dense:
             self.transform = nn.Sequential(parts.ScaleShift(interest), parts.dense(interest, width))
             interest = width
@@ -108,55 +110,54 @@ class InterestModel(nn.Module):
             self.bias = parts.Table(size, 1)
             nn.init.zeros_(self.bias.weight)
         self.mlp = parts.mlp(head, hidden, recipe.activation)
-        self.prefix = self.cells.prefix if self.cells else HISTORY
-        named = [TARGET + n for n in inputs.fields] + [self.prefix + n for n in both]
-        readers = [m for m in (self.encoding, *self.searches, self.cells) if m is not None]
-        read = [column for m in readers for column in m.columns]
-        # Each once: the search reads columns that may be fields.
+        targets = [TARGET + name for name in inputs.fields]
+        read = [column for reader in self.readers.values() for column in reader.columns]
         of_lists = [column for name in inputs.lists for column in (name, f"{name}_length")]
-        wanted = (*named, *read, *inputs.others, *inputs.numbers, *of_lists, LENGTH)
+        wanted = (*targets, *read, *inputs.others, *inputs.numbers, *of_lists)
         self.columns: tuple[str, ...] = tuple(dict.fromkeys(wanted))
 
     def interest(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Give the user's interest u_BU (Eq. 2 for `tin`) and the encoded target t_BD."""
-        u_BU, t_BD, _ = self._interest(batch, auxiliary=False)
-        return u_BU, t_BD
+        """Give the user's interests u_BU (Eq. 2 for `tin`), and t_BD as the head sees it."""
+        views = [reader.view(batch) for reader in self.readers.values()]
+        return self._seen(*self._read(batch, views))
 
-    def _interest(self, batch: Batch, auxiliary: bool) -> tuple[Tensor, Tensor, Tensor | None]:
-        rows, length_BM = len(batch[LENGTH]), None
-        if self.cells is not None:
-            names = tuple(self.prefix + name for name in self.inputs.of_behaviours)
-            picked, length_BM = self.cells(batch, names)
-            batch = batch | picked
-        # Targets first, then behaviours: one look-up a table costs half of two.
-        plain_ND = self.fields(batch, (TARGET, self.prefix))
-        both_ND = self.encoding(plain_ND, batch)
-        t_BD, x_ND = both_ND.split([rows, len(both_ND) - rows])
-        if self.extractor is not None:
-            x_BLD, mask_BL = self.extractor(x_ND, length_BM)
-        else:
-            x_BLD = x_ND.view(rows, -1, x_ND.shape[1])
-            places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-            mask_BL = places < batch[LENGTH].unsqueeze(1)
-        masks = [search(batch, mask_BL) for search in self.searches]
-        masks = masks or [mask_BL] * len(self.contexts)
-        interests, extra_B = [], None
-        for narrowed_BL, context, attention, pool in zip(
-            masks, self.contexts, self.attentions, self.pools, strict=True
-        ):
-            state_BLD, seen_BL = context(x_BLD, t_BD, narrowed_BL)
-            key_BLA, query_BA = state_BLD, t_BD
-            if self.attention_fields is not None:
-                own_NA = self.attention_fields(batch, (TARGET, self.prefix))
-                query_BA = own_NA[:rows]
-                key_BLA = own_NA[rows:].view(rows, -1, own_NA.shape[1])
-            weight_BL = attention(key_BLA, query_BA, seen_BL)
-            interests.append(self.representation(pool(state_BLD, weight_BL, seen_BL), t_BD))
-            if auxiliary and self.auxiliary is not None:
-                draw = partial(self._draw, batch)
-                extra_B = self.auxiliary(state_BLD, x_BLD, mask_BL, draw)
-        u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)
-        return u_BU, plain_ND[:rows] if self.plain_head else t_BD, extra_B
+    def _read(self, batch: Batch, views: list[Batch]) -> tuple[Tensor, list[Read]]:
+        """Embed the target without its time, B x D, and read every history."""
+        target = {name: batch[TARGET + name] for name in self.fields.names}
+        readers, rows = [*self.readers.values()], len(batch[TARGET + self.fields.names[0]])
+        of_history = [reader.ids(view) for reader, view in zip(readers, views, strict=True)]
+
+        def embedded(fields: parts.Fields) -> tuple[Tensor, list[Tensor]]:
+            """The target, and for each reader the target and its behaviours."""
+            if len(readers) == 1:
+                both_ND = fields(target, *of_history)
+                return both_ND[:rows], [both_ND]
+            v_BD, *behaviours = fields.apart(target, *of_history)
+            pairs = zip(readers, behaviours, strict=True)
+            return v_BD, [torch.cat([self.part(reader, v_BD), e_ND]) for reader, e_ND in pairs]
+
+        v_BD, both = embedded(self.fields)
+        owns: list[Tensor | None] = [None] * len(readers)
+        if self.attention_fields is not None:
+            owns[:] = embedded(self.attention_fields)[1]
+        found = [
+            reader(view, both_ND, rows, own_NA)
+            for reader, view, both_ND, own_NA in zip(readers, views, both, owns, strict=True)
+        ]
+        return v_BD, found
+
+    def part(self, reader: Reader, embedded: Tensor) -> Tensor:
+        """What an embedding by all fields has of a reader's."""
+        names = self.fields.names
+        if len(reader.fields) == len(names):
+            return embedded
+        each = embedded.chunk(len(names), dim=1)
+        return torch.cat([each[names.index(name)] for name in reader.fields], dim=1)
+
+    def _seen(self, v_BD: Tensor, found: list[Read]) -> tuple[Tensor, Tensor]:
+        """The interests side by side, and the target, as the head sees both."""
+        u_BU = found[0].u if len(found) == 1 else torch.cat([one.u for one in found], dim=1)
+        return u_BU, v_BD if self.plain_head else found[0].t
 
     def _draw(self, batch: Batch, row_M: Tensor, place_M: Tensor) -> Tensor:
         """Another behaviour for each of M places of the history, M x D.
@@ -164,7 +165,7 @@ class InterestModel(nn.Module):
         Of `behaviours`, or where that is not set of the targets; by a hash of the row and the
         place, so that a row has the same ones in every epoch, on every rank and device.
         """
-        fields, among = self.inputs.of_behaviours, self.behaviours
+        fields, among = self.fields.names, self.behaviours
         if among is None:
             among = torch.stack([batch[TARGET + name] for name in fields], dim=1)
         key_M = place_M
@@ -173,7 +174,7 @@ class InterestModel(nn.Module):
                 key_M = (key_M ^ ids_M) * _ODD
                 key_M = key_M ^ (key_M >> 29)
         drawn = among[(key_M >> 8) % len(among)]
-        out: Tensor = self.fields(dict(zip(fields, drawn.unbind(1), strict=True)), ("",))
+        out: Tensor = self.fields(dict(zip(fields, drawn.unbind(1), strict=True)))
         return out
 
     def _table(self, vocabulary: str) -> parts.Table:
@@ -192,19 +193,31 @@ class InterestModel(nn.Module):
         Returns:
             Logits of a positive label, B.
         """
-        return self._head(batch, *self.interest(batch))
+        return self.head(batch, *self.interest(batch))
 
     def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
         """Score a batch, and give the recipe's auxiliary loss of each row: both B.
 
         None where the recipe has no such loss.
         """
-        u_BU, t_BD, extra_B = self._interest(batch, auxiliary=True)
-        return self._head(batch, u_BU, t_BD), extra_B
+        views = [reader.view(batch) for reader in self.readers.values()]
+        v_BD, found = self._read(batch, views)
+        extra_B = None
+        if self.auxiliary is not None:
+            (view,), (one,) = views, found
+            draw = partial(self._draw, view)
+            extra_B = self.auxiliary(one.state, one.x, one.mask, draw)
+        return self.head(batch, *self._seen(v_BD, found)), extra_B
 
-    def _head(self, batch: Batch, u_BU: Tensor, t_BD: Tensor) -> Tensor:
-        u_BU = self.transform(u_BU)
-        seen = [u_BU, t_BD, u_BU * t_BD] if self.product else [u_BU, t_BD]
+    def head(self, batch: Batch, u_BU: Tensor, t_BD: Tensor) -> Tensor:
+        """Give the logits, B, of interests and target as `interest` gives them."""
+        asked_BU = t_BD
+        if self.transform is not None:
+            u_BU = self.transform(u_BU)
+        elif len(self.readers) > 1 and self.product:
+            asked = [self.part(reader, t_BD) for reader in self.readers.values()]
+            asked_BU = torch.cat(asked, dim=1)
+        seen = [u_BU, t_BD, u_BU * asked_BU] if self.product else [u_BU, t_BD]
         seen += [self._table(of)(batch[column]) for column, of in self.singles]
         seen += [batch[name].unsqueeze(1) for name in self.numbers]
         seen += [
@@ -244,7 +257,8 @@ class Built:
         numbers = sum(weight.numel() for weight in weights.values())
         of_lists = [size for size, _ in self.inputs.lists.values()]
         sizes = (*self.inputs.fields.values(), *self.inputs.others.values(), *of_lists)
-        few = len(sizes) <= len(weights) and len(self.inputs.numbers) <= numbers
+        few = max(len(sizes), len(self.inputs.histories)) <= len(weights)
+        few = few and len(self.inputs.numbers) <= numbers
         if not few or max(*sizes, self.dim, *self.hidden, self.attention_dim or 0) > numbers:
             raise ValueError("sizes that its weights do not bear out")
 
@@ -270,7 +284,8 @@ def build(
             a recipe that has such; None for `dim`.
 
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding or the width.
+        UsageError: no such recipe, or the recipe cannot take the encoding, the width or several
+            histories.
     """
-    recipe, encoding = choose(model, encoding, attention_dim)
+    recipe, encoding = choose(model, encoding, attention_dim, inputs.histories)
     return InterestModel(recipe, encoding, inputs, dim, hidden, attention_dim)

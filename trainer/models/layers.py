@@ -6,12 +6,10 @@ Shape legend: N ids or rows, D width of an embedded behaviour or target.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
-
-from trainer.data.batches import Batch
 
 
 class Table(nn.Embedding):
@@ -57,23 +55,35 @@ class Fields(nn.Module):
         assert isinstance(table, Table)
         return table
 
-    def forward(self, batch: Batch, prefixes: Sequence[str]) -> Tensor:
-        """Embed the columns `<prefix><field>` of all prefixes in one look-up a table.
+    def forward(self, *asked: Mapping[str, Tensor]) -> Tensor:
+        """Embed the ids of several things in one look-up a table, which costs less than one each.
 
         Args:
-            batch: ids of B, or of B x L.
-            prefixes: which columns; one after another in the result.
+            *asked: of each, field -> its ids.
 
         Returns:
-            N x D, N being the ids of all prefixes.
+            N x D, N being all of their ids, one thing after another.
         """
-        return torch.cat(
-            [
-                table(torch.cat([batch[prefix + name].flatten() for prefix in prefixes]))
-                for name, table in zip(self.names, self.tables.values(), strict=True)
-            ],
-            dim=1,
-        )
+        each = [
+            table(torch.cat([ids[name] for ids in asked]))
+            for name, table in zip(self.names, self.tables.values(), strict=True)
+        ]
+        return torch.cat(each, dim=1)
+
+    def apart(self, *asked: Mapping[str, Tensor]) -> list[Tensor]:
+        """As `forward`, each by itself, and by the fields that it has."""
+        counts = [len(next(iter(ids.values()))) for ids in asked]
+        if all(len(ids) == len(self.names) for ids in asked):
+            return [*torch.split(self(*asked), counts)]
+        found: list[list[Tensor]] = [[] for _ in asked]
+        for name, table in zip(self.names, self.tables.values(), strict=True):
+            if having := {at: ids[name] for at, ids in enumerate(asked) if name in ids}:
+                each = torch.split(
+                    table(torch.cat([*having.values()])), [counts[at] for at in having]
+                )
+                for at, part in zip(having, each, strict=True):
+                    found[at].append(part)
+        return [torch.cat(parts, dim=1) for parts in found]
 
 
 def _key(name: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from schemas.errors import UsageError
 from schemas.plain import meant
+from trainer.data.facts import require_one
 from trainer.models.attention import (
     ActivationUnit,
     AtTarget,
@@ -96,6 +97,8 @@ class Recipe:
             head, as in the released code; several interests become one there.
         norm: whether the head's input passes such a norm and each item has a bias in the logit, as
             in the released code.
+        all_histories: whether it reads all histories of a data set at once, where there are
+            several; else one, which has to be named.
         activation: of the head's hidden layers. The paper names none; sigmoid, as in DIN's released
             code, reached the best GAUC and logloss on the valid split of Amazon Beauty.
     """
@@ -115,6 +118,7 @@ class Recipe:
     apart: bool = False
     dense: bool = False
     norm: bool = False
+    all_histories: bool = False
     activation: str = "sigmoid"
 
     @property
@@ -136,11 +140,12 @@ _ANY = ("tte-p", "tte-t", "tte-pt", "coe", "timestamp")
 _BY_INTERVAL = ("tte-t", "tte-p", "tte-pt", "coe", "timestamp")
 _BY_ORDER = ("coe", "tte-p", "tte-t", "tte-pt", "timestamp")
 
-_avg = Recipe("TIN, Table 1: average pooling", attention=Uniform)
+_avg = Recipe("TIN, Table 1: average pooling", attention=Uniform, all_histories=True)
 _din = Recipe(
     "DIN, KDD 2018, without its product; released code's attention, no batch norms, no dense layer "
     "after the pool",
     attention=ActivationUnit,
+    all_histories=True,
 )
 _sas = Recipe(
     "SASRec, ICDM 2018, as a click model: the mean of the states (Table 5) for the last, u * t to "
@@ -160,7 +165,7 @@ _sas_released = Recipe(
     product=True,
     norm=True,
 )
-_tin = Recipe("TIN, Eq. 2", _ANY, representation=Product)
+_tin = Recipe("TIN, Eq. 2", _ANY, representation=Product, all_histories=True)
 
 RECIPES: dict[str, Recipe] = {
     "avg_concat": _avg,
@@ -174,8 +179,15 @@ RECIPES: dict[str, Recipe] = {
     "din_released": replace(
         _din, source="TIN's released code of DIN, which trains it by SGD", dense=True, norm=True
     ),
-    "din_dot": Recipe("TIN, Table 5 and A.2: DIN by scaled dot product", product=True),
-    "din_apart": Recipe("TIN, A.2, Eq. 6: tables of the attention's own", product=True, apart=True),
+    "din_dot": Recipe(
+        "TIN, Table 5 and A.2: DIN by scaled dot product", product=True, all_histories=True
+    ),
+    "din_apart": Recipe(
+        "TIN, A.2, Eq. 6: tables of the attention's own",
+        product=True,
+        apart=True,
+        all_histories=True,
+    ),
     "gru4rec": Recipe(
         "GRU4Rec, ICLR 2016, as a click model: u * t to an MLP for the inner product",
         contexts=(GRUStates,),
@@ -268,7 +280,10 @@ RECIPES: dict[str, Recipe] = {
 
 
 def choose(
-    model: str, encoding: str | None, attention_dim: int | None = None
+    model: str,
+    encoding: str | None,
+    attention_dim: int | None = None,
+    histories: Collection[str] = (),
 ) -> tuple[Recipe, str]:
     """Look up a recipe and settle its temporal encoding.
 
@@ -276,9 +291,11 @@ def choose(
         model: a key of `RECIPES`.
         encoding: one of the recipe's; None for its default.
         attention_dim: as in `trainer.models.interest.build`.
+        histories: those that would be read, if that is known.
 
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding or the width.
+        UsageError: no such recipe, or the recipe cannot take the encoding, the width or several
+            histories.
     """
     if model not in RECIPES:
         raise UsageError(
@@ -303,4 +320,7 @@ def choose(
             expected=f"one of {', '.join(name for name in RECIPES if RECIPES[name].apart)}",
             got=model,
         )
+    if not recipe.all_histories:
+        every = ", ".join(name for name in RECIPES if RECIPES[name].all_histories)
+        require_one(histories, do=f"or choose a model that reads all: {every}")
     return recipe, encoding

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import HISTORY, LENGTH, SESSION, SESSION_LENGTH, Batch
-from trainer.data.inputs import Inputs
+from trainer.data.inputs import HistoryInputs
 from trainer.models.transformer import Block
 
 _DERIVED = (5, 10)  # DSIN's released code
@@ -24,7 +24,7 @@ class SessionCells(nn.Module):
     they stay, for a history of few days would hardly keep any.
 
     Args:
-        inputs: tells whether the shards have `session_` columns, and their M and K.
+        one: tells whether the shards have `session_` columns, and their M and K.
 
     Attributes:
         prefix: of the columns whose ids are the behaviours.
@@ -32,10 +32,10 @@ class SessionCells(nn.Module):
         shape: M and K.
     """
 
-    def __init__(self, inputs: Inputs) -> None:
+    def __init__(self, one: HistoryInputs) -> None:
         super().__init__()
-        self.stored = inputs.sessions is not None
-        self.shape = inputs.sessions or _DERIVED
+        self.stored = one.sessions is not None
+        self.shape = one.sessions or _DERIVED
         self.prefix = SESSION if self.stored else HISTORY
         self.columns = (SESSION_LENGTH,) if self.stored else (f"{HISTORY}session",)
 

@@ -74,7 +74,9 @@ class TrainConfig:
         MISSING, "Folder of the run. Default: runs/<data>-<model>-<seed>."
     )
     history: str | None = option(
-        None, "Of a data set with several histories the one to read, by its name."
+        None,
+        "Of a data set with several histories the one to read, by its name. Default: all, by the "
+        "models that can; see `tinprep models`.",
     )
     model: str = option("tin", "A recipe of `tinprep models`; tin is the paper's equation 2.")
     encoding: str | None = option(

@@ -119,6 +119,8 @@ class _Shown:
             f"{event.rows:,} rows, {event.parameters:,} parameters, {event.device}; "
             f"batch {event.batch_size:,}, {event.per_epoch:,} steps an epoch, {_course(event)}"
         )
+        if event.histories:
+            self._line(f"histories read: {', '.join(event.histories)}")
         # A run that goes on keeps its batch size, and of several trainings each would say the same.
         if not self.name and event.resumed is None and event.batch_size < _LARGER_BATCH:
             self.hint = (

@@ -333,6 +333,4 @@ def settings_of(run: Path, ranks: Ranks, *, data: bool) -> dict[str, Any]:
 
 def alike(model: InterestModel, data: Path) -> Shards:
     """The data set, if its ids, bins, numbers and histories mean to the model what they did."""
-    shards = Shards(data, history=model.inputs.history)
-    require_alike(model.inputs, shards)
-    return shards
+    return require_alike(model.inputs, Shards(data))

@@ -15,7 +15,8 @@ class Started:
     `batch_size` rows are a step, `per_epoch` steps an epoch.
 
     `resumed` is the step after which an earlier run is gone on with, 0 where it had no checkpoint
-    yet; None where nothing was to be resumed. `notes` are what a person should know of that.
+    yet; None where nothing was to be resumed. `histories` are those that are read, of a data set
+    with several. `notes` are what a person should know of that.
     `advice` is what to say of settings that do not suit the data.
     """
 
@@ -32,6 +33,7 @@ class Started:
     resumed: int | None = None
     notes: tuple[str, ...] = ()
     advice: str | None = None
+    histories: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

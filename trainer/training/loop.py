@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from schemas.errors import UsageError
-from trainer.data.batches import LENGTH, PLACE, WEIGHT, Batch
+from trainer.data.batches import PLACE, WEIGHT, Batch
 from trainer.data.inputs import behaviours_of
 from trainer.data.prefetch import on_device
 from trainer.data.shards import Shards
@@ -96,6 +96,7 @@ class Training:
                 per_epoch=self.schedule.per_epoch,
                 resumed=self.resumed,
                 notes=tuple(self.run.notes),
+                histories=self._histories(),
                 advice=None if self.config.steps else self.schedule.advice(self.rows),
             )
         )
@@ -133,6 +134,11 @@ class Training:
         self.run.finish(result)
         self.tell(Ended(metrics["test"].gauc if "test" in metrics else None, result.seconds))
         return result
+
+    def _histories(self) -> tuple[str, ...]:
+        """The histories that the model reads, of a data set with several."""
+        names, called = tuple(self.built.inputs.histories), self.shards.facts.called
+        return () if len(self.shards.manifest.histories) == 1 else (called,) if called else names
 
     def _epoch(self) -> None:
         """Train to the end of the epoch, or until steps or patience are used up."""
@@ -185,7 +191,9 @@ class Training:
         """
         mine = sum(len(group["label"]) for group in groups)
         rows = mine if self.add_up is None else self.schedule.batch_size
-        longest = max((int(group[LENGTH].max()) for group in groups), default=0)
+        longest = None
+        if isinstance(self.model.auxiliary, NextByNet):
+            longest = max((int(self.shards.behaviours(group).max()) for group in groups), default=0)
         total: float | torch.Tensor = 0.0
         for group in groups:
             part = gradients(

@@ -26,6 +26,7 @@ from schemas import checked
 from schemas.checked import OPEN, Count
 from schemas.digests import differing, in_short
 from schemas.errors import ContractError, InputError, UsageError
+from trainer.data.inputs import as_now
 from trainer.files import atomically
 from trainer.metrics import Metrics
 from trainer.models.interest import Built, InterestModel
@@ -280,7 +281,8 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
     path = Path(run) / BEST
     content = read_checkpoint(path, torch.device(device), ("built", "weights"))
     try:
-        built = checked.build(Built, content["built"])
+        said = content["built"]
+        built = checked.build(Built, said | {"inputs": as_now(said["inputs"])})
         if not built.inputs.digests:
             raise ValueError("one of an older tinprep, which does not say of which data set it is")
         built.require_borne_out(content["weights"])

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from schemas.errors import ContractError
-from trainer.data.batches import LENGTH, Batch
+from trainer.data.batches import Batch
 from trainer.data.shards import Shards
 from trainer.metrics import Floats, Integers, Metrics, evaluate
 from trainer.models.interest import InterestModel
@@ -19,7 +19,8 @@ from trainer.training.threads import sharing
 _BATCH_ROWS = 16_384
 # History cells (rows x longest) scored at a time.
 _CELLS = {"cpu": 4096, "cuda": GPU_CELLS}
-# Ranges of history length, each from its least: the paper's Table 3, and no history at all.
+# Ranges of history length, of all histories together, each from its least: the paper's Table 3, and
+# no history at all.
 LENGTHS = {"0": 0, "1-4": 1, "5-9": 5, "10-14": 10, "15-19": 15, "20+": 20}
 
 
@@ -64,7 +65,7 @@ def logits(
                 split, batch_size=_BATCH_ROWS, cells=_CELLS[device.type], columns=columns
             ):
                 for batch in groups:
-                    scored = torch.zeros(len(batch[LENGTH]))
+                    scored = torch.zeros(len(batch[columns[0]]))
                     if turn % ranks.world == ranks.rank:
                         there = {name: tensor.to(device) for name, tensor in batch.items()}
                         with torch.no_grad():
@@ -101,10 +102,11 @@ def score(
     With several ranks each one scores its part, and all get the metrics of the whole. See `logits`
     for arguments and errors, `by_length` for the ranges.
     """
-    also = ("user", "label", LENGTH)
     parts = [
-        (*(batch[name] for name in also), scored)
-        for batch, scored in logits(model, shards, split, also, device=device, ranks=ranks)
+        (batch["user"], batch["label"], shards.behaviours(batch), scored)
+        for batch, scored in logits(
+            model, shards, split, ("user", "label"), device=device, ranks=ranks
+        )
     ]
     *stored, scores = (torch.cat(column) for column in zip(*parts, strict=True))
     ranks.add(scores)

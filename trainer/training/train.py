@@ -120,7 +120,7 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
     Raises:
         UsageError: there is no such model, encoding or device.
     """
-    _, encoding = choose(config.model, config.encoding)
+    _, encoding = choose(config.model, config.encoding, histories=shards.facts.histories)
     chosen = config.hyperparameters(shards.facts.training)
     given = asdict(config)
     del given["resume"], given["force"]

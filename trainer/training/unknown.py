@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from schemas.manifest import FIRST_ID, UNKNOWN_ID
-from trainer.data.batches import HISTORY, PLACE, SESSION, Batch
+from schemas.shards import session_prefix
+from trainer.data.batches import PLACE, Batch
 from trainer.data.inputs import Inputs
 from trainer.models.interest import TARGET
 
@@ -39,7 +40,9 @@ def with_unknown(
         seed: of the training.
         epoch: another one replaces others.
     """
-    of = {prefix + name: name for prefix in (TARGET, HISTORY, SESSION) for name in inputs.fields}
+    begins = [one for called in inputs.histories for one in (called, session_prefix(called))]
+    prefixes = [TARGET, *(f"{one}_" for one in begins)]
+    of = {prefix + name: name for prefix in prefixes for name in inputs.fields}
     of |= {name: inputs.shared.get(name, name) for name in (*inputs.others, *inputs.lists)}
     numbers = {name: n for n, name in enumerate(sorted({*of.values()}))}
     columns = {column: numbers[vocabulary] for column, vocabulary in of.items()}

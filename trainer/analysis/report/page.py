@@ -56,7 +56,7 @@ def write_report(
         runs: folders of the runs; none for the data alone.
         to: the file, put in place when it is complete.
         category: the target's category in the correlation; see `correlate`.
-        history: of a data set with several the one that is shown, which the runs read.
+        history: of a data set with several the one that is shown; None for all.
         memory_mb: what counting over the shards may take.
 
     Raises:
@@ -88,15 +88,27 @@ def write_report(
         ))  # fmt: skip
     if lines:
         parts += [*_results(lines, shards), *_curves(lines)]
-    if shards.facts.group_field is None:
-        left_out = "Groups and the correlation are left out: the data set names no field of both "
-        parts.append(html.element("p", f"{left_out}targets and behaviours as its group_field."))
-    else:
-        ctc = correlate(shards.out, category, history=history, memory_mb=memory_mb)
-        parts += _correlation(ctc, lines, shards)
+    for name, one in _each(shards).items():
+        if one.facts.group_field is None:
+            left_out = f"Groups and the correlation{name and f' of {name}'} are left out: the data "
+            left_out += "set names no field of both targets and behaviours as its group_field."
+            parts.append(html.element("p", left_out))
+        else:
+            shown = name or history
+            ctc = correlate(one.out, category, history=shown, memory_mb=memory_mb)
+            read = [n for n in lines if n.runs[0].result.config.get("history") in (None, shown)]
+            parts += _correlation(ctc, read, one.out, shown, name)
     parts += [*_data(shards, memory_mb), *(_settings(lines) if lines else ()), *_made(made)]
     text = html.page(title + (" (synthetic data)" if made.synthetic else ""), parts)
     atomically(to, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _each(shards: Shards) -> dict[str, Shards]:
+    """The data set with each of several histories alone, by its name; as it is with one."""
+    names = [*shards.facts.histories]
+    if len(names) == 1:
+        return {"": shards}
+    return {name: Shards(shards.out, history=name) for name in names}
 
 
 def _data(shards: Shards, memory_mb: int) -> list[str]:
@@ -106,10 +118,13 @@ def _data(shards: Shards, memory_mb: int) -> list[str]:
     known = {name: size - FIRST_ID for name, size in made.vocabulary.items()}
     shown = dict.fromkeys(("user", facts.key or "user", *made.fields))
     some = [(_plural(name), f"{known[name]:,}") for name in shown if name in known]
-    figures = [_lengths(shards.facts.history), _popularity(shards, facts.key or made.fields[0])]
+    each = _each(shards).items()
+    figures = [_lengths(one.facts.history, name) for name, one in each]
+    figures.append(_popularity(shards, facts.key or made.fields[0]))
     if facts.group_field is not None:
         figures.append(_groups(shards, facts.group_field))
-    figures.append(_intervals(shards, memory_mb))  # the tallest: two columns are even then
+    # The tallest: two columns are even then.
+    figures += [_intervals(one, memory_mb, name) for name, one in each]
     return [
         html.element("h2", "The data"),
         html.element("p", "A row is a target with its label and the user's history before it."),
@@ -141,23 +156,28 @@ def _plural(name: str) -> str:
     return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
 
 
-def _lengths(history: History) -> str:
+def _lengths(history: History, name: str) -> str:
     counts = {split: rows for split, rows in history.lengths.items() if sum(rows)}
     means = ", ".join(
         f"{split} {np.average(np.arange(len(rows)), weights=rows):.1f}"
         for split, rows in counts.items()
     )
     caption = f"Mean: {means} behaviours. At most the latest {history.max_len} are kept."
-    return html.figure("History lengths", plots.lengths(counts), caption)
+    return html.figure(_titled("History lengths", name), plots.lengths(counts), caption)
 
 
-def _intervals(shards: Shards, memory_mb: int) -> str:
+def _titled(title: str, name: str) -> str:
+    """The title of a figure of one of several histories."""
+    return f"{title}: {printable(name)}" if name else title
+
+
+def _intervals(shards: Shards, memory_mb: int, name: str) -> str:
     octaves, bins = intervals_of(shards, memory_mb), shards.facts.history.bins
     if not octaves:
         return html.element("p", "No target of train has a behaviour before it.")
     total = max(1, sum(bins.train_counts))
     caption = f"{total:,} behaviours of train; a bar is a doubling of the time."
-    title = "Intervals from behaviour to target"
+    title = _titled("Intervals from behaviour to target", name)
     about = f"{bins.count} equal-frequency interval bins, of train"
     more = html.table(BINS, bin_rows(shards), about)
     return html.figure(title, plots.intervals(octaves, edges_of(shards)), caption, more)
@@ -201,26 +221,35 @@ def _groups(shards: Shards, field: str) -> str:
     return html.figure(f"Top {_plural(field)}", svg, caption)
 
 
-def _correlation(truth: CorrelationMap, lines: Sequence[Line], shards: Shards) -> list[str]:
-    """The CTC in bits, and beside it the learned maps of the lines' first runs."""
+def _correlation(
+    truth: CorrelationMap, lines: Sequence[Line], out: Path, history: str | None, name: str
+) -> list[str]:
+    """The CTC in bits, and beside it the learned maps of the first runs of lines that read it.
+
+    `name` is the history's where others are shown, too.
+    """
     about = (
         f"How many bits a behaviour tells of the label, by its {truth.field} and position, over "
         f"the {truth.targets:,} train targets of {truth.field} “{truth.category}” (Eq. 1; "
         f"{100 * (truth.label_rate or 0):.0f}% of them positive). Blue speaks for the target; red, "
         "with ↓, against it: such behaviours are rarer with positives."
     )
-    shown = [html.figure("In the data: CTC", plots.heat_map(truth, "ctc"), more=_values(truth))]
+    key = f"{name}-ctc" if name else "ctc"
+    shown = [html.figure("In the data: CTC", plots.heat_map(truth, key), more=_values(truth))]
     measured = [line for line in lines if line.runs[0].result.model in MEASURED.split(", ")]
-    parts = [html.element("h2", "Correlation of behaviours with the label")]
+    parts = [html.element("h2", _titled("Correlation of behaviours with the label", name))]
     parts.append(html.element("p", about))
     if measured and np.isfinite(truth.values).any():
         share = truth.normalised()
         title, svg = (
             "In the data, on the scale of the learned maps",
-            plots.heat_map(share, "ctc-share"),
+            plots.heat_map(share, f"{key}-share"),
         )
         shown.append(html.figure(title, svg, more=_values(share)))
-        shown += [_learned(truth, line, f"learned-{i}", shards) for i, line in enumerate(measured)]
+        keys = [f"{name}-learned-{i}" if name else f"learned-{i}" for i in range(len(measured))]
+        shown += [
+            _learned(truth, line, of, out, history) for of, line in zip(keys, measured, strict=True)
+        ]
         parts.append(html.element(
             "p", "Learned maps show e^z |r| of the attention's logit z and the representation r "
             "(Eq. 4), of the line's first seed. All share one colour scale: each map is moved to "
@@ -235,11 +264,11 @@ def _correlation(truth: CorrelationMap, lines: Sequence[Line], shards: Shards) -
     return [*parts, html.figures(shown)]
 
 
-def _learned(truth: CorrelationMap, line: Line, name: str, shards: Shards) -> str:
+def _learned(truth: CorrelationMap, line: Line, key: str, out: Path, history: str | None) -> str:
     run = line.runs[0]
-    found = learned_like(truth, run.folder, data=shards.out)
+    found = learned_like(truth, run.folder, data=out, history=history)
     agrees = f"{r:.3f}" if (r := pearson(truth, found)) is not None else _FLAT
-    svg = plots.heat_map(found.normalised(), name)
+    svg = plots.heat_map(found.normalised(), key)
     title = f"Learned by {line.name}, seed {run.seed}"
     return html.figure(title, svg, f"Pearson {agrees}.", _values(found))
 

@@ -134,8 +134,7 @@ def _read(folder: Path, shards: Shards) -> FinishedRun:
             got=f"{type(error).__name__}: {error}",
             do="train again",
         ) from error
-    require_alike(load(folder).inputs, shards, users=True)
-    require_same_data(folder, shards)
+    require_same_data(folder, require_alike(load(folder).inputs, shards, users=True))
     if result.synthetic != made.synthetic:
         said = {True: "synthetic data", False: "real data"}
         raise ContractError(

@@ -1,0 +1,167 @@
+"""A reader of one history: what makes a user's interest of it, for a target.
+
+What depends on the target is apart from what does not: `Places.history` and `Places.vectors` encode
+behaviours alone, and `Reader.attend` begins where the target comes in.
+
+Shape legend: B rows of a batch, L history (padded), N behaviours, D width of an embedded behaviour
+(`dim` times the number of its fields) and of the target by the same fields, A width of one in the
+attention's own tables, U width of the interest: D for each of the recipe's contexts.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from schemas.shards import session_prefix
+from trainer.data.batches import HISTORY, LENGTH, SESSION, SESSION_LENGTH, Batch
+from trainer.data.inputs import Inputs
+from trainer.models.encodings import ENCODINGS
+from trainer.models.recipes import Recipe
+from trainer.models.sessions import SessionCells
+
+
+class Read(NamedTuple):
+    """What a reader makes of a history.
+
+    Attributes:
+        u: the user's interest, B x U.
+        t: the encoded target, B x D.
+        x: the encoded behaviours, or what sessions make of them, B x L x D.
+        mask: which of them are there, B x L.
+        state: what the last context made of them, B x L x D.
+    """
+
+    u: Tensor
+    t: Tensor
+    x: Tensor
+    mask: Tensor
+    state: Tensor
+
+
+class Reader(nn.Module):
+    """u = pool(weight(x, t), represent(x, t)) of one history.
+
+    x are the encoded behaviours in their context, t is the encoded target by the fields that they
+    have. All parts read the history as if it were the only one, from `history_` columns; see
+    `view`.
+
+    Args:
+        recipe: which parts.
+        encoding: the temporal encoding, one of the recipe's.
+        inputs: the data set's fields and sizes.
+        called: which of its histories.
+        dim: width of each field's embedding.
+        attention_dim: the same in the attention's own tables.
+
+    Attributes:
+        fields: those by which behaviours and targets are compared.
+        columns: the shards' columns that it reads.
+        width: U.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        encoding: str,
+        inputs: Inputs,
+        called: str,
+        dim: int,
+        attention_dim: int,
+    ) -> None:
+        super().__init__()
+        one = inputs.histories[called]
+        self.fields, width = one.fields, dim * len(one.fields)
+        of_attention = attention_dim * len(one.fields) if recipe.apart else width
+        self.encoding = ENCODINGS[encoding](inputs, one, width, recipe.encode_target)
+        self.searches = nn.ModuleList(build(inputs.group_field) for build in recipe.searches)
+        self.cells = SessionCells(one) if recipe.sessions else None
+        self.extractor = (
+            recipe.sessions(width, self.cells.shape) if recipe.sessions and self.cells else None
+        )
+        self.contexts = nn.ModuleList(build(width) for build in recipe.contexts)
+        self.attentions = nn.ModuleList(recipe.attention(of_attention) for _ in recipe.contexts)
+        self.pools = nn.ModuleList(recipe.pool(width) for _ in recipe.contexts)
+        self.representation = recipe.representation()
+        self.width = width * len(recipe.contexts)
+        self.prefix = self.cells.prefix if self.cells else HISTORY
+        readers = [m for m in (self.encoding, *self.searches, self.cells) if m is not None]
+        read = [self.prefix + name for name in self.fields]
+        read += [column for m in readers for column in m.columns]
+        begins = {HISTORY: f"{called}_", SESSION: f"{session_prefix(called)}_"}
+        stored = {
+            column: of + column.removeprefix(name)
+            for column in (*read, LENGTH)
+            for name, of in begins.items()
+            if column.startswith(name)
+        }
+        # Each once: the search reads columns that may be fields.
+        self.columns = tuple(
+            dict.fromkeys(stored.get(column, column) for column in (*read, LENGTH))
+        )
+        self.renamed = {column: of for column, of in stored.items() if column != of}
+
+    def view(self, batch: Batch) -> Batch:
+        """A batch as this reader's parts read it, its sessions' behaviours picked."""
+        batch = batch | {column: batch[of] for column, of in self.renamed.items()}
+        if self.cells is not None:
+            names = tuple(self.prefix + name for name in self.fields)
+            picked, length_BM = self.cells(batch, names)
+            batch |= {**picked, SESSION_LENGTH: length_BM}
+        return batch
+
+    def ids(self, view: Batch) -> dict[str, Tensor]:
+        """Field -> the ids of the behaviours of a view, N."""
+        return {name: view[self.prefix + name].flatten() for name in self.fields}
+
+    def forward(self, view: Batch, both_ND: Tensor, rows: int, own_NA: Tensor | None) -> Read:
+        """Read a batch.
+
+        Args:
+            view: the batch, see `view`.
+            both_ND: the embedded targets, by the reader's fields, then the behaviours.
+            rows: B.
+            own_NA: both in the attention's own tables; None without such.
+        """
+        both_ND = self.encoding(both_ND, view)
+        t_BD, x_ND = both_ND.split([rows, len(both_ND) - rows])  # type: ignore[no-untyped-call]
+        if self.extractor is not None:
+            x_BLD, mask_BL = self.extractor(x_ND, view[SESSION_LENGTH])
+        else:
+            x_BLD = x_ND.view(len(view[LENGTH]), -1, x_ND.shape[1])
+            places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
+            mask_BL = places < view[LENGTH].unsqueeze(1)
+        own = None
+        if own_NA is not None:
+            own = (own_NA[:rows], own_NA[rows:].view(rows, -1, own_NA.shape[1]))
+        u_BU, state_BLD = self.attend(view, x_BLD, mask_BL, t_BD, own)
+        return Read(u_BU, t_BD, x_BLD, mask_BL, state_BLD)
+
+    def attend(
+        self,
+        view: Batch,
+        x_BLD: Tensor,
+        mask_BL: Tensor,
+        t_BD: Tensor,
+        own: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Give the interest in encoded targets of encoded behaviours, and the last states.
+
+        `own` are targets and behaviours in the attention's own tables, B x A and B x L x A.
+        """
+        masks = [search(view, mask_BL) for search in self.searches]
+        masks = masks or [mask_BL] * len(self.contexts)
+        interests, state_BLD = [], x_BLD
+        for narrowed_BL, context, attention, pool in zip(
+            masks, self.contexts, self.attentions, self.pools, strict=True
+        ):
+            state_BLD, seen_BL = context(x_BLD, t_BD, narrowed_BL)
+            key_BLA, query_BA = state_BLD, t_BD
+            if own is not None:
+                query_BA, key_BLA = own
+            weight_BL = attention(key_BLA, query_BA, seen_BL)
+            interests.append(self.representation(pool(state_BLD, weight_BL, seen_BL), t_BD))
+        u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)
+        return u_BU, state_BLD
