@@ -159,7 +159,9 @@ class DescribedConfig(Config):
         """As `Config.keeps`."""
         from pipeline.description.toml import written
 
-        return written(self.source.keys) if self.keep_events else self.kept
+        if self.kept is None and self.keep_events:
+            return written(self.source.keys)
+        return self.kept
 
     @property
     def raw_folder(self) -> Path:
