@@ -27,7 +27,7 @@ define install
 endef
 extra = $(call install,the extra $(1),-c constraints.txt -e '.[$(1)]')
 
-.PHONY: help setup test test-lowest cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
+.PHONY: help setup test test-lowest export-test cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -49,6 +49,9 @@ test-lowest: ## what reads, orders and writes rows, with the oldest libraries th
 	$(call install,the oldest libraries allowed,-r constraints-lowest.txt,$(LOWEST)/bin)
 	$(call install,tinprep,--no-deps -e .,$(LOWEST)/bin)
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ON_LOWEST:%=tests/test_%.py)
+
+export-test: $(READY) ## every model as an ONNX graph; `make test` has a few, as each takes seconds
+	TINPREP_EXPORTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/trainer/test_export.py
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"

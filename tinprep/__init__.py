@@ -2,7 +2,7 @@
 
 A CSV file of events, `ratings.csv`, and a description of it, `ratings.toml`, become a data set:
 
->>> from tinprep import Shards, TrainConfig, evaluate, load, predict, prepare, train, verify
+>>> from tinprep import Shards, TrainConfig, evaluate, export, load, predict, prepare, train, verify
 >>> made = prepare("ratings.toml", out="data/ratings")
 >>> made.rows
 {'train': 240, 'valid': 80, 'test': 80}
@@ -24,6 +24,8 @@ True
 400
 >>> load("runs/tin").eval().training
 False
+>>> export("runs/tin", "bundles/tin").measured.split  # a graph, and all that it needs
+'test'
 
 Settings are those of the command line, described in `docs/cli.md`. What is wrong ends in a
 `TinprepError` that says what, where, what was expected, what was there, and what to do. What is
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from schemas.errors import TinprepError
     from schemas.manifest import Manifest
     from trainer.data.shards import Shards
+    from trainer.export.write import export
     from trainer.training.config import TrainConfig
     from trainer.training.evaluation import evaluate, predict
     from trainer.training.runs import load
@@ -58,6 +61,7 @@ __all__ = [
     "TinprepError",
     "TrainConfig",
     "evaluate",
+    "export",
     "load",
     "predict",
     "prepare",
@@ -73,6 +77,7 @@ _WHERE = {
     "TinprepError": "schemas.errors",
     "TrainConfig": "trainer.training.config",
     "evaluate": "trainer.training.evaluation",
+    "export": "trainer.export.write",
     "load": "trainer.training.runs",
     "predict": "trainer.training.evaluation",
     "train": "trainer.training.train",

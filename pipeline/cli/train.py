@@ -26,7 +26,7 @@ _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
-    for command in (models, evaluate, predict):
+    for command in (models, evaluate, predict, export):
         app.command()(checked(command))
 
 
@@ -96,4 +96,30 @@ def predict(
             run, data, out, splits=tuple(dict.fromkeys(split)) if split else None, device=device
         )
         for line in prediction_lines(run, out, found):
+            Terminal(soft_wrap=True).print(line, highlight=False)
+
+
+def export(
+    run: _Run,
+    out: Annotated[Path, typer.Option(help="Folder of the bundle.")],
+    precision: Annotated[
+        str, typer.Option(help="Of the embedding tables: fp32, fp16 or int8.")
+    ] = "fp32",
+    shape: Annotated[
+        str,
+        typer.Option(
+            help="What is scored at a time: a request, one user's histories with any number of "
+            "candidates, or rows with a history each."
+        ),
+    ] = "request",
+    data: _Data = None,
+    force: Annotated[bool, typer.Option(help="Replace an earlier bundle.")] = False,
+) -> None:
+    """Write a run's model for ONNX Runtime, with all that scoring needs, as a bundle."""
+    with told_errors():
+        from trainer.export.write import export as write
+        from trainer.export.write import summary
+
+        made = write(run, out, precision=precision, shape=shape, data=data, force=force)
+        for line in summary(out, made):
             Terminal(soft_wrap=True).print(line, highlight=False)

@@ -61,7 +61,7 @@ def test_chronological_order_counts_from_the_oldest_and_the_target_comes_last():
         "history_length": torch.tensor([3, 1], dtype=torch.int32),
         "history_position": torch.tensor([[3, 2, 1], [1, 0, 0]], dtype=torch.int32),
     }
-    found = part.places(batch)
+    found = part.places(batch, 2)
     expected = part.table.weight[[4, 2, 1, 2, 3, 1]]
     assert torch.equal(found[:6], expected)  # two targets, three behaviours, one
 

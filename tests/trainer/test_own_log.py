@@ -325,7 +325,7 @@ def test_a_calendar_is_the_same_in_every_unit():
         encoding = Timestamp("Asia/Shanghai", 3, unit=unit)
         stored = times * size + (size - 1)  # within the second
         found.append(
-            encoding.places(batch | {"target_time": stored, "history_time": stored[:, None]})
+            encoding.places(batch | {"target_time": stored, "history_time": stored[:, None]}, 4)
         )
     assert torch.equal(found[0], found[1])
     assert torch.equal(found[0], found[2])

@@ -3,8 +3,8 @@
 What is added to the target and what to the behaviours are looked up each for itself (`target`,
 `history`, `vectors`): a user's history is encoded once for any number of targets.
 
-Shape legend: B rows of a batch, L history (padded), N = B + B L (targets, then behaviours), D width
-of an embedded behaviour or target.
+Shape legend: B rows of a batch, L history (padded), N = B + B L (targets, then behaviours), or
+B + L where all targets share one history, D width of an embedded behaviour or target.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Encoding(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
-        """Encode B targets followed by their B x L behaviours."""
+        """Encode B targets followed by their B x L behaviours, or L of one history of all."""
 
 
 class NoTime(Encoding):
@@ -72,15 +72,18 @@ class Places(Encoding):
     def vectors(self, index: Tensor) -> Tensor:
         """Look up the vectors of M targets or behaviours, M x D."""
 
-    def places(self, batch: Batch) -> Tensor:
-        """All vectors, N x D, by one look-up, which costs half of two."""
-        return self.vectors(torch.cat([self.target(batch), self.history(batch)], dim=-1))
+    def places(self, batch: Batch, rows: int) -> Tensor:
+        """All vectors of B `rows`, N x D, by one look-up, which costs half of two."""
+        target = self.target(batch)
+        # Targets that share a history share what they are looked up by.
+        target = target.expand(*target.shape[:-1], rows)
+        return self.vectors(torch.cat([target, self.history(batch)], dim=-1))
 
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
         """Encode B targets followed by their B x L behaviours."""
-        place_ND = self.places(batch)
+        rows = e_ND.shape[0] - batch[self.columns[0]].numel()
+        place_ND = self.places(batch, rows)
         if not self.encode_target:
-            rows = len(batch[LENGTH])
             place_ND = torch.cat([torch.zeros_like(place_ND[:rows]), place_ND[rows:]])
         return e_ND + place_ND
 
@@ -105,7 +108,7 @@ class TargetAware(Places):
     def target(self, batch: Batch) -> Tensor:
         """The origin."""
         index = batch[self.columns[0]]
-        return index.new_zeros(len(index))
+        return index.new_zeros(index.shape[0])
 
     def history(self, batch: Batch) -> Tensor:
         """The column."""

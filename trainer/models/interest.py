@@ -124,7 +124,7 @@ class InterestModel(nn.Module):
     def _read(self, batch: Batch, views: list[Batch]) -> tuple[Tensor, list[Read]]:
         """Embed the target without its time, B x D, and read every history."""
         target = {name: batch[TARGET + name] for name in self.fields.names}
-        readers, rows = [*self.readers.values()], len(batch[TARGET + self.fields.names[0]])
+        readers, rows = [*self.readers.values()], batch[TARGET + self.fields.names[0]].shape[0]
         of_history = [reader.ids(view) for reader, view in zip(readers, views, strict=True)]
 
         def embedded(fields: parts.Fields) -> tuple[Tensor, list[Tensor]]:
@@ -177,7 +177,7 @@ class InterestModel(nn.Module):
         out: Tensor = self.fields(dict(zip(fields, drawn.unbind(1), strict=True)))
         return out
 
-    def _table(self, vocabulary: str) -> parts.Table:
+    def _table(self, vocabulary: str) -> nn.Module:
         """The embeddings of a vocabulary."""
         owner = (
             self.fields if self.others is None or vocabulary in self.fields.names else self.others
@@ -188,7 +188,8 @@ class InterestModel(nn.Module):
         """Score a batch.
 
         Args:
-            batch: the columns named in `columns`, as `trainer.data.shards` makes them.
+            batch: the columns named in `columns`, as `trainer.data.shards` makes them. In a
+                request, where all targets share one history, its columns have 1 row.
 
         Returns:
             Logits of a positive label, B.

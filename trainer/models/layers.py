@@ -49,11 +49,9 @@ class Fields(nn.Module):
             {_key(name): Table(size, width) for name, size in sizes.items()}
         )
 
-    def __getitem__(self, name: str) -> Table:
+    def __getitem__(self, name: str) -> nn.Module:
         """The table of a field."""
-        table = self.tables[_key(name)]
-        assert isinstance(table, Table)
-        return table
+        return self.tables[_key(name)]
 
     def forward(self, *asked: Mapping[str, Tensor]) -> Tensor:
         """Embed the ids of several things in one look-up a table, which costs less than one each.
@@ -72,7 +70,7 @@ class Fields(nn.Module):
 
     def apart(self, *asked: Mapping[str, Tensor]) -> list[Tensor]:
         """As `forward`, each by itself, and by the fields that it has."""
-        counts = [len(next(iter(ids.values()))) for ids in asked]
+        counts = [next(iter(ids.values())).shape[0] for ids in asked]
         if all(len(ids) == len(self.names) for ids in asked):
             return [*torch.split(self(*asked), counts)]
         found: list[list[Tensor]] = [[] for _ in asked]
@@ -94,7 +92,7 @@ def _key(name: str) -> str:
 _NONE = nn.ModuleDict()
 
 
-def mean_of_values(table: Table, ids_BN: Tensor, length_B: Tensor) -> Tensor:
+def mean_of_values(table: nn.Module, ids_BN: Tensor, length_B: Tensor) -> Tensor:
     """A multi-valued feature as the mean of its values' embeddings, B x D; zeros where it has none.
 
     Args:
@@ -105,7 +103,8 @@ def mean_of_values(table: Table, ids_BN: Tensor, length_B: Tensor) -> Tensor:
     real_BN = torch.arange(ids_BN.shape[1], device=ids_BN.device) < length_B.unsqueeze(1)
     value_BND = table(ids_BN * real_BN)  # the padding's rows are masked below
     total_BD = torch.where(real_BN.unsqueeze(2), value_BND, 0.0).sum(1)
-    return total_BD / length_B.clamp(min=1).unsqueeze(1)
+    mean_BD: Tensor = total_BD / length_B.clamp(min=1).unsqueeze(1)
+    return mean_BD
 
 
 class ScaleShift(nn.Module):

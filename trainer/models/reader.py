@@ -126,16 +126,16 @@ class Reader(nn.Module):
             own_NA: both in the attention's own tables; None without such.
         """
         both_ND = self.encoding(both_ND, view)
-        t_BD, x_ND = both_ND.split([rows, len(both_ND) - rows])  # type: ignore[no-untyped-call]
+        t_BD, x_ND = both_ND.split([rows, both_ND.shape[0] - rows])  # type: ignore[no-untyped-call]
         if self.extractor is not None:
             x_BLD, mask_BL = self.extractor(x_ND, view[SESSION_LENGTH])
         else:
-            x_BLD = x_ND.view(len(view[LENGTH]), -1, x_ND.shape[1])
+            x_BLD = x_ND.view(view[LENGTH].shape[0], -1, x_ND.shape[1])
             places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
             mask_BL = places < view[LENGTH].unsqueeze(1)
         own = None
         if own_NA is not None:
-            own = (own_NA[:rows], own_NA[rows:].view(rows, -1, own_NA.shape[1]))
+            own = (own_NA[:rows], own_NA[rows:].view(view[LENGTH].shape[0], -1, own_NA.shape[1]))
         u_BU, state_BLD = self.attend(view, x_BLD, mask_BL, t_BD, own)
         return Read(u_BU, t_BD, x_BLD, mask_BL, state_BLD)
 
@@ -163,5 +163,7 @@ class Reader(nn.Module):
                 query_BA, key_BLA = own
             weight_BL = attention(key_BLA, query_BA, seen_BL)
             interests.append(self.representation(pool(state_BLD, weight_BL, seen_BL), t_BD))
+        # Without an attention, candidates that share a history share the interest.
+        interests = [u.expand(t_BD.shape[0], -1) for u in interests]
         u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)
         return u_BU, state_BLD
