@@ -183,7 +183,10 @@ class _DuckDB:
         return pa.schema([f.with_name(n) for f, n in zip(fields, found.columns, strict=True)])
 
     def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-        yield from self.connection.sql(sql).to_arrow_reader(_BATCH_ROWS)
+        found = self.connection.sql(sql)
+        # Of DuckDB 1.4 by its older name.
+        read = getattr(found, "to_arrow_reader", None) or found.fetch_record_batch
+        yield from read(_BATCH_ROWS)
 
     def cancel(self) -> None:
         self.connection.interrupt()
