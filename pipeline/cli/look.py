@@ -11,6 +11,7 @@ from rich.table import Table
 from pipeline.cli.amounts import checked
 from pipeline.cli.errors import told_errors
 from pipeline.cli.progress import progress
+from schemas.errors import UsageError
 from schemas.terminal import Terminal
 
 _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
@@ -18,7 +19,7 @@ _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (inspect, verify, doctor):
+    for command in (inspect, verify, score, doctor):
         app.command()(checked(command))
 
 
@@ -34,14 +35,35 @@ def inspect(
 
 
 def verify(
-    out: _Out,
+    out: Annotated[Path, typer.Argument(help="Folder of a data set, or of a bundle.")],
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Shards, or buckets, at once. Default: the usable cores."),
     ] = None,
+    log: Annotated[
+        Path | None, typer.Option(help="Of a bundle: a log that `tinprep score --log` wrote.")
+    ] = None,
+    events: Annotated[
+        Path | None, typer.Option(help="With --log: the data set that keeps the users' events.")
+    ] = None,
 ) -> None:
-    """Check every shard and table against the manifest, and every promise that a data set makes."""
+    """Check every shard and table against the manifest, and every promise that a data set makes.
+
+    Of a bundle: each file, and that its golden requests come out as they did. With --log: that
+    each request of a log does.
+    """
     with told_errors():
+        if (out / "bundle.json").exists():
+            _verify_bundle(out, log, events)
+            return
+        if log is not None or events is not None:
+            option = "--log" if log is not None else "--events"
+            raise UsageError(
+                "This is for bundles.",
+                where=option,
+                expected="a bundle",
+                got=f"{out}, which is none",
+            )
         from pipeline.verify import verify as check
 
         with progress() as told:
@@ -55,6 +77,48 @@ def verify(
             f"sound: {report.shards:,} shards, {report.rows:,} rows, {report.seconds:.1f} s: {out}",
             highlight=False,
         )
+
+
+def _verify_bundle(folder: Path, log: Path | None, events: Path | None) -> None:
+    from pipeline.serving import files, golden
+    from pipeline.serving.scorer import Scorer
+    from schemas import bundle
+
+    if (log is None) != (events is None):
+        raise UsageError(
+            "A log is replayed by the events that it was scored with.",
+            where="--log",
+            expected="--log and --events",
+            got="--events" if log is None else "--log",
+        )
+    found = bundle.load(folder)
+    told = [f"{len(found.files):,} files", f"{golden.check(folder, found):,} golden requests"]
+    if log is not None and events is not None:
+        told.append(f"{files.replayed(log, Scorer.of(folder, events)):,} logged requests")
+    Terminal(soft_wrap=True).print(f"sound: {', '.join(told)}: {folder}", highlight=False)
+
+
+def score(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    events: Annotated[Path, typer.Option(help="A data set that keeps the users' events.")],
+    requests: Annotated[Path, typer.Option(help="JSON lines: user, time, candidates, context.")],
+    out: Annotated[Path, typer.Option(help="The scores, as Parquet.")],
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Write each request and its scores here, for `verify --log`."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of ONNX Runtime.")] = 1,
+) -> None:
+    """Score requests by a bundle: each has a user, a time and candidates."""
+    with told_errors():
+        from pipeline.serving import files
+        from pipeline.serving.scorer import Scorer
+
+        scorer = Scorer.of(bundle, events, threads)
+        with progress() as told:
+            found = files.score(scorer, requests, out, log, told)
+        for line in found:
+            Terminal(soft_wrap=True).print(line, highlight=False)
 
 
 def doctor() -> None:

@@ -117,9 +117,18 @@ def export(
 ) -> None:
     """Write a run's model for ONNX Runtime, with all that scoring needs, as a bundle."""
     with told_errors():
+        from pipeline.serving import golden
         from trainer.export.write import export as write
         from trainer.export.write import summary
 
-        made = write(run, out, precision=precision, shape=shape, data=data, force=force)
+        made = write(
+            run,
+            out,
+            precision=precision,
+            shape=shape,
+            data=data,
+            force=force,
+            also=golden.write,
+        )
         for line in summary(out, made):
             Terminal(soft_wrap=True).print(line, highlight=False)

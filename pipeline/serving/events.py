@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,6 +82,11 @@ def _pasts(folder: Path, made: Manifest, history: str) -> Pasts:
                 got=str(error)[:200],
                 do="make the data set again",
             ) from None
+    return _joined(parts)
+
+
+def _joined(parts: list[pa.Table]) -> Pasts:
+    """Behaviours of buckets, in each of which users follow one another."""
     columns = {
         name: np.concatenate([part[name].to_numpy() for part in parts])
         for name in parts[0].column_names
@@ -92,3 +97,21 @@ def _pasts(folder: Path, made: Manifest, history: str) -> Pasts:
     counts = np.bincount(user)
     time, fields = columns.pop("time")[by], {name: ids[by] for name, ids in columns.items()}
     return Pasts(Past(time, fields), np.append(0, np.cumsum(counts)))
+
+
+def of_users(pasts: Mapping[str, Pasts], users: Sequence[int]) -> Mapping[str, pa.Table]:
+    """History -> the behaviours of some users, by id, as a data set keeps them."""
+    found = {}
+    for name, of in pasts.items():
+        each = [of.of(user) for user in users]
+        columns = {"user": np.repeat(np.array(users, np.int32), [len(one.time) for one in each])}
+        columns["time"] = np.concatenate([one.time for one in each])
+        for field in of.all.fields:
+            columns[field] = np.concatenate([one.fields[field] for one in each])
+        found[name] = pa.table(columns)
+    return found
+
+
+def of_tables(tables: Mapping[str, pa.Table]) -> Mapping[str, Pasts]:
+    """What `of_users` gave."""
+    return {name: _joined([table]) for name, table in tables.items()}

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,10 +16,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.record import atomic
+from pipeline.serving.features import Columns
 from pipeline.serving.requests import Request
+from pipeline.serving.scorer import Scorer
 from schemas.checked import Misfit, build, decode
-from schemas.errors import InputError
+from schemas.errors import ContractError, InputError
+from schemas.manifest import UNKNOWN_ID
 from schemas.shards import UNITS
+
+Told = Callable[[str, int, int | None], None]
+ROUNDING = 1e-5
+"""How far the probability of a score may be from itself, on another machine."""
 
 _SHOWN = 200
 _BATCH = 4096  # requests written at once
@@ -39,11 +49,27 @@ def requests(path: Path, unit: str) -> Iterator[Line]:
     Raises:
         InputError: the file cannot be read, or a line is no request.
     """
+    return (Line(number, _request(path, number, raw, unit)) for number, raw in objects(path))
+
+
+def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects of a file of JSON lines, and the number of each one's line.
+
+    Raises:
+        InputError: the file cannot be read, or a line holds something else.
+    """
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
-                if text.strip():
-                    yield _line(path, number, text, unit)
+                if not text.strip():
+                    continue
+                try:
+                    raw = decode(text)
+                except ValueError:
+                    raw = None
+                if not isinstance(raw, dict):
+                    raise _misfit(path, number, "a JSON object", text.strip())
+                yield number, raw
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             "The requests cannot be read.",
@@ -53,24 +79,24 @@ def requests(path: Path, unit: str) -> Iterator[Line]:
         ) from None
 
 
-def _line(path: Path, number: int, text: str, unit: str) -> Line:
+def _request(path: Path, number: int, raw: dict[str, Any], unit: str) -> Request:
     try:
-        raw = decode(text)
-        if not isinstance(raw, dict):
-            raise Misfit("request", "an object", ascii(raw))
         if isinstance(told := raw.get("time"), str):
             raw["time"] = _time(told, unit)
-        return Line(number, build(Request, raw))
-    except ValueError as error:
-        at = f"{error.at}: " if isinstance(error, Misfit) else ""
-        raise InputError(
-            "A line is no request.",
-            where=path,
-            line=number,
-            expected=at + (error.expected if isinstance(error, Misfit) else "a JSON object"),
-            got=(error.got if isinstance(error, Misfit) else text.strip())[:_SHOWN],
-            do='e.g. {"user": "u1", "time": 1700000000, "candidates": [{"item": "i1"}]}',
-        ) from None
+        return build(Request, raw)
+    except Misfit as error:
+        raise _misfit(path, number, f"{error.at}: {error.expected}", error.got) from None
+
+
+def _misfit(path: Path, number: int, expected: str, got: str) -> InputError:
+    return InputError(
+        "A line is no request.",
+        where=path,
+        line=number,
+        expected=expected,
+        got=got[:_SHOWN],
+        do='e.g. {"user": "u1", "time": 1700000000, "candidates": [{"item": "i1"}]}',
+    )
 
 
 def _time(told: str, unit: str) -> int:
@@ -94,42 +120,94 @@ def written(request: Request, **more: Any) -> str:
     return json.dumps({**found, **more}, ensure_ascii=False) + "\n"
 
 
-def write_scores(path: Path, scored: Iterable[tuple[Line, np.ndarray[Any, Any]]]) -> int:
-    """Write the scores of requests as Parquet, whole or not at all; returns how many there are.
+def score(
+    scorer: Scorer, path: Path, out: Path, log: Path | None, told: Told = lambda *_: None
+) -> list[str]:
+    """Score the requests of a file; returns what to say of it.
 
     Args:
-        path: of the file: `line` and `id` of each request, `candidate`, from 0, and `score`, the
-            probability of a positive label.
-        scored: requests and (candidates,) their scores.
+        scorer: of a bundle.
+        path: the requests.
+        out: for the scores, Parquet: `line` and `id` of each request, `candidate`, from 0, and
+            `score`, the probability of a positive label.
+        log: for each request and its scores, in the order that they came; None for no log.
+        told: progress: step, done, total.
+
+    Raises:
+        InputError: a request is none, or lacks something.
+        EnvironmentFault: a file cannot be written.
     """
-    schema = pa.schema(
-        [
-            ("line", pa.int64()),
-            ("id", pa.string()),
-            ("candidate", pa.int32()),
-            ("score", pa.float32()),
-        ]
-    )
-    count = 0
-    with atomic(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
-        some: list[tuple[Line, np.ndarray[Any, Any]]] = []
-
-        def flush() -> None:
-            sizes = [len(scores) for _, scores in some]
-            columns = [
-                np.repeat([line.number for line, _ in some], sizes),
-                [line.request.id for line, scores in some for _ in scores],
-                np.concatenate([np.arange(size, dtype=np.int32) for size in sizes]),
-                np.concatenate([scores for _, scores in some]),
+    named = [("line", pa.int64()), ("id", pa.string())]
+    schema = pa.schema([*named, ("candidate", pa.int32()), ("score", pa.float32())])
+    counts: Counter[str] = Counter()
+    with ExitStack() as files:
+        writer = files.enter_context(
+            pq.ParquetWriter(files.enter_context(atomic(out)), schema, compression="zstd")
+        )
+        logged = None
+        if log is not None:
+            temporary = files.enter_context(atomic(log))
+            logged = files.enter_context(temporary.open("w", encoding="utf-8"))
+        lines = requests(path, scorer.bundle.data.time_unit)
+        while some := list(islice(lines, _BATCH)):
+            scores = []
+            for number, request in some:
+                try:
+                    columns = scorer.features(request)
+                except InputError as error:
+                    error.where, error.line = path, number
+                    raise
+                scores.append(scorer.score(columns))
+                _count(counts, columns, scorer)
+                if logged is not None:
+                    logged.write(written(request, scores=scores[-1].tolist()))
+            sizes = [len(of) for of in scores]
+            rows = [
+                np.repeat([number for number, _ in some], sizes),
+                [request.id for (_, request), n in zip(some, sizes, strict=True) for _ in range(n)],
+                np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
+                np.concatenate(scores),
             ]
-            writer.write_table(pa.table(columns, schema))
-            some.clear()
+            writer.write_table(pa.table(rows, schema))
+            counts["requests"] += len(some)
+            counts["candidates"] += sum(sizes)
+            told("score", counts["requests"], None)
+    said = [
+        f"{counts.pop('candidates'):,} candidates of {counts.pop('requests'):,} requests: {out}"
+    ]
+    return said + [f"{count:,} {what}" for what, count in sorted(counts.items())]
 
-        for one in scored:
-            some.append(one)
-            count += len(one[1])
-            if len(some) == _BATCH:
-                flush()
-        if some:
-            flush()
+
+def _count(counts: Counter[str], columns: Columns, scorer: Scorer) -> None:
+    """Count what a model can say little of."""
+    made = scorer.bundle.data
+    for name in made.fields:
+        if unknown := int((columns[f"target_{name}"] == UNKNOWN_ID).sum()):
+            counts[f"candidates of unknown {name}"] += unknown
+    if not any(columns[f"{name}_length"][0] for name in made.histories):
+        counts["requests of users with nothing in any history"] += 1
+
+
+def replayed(log: Path, scorer: Scorer) -> int:
+    """Hold a log to what its requests come to now; returns how many there are.
+
+    Raises:
+        InputError: the log cannot be read.
+        ContractError: a score is another one.
+    """
+    count = 0
+    for number, raw in objects(log):
+        wanted = raw.pop("scores", None)
+        request = _request(log, number, raw, scorer.bundle.data.time_unit)
+        got = scorer(request)
+        if not isinstance(wanted, list) or not np.allclose(got, wanted, rtol=0, atol=ROUNDING):
+            raise ContractError(
+                "A logged request does not come out as it did.",
+                where=log,
+                line=number,
+                expected=str(wanted)[:_SHOWN],
+                got=str(got.tolist())[:_SHOWN],
+                do="replay it with the bundle and the events that it was scored with",
+            )
+        count += 1
     return count

@@ -1,4 +1,8 @@
-"""Rows of a data set as requests: what was made for a row has to be made for its request again."""
+"""Rows of a data set as requests: what was made for a row has to be made for its request again.
+
+A bundle holds some of them, with their users' events, features and scores, so that it can be proved
+wherever it is: its golden requests.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +15,22 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.serving import events, files
 from pipeline.serving.features import Columns
 from pipeline.serving.requests import USER, Features, Request
+from pipeline.serving.scorer import Scorer
+from schemas import manifest
+from schemas.bundle import Bundle
+from schemas.errors import ContractError
 from schemas.manifest import Manifest
 from schemas.shards import session_prefix
 
+REQUESTS, EXPECTED = "golden/requests.jsonl", "golden/expected.parquet"
+PAST = "golden/past-{}.parquet"
+
 Row = dict[str, Any]
+_MANY = 32  # golden requests, at least, where there are so many targets
+_SHOWN = 200
 _NOT_FEATURES = ("row", "user", "label", "weight")
 
 
@@ -42,23 +56,24 @@ def events_of(out: Path, made: Manifest) -> dict[int, Row]:
 
 
 def requests_of(
-    features: Features, shard: pa.Table, events: Mapping[int, Row], each: int = 1
+    features: Features, shard: pa.Table, raw: Mapping[int, Row], each: int = 1
 ) -> Iterator[Asked]:
     """The rows of a shard as requests, one a target.
 
     Args:
         features: of the data set.
         shard: some rows of it, in order.
-        events: of `events_of`.
+        raw: of `events_of`.
         each: of so many targets one is asked for.
     """
     made, drawn = features.made, features.made.target.negatives
     row = shard["row"].to_numpy()
     begins = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
-    raw = {i: v for v, i in features.words[drawn.field].ids.items()} if drawn is not None else {}
+    words = features.words[drawn.field].ids if drawn is not None else {}
+    values = {id_: value for value, id_ in words.items()}
     columns = [*made.fields, *made.features]
     for first, end in islice(pairwise([*begins.tolist(), len(row)]), 0, None, each):
-        event = events[int(row[first])]
+        event = raw[int(row[first])]
         own = {name: event[name] for name in columns if name in event}
         candidates, rows = [own], [first]
         if drawn is not None:
@@ -66,8 +81,8 @@ def requests_of(
             looked_up = made.lookups[drawn.field].fields if drawn.field in made.lookups else ()
             # What an event says of its own value is not said of another one.
             others = {name: of for name, of in own.items() if name not in looked_up}
-            rows += [first + 1 + k for k, id_ in enumerate(ids) if id_ in raw]
-            candidates += [others | {drawn.field: raw[id_]} for id_ in ids if id_ in raw]
+            rows += [first + 1 + k for k, id_ in enumerate(ids) if id_ in values]
+            candidates += [others | {drawn.field: values[id_]} for id_ in ids if id_ in values]
         asked = Request(event["user"], event["time"], candidates)
         yield Asked(_in_order(features, asked, shard, first), rows)
 
@@ -134,3 +149,80 @@ def _spread(values: list[Any], lengths: Sequence[int], most: int) -> list[Any]:
     ends = np.cumsum([0, *lengths]).tolist()
     each = [values[a:b] for a, b in pairwise(ends)]
     return [*chain(*([*some, *[0] * (most - len(some))] for some in each))]
+
+
+def write(folder: Path, of: Bundle, data: Path) -> int:
+    """Write a bundle's golden requests; returns how many there are.
+
+    Args:
+        folder: of the bundle, with its other files.
+        of: what it says of itself.
+        data: a data set; one that keeps no events gives none.
+
+    Raises:
+        ContractError: a row's request has other features than the row.
+    """
+    made = manifest.load(data)
+    if made.kept is None or of.shape != "request" or not made.shards:
+        return 0
+    pasts = events.read(data, made)
+    scorer, raw = Scorer(of, folder, pasts), events_of(data, made)
+    last = made.shards[-1]
+    shard = pq.read_table(data / last.path, partitioning=None).combine_chunks()
+    targets = len(np.unique(shard["row"].to_numpy()))
+    (folder / REQUESTS).parent.mkdir()
+    rows: list[Row] = []
+    users: dict[int, None] = {}
+    with (folder / REQUESTS).open("w", encoding="utf-8") as file:
+        for asked in requests_of(scorer.features, shard, raw, max(1, targets // _MANY)):
+            columns = scorer.features(asked.request)
+            if wrong := differing(columns, made, shard, asked):
+                raise ContractError(
+                    "The features of a request are not those of its row.",
+                    where=data / last.path,
+                    expected=f"row {asked.rows[0]} as it is stored",
+                    got=f"another {', '.join(wrong)}",
+                    do="this is a fault of tinprep: please report it",
+                )
+            file.write(files.written(asked.request))
+            rows.append(_told(columns) | {"score": scorer.score(columns).tolist()})
+            users[scorer.features.words[USER].of(asked.request.user)] = None
+    pq.write_table(pa.Table.from_pylist(rows), folder / EXPECTED, compression="zstd")
+    for name, table in events.of_users(pasts, sorted(users)).items():
+        pq.write_table(table, folder / PAST.format(name), compression="zstd")
+    return len(rows)
+
+
+def check(folder: Path, of: Bundle) -> int:
+    """Hold a bundle to its golden requests; returns how many there are.
+
+    Raises:
+        ContractError: a feature differs, or a score by more than its rounding.
+    """
+    if not (folder / EXPECTED).exists():
+        return 0
+    tables = {name: pq.read_table(folder / PAST.format(name)) for name in of.data.histories}
+    scorer = Scorer(of, folder, events.of_tables(tables))
+    expected = pq.read_table(folder / EXPECTED).to_pylist()
+    asked = files.requests(folder / REQUESTS, of.data.time_unit)
+    for want, (line, request) in zip(expected, asked, strict=True):
+        columns = scorer.features(request)
+        got = _told(columns)
+        scores, wanted = scorer.score(columns), want.pop("score")
+        wrong = [name for name in want if got[name] != want[name]]
+        if wrong or not np.allclose(scores, wanted, rtol=0, atol=files.ROUNDING):
+            name = wrong[0] if wrong else "score"
+            raise ContractError(
+                "A golden request does not come out as it did.",
+                where=folder / REQUESTS,
+                line=line,
+                expected=f"{name} {want[name] if wrong else wanted}"[:_SHOWN],
+                got=str(got[name] if wrong else scores.tolist())[:_SHOWN],
+                do="do not use the bundle here: export it again, with this version",
+            )
+    return len(expected)
+
+
+def _told(columns: Columns) -> Row:
+    """A request's features as lists."""
+    return {name: np.ravel(values).tolist() for name, values in columns.items()}

@@ -4,77 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from schemas import bundle
-from schemas.bundle import Bundle
 from schemas.checked import Misfit, build
-from schemas.errors import ContractError, EnvironmentFault
+from schemas.errors import ContractError
+from schemas.scorer import Columns, Graph
 from trainer.data.batches import Batch
 from trainer.data.inputs import Inputs, as_now, require_alike
 from trainer.data.shards import Shards
 
-Columns = dict[str, NDArray[Any]]
 _BATCH_ROWS = 4096
 
 
-def required(name: str) -> ModuleType:
-    """A package of the extra.
-
-    Raises:
-        EnvironmentFault: it is not installed.
-    """
-    from importlib import import_module
-
-    try:
-        return import_module(name)
-    except ImportError:
-        raise EnvironmentFault(
-            "Exporting, and scoring with what was exported, need further packages.",
-            expected=f"the package {name}",
-            got="not installed",
-            do="pip install 'tinprep[export]'",
-        ) from None
-
-
-class Scorer:
-    """A bundle's model at work.
-
-    Args:
-        made: what the bundle says of itself.
-        model: its graph.
-        threads: of ONNX Runtime; one is the fastest for requests of hundreds of candidates.
-
-    Raises:
-        EnvironmentFault: ONNX Runtime is not installed.
-    """
-
-    def __init__(self, made: Bundle, model: Path, threads: int = 1) -> None:
-        self.bundle = made
-        self.inputs = {one.name: one for one in made.inputs}
-        runtime = required("onnxruntime")
-        options = runtime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = threads
-        self.session = runtime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+class Scorer(Graph):
+    """A bundle's model, for rows as shards have them."""
 
     @classmethod
     def of(cls, folder: Path | str, threads: int = 1) -> Scorer:
         """That of a bundle; raises as `schemas.bundle.load`."""
         made = bundle.load(Path(folder))
         return cls(made, Path(folder) / bundle.MODEL, threads)
-
-    def score(self, columns: Columns) -> NDArray[np.float32]:
-        """Give the logit and the probability of each row, 2 x B.
-
-        Args:
-            columns: of the bundle's `inputs`, each as its `type` and `sides` say: in a request
-                those of the history have one row.
-        """
-        return np.stack(self.session.run(self.bundle.outputs, columns))
 
     def rows(self, columns: Columns) -> NDArray[np.float32]:
         """The same of rows as shards have them, each with its own history.

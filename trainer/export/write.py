@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from importlib.metadata import version
@@ -20,11 +20,12 @@ from schemas.errors import ContractError, TinprepError, UsageError
 from schemas.manifest import HOW, Manifest
 from schemas.plain import meant
 from schemas.replacing import require_folder, to_disk, unfinished_name
+from schemas.scorer import required
 from trainer.data.batches import PLACE
 from trainer.data.shards import Shards
 from trainer.export import graph
 from trainer.export.precision import PRECISIONS, narrow, table_bytes
-from trainer.export.scoring import Scorer, required, scores
+from trainer.export.scoring import Scorer, scores
 from trainer.files import filling, require_no_data_set
 from trainer.metrics import evaluate
 from trainer.models.interest import InterestModel
@@ -43,6 +44,7 @@ def export(
     shape: str = "request",
     data: Path | str | None = None,
     force: bool = False,
+    also: Callable[[Path, Bundle, Path], object] = lambda *_: None,
 ) -> Bundle:
     """Write the model of a run as a bundle, which appears when it is complete.
 
@@ -54,6 +56,8 @@ def export(
             candidates, or `rows` with a history each.
         data: folder of the data set; the one that the run was trained on by default.
         force: replace an earlier bundle.
+        also: writes what else the bundle is to hold: given its folder, what it says of itself and
+            the folder of the data set.
 
     Returns:
         What the bundle says of itself; `measured` is of the test split, or of the last there is.
@@ -98,6 +102,7 @@ def export(
         )
         measured = _measured(Scorer(made, folder / bundle.MODEL), shards, before)
         made = replace(made, measured=replace(made.measured, **measured))
+        also(folder, made, shards.out)
         made = replace(made, files=bundle.files_of(folder))
         (folder / bundle.NAME).write_text(made.to_json(), encoding="utf-8")
     return made
@@ -134,7 +139,8 @@ def _require_one_of(option: str, given: str, known: tuple[str, ...]) -> None:
 
 def _kept(made: Manifest) -> list[str]:
     """The files of a data set that go into a bundle."""
-    lookups = [file.path for file in made.tables if file.path.startswith("lookups/")]
+    known = ("lookups/", "events/unknown.")  # what has no id is looked up as well
+    lookups = [file.path for file in made.tables if file.path.startswith(known)]
     return [*(f"vocabulary/{name}.parquet" for name in made.vocabulary), *lookups]
 
 

@@ -1,0 +1,123 @@
+"""A bundle at work: requests in, scores out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.serving import events
+from pipeline.serving.events import Pasts
+from pipeline.serving.features import Columns
+from pipeline.serving.requests import Features, Request
+from schemas import bundle, digests, manifest
+from schemas.bundle import Bundle
+from schemas.errors import ContractError, UsageError
+from schemas.manifest import Manifest
+from schemas.scorer import Graph
+from schemas.shards import session_prefix
+
+Floats = npt.NDArray[np.float32]
+
+
+class Scorer:
+    """Scores requests by a bundle and the events of users.
+
+    Args:
+        of: what the bundle says of itself.
+        folder: where its files are.
+        pasts: history -> what users did.
+        threads: of ONNX Runtime.
+
+    Raises:
+        InputError: a file is missing or damaged.
+        UsageError: its graph is not one of requests.
+        EnvironmentFault: ONNX Runtime is not installed.
+    """
+
+    def __init__(
+        self, of: Bundle, folder: Path, pasts: Mapping[str, Pasts], threads: int = 1
+    ) -> None:
+        if of.shape != "request":
+            raise UsageError(
+                "The bundle scores rows, and no requests.",
+                where=folder,
+                expected="a bundle of `--shape request`",
+                got=of.shape,
+                do="export the run again, without --shape",
+            )
+        self.bundle = of
+        self.features = Features(folder, of.data, pasts)
+        self.graph = Graph(of, folder / bundle.MODEL, threads)
+
+    @classmethod
+    def of(cls, folder: Path, data: Path, threads: int = 1) -> Scorer:
+        """That of a bundle, by the events that a data set has kept.
+
+        Raises:
+            InputError: there is no bundle or data set, or a file was changed.
+            ContractError: ids, edges, scales or windows of the two mean something else.
+            UsageError: the data set keeps no events.
+        """
+        found, made = bundle.load(folder), manifest.load(data)
+        require_alike(found, made, data)
+        return cls(found, folder, events.read(data, made), threads)
+
+    def __call__(self, request: Request) -> Floats:
+        """(candidates,) the probability of a positive label of each.
+
+        Raises:
+            InputError: a value is missing, or is none that its column can hold.
+        """
+        return self.score(self.features(request))
+
+    def score(self, columns: Columns) -> Floats:
+        """(candidates,) the same, of a request's features."""
+        fed = {}
+        for name, one in self.graph.inputs.items():
+            values = columns[name]
+            if one.of_history and len(one.sides) > 1:
+                values = _in_one_row(values, one.sides[1], columns, self.bundle.data, name)
+            fed[name] = values.astype(one.type, copy=False)
+        scores: Floats = self.graph.score(fed)[1]
+        return scores
+
+
+def _in_one_row(
+    values: npt.NDArray[np.generic], side: int | str, columns: Columns, made: Manifest, name: str
+) -> npt.NDArray[np.generic]:
+    """The only row of a column of lists: with a place at least, or as many as it always has."""
+    if isinstance(side, str):
+        return values[None] if len(values) else np.zeros((1, 1), values.dtype)
+    for history, one in made.histories.items():
+        prefix = session_prefix(history)
+        if one.shape is not None and name.startswith(f"{prefix}_") and side != one.shape[0]:
+            lengths, most = columns[f"{prefix}_length"], one.shape[1]
+            real = np.zeros(one.shape, np.bool_)
+            real[: len(lengths)] = np.arange(most) < lengths[:, None]
+            cells = np.zeros(one.shape, values.dtype)
+            cells[real] = values
+            return cells.reshape(1, side)
+    return np.pad(values, (0, side - len(values)))[None]
+
+
+def require_alike(of: Bundle, made: Manifest, data: Path) -> None:
+    """Refuse a data set whose numbers mean something else than those of the bundle.
+
+    Raises:
+        ContractError: ids, edges, scales or windows differ.
+    """
+    ours, theirs = dict(of.data.digests), dict(made.digests)
+    if made.continues is not None:  # of new users
+        for found in (ours, theirs):
+            found.pop(f"{digests.VOCABULARY}user", None)
+    if wrong := digests.differing(ours, theirs):
+        raise ContractError(
+            "The data set is not like the one of the bundle.",
+            where=data / manifest.NAME,
+            expected=digests.in_short(ours, wrong),
+            got=digests.in_short(theirs, wrong),
+            do="give the data set that the run was trained on, or what `transform` made of it",
+        )

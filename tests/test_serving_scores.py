@@ -1,0 +1,179 @@
+"""A bundle in use: its scores of requests are those of `predict`, and it proves itself."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import polars as pl
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.serving.events import read
+from pipeline.serving.files import written
+from pipeline.serving.golden import events_of, requests_of
+from pipeline.serving.requests import Features
+from schemas import manifest
+from tests.conftest import finished, refused, tinprep
+
+pytest.importorskip("onnxruntime")
+
+DAY = 86_400
+DESCRIPTION = """\
+[tables.log]
+files = "log.csv"
+user = "user"
+time = { column = "second", unit = "s" }
+fields = { item = "item", category = "category" }
+features = { device = "device" }
+numbers = { spent = { column = "spent", scale = "log" } }
+order = "hash"
+
+[lookups.item]
+files = "items.csv"
+key = "item"
+fields = { category = "category" }
+numbers = { price = { column = "price", scale = "standard" } }
+lists = { word = { column = "words", separator = "|", max_len = 3 } }
+
+[target]
+table = "log"
+where = "kind = 'buy'"
+split = { by = "time", valid = "2020-09-20", test = "2020-09-22", timezone = "UTC" }
+negatives = { per_positive = 2 }
+
+[histories.past]
+table = "log"
+window = "order"
+max_len = 9
+
+[histories.bought]
+table = "log"
+where = "kind = 'buy'"
+within = "6d"
+delay = "1h"
+max_len = 4
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a data set that keeps its events, a run, its bundle, requests of test."""
+    folder = tmp_path_factory.mktemp("scores")
+    rows = ["user,item,category,kind,second,device,spent\n"]
+    for user in range(60):
+        for n in range(11):
+            item = (user * 7 + n * n * 3) % 31 + 9 * (n > 8)  # some that train has never seen
+            kind = "buy" if (user + n) % 3 == 0 else "pv"
+            # Two events of one second, in whose order it stands which is a behaviour.
+            second = 1_600_041_600 + (n - n % 2) * DAY
+            rows.append(f"u{user},i{item},c{item % 4},{kind},{second},d{n % 3},{1 + n * n}\n")
+    (folder / "log.csv").write_text("".join(rows))
+    items = [f"i{k},c{k % 4},{3 * k + 1},w{k % 5}|w{k % 3}\n" for k in range(40)]
+    (folder / "items.csv").write_text("".join(["item,category,price,words\n", *items]))
+    (folder / "log.toml").write_text(DESCRIPTION)
+    out, run = folder / "data", folder / "run"
+    finished(tinprep("prepare", folder / "log.toml", "--out", out, "--keep-events"))
+    finished(tinprep("train", out, "--model", "tin", "--steps", "60", "--run", run))
+    finished(tinprep("export", run, "--out", folder / "bundle"))
+    of = manifest.load(out)
+    features, events = Features(out, of, read(out, of)), events_of(out, of)
+    lines = []
+    for one in of.shards:
+        if one.path.startswith("test/"):
+            shard = pq.read_table(out / one.path).combine_chunks()
+            for asked in requests_of(features, shard, events):
+                row = shard["row"][asked.rows[0]].as_py()
+                lines.append(written(asked.request, id=str(row)))
+    (folder / "requests.jsonl").write_text("".join(lines))
+    return folder
+
+
+def test_scores_of_requests_are_those_of_predict(made: Path, tmp_path: Path) -> None:
+    out, log, told = tmp_path / "scores.parquet", tmp_path / "log.jsonl", tmp_path / "p.parquet"
+    asked = ("--events", made / "data", "--requests", made / "requests.jsonl")
+    said = tinprep("score", made / "bundle", *asked, "--out", out, "--log", log)
+    finished(said)
+    finished(tinprep("predict", made / "run", made / "data", "--split", "test", "--out", told))
+    found = pl.read_parquet(out).with_columns(row=pl.col("id").cast(pl.Int64))
+    wanted = pl.read_parquet(told)
+    # A target's row, and then those of its negatives.
+    wanted = wanted.with_columns(candidate=pl.int_range(pl.len()).over("row").cast(pl.Int32))
+    both = found.join(wanted, on=["row", "candidate"])
+    assert both.height == found.height == wanted.height > 100
+    assert (both["score"] - both["score_right"]).abs().max() < 1e-5  # type: ignore[operator]
+    assert "of unknown item" in said.out
+    said = tinprep("verify", made / "bundle", "--log", log, "--events", made / "data")
+    finished(said)
+    assert f"{len(log.read_text().splitlines())} logged requests" in said.out
+
+
+def test_candidates_and_later_events_change_no_score(made: Path, tmp_path: Path) -> None:
+    first, *_ = (json.loads(line) for line in (made / "requests.jsonl").open())
+    alone = [first | {"candidates": [one]} for one in first["candidates"]]
+    earlier = first | {"time": first["time"] - 3 * DAY, "arrived": {}}
+    stranger = first | {"user": "nobody", "arrived": {}}
+    path, out = tmp_path / "requests.jsonl", tmp_path / "scores.parquet"
+    lines = [first, *alone, earlier, stranger]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    asked = ("--events", made / "data", "--requests", path, "--out", out)
+    finished(tinprep("score", made / "bundle", *asked))
+    scores = pl.read_parquet(out).group_by("line", maintain_order=True).agg("score")["score"]
+    assert scores[0].to_list() == pytest.approx([one[0] for one in scores[1:-2]], abs=1e-6)
+    assert scores[0].to_list() != pytest.approx(scores[-2].to_list(), abs=1e-6)
+    assert scores[0].to_list() != pytest.approx(scores[-1].to_list(), abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("[]", "a JSON object"),
+        ('{"user": "u1", "candidates": [{}]}', "time"),
+        ('{"user": "u1", "time": 1600900000, "candidates": []}', "candidates"),
+        ('{"user": "u1", "time": 1600900000, "candidates": [{"item": "i1"}]}', "lacks device"),
+        (
+            '{"user": "u1", "time": "2020-09-23", "candidates": [{}]}',
+            "a date, a time and a zone",
+        ),
+        (
+            '{"user": "u1", "time": 1600900000, "candidates": '
+            '[{"item": 7, "category": "c1", "device": "d1", "spent": 3}]}',
+            "item of another type",
+        ),
+    ],
+)
+def test_what_is_no_request_is_told_with_its_line(
+    made: Path, line: str, told: str, tmp_path: Path
+) -> None:
+    path, out = tmp_path / "requests.jsonl", tmp_path / "scores.parquet"
+    path.write_text((made / "requests.jsonl").open().readline() + line + "\n")
+    asked = ("--events", made / "data", "--requests", path, "--out", out)
+    refused(tinprep("score", made / "bundle", *asked), 3, told, "requests.jsonl:2")
+    assert not out.exists()
+
+
+def test_a_bundle_proves_itself(made: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(made / "bundle", folder)
+    said = tinprep("verify", folder)
+    finished(said)
+    assert "golden requests" in said.out
+    # As another version might do it: the files are whole, and the windows mean something else.
+    bundle = json.loads((folder / "bundle.json").read_text())
+    bundle["data"]["histories"]["bought"]["within"] = DAY
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    refused(tinprep("verify", folder), 4, "A golden request does not come out as it did.")
+    (folder / "model.onnx").write_bytes(b"x" + (folder / "model.onnx").read_bytes()[1:])
+    refused(tinprep("verify", folder), 3, "model.onnx")
+
+
+def test_events_of_another_data_set_are_refused(made: Path, tmp_path: Path) -> None:
+    out = tmp_path / "other"
+    told = ("prepare", made / "log.toml", "--out", out, "--bins", "4")
+    finished(tinprep(*told))
+    asked = ("--requests", made / "requests.jsonl", "--out", tmp_path / "scores.parquet")
+    refused(tinprep("score", made / "bundle", "--events", out, *asked), 4, "bin edges")
+    out = tmp_path / "same"
+    finished(tinprep("prepare", made / "log.toml", "--out", out))
+    refused(tinprep("score", made / "bundle", "--events", out, *asked), 2, "--keep-events")
