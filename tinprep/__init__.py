@@ -2,7 +2,8 @@
 
 A CSV file of events, `ratings.csv`, and a description of it, `ratings.toml`, become a data set:
 
->>> from tinprep import Shards, TrainConfig, evaluate, export, load, predict, prepare, train, verify
+>>> from tinprep import Request, Scorer, Shards, TrainConfig
+>>> from tinprep import evaluate, export, load, predict, prepare, train, verify
 >>> made = prepare("ratings.toml", out="data/ratings")
 >>> made.rows
 {'train': 240, 'valid': 80, 'test': 80}
@@ -27,6 +28,13 @@ False
 >>> export("runs/tin", "bundles/tin").measured.split  # a graph, and all that it needs
 'test'
 
+A bundle scores requests, by the events that a data set has kept (`keep_events=True`):
+
+>>> made = prepare("ratings.toml", out="data/kept", keep_events=True)
+>>> scorer = Scorer.of("bundles/tin", "data/kept")
+>>> scorer(Request(user="u3", time=9, candidates=[{"item": 1}, {"item": 2}])).shape
+(2,)
+
 Settings are those of the command line, described in `docs/cli.md`. What is wrong ends in a
 `TinprepError` that says what, where, what was expected, what was there, and what to do. What is
 named here is public. It is loaded when it is first asked for, as PyTorch takes a while.
@@ -44,6 +52,8 @@ if TYPE_CHECKING:
     from pipeline.config import Config
     from pipeline.presets.alibaba import AlibabaConfig
     from pipeline.presets.amazon import AmazonConfig
+    from pipeline.serving.requests import Request
+    from pipeline.serving.scorer import Scorer
     from pipeline.verify import verify
     from schemas.errors import TinprepError
     from schemas.manifest import Manifest
@@ -57,6 +67,8 @@ if TYPE_CHECKING:
 __all__ = [
     "AlibabaConfig",
     "AmazonConfig",
+    "Request",
+    "Scorer",
     "Shards",
     "TinprepError",
     "TrainConfig",
@@ -73,6 +85,8 @@ __all__ = [
 _WHERE = {
     "AlibabaConfig": "pipeline.presets.alibaba",
     "AmazonConfig": "pipeline.presets.amazon",
+    "Request": "pipeline.serving.requests",
+    "Scorer": "pipeline.serving.scorer",
     "Shards": "trainer.data.shards",
     "TinprepError": "schemas.errors",
     "TrainConfig": "trainer.training.config",

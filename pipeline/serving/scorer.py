@@ -53,7 +53,7 @@ class Scorer:
         self.graph = Graph(of, folder / bundle.MODEL, threads)
 
     @classmethod
-    def of(cls, folder: Path, data: Path, threads: int = 1) -> Scorer:
+    def of(cls, folder: Path | str, data: Path | str, threads: int = 1) -> Scorer:
         """That of a bundle, by the events that a data set has kept.
 
         Raises:
@@ -61,6 +61,7 @@ class Scorer:
             ContractError: ids, edges, scales or windows of the two mean something else.
             UsageError: the data set keeps no events.
         """
+        folder, data = Path(folder), Path(data)
         found, made = bundle.load(folder), manifest.load(data)
         require_alike(found, made, data)
         return cls(found, folder, events.read(data, made), threads)
