@@ -43,7 +43,12 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     Path("ratings.csv").write_text("\n".join(lines))
     Path("ratings.toml").write_text(DESCRIBED)
     assert doctest.testmod(tinprep).failed == 0
-    Path("data/amazon-demo").symlink_to("ratings")
+    for name, of in {
+        "data/amazon-demo": "ratings",
+        "data/log": "kept",
+        "bundles/log": "tin",
+    }.items():
+        Path(name).symlink_to(of)
     shown = [block for page in PAGES for block in blocks(page, "python")]
     assert len(shown) >= 3
     for block in shown:
