@@ -284,7 +284,10 @@ def lines(shards: Shards, name: str, models: tuple[str, ...], args: Namespace) -
                     optimizer.collect()  # noqa: B023
                 optimizer.step()  # noqa: B023
 
-            columns, cells = (*model.columns, "label"), cells_of(chosen, args.device)
+            columns, cells = (
+                (*model.columns, "label"),
+                cells_of(chosen, args.device, len(inputs.histories)),
+            )
             batches = epochs(shards, size, columns, cells, device)
             alone = rate(batches, step, 3 * args.seconds, device)
             yield f"| training, {recipe} | {name} | {size:,} | {told(alone)} |"

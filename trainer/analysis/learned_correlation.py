@@ -32,6 +32,7 @@ from trainer.models.attention import (
     Uniform,
 )
 from trainer.models.interest import TARGET, InterestModel
+from trainer.models.layers import Fields
 from trainer.models.reader import Reader
 from trainer.models.recipes import BesideTarget
 from trainer.models.recurrent import RECURRENT
@@ -142,13 +143,13 @@ def strength(
         for prefix in (TARGET, HISTORY)
     ]
     with torch.inference_mode():
-        both = reader.encoding(torch.cat(model.fields.apart(*ids)), batch)
+        both = reader.encoding(torch.cat(_apart(model.fields, ids)), batch)
         t, x = (both if field is None else both[:, _part(model, reader, field)]).chunk(2)
         attention = reader.attentions[0]
         if isinstance(attention, TargetAttention):
             query, key = t, x
             if model.attention_fields is not None:
-                query, key = model.attention_fields.apart(*ids)
+                query, key = _apart(model.attention_fields, ids)
             z = attention.scores(key.unsqueeze(1), query).squeeze(1)
         elif isinstance(attention, AtTarget):
             z = (x * t).sum(1) / math.sqrt(t.shape[1])
@@ -161,6 +162,11 @@ def strength(
             found: Tensor = reader.searches[0](batch, torch.ones(len(t), 1, dtype=torch.bool))
             value = value * found.squeeze(1)
         return value
+
+
+def _apart(fields: Fields, ids: list[dict[str, Tensor]]) -> list[Tensor]:
+    """Targets and behaviours, each embedded by the fields that it has."""
+    return [torch.cat(parts, dim=1) for parts in fields.apart(*ids)]
 
 
 def _part(model: InterestModel, reader: Reader, field: str) -> slice:

@@ -26,6 +26,10 @@ from trainer.models.layers import Table
 _DAY = 86_400
 
 
+Factor = tuple[Tensor, Tensor, Tensor]
+"""A matrix S x D, its rows for the targets, B, and those for the behaviours, B x L."""
+
+
 class Encoding(nn.Module, ABC):
     """What is done to embedded targets and behaviours for their time.
 
@@ -39,9 +43,17 @@ class Encoding(nn.Module, ABC):
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
         """Encode B targets followed by their B x L behaviours, or L of one history of all."""
 
+    def factors(self, batch: Batch) -> list[Factor] | None:
+        """What is added, as a sum of rows of small matrices; None where it is no such sum."""
+        return None
+
 
 class NoTime(Encoding):
     """No temporal information."""
+
+    def factors(self, batch: Batch) -> list[Factor] | None:
+        """Nothing is added."""
+        return []
 
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
         """Return targets and behaviours as they are."""
@@ -88,7 +100,24 @@ class Places(Encoding):
         return e_ND + place_ND
 
 
-class TargetAware(Places):
+class OfTable(Places):
+    """Vectors of one table."""
+
+    table: Table
+
+    def vectors(self, index: Tensor) -> Tensor:
+        """Look them up."""
+        found: Tensor = self.table(index)
+        return found
+
+    def factors(self, batch: Batch) -> list[Factor] | None:
+        """The whole table."""
+        target, history = self.target(batch), self.history(batch)
+        every = torch.arange(self.table.num_embeddings, device=target.device)
+        return [(self.vectors(every), target.long(), history.view(len(target), -1).long())]
+
+
+class TargetAware(OfTable):
     """Target-aware temporal encoding: p_f(X_i) for behaviours, p_0 for the target.
 
     Row 0 of the table is the target's origin and is learned like the others: no `padding_idx`.
@@ -114,13 +143,8 @@ class TargetAware(Places):
         """The column."""
         return batch[self.columns[0]].flatten()
 
-    def vectors(self, index: Tensor) -> Tensor:
-        """Look them up."""
-        found: Tensor = self.table(index)
-        return found
 
-
-class Chronological(Places):
+class Chronological(OfTable):
     """COE: the i-th behaviour of a history gets p_i, oldest first; the target comes after the last.
 
     Args:
@@ -144,11 +168,6 @@ class Chronological(Places):
         """With n behaviours, position p is the (n + 1 - p)-th of them."""
         place_BL = self.target(batch).unsqueeze(1) - batch[self.columns[0]]
         return place_BL.clamp_(0, len(self.table.weight) - 1).flatten()
-
-    def vectors(self, index: Tensor) -> Tensor:
-        """Look them up."""
-        found: Tensor = self.table(index)
-        return found
 
 
 class Timestamp(Places):
@@ -233,6 +252,11 @@ class Both(Places):
     def vectors(self, index: Tensor) -> Tensor:
         """Add up the encodings' vectors."""
         return self.one.vectors(index[0]) + self.other.vectors(index[1])
+
+    def factors(self, batch: Batch) -> list[Factor] | None:
+        """Both encodings'."""
+        one, other = self.one.factors(batch), self.other.factors(batch)
+        return None if one is None or other is None else one + other
 
 
 def _offsets(name: str) -> tuple[list[int], list[int]]:

@@ -118,33 +118,38 @@ class InterestModel(nn.Module):
 
     def interest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Give the user's interests u_BU (Eq. 2 for `tin`), and t_BD as the head sees it."""
-        views = [reader.view(batch) for reader in self.readers.values()]
-        return self._seen(*self._read(batch, views))
-
-    def _read(self, batch: Batch, views: list[Batch]) -> tuple[Tensor, list[Read]]:
-        """Embed the target without its time, B x D, and read every history."""
+        if len(self.readers) == 1:
+            return self._one(batch)[:2]
         target = {name: batch[TARGET + name] for name in self.fields.names}
-        readers, rows = [*self.readers.values()], batch[TARGET + self.fields.names[0]].shape[0]
-        of_history = [reader.ids(view) for reader, view in zip(readers, views, strict=True)]
+        readers = [*self.readers.values()]
+        views = [reader.view(batch) for reader in readers]
+        ids = [target, *(reader.ids(view) for reader, view in zip(readers, views, strict=True))]
+        of_target, *of_histories = self.fields.apart(*ids)
+        v_BD, own = torch.cat(of_target, dim=1), self.attention_fields
+        query, *keys = own.apart(*ids) if own is not None else [[]] * len(ids)
+        interests = []
+        for reader, view, fields, key in zip(readers, views, of_histories, keys, strict=True):
+            asked_BD = self.part(reader, v_BD)
+            factors = reader.factors(view, v_BD.shape[0])
+            if factors is not None:
+                interests.append(reader.factored(view, asked_BD, fields, factors))
+                continue
+            both_ND, own_NA = torch.cat([asked_BD, torch.cat(fields, dim=1)]), None
+            if own is not None:
+                asked_BA = self.part(reader, torch.cat(query, dim=1))
+                own_NA = torch.cat([asked_BA, torch.cat(key, dim=1)])
+            interests.append(reader(view, both_ND, v_BD.shape[0], own_NA).u)
+        return torch.cat(interests, dim=1), v_BD
 
-        def embedded(fields: parts.Fields) -> tuple[Tensor, list[Tensor]]:
-            """The target, and for each reader the target and its behaviours."""
-            if len(readers) == 1:
-                both_ND = fields(target, *of_history)
-                return both_ND[:rows], [both_ND]
-            v_BD, *behaviours = fields.apart(target, *of_history)
-            pairs = zip(readers, behaviours, strict=True)
-            return v_BD, [torch.cat([self.part(reader, v_BD), e_ND]) for reader, e_ND in pairs]
-
-        v_BD, both = embedded(self.fields)
-        owns: list[Tensor | None] = [None] * len(readers)
-        if self.attention_fields is not None:
-            owns[:] = embedded(self.attention_fields)[1]
-        found = [
-            reader(view, both_ND, rows, own_NA)
-            for reader, view, both_ND, own_NA in zip(readers, views, both, owns, strict=True)
-        ]
-        return v_BD, found
+    def _one(self, batch: Batch) -> tuple[Tensor, Tensor, Read, Batch]:
+        """As `interest`, of the only history, with all that its reader makes of its view."""
+        (reader,) = self.readers.values()
+        view = reader.view(batch)
+        ids = ({name: batch[TARGET + name] for name in self.fields.names}, reader.ids(view))
+        both_ND, own = self.fields(*ids), self.attention_fields
+        rows = batch[TARGET + self.fields.names[0]].shape[0]
+        read: Read = reader(view, both_ND, rows, own(*ids) if own is not None else None)
+        return read.u, both_ND[:rows] if self.plain_head else read.t, read, view
 
     def part(self, reader: Reader, embedded: Tensor) -> Tensor:
         """What an embedding by all fields has of a reader's."""
@@ -153,11 +158,6 @@ class InterestModel(nn.Module):
             return embedded
         each = embedded.chunk(len(names), dim=1)
         return torch.cat([each[names.index(name)] for name in reader.fields], dim=1)
-
-    def _seen(self, v_BD: Tensor, found: list[Read]) -> tuple[Tensor, Tensor]:
-        """The interests side by side, and the target, as the head sees both."""
-        u_BU = found[0].u if len(found) == 1 else torch.cat([one.u for one in found], dim=1)
-        return u_BU, v_BD if self.plain_head else found[0].t
 
     def _draw(self, batch: Batch, row_M: Tensor, place_M: Tensor) -> Tensor:
         """Another behaviour for each of M places of the history, M x D.
@@ -201,14 +201,11 @@ class InterestModel(nn.Module):
 
         None where the recipe has no such loss.
         """
-        views = [reader.view(batch) for reader in self.readers.values()]
-        v_BD, found = self._read(batch, views)
-        extra_B = None
-        if self.auxiliary is not None:
-            (view,), (one,) = views, found
-            draw = partial(self._draw, view)
-            extra_B = self.auxiliary(one.state, one.x, one.mask, draw)
-        return self.head(batch, *self._seen(v_BD, found)), extra_B
+        if self.auxiliary is None:
+            return self.head(batch, *self.interest(batch)), None
+        u_BU, t_BD, read, view = self._one(batch)
+        extra_B = self.auxiliary(read.state, read.x, read.mask, partial(self._draw, view))
+        return self.head(batch, u_BU, t_BD), extra_B
 
     def head(self, batch: Batch, u_BU: Tensor, t_BD: Tensor) -> Tensor:
         """Give the logits, B, of interests and target as `interest` gives them."""

@@ -68,11 +68,9 @@ class Fields(nn.Module):
         ]
         return torch.cat(each, dim=1)
 
-    def apart(self, *asked: Mapping[str, Tensor]) -> list[Tensor]:
-        """As `forward`, each by itself, and by the fields that it has."""
+    def apart(self, *asked: Mapping[str, Tensor]) -> list[list[Tensor]]:
+        """As `forward`, each thing and each field that it has by itself."""
         counts = [next(iter(ids.values())).shape[0] for ids in asked]
-        if all(len(ids) == len(self.names) for ids in asked):
-            return [*torch.split(self(*asked), counts)]
         found: list[list[Tensor]] = [[] for _ in asked]
         for name, table in zip(self.names, self.tables.values(), strict=True):
             if having := {at: ids[name] for at, ids in enumerate(asked) if name in ids}:
@@ -81,7 +79,7 @@ class Fields(nn.Module):
                 )
                 for at, part in zip(having, each, strict=True):
                     found[at].append(part)
-        return [torch.cat(parts, dim=1) for parts in found]
+        return found
 
 
 def _key(name: str) -> str:

@@ -10,6 +10,7 @@ attention's own tables, U width of the interest: D for each of the recipe's cont
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,8 +19,15 @@ from torch import Tensor, nn
 from schemas.shards import session_prefix
 from trainer.data.batches import HISTORY, LENGTH, SESSION, SESSION_LENGTH, Batch
 from trainer.data.inputs import Inputs
-from trainer.models.encodings import ENCODINGS
-from trainer.models.recipes import Recipe
+from trainer.models.attention import (
+    ScaledDotProduct,
+    Uniform,
+    WeightedSum,
+    masked_softmax,
+    products,
+)
+from trainer.models.encodings import ENCODINGS, Factor
+from trainer.models.recipes import NoContext, Recipe
 from trainer.models.sessions import SessionCells
 
 
@@ -86,6 +94,9 @@ class Reader(nn.Module):
         self.pools = nn.ModuleList(recipe.pool(width) for _ in recipe.contexts)
         self.representation = recipe.representation()
         self.width = width * len(recipe.contexts)
+        # Whether weights and pool are linear in the behaviours as they are.
+        kinds = recipe.attention in (ScaledDotProduct, Uniform), recipe.pool is WeightedSum
+        self.linear = all(kinds) and recipe.contexts == (NoContext,) and not recipe.apart
         self.prefix = self.cells.prefix if self.cells else HISTORY
         readers = [m for m in (self.encoding, *self.searches, self.cells) if m is not None]
         read = [self.prefix + name for name in self.fields]
@@ -138,6 +149,49 @@ class Reader(nn.Module):
             own = (own_NA[:rows], own_NA[rows:].view(view[LENGTH].shape[0], -1, own_NA.shape[1]))
         u_BU, state_BLD = self.attend(view, x_BLD, mask_BL, t_BD, own)
         return Read(u_BU, t_BD, x_BLD, mask_BL, state_BLD)
+
+    def factors(self, view: Batch, rows: int) -> list[Factor] | None:
+        """What `factored` takes; None where it does not serve: in a graph or a request, too."""
+        shared = view[LENGTH].shape[0] != rows
+        if not self.linear or torch.compiler.is_exporting() or shared:
+            return None
+        return self.encoding.factors(view)
+
+    def factored(
+        self, view: Batch, v_BD: Tensor, fields: list[Tensor], factors: list[Factor]
+    ) -> Tensor:
+        """Give the interest as `forward`, for attention by scaled dot product, or none.
+
+        Behaviours are never put together from their fields and their time, which is most of the
+        time of a small model: <e + p, t> = <e, t> + <p, t>, and p is one of few rows of a matrix.
+
+        Args:
+            view: the batch.
+            v_BD: the embedded targets.
+            fields: the embedded behaviours, field by field, N x D/F.
+            factors: see `Encoding.factors`.
+        """
+        rows, t_BD = len(v_BD), v_BD
+        for matrix_SD, at_B, _ in factors:
+            t_BD = t_BD + matrix_SD[at_B]
+        each = [e.view(rows, -1, e.shape[1]) for e in fields]
+        mask_BL = torch.arange(each[0].shape[1], device=t_BD.device) < view[LENGTH].unsqueeze(1)
+        if isinstance(self.attentions[0], ScaledDotProduct):
+            asked = zip(each, torch.split(t_BD, fields[0].shape[1], dim=1), strict=True)
+            first, *others = (products(e, t) for e, t in asked)
+            score_BL = sum(others, first)
+            for matrix_SD, _, at_BL in factors:
+                score_BL = score_BL + (t_BD @ matrix_SD.T).gather(1, at_BL)
+            weight_BL = masked_softmax(score_BL / math.sqrt(t_BD.shape[1]), mask_BL)
+        else:
+            weight_BL = self.attentions[0](t_BD.unsqueeze(1), t_BD, mask_BL)
+        pool = self.pools[0]
+        u_BU = torch.cat([pool(e, weight_BL, mask_BL) for e in each], dim=1)
+        for matrix_SD, _, at_BL in factors:
+            of_rows = u_BU.new_zeros(rows, len(matrix_SD))
+            u_BU = u_BU + of_rows.scatter_add(1, at_BL, weight_BL) @ matrix_SD
+        out: Tensor = self.representation(u_BU, t_BD)
+        return out
 
     def attend(
         self,

@@ -30,21 +30,24 @@ _READERS: dict[str, Callable[[str], Any]] = {".toml": tomllib.loads, ".json": de
 RANKS, DIGESTS = "ranks", "digests"
 
 
-def cells_of(chosen: Hyperparameters, device: str) -> int:
+def cells_of(chosen: Hyperparameters, device: str, histories: int = 1) -> int:
     """The most history cells to compute at a time: small steps and caches like small groups.
 
     Measured on 2 cores: 16 per row of a step, at least 512, at most 4,096. With Alibaba's wide
     features a group costs more whatever its size, so there 16,384 are faster; on Amazon's they are
-    slower by a fifth. On a GPU each group costs the time to start its kernels.
+    slower by a fifth. On a GPU each group costs the time to start its kernels. Several histories
+    are computed one by one, so each may have as many.
 
     Args:
         chosen: the training's.
         device: `cpu` or `cuda`.
+        histories: how many are read.
     """
     if device == "cuda":
         return GPU_CELLS
     most = 16_384 if chosen.optimizer == "adagrad" else 4_096
-    return min(max(16 * chosen.batch_size, 512), max(4_096, min(4 * chosen.batch_size, most)))
+    of_one = min(max(16 * chosen.batch_size, 512), max(4_096, min(4 * chosen.batch_size, most)))
+    return histories * of_one
 
 
 def threads_of(chosen: Hyperparameters) -> int:

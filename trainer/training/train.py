@@ -136,7 +136,7 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
             "encoding": encoding,
             "device": device,
             "threads": config.threads or threads,
-            "cells": config.cells or cells_of(chosen, device),
+            "cells": config.cells or cells_of(chosen, device, len(shards.facts.histories)),
             "hidden": list(chosen.hidden),
             "epochs": None if config.steps else chosen.epochs,
             "evaluations": None if by_step else config.evaluations or _EVALUATIONS,
