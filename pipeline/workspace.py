@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from pipeline.engines.tally import Words
     from pipeline.readers.parsed import Reader
 
-_FOLDERS = {WORK, "vocabulary", "lookups", "rejected", "events", *manifest.SPLITS, manifest.NEW}
+_FOLDERS = {WORK, *manifest.FOLDERS}
 # More than a run of most buckets has: among so many, some are of others.
 _ENOUGH = 100_000
 # What the unfinished work of an older version was known by.

@@ -36,6 +36,8 @@ SPLITS = ("train", "valid", "test")
 NEW = "new"
 """The split of events that follow those that a data set was made of."""
 WITH_NEW = (*SPLITS[:-1], NEW)
+FOLDERS = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", "events", "behaviours")
+"""The folders that a data set may have, each of Parquet files."""
 WINDOWS = ("order", "before")
 KINDS = ("id", "number", "list")
 PADDING_ID = 0
@@ -65,10 +67,7 @@ _UNLISTED = {
 """What a data set may have beside shards and vocabularies whose manifest does not list `tables`."""
 _Ids = Annotated[int, Ge(0), Le(1 << 31)]  # of 32 bits
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_]{1,100}")
-_OF_A_DATA_SET = re.compile(
-    r"((train|valid|test|new|vocabulary|lookups|rejected|events|behaviours)/)?"
-    r"[^/\\\0]+\.parquet"
-)
+_OF_A_DATA_SET = re.compile(rf"(({'|'.join(FOLDERS)})/)?[^/\\\0]+\.parquet")
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pipeline.flow import prepare
 from pipeline.presets.amazon import AmazonConfig
 from pipeline.record import RECORD, Record, as_line
+from schemas import manifest
 from schemas.errors import UsageError
 from schemas.manifest import NAME
 from tests.conftest import amazon, finished, refused, tinprep, write_raw
@@ -20,7 +21,7 @@ from tests.crash_command import Command
 from tests.crash_harness import content, fault, kill_at_change
 from tests.test_bad_input import GOOD, META, USAGE
 
-FOLDERS = ("", "train", "valid", "test", "vocabulary", "rejected", ".work", ".work/behaviours")
+FOLDERS = ("", *manifest.FOLDERS, ".work", ".work/behaviours")
 NAMES = (
     *("part-00000.parquet", "part-00007.parquet", "items.parquet", "item.parquet", "photo.jpg"),
     *("reviews.parquet", "bucket-00000.arrow", "bucket-00009.arrow", "record", "key.json"),
@@ -68,7 +69,7 @@ def folders(raw: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pa
 PLANTED = st.tuples(
     st.sampled_from(("new", "killed 11", "killed 26", "killed 50", "replaced", "whole")),
     st.sampled_from(FOLDERS),
-    st.one_of(st.sampled_from((*NAMES, *FOLDERS[1:7])), st.text("aZ0.-_ é\n", min_size=1)),
+    st.one_of(st.sampled_from((*NAMES, *FOLDERS[1:-1])), st.text("aZ0.-_ é\n", min_size=1)),
     st.sampled_from(("file", "empty file", "folder", "full folder", "link", "link to a folder")),
     st.booleans(),
 )
@@ -77,6 +78,7 @@ PLANTED = st.tuples(
 @given(planted=PLANTED)
 @example(planted=("new", "", "train", "full folder", False))
 @example(planted=("new", "", "train", "link to a folder", True))
+@example(planted=("new", "", "behaviours", "empty folder", False))
 @example(planted=("new", "", NAME, "file", True))
 @example(planted=("whole", "train", "part-00007.parquet", "file", True))
 @example(planted=("whole", "", ".DS_Store", "file", False))

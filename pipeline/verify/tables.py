@@ -17,7 +17,7 @@ from pipeline.verify.contract import Contract, Lookup
 from pipeline.verify.findings import Findings
 from schemas import digests, vocabulary
 from schemas.arrays import Int64s
-from schemas.manifest import FIRST_ID, NAME, NEW, REPEATED, SPLITS, UNKNOWN_ID
+from schemas.manifest import FIRST_ID, FOLDERS, NAME, REPEATED, UNKNOWN_ID
 from schemas.replacing import sha256
 
 # What reading a Parquet file ends in that is none, or is damaged.
@@ -71,8 +71,7 @@ def check_files(out: Path, contract: Contract, findings: Findings) -> None:
     others = {path for path in listed if not path.startswith(("rejected/", *_KEPT))}
     for path in sorted(wanted ^ others):
         findings.add("manifest", f"{NAME}: tables", "just its vocabularies and lookups", path)
-    folders = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", *_KEPT)
-    there = [*out.glob("*.parquet"), *(path for name in folders for path in (out / name).glob("*"))]
+    there = [*out.glob("*.parquet"), *(path for name in FOLDERS for path in (out / name).glob("*"))]
     names = {path.relative_to(out).as_posix() for path in there}
     for path in sorted(names - wanted - listed - {shard.path for shard in contract.made.shards}):
         findings.add("stray file", path, "a file of the manifest", "another file")
