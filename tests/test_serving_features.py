@@ -4,28 +4,50 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from pipeline.serving.events import read
-from pipeline.serving.golden import differing, events_of, requests_of
-from pipeline.serving.requests import Features
+from pipeline.serving.golden import differing, requests_of
+from pipeline.serving.requests import Features, Request, Words
 from pipeline.verify import verify
 from schemas import manifest
+from schemas.errors import InputError
+from schemas.manifest import UNKNOWN_ID
 from tests.conftest import finished, real_data, tinprep
 from tests.description_made import Made, descriptions
 from tests.description_oracle import Oracle
 from tests.test_new_events import prepare
 
+WHOLE = """\
+[tables.log]
+files = "log.csv"
+user = "user"
+time = { column = "second", unit = "s" }
+fields = { item = "item" }
+[lookups.item]
+files = "items.csv"
+key = "item"
+fields = { kind = "kind" }
+lists = { tag = { column = "tags", separator = "|", max_len = 2 } }
+[target]
+table = "log"
+split = { by = "time", test = 400, timezone = "UTC" }
+negatives = { per_positive = 1 }
+[histories.history]
+table = "log"
+"""
+
 
 def require_every_row(out: Path, each: int = 1) -> int:
     """Hold the requests of each row, or of one target in `each`, to it; returns how many rows."""
     made = manifest.load(out)
-    features, events, rows = Features(out, made, read(out, made)), events_of(out, made), 0
+    features, rows = Features(out, made, read(out, made)), 0
     for one in made.shards:
         shard = pq.read_table(out / one.path).combine_chunks()
-        for asked in requests_of(features, shard, events, each):
+        for asked in requests_of(features, shard, out, each):
             rows += len(asked.rows)
             wrong = differing(features(asked.request), made, shard, asked)
             assert not wrong, (asked, one.path)
@@ -45,6 +67,31 @@ def test_every_row_of_a_made_up_description(
     assume(not Oracle(path, folder / "raw").wrong)
     finished(prepare(path, out))
     require_every_row(out)
+
+
+def test_values_of_requests_are_read_as_those_of_files(tmp_path: Path) -> None:
+    """Text is a whole number where a column's values are: also of one that train lacks."""
+    lines = [f"{u},{i + u % 2},{100 * u + i}" for u in range(4) for i in range(5)] + ["1,9,999"]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,second", *lines]))
+    (tmp_path / "items.csv").write_text(
+        "item,kind,tags\n" + "".join(f"{i},{i % 3},{i}|0\n" for i in range(10))
+    )
+    (tmp_path / "log.toml").write_text(WHOLE)
+    out = tmp_path / "out"
+    finished(prepare(tmp_path / "log.toml", out))
+    features = Features(out, made := manifest.load(out), read(out, made))
+    asked = [{"item": item} for item in (9, "9", "009")]
+    found = features(Request("1", 2_000, [*asked, {"item": 9, "tag": ["0", 0, 9]}]))
+    assert found["target_item"].tolist() == [UNKNOWN_ID] * 4
+    assert found["target_kind"].tolist() == [features.words["kind"].of(0)] * 4
+    assert found["history_length"][0] == 6
+    assert found["tag"][:, 0].tolist() == [UNKNOWN_ID] * 3 + [features.words["tag"].of(0)]
+    with pytest.raises(InputError, match="tag of another type"):
+        features(Request(1, 2_000, [{"item": 1, "tag": [[1]]}]))
+    none = pa.table({"value": pa.array([], pa.int64()), "id": pa.array([], pa.int32())})
+    path = tmp_path / "none.parquet"
+    pq.write_table(none.append_column("count", pa.array([], pa.int64())), path)
+    assert Words(path).of(7) == Words(path).of("7") == UNKNOWN_ID
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.serving.events import read
 from pipeline.serving.files import written
-from pipeline.serving.golden import events_of, requests_of
+from pipeline.serving.golden import requests_of
 from pipeline.serving.requests import Features
 from schemas import manifest
 from tests.conftest import finished, refused, tinprep
@@ -78,12 +78,12 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     finished(tinprep("train", out, "--model", "tin", "--steps", "60", "--run", run))
     finished(tinprep("export", run, "--out", folder / "bundle"))
     of = manifest.load(out)
-    features, events = Features(out, of, read(out, of)), events_of(out, of)
+    features = Features(out, of, read(out, of))
     lines = []
     for one in of.shards:
         if one.path.startswith("test/"):
             shard = pq.read_table(out / one.path).combine_chunks()
-            for asked in requests_of(features, shard, events):
+            for asked in requests_of(features, shard, out):
                 row = shard["row"][asked.rows[0]].as_py()
                 lines.append(written(asked.request, id=str(row)))
     (folder / "requests.jsonl").write_text("".join(lines))
@@ -151,6 +151,10 @@ def test_what_is_no_request_is_told_with_its_line(
     asked = ("--events", made / "data", "--requests", path, "--out", out)
     refused(tinprep("score", made / "bundle", *asked), 3, told, "requests.jsonl:2")
     assert not out.exists()
+    path.write_text("\n")
+    said = tinprep("score", made / "bundle", *asked)
+    finished(said)
+    assert "0 candidates of 0 requests" in said.out
 
 
 def test_a_bundle_proves_itself(made: Path, tmp_path: Path) -> None:

@@ -172,9 +172,8 @@ def score(
             counts["requests"] += len(some)
             counts["candidates"] += sum(sizes)
             told("score", counts["requests"], None)
-    said = [
-        f"{counts.pop('candidates'):,} candidates of {counts.pop('requests'):,} requests: {out}"
-    ]
+    candidates, asked = (counts.pop(name, 0) for name in ("candidates", "requests"))
+    said = [f"{candidates:,} candidates of {asked:,} requests: {out}"]
     return said + [f"{count:,} {what}" for what, count in sorted(counts.items())]
 
 

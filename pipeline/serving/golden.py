@@ -6,13 +6,14 @@ wherever it is: its golden requests.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.serving import events, files
@@ -20,6 +21,7 @@ from pipeline.serving.features import Columns
 from pipeline.serving.requests import USER, Features, Request
 from pipeline.serving.scorer import Scorer
 from schemas import manifest
+from schemas.arrays import Int64s
 from schemas.bundle import Bundle
 from schemas.errors import ContractError
 from schemas.manifest import Manifest
@@ -47,28 +49,27 @@ class Asked(NamedTuple):
     rows: list[int]
 
 
-def events_of(out: Path, made: Manifest) -> dict[int, Row]:
-    """Row -> the kept event of the targets' table, with its raw values."""
-    table = made.target.table
-    files = [one.path for one in made.tables if one.path.startswith(f"events/{table}-")]
-    rows = chain(*(pq.read_table(out / file, partitioning=None).to_pylist() for file in files))
-    return {row["row"]: row for row in rows}
+def _events(out: Path, made: Manifest, rows: Int64s) -> dict[int, Row]:
+    """Row -> the kept event of the targets' table, with its raw values; of some rows."""
+    table, some = made.target.table, pc.field("row").isin(pa.array(rows))
+    files = [out / one.path for one in made.tables if one.path.startswith(f"events/{table}-")]
+    found = (pq.read_table(file, partitioning=None, filters=some) for file in files)
+    return {row["row"]: row for events in found for row in events.to_pylist()}
 
 
-def requests_of(
-    features: Features, shard: pa.Table, raw: Mapping[int, Row], each: int = 1
-) -> Iterator[Asked]:
+def requests_of(features: Features, shard: pa.Table, data: Path, each: int = 1) -> Iterator[Asked]:
     """The rows of a shard as requests, one a target.
 
     Args:
         features: of the data set.
         shard: some rows of it, in order.
-        raw: of `events_of`.
+        data: its folder, with the events that it keeps.
         each: of so many targets one is asked for.
     """
     made, drawn = features.made, features.made.target.negatives
     row = shard["row"].to_numpy()
     begins = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
+    raw = _events(data, made, row[begins[::each]])
     words = features.words[drawn.field].ids if drawn is not None else {}
     values = {id_: value for value, id_ in words.items()}
     columns = [*made.fields, *made.features]
@@ -166,7 +167,7 @@ def write(folder: Path, of: Bundle, data: Path) -> int:
     if made.kept is None or of.shape != "request" or not made.shards:
         return 0
     pasts = events.read(data, made)
-    scorer, raw = Scorer(of, folder, pasts), events_of(data, made)
+    scorer = Scorer(of, folder, pasts)
     last = made.shards[-1]
     shard = pq.read_table(data / last.path, partitioning=None).combine_chunks()
     targets = len(np.unique(shard["row"].to_numpy()))
@@ -174,7 +175,7 @@ def write(folder: Path, of: Bundle, data: Path) -> int:
     rows: list[Row] = []
     users: dict[int, None] = {}
     with (folder / REQUESTS).open("w", encoding="utf-8") as file:
-        for asked in requests_of(scorer.features, shard, raw, max(1, targets // _MANY)):
+        for asked in requests_of(scorer.features, shard, data, max(1, targets // _MANY)):
             columns = scorer.features(asked.request)
             if wrong := differing(columns, made, shard, asked):
                 raise ContractError(

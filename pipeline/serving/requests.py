@@ -26,7 +26,7 @@ from schemas.errors import InputError
 from schemas.manifest import UNKNOWN_ID, Manifest
 
 USER = "user"
-_WHOLE = re.compile(r"-?[0-9]{1,18}")
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -66,22 +66,30 @@ class Words:
     def __init__(self, path: Path) -> None:
         table = vocabulary.read(path)
         values, ids = table["value"].to_pylist(), table["id"].to_pylist()
-        self.ids: dict[int | str, int] = dict(zip(values, ids, strict=True))
-        self.whole = bool(values) and isinstance(values[0], int)
+        self.ids: dict[int | str | None, int] = dict(zip(values, ids, strict=True))
+        self.whole = pa.types.is_integer(table.schema.field("value").type)
 
-    def of(self, value: object) -> int:
-        """The id of a raw value; that of what is unknown where it has none.
+    def value(self, raw: object) -> int | str | None:
+        """A raw value as a vocabulary has it: "007" is 7 where values are whole numbers.
 
         Raises:
             ValueError: no value of this vocabulary is such.
         """
-        if value is None:
-            return UNKNOWN_ID
-        if self.whole and isinstance(value, str) and _WHOLE.fullmatch(value):
-            value = int(value)
-        if isinstance(value, bool) or not isinstance(value, int if self.whole else str):
+        if raw is None:
+            return None
+        if self.whole and isinstance(raw, str) and _WHOLE.fullmatch(raw):
+            return int(raw)
+        if isinstance(raw, bool) or not isinstance(raw, int if self.whole else str):
             raise ValueError("a whole number" if self.whole else "text")
-        return self.ids.get(value, UNKNOWN_ID)
+        return raw
+
+    def of(self, raw: object) -> int:
+        """The id of a raw value; that of what is unknown where it has none.
+
+        Raises:
+            ValueError: as `value`.
+        """
+        return self.ids.get(self.value(raw), UNKNOWN_ID)
 
 
 @dataclass(frozen=True)
@@ -142,7 +150,7 @@ class Known:
 
         Args:
             ids: (values,) of the key.
-            values: the same as in the raw files.
+            values: the same, as `Words.value` has them.
             now: the time of the request.
         """
         places = ids.astype(np.int64)
@@ -211,17 +219,17 @@ class Features:
         columns["target_time"] = np.full(len(rows), request.time, np.int64)
         lines: dict[str, Int64s] = {}  # key -> the line that each row looks up
         if USER in self.lookups:
-            of_user = np.full(len(rows), user), [request.user] * len(rows)
-            lines[USER] = self.lookups[USER].lines(*of_user, request.time)
+            values = [self._value(USER, request.user, request)] * len(rows)
+            lines[USER] = self.lookups[USER].lines(np.full(len(rows), user), values, request.time)
         for name, prefix in self._own_first.items():
             key, by_line = self.looked_up.get(name, ("", {}))
             found = {end: of[lines[key]] for end, of in by_line.items()}
             if name in said or not found:
                 found = self._said(name, rows, found, request)
             if name in self.lookups:
-                raw = [row.get(name) for row in rows]
-                lines[name] = self.lookups[name].lines(found[""], raw, request.time)
-            columns |= {f"{prefix}{name}{end}": values for end, values in found.items()}
+                values = [self._value(name, row.get(name), request) for row in rows]
+                lines[name] = self.lookups[name].lines(found[""], values, request.time)
+            columns |= {f"{prefix}{name}{end}": of for end, of in found.items()}
         return columns
 
     def of_history(self, user: int, request: Request) -> Columns:
@@ -276,20 +284,24 @@ class Features:
             raw = np.array([np.nan if value is None else value], np.float64)
             return {"": as_told(raw, self.made.numbers[name])[0]}
         if feature.kind == "id":
-            return {"": self._id(feature.vocabulary, value, request)}
+            return {"": self._id(name, value, request)}
         if value is not None and not isinstance(value, list):
             raise _misfit(name, "a list", value, request)
         most = self.made.lists[name]
-        kept = [one for one in dict.fromkeys(value or []) if one is not None][:most]
+        each = dict.fromkeys(self._value(name, one, request) for one in value or [])
+        kept = [one for one in each if one is not None][:most]
         ids = np.zeros(most, np.int32)
-        ids[: len(kept)] = [self._id(feature.vocabulary, one, request) for one in kept]
+        ids[: len(kept)] = [self._id(name, one, request) for one in kept]
         return {"": ids, "_length": len(kept)}
 
-    def _id(self, name: str, value: object, request: Request) -> int:
+    def _id(self, name: str, raw: object, request: Request) -> int:
+        return self.words[name].ids.get(self._value(name, raw, request), UNKNOWN_ID)
+
+    def _value(self, name: str, raw: object, request: Request) -> int | str | None:
         try:
-            return self.words[name].of(value)
+            return self.words[name].value(raw)
         except ValueError as error:
-            raise _misfit(name, str(error), value, request) from None
+            raise _misfit(name, str(error), raw, request) from None
 
 
 def _lacks(name: str, request: Request) -> InputError:
