@@ -8,6 +8,8 @@ BUNDLE/bundle.json                   written last
 BUNDLE/model.onnx
 BUNDLE/vocabulary/<field>.parquet    as in the data set
 BUNDLE/lookups/<name>.parquet        likewise
+BUNDLE/events/unknown.<name>.parquet likewise, if events are kept
+BUNDLE/golden/...                    requests with their features and scores, if events are kept
 ```
 """
 

@@ -97,7 +97,7 @@ def test_a_draft_names_the_columns_of_a_log_without_a_header(here: Path) -> None
 
 def test_a_draft_names_histories_by_odd_kinds(here: Path) -> None:
     """Of those that are no names, or names of something else; the rarest are left to a person."""
-    kinds = ["it's", "label", "add-to-cart", "add_to_cart", "买", "f", "g"]
+    kinds = ["it's", "label", "add-to-cart", "add_to_cart", "买", "in_app", "g"]
     lines = [
         f"u{n % 9},i{n % 20},{kinds[k]},2026-01-{1 + n % 28:02}T10:00:00Z"
         for k in range(len(kinds))
@@ -107,7 +107,7 @@ def test_a_draft_names_histories_by_odd_kinds(here: Path) -> None:
     text, said = draft("odd.csv")
     histories = said["histories"]
     assert isinstance(histories, dict)
-    assert [*histories] == ["it_s", "kind_2", "add_to_cart", "kind_4", "kind_5", "f"]
+    assert [*histories] == ["it_s", "kind_2", "add_to_cart", "kind_4", "kind_5", "kind_6"]
     assert histories["it_s"]["where"] == "\"Event Type\" = 'it''s'"
     assert "1 rarer kinds of Event Type are in no history: g" in text
     Path("odd.toml").write_text(text)

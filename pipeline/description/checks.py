@@ -24,13 +24,13 @@ from schemas.shards import HISTORY_COLUMNS, session_prefix
 
 USER = "user"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
-RESERVED = frozenset(
+# Of columns that every row or history has.
+_RESERVED = frozenset(
     {
         *("row", "user", "label", "weight", "time", "length", "position"),
         *("interval_bin", "session", "split", "is_target", "outside", "key", "target"),
     }
 )
-"""Names of columns that every row or history has."""
 _BEGINNINGS = ("target_", "in_")
 _DURATION = re.compile(r"([0-9]{1,9}) ?([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
@@ -38,6 +38,11 @@ _QUOTED = re.compile(r'"((?:[^"]|"")+)"')
 _WORDS = re.compile(r"[^\W\d]\w*(?:\.[^\W\d]\w*)*")
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def is_reserved(name: str) -> bool:
+    """Whether a name is that of a column, or begins like those, that every row or history has."""
+    return name in _RESERVED or name.startswith(_BEGINNINGS)
 
 
 def seconds(told: str | int) -> int | None:
@@ -290,11 +295,11 @@ class _Check:
                 got=name,
                 do="give it another name",
             )
-        if reserved and (name in RESERVED or name.startswith(_BEGINNINGS)):
+        if reserved and is_reserved(name):
             self.source.refuse(
                 at,
                 "This name is reserved.",
-                expected=f"none of {', '.join(sorted(RESERVED))}; nothing that begins with "
+                expected=f"none of {', '.join(sorted(_RESERVED))}; nothing that begins with "
                 f"{' or '.join(_BEGINNINGS)}",
                 got=name,
                 do="give it another name",

@@ -18,7 +18,7 @@ import polars as pl
 
 from pipeline.description import language as told
 from pipeline.description.binding import MOST, Whence
-from pipeline.description.checks import RESERVED, spec_of
+from pipeline.description.checks import is_reserved, spec_of
 from pipeline.description.files import FORMATS, bases, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
@@ -701,8 +701,9 @@ class _Writer:
             self._say("target", "where", f"a guess, the rarest kind; in the sample: {kinds}")
         plain = [_plain(kind) for kind, _ in counts]
         for n, (kind, _) in enumerate(counts[:_HISTORIES]):
-            name, taken = plain[n], RESERVED | {*plain[:n]}
-            name = name if name.isascii() and name not in taken else f"kind_{n + 1}"
+            name = plain[n]
+            if is_reserved(name) or name in plain[:n] or not name.isascii():
+                name = f"kind_{n + 1}"
             keys["histories"][name] = {
                 "table": history.name,
                 "where": where[kind],
