@@ -62,7 +62,7 @@ def publish(
             made = prepare(replace(config, out=local), out)
             paths = [path for path in sorted(local.rglob("*")) if path.is_file()]
             names = {path.relative_to(local).as_posix() for path in paths} - {LOCK}
-            enter(out, writer, names | {shard.path for shard in made.shards})
+            enter(out, writer, names | {one.path for one in (*made.shards, *made.tables)})
             for name in sorted(names - {manifest.NAME}):
                 (out / name).put(local / name, writer)
             (out / manifest.NAME).put(local / manifest.NAME, writer)

@@ -121,9 +121,8 @@ def test_new_rows_are_those_of_the_whole_log(
             continue
         for file in files_of(table["files"], folder / "b"):
             events += ["--events", f"{name}={file}"]
-    ended = tinprep(
-        "transform", folder / "out", *events, "--out", folder / "new", "--max-rejected", "100%"
-    )
+    how = ("--max-rejected", "100%", *["--keep-events"] * (len(late) % 2))
+    ended = tinprep("transform", folder / "out", *events, "--out", folder / "new", *how)
     wanted = Following(paths[2], folder / "c", before)
     if not wanted.rows_of:
         assert ended.code == 3, ended.err
@@ -131,6 +130,16 @@ def test_new_rows_are_those_of_the_whole_log(
     finished(ended)
     assert not other_rows(wanted, made_rows(folder / "new"))[:9]
     assert verify(folder / "new").findings == ()
+    for name in load(folder / "new").histories if len(late) % 2 else ():
+        there = behaviours(folder / "new", name)
+        for user, count in behaviours(folder / "out", name).items():
+            assert there.get(user, 0) >= count, (name, user)
+
+
+def behaviours(out: Path, history: str) -> dict[int, int]:
+    """User's id -> how many behaviours a data set keeps, in the order of ids."""
+    rows = pl.read_parquet(out / f"behaviours/{history}-*.parquet")
+    return dict(rows.group_by("user").len().sort("user").rows())
 
 
 def decoded(out: Path, split: str) -> pl.DataFrame:
@@ -254,7 +263,11 @@ def test_late_and_repeated_events_and_new_users_are_counted(tmp_path: Path) -> N
     finished(prepare(log, tmp_path / "out", *EVENTS, *how))
     new = written(tmp_path / "new.csv", ["a,x,10", "a,new,15", "b,x,60", "d,x,1", "d,w,2"])
     finished(tinprep("transform", tmp_path / "out", "--events", new, "--out", tmp_path / "rows"))
+    to = ("--out", tmp_path / "kept", "--keep-events")
+    finished(tinprep("transform", tmp_path / "out", "--events", new, *to))
+    assert list(behaviours(tmp_path / "kept", "history").values()) == [5, 5, 4, 4, 2]
     made = load(tmp_path / "rows")
+    assert load(tmp_path / "kept").shards == made.shards
     assert made.counts["events older than a kept one of their user"] == 1  # but for the repeated
     assert made.counts["users without an earlier event"] == 1
     assert made.shares["repeated events, dropped"] == Share(1, 5)

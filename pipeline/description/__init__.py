@@ -64,6 +64,7 @@ class Table:
         earlier: how many of the paths, the first ones, are of events that an earlier data set has
             kept: of them no target is made.
         first_row: the row of the first other event.
+        every_user: whether users who have no other event count as well: theirs are kept again.
     """
 
     name: str
@@ -90,6 +91,7 @@ class Table:
     expected: str = "a line an event"
     earlier: int = 0
     first_row: int = 0
+    every_user: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no step could read.

@@ -120,6 +120,7 @@ class TransformConfig(DescribedConfig):
             split=False,
             earlier=len(kept),
             first_row=first,
+            every_user=self.keep_events,
         )
 
     def resolved(self) -> dict[str, Any]:

@@ -178,7 +178,8 @@ def deal(run: Run, d: Description, known: Known | None) -> Dealt:
     users = wanted = vocabulary.vocabulary(counts.of[USER])
     if known is not None:
         users = known.users(wanted)
-        wanted = users.filter(pc.is_in(users["value"], wanted["value"].combine_chunks()))
+        has = pc.is_in(users["value"], wanted["value"].combine_chunks())
+        wanted = users if target.every_user else users.filter(has)
     since, others = d.since(counts.events.first), {}
     for table in d.tables[1:]:
         dealt = others[table.name] = _deal_behaviours(run, d, table, wanted, sample, since)

@@ -389,9 +389,10 @@ def fresh(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def followed(table: Table, rows: pl.DataFrame) -> pl.DataFrame:
-    """Those of a bucket's events whose user has a fresh one: of others no target is made."""
-    has = (pl.col("row") >= table.first_row).any().over(USER)
-    return rows.filter(has) if table.first_row else rows
+    """Those of a bucket's events whose user has a fresh one, if others are of no matter."""
+    if table.every_user or not table.first_row:
+        return rows
+    return rows.filter((pl.col("row") >= table.first_row).any().over(USER))
 
 
 def events(folder: Path, bucket: int, table: Table) -> pl.DataFrame:
