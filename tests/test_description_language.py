@@ -189,6 +189,17 @@ def test_what_is_wrong_is_told_with_its_line(name: str) -> None:
     assert f"mine.toml:{line}\n" in told, told
 
 
+def test_negatives_keep_nothing_that_is_looked_up_of_the_target() -> None:
+    """Of the target's shelf, beside a shelf of their own, it would tell the labels apart."""
+    text = RATINGS.replace('item = "movieId" }', 'item = "movieId", shelf = "s" }')
+    text = text.replace("per_positive", 'field = "item", per_positive')
+    shelf = "[lookups.shelf]\nfiles = 's'\nkey = 's'\nfeatures = { room = 'r' }\n"
+    text = text.replace("[lookups.item]", shelf + "[lookups.item]\nfields = { shelf = 's' }")
+    told = said(text)
+    assert "room in [lookups.item]" in told
+    assert "mine.toml:11\n" in told
+
+
 def test_a_history_ends_by_order_only_where_its_table_has_one() -> None:
     text = RATINGS.replace("max_len = 50", 'window = "order"')
     spec_of(Source("mine.toml", text))

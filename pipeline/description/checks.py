@@ -526,6 +526,17 @@ class _Check:
                     got="none",
                     do=f'add it; with table = "{name}" it is learned from the events themselves',
                 )
+            by_other = spec.lookups.get(other) if other != item else None
+            for kind in ("fields", "features", "numbers", "lists") if by_other else ():
+                for lost in getattr(by_other, kind).keys() - looked_up.keys():
+                    self.source.refuse(
+                        ("lookups", other, kind, lost),
+                        f"A drawn {item} would keep the {lost} of the target in whose place it is, "
+                        "which tells the labels apart.",
+                        expected=f"{lost} in [lookups.{item}]",
+                        got=f"{lost} by {other}",
+                        do=f"have the file of [lookups.{item}] say it of each {item}",
+                    )
 
     # The rest.
 
