@@ -18,7 +18,7 @@ from annotated_types import Ge, Le
 
 from schemas.bounds import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
 from schemas.checked import OPEN, STRICT, Count, Misfit, Whole, build, decode
-from schemas.errors import ContractError, InputError
+from schemas.errors import ContractError, InputError, UsageError
 from schemas.shards import KEPT_TYPES, UNITS, Shape, schema_of
 
 FORMAT = 2
@@ -503,6 +503,22 @@ def load(out: Path) -> Manifest:
             "The manifest cannot be read.", where=path, expected="JSON", got=str(error)
         ) from None
     return parse(raw, path)
+
+
+def require_kept(out: Path, made: Manifest) -> None:
+    """Refuse a data set that does not keep its events.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if made.kept is None:
+        raise UsageError(
+            "The data set does not keep its events.",
+            where=out,
+            expected="a data set made with --keep-events",
+            got="one without events/ and behaviours/",
+            do="make it again with --keep-events: new histories need the earlier events",
+        )
 
 
 def named(text: bytes) -> set[str] | None:

@@ -149,15 +149,17 @@ def transformed(
         how: what else `Config` has.
 
     Raises:
-        UsageError: the targets' table has no new events, or there is no such table.
-        InputError: there is no data set, or it does not keep its events.
+        UsageError: the data set does not keep its events, the targets' table has no new ones, or
+            there is no such table.
+        InputError: there is no data set.
         ContractError: what it keeps is not its own.
     """
     from pipeline.description.checks import spec_of
     from pipeline.description.toml import Source, canonical
 
     made = manifest.load(data)
-    if made.kept is not None and not made.description:
+    manifest.require_kept(data, made)
+    if not made.description:
         raise UsageError(
             "The data set was made without a description, which new events are read by.",
             where=data,
@@ -165,14 +167,6 @@ def transformed(
             got=made.dataset,
             do="make it by its preset, e.g. `tinprep prepare amazon-2014 --keep-events`: the rows "
             "are the same",
-        )
-    if made.kept is None:
-        raise UsageError(
-            "The data set does not keep its events.",
-            where=data,
-            expected="a data set made with --keep-events",
-            got="one without events/",
-            do="make it again with --keep-events: histories of new events need the earlier ones",
         )
     path = data / manifest.KEPT
     source = Source(path, path.read_text(encoding="utf-8"))

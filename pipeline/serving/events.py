@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.serving.features import Past
 from schemas.arrays import Int64s
-from schemas.errors import InputError, UsageError
-from schemas.manifest import Manifest
+from schemas.errors import InputError
+from schemas.manifest import Manifest, require_kept
 from schemas.replacing import sha256
 
 
@@ -48,14 +48,7 @@ def read(folder: Path, made: Manifest) -> Mapping[str, Pasts]:
         UsageError: it keeps none.
         InputError: a file is missing, or is not the manifest's.
     """
-    if made.kept is None:
-        raise UsageError(
-            "The data set does not keep its events.",
-            where=folder,
-            expected="a data set made with --keep-events",
-            got="one without events/ and behaviours/",
-            do="make it again with --keep-events",
-        )
+    require_kept(folder, made)
     return {name: _pasts(folder, made, name) for name in made.histories}
 
 
