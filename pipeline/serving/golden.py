@@ -69,7 +69,8 @@ def requests_of(features: Features, shard: pa.Table, data: Path, each: int = 1) 
     made, drawn = features.made, features.made.target.negatives
     row = shard["row"].to_numpy()
     begins = np.flatnonzero(np.append(True, row[1:] != row[:-1]))
-    raw = _events(data, made, row[begins[::each]])
+    # The manifest of a bundle, which `made` may be, names no events.
+    raw = _events(data, manifest.load(data), row[begins[::each]])
     words = features.words[drawn.field].ids if drawn is not None else {}
     values = {id_: value for value, id_ in words.items()}
     columns = [*made.fields, *made.features]
