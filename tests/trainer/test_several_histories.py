@@ -22,11 +22,12 @@ from trainer.data.inputs import HistoryInputs
 from trainer.data.shards import Shards
 from trainer.models.attention import Product
 from trainer.models.interest import build
+from trainer.models.reader import Reader
 from trainer.models.recipes import RECIPES
 from trainer.training.config import TrainConfig
 from trainer.training.evaluation import evaluate, predict
 from trainer.training.runs import load
-from trainer.training.train import train
+from trainer.training.train import gradients, train
 
 DAY = 86_400
 HEAD = """\
@@ -184,6 +185,20 @@ def test_every_model_of_several_equals_its_sums_written_out(name):
     with torch.no_grad():
         expected = torch.stack([plain(RECIPES[name], m, batch, b) for b in range(4)])
         torch.testing.assert_close(m(batch), expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("encoding", RECIPES["tin"].encodings)
+@pytest.mark.parametrize("name", ["tin", "tin_wo_ta", "tin_released"])
+def test_gradients_are_those_of_behaviours_put_together(name, encoding, monkeypatch):
+    m, batch = make(name, encoding, inputs=TWO), two([3, 0, 5, 1], [2, 4, 0, 1])
+    batch["label"], found = torch.tensor([1.0, 0.0, 0.0, 1.0]), []
+    for _ in range(2):
+        m.zero_grad()
+        loss = gradients(m, batch, 4)
+        found.append([loss, *(p.grad.to_dense() for p in m.parameters())])
+        monkeypatch.setattr(Reader, "factors", lambda *of: None)
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("encoding", RECIPES["tin"].encodings)

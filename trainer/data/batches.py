@@ -160,8 +160,9 @@ def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Ite
         cells: the most history cells (rows x longest, of all histories together) that a group may
             have, at least one row; None leaves each batch whole and in order.
     """
-    every = rows.lengths
-    mean = max(1.0, float(every.mean())) if len(rows) else 1.0
+    # Of several histories the longest says best how much is padded.
+    longest = np.maximum.reduce([runs.lengths for runs in rows.histories.values()])
+    mean = max(1.0, float(rows.lengths.mean())) if len(rows) else 1.0
     largest = max(1, int(sizes.max(initial=1)))
     batches = max(1, int(min(65_536, 4_000_000 / mean)) // largest)
     lo = 0
@@ -172,7 +173,7 @@ def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Ite
         lo += len(chosen)
         if cells is not None:
             of_batch = np.repeat(np.arange(len(held)), held)
-            chosen = chosen[np.lexsort((every[chosen], of_batch))]
+            chosen = chosen[np.lexsort((longest[chosen], of_batch))]
         chunk = rows.take(chosen)
         for start, stop in pairwise(bounds.tolist()):
             cuts = [start, stop] if stop > start else [start]

@@ -11,10 +11,13 @@ attention's own tables, U width of the interest: D for each of the recipe's cont
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from schemas.shards import session_prefix
 from trainer.data.batches import HISTORY, LENGTH, SESSION, SESSION_LENGTH, Batch
@@ -47,6 +50,47 @@ class Read(NamedTuple):
     x: Tensor
     mask: Tensor
     state: Tensor
+
+
+class _Attend(Function):
+    """Scaled dot-product attention and its pool, over behaviours that come field by field.
+
+    Left to autograd, each behaviour's gradient is two products of vectors and their sum; here it is
+    one product of matrices.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, score_BL: Tensor, mask_BL: Tensor, t_BD: Tensor, *fields: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Give the pool, BD, and the weights; `score_BL` is added to the fields' products."""
+        for e, t in zip(fields, torch.split(t_BD, fields[0].shape[2], dim=1), strict=True):
+            score_BL = score_BL + products(e, t)
+        ctx.scale = 1 / math.sqrt(t_BD.shape[1])
+        weight_BL = masked_softmax(score_BL * ctx.scale, mask_BL)
+        ctx.save_for_backward(weight_BL, t_BD, *fields)
+        return _sums(weight_BL, fields), weight_BL
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_u: Tensor, of_weight: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of all but the mask."""
+        weight_BL, t_BD, *fields = ctx.saved_tensors
+        pairs = [torch.split(each, fields[0].shape[2], dim=1) for each in (t_BD, of_u)]
+        for e, of_part in zip(fields, pairs[1], strict=True):
+            of_weight = of_weight + products(e, of_part)
+        mean = (weight_BL * of_weight).sum(1, keepdim=True)
+        of_score = weight_BL * (of_weight - mean) * ctx.scale
+        both_BL2 = torch.stack([of_score, weight_BL], dim=2)
+        of_fields = [
+            torch.bmm(both_BL2, torch.stack(pair, dim=1)) for pair in zip(*pairs, strict=True)
+        ]
+        return of_score, None, _sums(of_score, fields), *of_fields
+
+
+def _sums(weight_BL: Tensor, fields: Sequence[Tensor]) -> Tensor:
+    """The behaviours' weighted sums, field beside field, BD."""
+    return torch.cat([torch.bmm(weight_BL.unsqueeze(1), e) for e in fields], dim=2).squeeze(1)
 
 
 class Reader(nn.Module):
@@ -151,9 +195,10 @@ class Reader(nn.Module):
         return Read(u_BU, t_BD, x_BLD, mask_BL, state_BLD)
 
     def factors(self, view: Batch, rows: int) -> list[Factor] | None:
-        """What `factored` takes; None where it does not serve: in a graph or a request, too."""
-        shared = view[LENGTH].shape[0] != rows
-        if not self.linear or torch.compiler.is_exporting() or shared:
+        """What `factored` takes; None where it does not serve, as in a graph or a request."""
+        length_B = view[LENGTH]
+        other = torch.compiler.is_exporting() or torch.is_autocast_enabled(length_B.device.type)
+        if other or not self.linear or length_B.shape[0] != rows:
             return None
         return self.encoding.factors(view)
 
@@ -177,16 +222,13 @@ class Reader(nn.Module):
         each = [e.view(rows, -1, e.shape[1]) for e in fields]
         mask_BL = torch.arange(each[0].shape[1], device=t_BD.device) < view[LENGTH].unsqueeze(1)
         if isinstance(self.attentions[0], ScaledDotProduct):
-            asked = zip(each, torch.split(t_BD, fields[0].shape[1], dim=1), strict=True)
-            first, *others = (products(e, t) for e, t in asked)
-            score_BL = sum(others, first)
+            score_BL = t_BD.new_zeros(mask_BL.shape)
             for matrix_SD, _, at_BL in factors:
                 score_BL = score_BL + (t_BD @ matrix_SD.T).gather(1, at_BL)
-            weight_BL = masked_softmax(score_BL / math.sqrt(t_BD.shape[1]), mask_BL)
+            u_BU, weight_BL = _Attend.apply(score_BL, mask_BL, t_BD, *each)  # type: ignore[no-untyped-call]
         else:
             weight_BL = self.attentions[0](t_BD.unsqueeze(1), t_BD, mask_BL)
-        pool = self.pools[0]
-        u_BU = torch.cat([pool(e, weight_BL, mask_BL) for e in each], dim=1)
+            u_BU = torch.cat([self.pools[0](e, weight_BL, mask_BL) for e in each], dim=1)
         for matrix_SD, _, at_BL in factors:
             of_rows = u_BU.new_zeros(rows, len(matrix_SD))
             u_BU = u_BU + of_rows.scatter_add(1, at_BL, weight_BL) @ matrix_SD
