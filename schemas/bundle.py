@@ -28,6 +28,7 @@ from schemas.replacing import sha256
 FORMAT = 1
 NAME, MODEL = "bundle.json", "model.onnx"
 SHAPES = ("request", "rows")
+OUTPUTS = ("logit", "score")
 _DO = "export the run again"
 
 

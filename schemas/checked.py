@@ -106,7 +106,8 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
 
 
 def _expected(message: str) -> str:
-    return message.removeprefix("Input should be ").replace(
+    short = message.removeprefix("Input should be ").removeprefix("List should have ")
+    return short.partition(" after validation")[0].replace(
         "Unexpected keyword argument", "no such key"
     )
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bundle import Bundle
+from schemas.bundle import OUTPUTS, Bundle
 from schemas.errors import EnvironmentFault
 
 Columns = dict[str, NDArray[Any]]
@@ -60,4 +60,4 @@ class Graph:
             columns: of the bundle's `inputs`, each as its `type` and `sides` say: in a request
                 those of the history have one row.
         """
-        return np.stack(self.session.run(self.bundle.outputs, columns))
+        return np.stack(self.session.run(OUTPUTS, columns))

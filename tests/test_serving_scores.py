@@ -125,6 +125,11 @@ def test_candidates_and_later_events_change_no_score(made: Path, tmp_path: Path)
     assert scores[0].to_list() != pytest.approx(scores[-1].to_list(), abs=1e-6)
 
 
+def _asked(**more: object) -> str:
+    candidate = {"item": "i1", "category": "c1", "device": "d1", "spent": 3, **more}
+    return json.dumps({"user": "u1", "time": 1_600_900_000, "candidates": [candidate]})
+
+
 @pytest.mark.parametrize(
     ("line", "told"),
     [
@@ -141,6 +146,11 @@ def test_candidates_and_later_events_change_no_score(made: Path, tmp_path: Path)
             '[{"item": 7, "category": "c1", "device": "d1", "spent": 3}]}',
             "item of another type",
         ),
+        ('{"user": "u1", "time": 1%s, "candidates": [{}]}' % ("0" * 30), "time: less than"),
+        ('{"user": "u1", "time": 1, "candidates": [{"itm": "i1"}]}', "did you mean item?"),
+        ('{"user": "u1", "time": 1, "candidates": [{}], "arrived": {"bought": 1}}', "bought"),
+        (_asked(word=[[]]), "text"),
+        (_asked(price=10**400), "a number"),
     ],
 )
 def test_what_is_no_request_is_told_with_its_line(
@@ -168,6 +178,10 @@ def test_a_bundle_proves_itself(made: Path, tmp_path: Path) -> None:
     bundle["data"]["histories"]["bought"]["within"] = DAY
     (folder / "bundle.json").write_text(json.dumps(bundle))
     refused(tinprep("verify", folder), 4, "A golden request does not come out as it did.")
+    bundle = json.loads((made / "bundle" / "bundle.json").read_text())
+    bundle["inputs"][0]["name"] = "another"
+    (folder / "bundle.json").write_text(json.dumps(bundle))
+    refused(tinprep("verify", folder), 4, "do not fit together", "another")
     (folder / "model.onnx").write_bytes(b"x" + (folder / "model.onnx").read_bytes()[1:])
     refused(tinprep("verify", folder), 3, "model.onnx")
 
@@ -181,3 +195,29 @@ def test_events_of_another_data_set_are_refused(made: Path, tmp_path: Path) -> N
     out = tmp_path / "same"
     finished(tinprep("prepare", made / "log.toml", "--out", out))
     refused(tinprep("score", made / "bundle", "--events", out, *asked), 2, "--keep-events")
+
+
+def test_what_is_there_is_not_replaced(made: Path, tmp_path: Path) -> None:
+    path, out, bundle = tmp_path / "requests.jsonl", tmp_path / "scores.parquet", made / "bundle"
+    told = (made / "requests.jsonl").read_text()
+    path.write_text(told)
+    asked = ("score", bundle, "--events", made / "data", "--requests", path, "--out")
+    for to in (path, tmp_path, bundle / "golden/x", made / "data/x", path / "x"):
+        refused(tinprep(*asked, to), 2, str(to if to != path / "x" else path))
+    refused(tinprep(*asked, out, "--log", out), 2, "another file")
+    assert path.read_text() == told
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_new_events_of_some_leave_the_others_theirs(made: Path, tmp_path: Path) -> None:
+    first, *_ = (json.loads(line) for line in (made / "requests.jsonl").open())
+    new, out, path = tmp_path / "new.csv", tmp_path / "data", tmp_path / "requests.jsonl"
+    other = "u1" if first["user"] != "u1" else "u2"
+    row = f"{other},i1,c1,buy,{first['time'] + DAY},d1,3\n"
+    new.write_text("user,item,category,kind,second,device,spent\n" + row)
+    finished(tinprep("transform", made / "data", "--events", new, "--out", out, "--keep-events"))
+    path.write_text(json.dumps(first) + "\n")
+    asked = ("--requests", path, "--out", tmp_path / "scores.parquet")
+    log = tmp_path / "log.jsonl"
+    finished(tinprep("score", made / "bundle", "--events", made / "data", *asked, "--log", log))
+    finished(tinprep("verify", made / "bundle", "--log", log, "--events", out))

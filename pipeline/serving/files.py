@@ -19,9 +19,11 @@ from pipeline.record import atomic
 from pipeline.serving.features import Columns
 from pipeline.serving.requests import Request
 from pipeline.serving.scorer import Scorer
-from schemas.checked import Misfit, build, decode
-from schemas.errors import ContractError, InputError
+from schemas import bundle, manifest
+from schemas.checked import Misfit, build, decode, is_finite
+from schemas.errors import ContractError, InputError, UsageError
 from schemas.manifest import UNKNOWN_ID
+from schemas.replacing import require_folder
 from schemas.shards import UNITS
 
 Told = Callable[[str, int, int | None], None]
@@ -59,7 +61,7 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         InputError: the file cannot be read, or a line holds something else.
     """
     try:
-        with path.open(encoding="utf-8") as file:
+        with path.open(encoding="utf-8-sig") as file:
             for number, text in enumerate(file, 1):
                 if not text.strip():
                     continue
@@ -75,7 +77,7 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             "The requests cannot be read.",
             where=path,
             expected="a file of UTF-8 text, a JSON object a line",
-            got=str(error)[:_SHOWN],
+            got=(getattr(error, "strerror", None) or str(error))[:_SHOWN],
         ) from None
 
 
@@ -135,8 +137,10 @@ def score(
 
     Raises:
         InputError: a request is none, or lacks something.
-        EnvironmentFault: a file cannot be written.
+        UsageError: something else stands where a file is to be.
+        OSError: the disk is full, or refuses it.
     """
+    _require_free(path, out, *([] if log is None else [log]))
     named = [("line", pa.int64()), ("id", pa.string())]
     schema = pa.schema([*named, ("candidate", pa.int32()), ("score", pa.float32())])
     counts: Counter[str] = Counter()
@@ -152,11 +156,7 @@ def score(
         while some := list(islice(lines, _BATCH)):
             scores = []
             for number, request in some:
-                try:
-                    columns = scorer.features(request)
-                except InputError as error:
-                    error.where, error.line = path, number
-                    raise
+                columns = _features(scorer, path, number, request)
                 scores.append(scorer.score(columns))
                 _count(counts, columns, scorer)
                 if logged is not None:
@@ -175,6 +175,45 @@ def score(
     candidates, asked = (counts.pop(name, 0) for name in ("candidates", "requests"))
     said = [f"{candidates:,} candidates of {asked:,} requests: {out}"]
     return said + [f"{count:,} {what}" for what, count in sorted(counts.items())]
+
+
+def _require_free(requests: Path, *outs: Path) -> None:
+    """Refuse to replace the requests, one file by the other, or what a folder of tinprep's has.
+
+    Raises:
+        UsageError: it would be so, or something that is no file stands there.
+    """
+    taken = {requests.resolve(): "the requests"}
+    for out in outs:
+        require_folder("The folder of the scores", out.parent)
+        at = out.resolve()
+        named = (of / name for of in at.parents for name in (manifest.NAME, bundle.NAME))
+        # Others have files of these names, too; all of ours have vocabularies beside them.
+        ours = (path for path in named if path.is_file() and (path.parent / "vocabulary").is_dir())
+        own = next(ours, None)
+        got = taken.get(at, "")
+        if at.exists() and not at.is_file():
+            got = "a folder or a device"
+        elif own is not None:
+            got = f"one beside {own}"
+        if got:
+            raise UsageError(
+                "The file cannot be written here.",
+                where=out,
+                expected="the name of a file of its own, outside of data sets and bundles",
+                got=got,
+                do="give another name",
+            )
+        taken[at] = "another file to be written"
+
+
+def _features(scorer: Scorer, path: Path, number: int, request: Request) -> Columns:
+    """Those of a request; what is wrong with it is told with its line."""
+    try:
+        return scorer.features(request)
+    except InputError as error:
+        error.where, error.line = path, number
+        raise
 
 
 def _count(counts: Counter[str], columns: Columns, scorer: Scorer) -> None:
@@ -198,8 +237,14 @@ def replayed(log: Path, scorer: Scorer) -> int:
     for number, raw in objects(log):
         wanted = raw.pop("scores", None)
         request = _request(log, number, raw, scorer.bundle.data.time_unit)
-        got = scorer(request)
-        if not isinstance(wanted, list) or not np.allclose(got, wanted, rtol=0, atol=ROUNDING):
+        got = scorer.score(_features(scorer, log, number, request))
+        if (
+            not isinstance(wanted, list)
+            or len(wanted) != len(got)
+            or not all(map(is_finite, wanted))
+        ):
+            raise _misfit(log, number, "scores, one a candidate, as `--log` has them", str(wanted))
+        if not np.allclose(got, wanted, rtol=0, atol=ROUNDING):
             raise ContractError(
                 "A logged request does not come out as it did.",
                 where=log,

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipeline.serving import events, files
 from pipeline.serving.features import Columns
 from pipeline.serving.requests import USER, Features, Request
-from pipeline.serving.scorer import Scorer
+from pipeline.serving.scorer import Scorer, fitting
 from schemas import manifest
 from schemas.arrays import Int64s
 from schemas.bundle import Bundle
@@ -199,10 +199,16 @@ def check(folder: Path, of: Bundle) -> int:
     """Hold a bundle to its golden requests; returns how many there are.
 
     Raises:
-        ContractError: a feature differs, or a score by more than its rounding.
+        ContractError: a feature differs, or a score by more than its rounding; or the bundle's
+            files do not fit together.
     """
     if not (folder / EXPECTED).exists():
         return 0
+    with fitting(folder):
+        return _checked(folder, of)
+
+
+def _checked(folder: Path, of: Bundle) -> int:
     tables = {name: pq.read_table(folder / PAST.format(name)) for name in of.data.histories}
     scorer = Scorer(of, folder, events.of_tables(tables))
     expected = pq.read_table(folder / EXPECTED).to_pylist()

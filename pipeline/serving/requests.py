@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
-from annotated_types import MinLen
+from annotated_types import Ge, Lt, MinLen
 
 from pipeline.serving.events import Pasts
 from pipeline.serving.features import Columns, Cut
@@ -21,9 +21,10 @@ from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
 from schemas import vocabulary
 from schemas.arrays import Int64s
-from schemas.checked import STRICT, Count
+from schemas.checked import STRICT, Count, is_finite
 from schemas.errors import InputError
 from schemas.manifest import UNKNOWN_ID, Manifest
+from schemas.plain import meant
 
 USER = "user"
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -45,7 +46,7 @@ class Request:
 
     __pydantic_config__ = STRICT
     user: int | str
-    time: int
+    time: Annotated[int, Ge(-(1 << 62)), Lt(1 << 62)]  # so that no difference overflows
     candidates: Annotated[list[dict[str, Any]], MinLen(1)]
     context: dict[str, Any] = field(default_factory=dict)
     arrived: dict[str, Count] = field(default_factory=dict)
@@ -214,6 +215,8 @@ class Features:
         """
         rows = [{**request.context, **one} for one in request.candidates]
         said = {name for row in rows for name in row}
+        _require_known("a key", said, self._own_first, request)
+        _require_known("a history in `arrived`", request.arrived, self._by_order, request)
         user = self._id(USER, request.user, request)
         columns = self.of_history(user, request)
         columns["target_time"] = np.full(len(rows), request.time, np.int64)
@@ -247,6 +250,11 @@ class Features:
         names.sort(key=lambda name: name in self.looked_up)
         return {name: "target_" if name in self.made.fields else "" for name in names}
 
+    @cached_property
+    def _by_order(self) -> list[str]:
+        """The histories whose windows end at the target in the table's order."""
+        return [name for name, cut in self.cuts.items() if cut.rule.window == "order"]
+
     def _vocabulary(self, feature: str) -> str | None:
         return self.made.features[feature].vocabulary
 
@@ -277,9 +285,7 @@ class Features:
             return {"": self._id(name, value, request)}
         feature = self.made.features[name]
         if feature.vocabulary is None:
-            if value is not None and (
-                isinstance(value, bool) or not isinstance(value, int | float)
-            ):
+            if value is not None and not is_finite(value):
                 raise _misfit(name, "a number", value, request)
             raw = np.array([np.nan if value is None else value], np.float64)
             return {"": as_told(raw, self.made.numbers[name])[0]}
@@ -302,6 +308,20 @@ class Features:
             return self.words[name].value(raw)
         except ValueError as error:
             raise _misfit(name, str(error), raw, request) from None
+
+
+def _require_known(
+    what: str, given: Collection[str], known: Collection[str], request: Request
+) -> None:
+    """Refuse a name that says nothing: where it is misspelt, what it says would be lost."""
+    if wrong := sorted(set(given).difference(known)):
+        raise InputError(
+            f"A request has {what} that nothing is made of.",
+            where=f"the request of user {request.user!r} at {request.time}",
+            expected=", ".join(known) or "none",
+            got=wrong[0][:100] + meant(wrong[0], known),
+            do="leave it out, or correct it",
+        )
 
 
 def _lacks(name: str, request: Request) -> InputError:

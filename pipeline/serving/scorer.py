@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import numpy.typing as npt
 from pipeline.serving import events
 from pipeline.serving.events import Pasts
 from pipeline.serving.features import Columns
-from pipeline.serving.requests import Features, Request
+from pipeline.serving.requests import USER, Features, Request
 from schemas import bundle, digests, manifest
 from schemas.bundle import Bundle
 from schemas.errors import ContractError, UsageError
@@ -33,6 +34,7 @@ class Scorer:
 
     Raises:
         InputError: a file is missing or damaged.
+        ContractError: its files do not fit together.
         UsageError: its graph is not one of requests.
         EnvironmentFault: ONNX Runtime is not installed.
     """
@@ -50,7 +52,13 @@ class Scorer:
             )
         self.bundle = of
         self.features = Features(folder, of.data, pasts)
-        self.graph = Graph(of, folder / bundle.MODEL, threads)
+        with fitting(folder):
+            self.graph = Graph(of, folder / bundle.MODEL, threads)
+            # All that is read of the bundle is used once, before anything depends on it.
+            candidate = dict.fromkeys([*of.data.fields, *of.data.features])
+            user = next(iter(self.features.words[USER].ids))
+            assert user is not None
+            self(Request(user, 0, [candidate]))
 
     @classmethod
     def of(cls, folder: Path | str, data: Path | str, threads: int = 1) -> Scorer:
@@ -84,6 +92,32 @@ class Scorer:
             fed[name] = values.astype(one.type, copy=False)
         scores: Floats = self.graph.score(fed)[1]
         return scores
+
+
+@contextmanager
+def fitting(folder: Path) -> Iterator[None]:
+    """Tell an error of a library, at work on a bundle, as one of the bundle.
+
+    Each of its files is the one that was written. So `bundle.json` says something else of them.
+
+    Raises:
+        ContractError: there was such an error.
+    """
+    try:
+        yield
+    except Exception as error:
+        own = type(error).__module__.startswith("onnxruntime")
+        if not own and not isinstance(
+            error, LookupError | ValueError | TypeError | FileNotFoundError
+        ):
+            raise
+        raise ContractError(
+            "The bundle's files do not fit together.",
+            where=folder / bundle.NAME,
+            expected="what it says of them",
+            got=f"{type(error).__name__}: {error}".partition("\n")[0][:200],
+            do="export the run again",
+        ) from error
 
 
 def _in_one_row(

@@ -28,12 +28,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from schemas.bundle import Input
+from schemas.bundle import OUTPUTS, Input
 from schemas.shards import session_prefix
 from trainer.models.interest import TARGET, InterestModel
 from trainer.models.reader import Reader
 
-OUTPUTS = ("logit", "score")
 _TYPES = {"int32": torch.int32, "int64": torch.int64, "float32": torch.float32}
 # A file of protobuf, which a graph is, holds less than 2 GiB: larger tables lie beside it.
 _LARGEST = 1_500_000_000

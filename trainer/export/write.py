@@ -94,7 +94,7 @@ def export(
             precision=precision,
             shape=shape,
             inputs=inputs,
-            outputs=[*graph.OUTPUTS],
+            outputs=[*bundle.OUTPUTS],
             trained_on=asdict(model.inputs),
             data=_said(shards.manifest),
             clock=clock_of(shards),
