@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from pipeline.serving.requests import Request
     from pipeline.serving.scorer import Scorer
     from pipeline.verify import verify
+    from schemas.bundle import Bundle
     from schemas.errors import TinprepError
     from schemas.manifest import Manifest
     from trainer.data.shards import Shards
-    from trainer.export.write import export
     from trainer.training.config import TrainConfig
     from trainer.training.evaluation import evaluate, predict
     from trainer.training.runs import load
@@ -91,7 +91,6 @@ _WHERE = {
     "TinprepError": "schemas.errors",
     "TrainConfig": "trainer.training.config",
     "evaluate": "trainer.training.evaluation",
-    "export": "trainer.export.write",
     "load": "trainer.training.runs",
     "predict": "trainer.training.evaluation",
     "train": "trainer.training.train",
@@ -183,6 +182,27 @@ def transform(
     at = raw if raw is None else located(Path(raw))
     config = transformed(Path(data), files, out=located(Path(out)), raw=at, **settings)
     return flow.prepare(config, told)
+
+
+def export(
+    run: Path | str,
+    out: Path | str,
+    *,
+    precision: str = "fp32",
+    shape: str = "request",
+    data: Path | str | None = None,
+    force: bool = False,
+) -> Bundle:
+    """Write the model of a run as a bundle, with golden requests where events are kept.
+
+    Args, what is returned and errors are those of `trainer.export.write.export`.
+    """
+    from pipeline.serving import golden
+    from trainer.export import write
+
+    return write.export(
+        run, out, precision=precision, shape=shape, data=data, force=force, also=golden.write
+    )
 
 
 def __getattr__(name: str) -> Any:
