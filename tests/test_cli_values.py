@@ -26,6 +26,9 @@ REST: dict[str, list[str]] = {
     "report": ["empty", "--out", "out.html"],
     **{name: ["--raw", "empty", "--out", "out", "--dry-run"] for name in ("amazon", "alibaba")},
     "describe": ["ratings.csv"],
+    "transform": ["empty", "--events", "file", "--out", "out"],
+    "export": ["empty", "--out", "out"],
+    "score": ["empty", "--events", "empty", "--requests", "file", "--out", "scores.parquet"],
     "prepare": ["amazon-2014", "--raw", "empty", "--out", "out", "--dry-run"],
     **{name: ["--out", "file/out"] for name in ("synthesize amazon", "synthesize alibaba")},
 }

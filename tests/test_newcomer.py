@@ -120,6 +120,6 @@ def test_sql_that_one_text_breaks_says_how_to_write_it(
     finished(tinprep(*told.split()[2:]))
     # Of a column of text nothing is proposed: no line would be left.
     Path("mine.toml").write_text(text.replace("stars >= 4", "device >= 4"))
-    ended = tinprep("prepare", "mine.toml")
+    ended = tinprep("prepare", "mine.toml", "--out", "another")
     refused(ended, 2, "device is text")
     assert "try_cast" not in ended.said
