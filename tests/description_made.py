@@ -388,6 +388,7 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
             history["delay"] = one_of("delay_is", 1, "1h", "12h", 43_201)
         if one_of("gap", True, False):
             history["session_gap"] = one_of("gap_is", "1h", "12h", "1d", 0)
+            history["bins"] = one_of("own_bins", 3, 5)
         if one_of("sessions", True, False, False, False):
             history["sessions"] = [2, 3]
         description["histories"][name] = history

@@ -308,7 +308,8 @@ class Oracle:
         self.of_target = description["target"]
         self.name = self.of_target["table"]
         self.drawn = self.of_target.get("negatives")
-        self.bins = description.get("bins", 10)
+        of_all = description.get("bins", 10)
+        self.bins = {n: h.get("bins", of_all) for n, h in description["histories"].items()}
         self.of_lookups: dict[str, list[Row]] = {}
         self.lines: dict[str, list[tuple[Any, Row]]] = {}
         self.unlike: defaultdict[str, list[tuple[Any, bool]]] = defaultdict(list)
@@ -858,7 +859,7 @@ class Oracle:
         intervals = [
             target.event["time"] - e["time"] for target in self.train for e in target.history[name]
         ]
-        return quantile_edges(intervals, self.bins)
+        return quantile_edges(intervals, self.bins[name])
 
     def values(self, target: Target, drawn: Any = None) -> Row:
         """What a row has, in values: its fields, features, numbers and lists.
@@ -1306,7 +1307,7 @@ class Oracle:
             for e in target.history[name]
         ]
         each = 1 + (self.drawn.get("per_positive", 1) if self.drawn is not None else 0)
-        return [each * of_train.count(k + 1) for k in range(self.bins)]
+        return [each * of_train.count(k + 1) for k in range(self.bins[name])]
 
 
 def duration(told: str | int, unit: str) -> int:

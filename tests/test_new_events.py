@@ -52,7 +52,7 @@ class Following(Oracle):
         for user in ordered(new - ids.keys()):
             ids[user] = len(ids) + FIRST
         self.vocabulary = before.vocabulary | {"user": ids}
-        self.edges = {name: of or [0] * (self.bins - 1) for name, of in before.edges.items()}
+        self.edges = {name: of or [0] * (self.bins[name] - 1) for name, of in before.edges.items()}
         self.scales, self.pool = before.scales, before.pool
         for name in ("rows_of", "train"):  # they were told by another pool
             self.__dict__.pop(name, None)

@@ -257,6 +257,7 @@ class History:
         where: whether it holds only those of the table's events that have the mask `in_<history>`.
         within: how long before the target its events are at most, in the unit of times.
         delay: how long before the target they are at least.
+        bins: its own interval bins; None for those of the description.
     """
 
     table: str
@@ -267,6 +268,7 @@ class History:
     where: bool = False
     within: int | None = None
     delay: int = 0
+    bins: int | None = None
 
     @property
     def by_time(self) -> bool:
@@ -391,6 +393,10 @@ class Description:
     def table(self, name: str) -> Table:
         """The table of this name."""
         return next(table for table in self.tables if table.name == name)
+
+    def bins_of(self, history: str) -> int:
+        """The interval bins of a history."""
+        return self.histories[history].bins or self.bins
 
     def looked_up(self, key: str) -> Lookup | None:
         """The lookup of a column; None where there is none."""

@@ -698,6 +698,7 @@ class Binding:
             max_len=one.max_len,
             window=one.window,
             session_gap=gap * UNITS[self.unit],
+            bins=one.bins,
             sessions=one.sessions,
             where=one.where is not None,
             within=None if one.within is None else self._span(one.within),

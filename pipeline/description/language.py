@@ -301,6 +301,8 @@ class History:
     """How long before the target it begins: only events of at most so long before, e.g. "30d"."""
     delay: Text | Seconds | None = None
     """What serving does not see yet: only events of at least so long before, e.g. "1h"."""
+    bins: Annotated[int, Ge(1), Le(MOST_BINS)] | None = None
+    """Its own interval bins. Default: those of the description."""
     session_gap: Text | Seconds = "30m"
     """A longer silence begins a new session, e.g. "30m" or "1d"."""
     sessions: tuple[_Most, _Most] | None = None

@@ -66,6 +66,8 @@ class Asked:
         for name in ("max_len", "session_gap"):
             for history in _tables(keys.get("histories")):
                 _put(history, name, getattr(self, name))
+        for history in _tables(keys.get("histories")) if self.bins is not None else ():
+            history.pop("bins", None)
         for table in _tables(keys.get("tables")):
             _put(table, "duplicates", self.duplicates)
         target = keys.get("target")

@@ -154,7 +154,9 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
                     scales[name] = fitted_by_place(raw, found.places[key], scale)
                 numbers[name] = scaled(raw, scale, scales[name])
     bins = {
-        name: _bins(d, found.totals[name]) if known is None else known.made.histories[name].bins
+        name: _bins(d, name, found.totals[name])
+        if known is None
+        else known.made.histories[name].bins
         for name in d.histories
     }
     longest = found.shown.longest
@@ -193,11 +195,12 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
     )
 
 
-def _bins(d: Description, counted: pl.DataFrame) -> Bins:
+def _bins(d: Description, name: str, counted: pl.DataFrame) -> Bins:
     """The bins of a history, from the counted intervals of train."""
-    edges = intervals.edges(counted, d.bins)
+    bins = d.bins_of(name)
+    edges = intervals.edges(counted, bins)
     counts = intervals.bin_counts(counted, edges)
-    return Bins(d.bins, edges.tolist(), [n * d.rows_of_a_target for n in counts])
+    return Bins(bins, edges.tolist(), [n * d.rows_of_a_target for n in counts])
 
 
 def _values(drawing: Drawing, words: Mapping[str, pa.Table]) -> pa.Table:
@@ -389,7 +392,7 @@ def _order(
             shown = run.each("measure train", measure, needs=makes, tallies=into)
         totals = {h: intervals.counted(tally) for h, tally in tallies["gaps"].items()}
         if (a_second := UNITS[d.unit]) > 1 and known is None:
-            seconds = {h: intervals.cells(counted, d.bins) for h, counted in totals.items()}
+            seconds = {h: intervals.cells(counted, d.bins_of(h)) for h, counted in totals.items()}
             fine = [Tally() for _ in totals]
             run.each("measure edges", partial(measure.within, seconds), needs=makes, tallies=fine)
             totals = {
