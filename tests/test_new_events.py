@@ -6,6 +6,7 @@ import copy
 import gzip
 import json
 import os
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -41,10 +42,12 @@ class Following(Oracle):
         description: of the whole log.
         folder: of its files.
         before: of the first part.
+        asked: how many of the targets' table, the last ones, are targets and no behaviours; all
+            others are then behaviours and no targets. 0: all new ones are both.
     """
 
-    def __init__(self, description: Path, folder: Path, before: Oracle) -> None:
-        self.fitted = before
+    def __init__(self, description: Path, folder: Path, before: Oracle, asked: int = 0) -> None:
+        self.fitted, self.asked = before, asked
         self.first = len(before.raw[before.name])
         super().__init__(description, folder)
         ids = dict(before.vocabulary["user"])
@@ -62,9 +65,48 @@ class Following(Oracle):
         by_order = self.of_target["split"]["by"] == "order"
 
         def new(event: Row) -> str | None:
-            return "new" if event["row"] >= self.first and (event["rank"] or not by_order) else None
+            may = event["rank"] or self.asked or not by_order
+            return "new" if event["row"] >= self.first and may else None
 
         return new
+
+    def _behaviours(self, events: Iterable[Row]) -> list[Row]:
+        """Those of some events of the targets' table that are behaviours."""
+        return [e for e in events if e["row"] < len(self.raw[self.name]) - self.asked]
+
+    def _may_be_target(self, event: Row, events: Sequence[Row]) -> bool:
+        if not self.asked:
+            return super()._may_be_target(event, events)
+        before = self._behaviours(events[: event["rank"]])
+        alone = {**event, "rank": len(before)}
+        return not self._behaviours([event]) and super()._may_be_target(alone, before)
+
+    def _before(self, event: Row, name: str) -> list[Row]:
+        found = super()._before(event, name)
+        own = self.told["histories"][name]["table"] == self.name
+        return self._behaviours(found) if own else found
+
+    def _repeats(self, name: str) -> None:
+        events = self.events[name]
+        every = events.rows
+        if name != self.name:
+            super()._repeats(name)
+            return
+        stay = []
+        behaviours = self._behaviours(every)
+        for some in (behaviours, [e for e in every if e not in behaviours]):
+            events.rows = some
+            super()._repeats(name)
+            stay += events.rows
+        events.rows, events.every = sorted(stay, key=lambda e: e["row"]), every
+
+    def _lookup(self, key: str) -> dict[Any, Row]:
+        """As `Oracle._lookup`: of the targets' table, behaviours alone say anything."""
+        events = self.events[self.name]
+        every, events.rows = events.rows, self._behaviours(events.rows)
+        found = super()._lookup(key)
+        events.rows = every
+        return found
 
     def _core(self) -> None:
         if self.told.get("filters", {}).get("k_core", 0):
@@ -87,43 +129,55 @@ def prepare(description: Path, out: Path, *flags: object) -> Ended:
     )
 
 
-def split(made: Made, late: set[int]) -> tuple[Made, Made, Made]:
-    """The first part of the logs, the new one, and both; of each log as good as the same events."""
-    parts: list[dict[str, Log]] = [{}, {}, {}]
+def split(made: Made, late: set[int], asked: set[int]) -> list[Made]:
+    """The first part of the logs, the new one, the targets that are asked for, and all.
+
+    Of each log it is as good as the same events; but for the targets' none is asked for.
+    """
+    parts: list[dict[str, Log]] = [{}, {}, {}, {}]
     for name, log in made.logs.items():
-        these = {n % max(len(log.rows), 1) for n in late}
-        old = [row for n, row in enumerate(log.rows) if n not in these]
-        new = [row for n, row in enumerate(log.rows) if n in these]
-        lookup = name.startswith("lookups")
-        for part, rows in zip(parts, (old, new, old + new), strict=True):
+        count, of = max(len(log.rows), 1), made.description["target"]["table"]
+        these = {n % count for n in asked} if name == f"tables.{of}" else set()
+        those = {n % count for n in late} - these
+        old = [row for n, row in enumerate(log.rows) if n not in these | those]
+        new, last = ([row for n, row in enumerate(log.rows) if n in s] for s in (those, these))
+        for part, rows in zip(parts, (old, new, last, old + new + last), strict=True):
             few = {"rows": rows, "parts": min(log.parts, len(rows) or 1)}
-            part[name] = log if lookup else Log(**(vars(log) | few))
-    first, second, both = (Made(copy.deepcopy(made.description), logs) for logs in parts)
-    return first, second, both
+            part[name] = log if name.startswith("lookups") else Log(**(vars(log) | few))
+    return [Made(copy.deepcopy(made.description), logs) for logs in parts]
 
 
 @SOME
-@given(made=descriptions(), late=st.sets(st.integers(0, 60), min_size=1, max_size=12))
+@given(
+    made=descriptions(),
+    late=st.sets(st.integers(0, 60), min_size=1, max_size=12),
+    asked=st.one_of(st.just(set()), st.sets(st.integers(0, 60), min_size=1, max_size=8)),
+)
 def test_new_rows_are_those_of_the_whole_log(
-    made: Made, late: set[int], tmp_path_factory: pytest.TempPathFactory
+    made: Made, late: set[int], asked: set[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """With the vocabularies, edges, scales and pool of the first part."""
     folder = tmp_path_factory.mktemp("made")
-    first, second, both = split(made, late)
-    paths = [one.write(folder / n) for one, n in ((first, "a"), (second, "b"), (both, "c"))]
+    parts = split(made, late, asked)
+    second, third = parts[1:3]
+    paths = [one.write(folder / n) for one, n in zip(parts, "abcd", strict=True)]
     before = Oracle(paths[0], folder / "a")
     if before.wrong:
         return
     finished(prepare(paths[0], folder / "out"))
     events = []
     for name, table in second.description["tables"].items():
-        if not second.logs[f"tables.{name}"].rows and name != before.name:
+        if not second.logs[f"tables.{name}"].rows and (asked or name != before.name):
             continue
         for file in files_of(table["files"], folder / "b"):
             events += ["--events", f"{name}={file}"]
+    if asked:
+        for file in files_of(third.description["tables"][before.name]["files"], folder / "c"):
+            events += ["--targets", file]
     how = ("--max-rejected", "100%", *["--keep-events"] * (len(late) % 2))
     ended = tinprep("transform", folder / "out", *events, "--out", folder / "new", *how)
-    wanted = Following(paths[2], folder / "c", before)
+    few = len(third.logs[f"tables.{before.name}"].rows)
+    wanted = Following(paths[3], folder / "d", before, few)
     if not wanted.rows_of:
         assert ended.code == 3, ended.err
         return
@@ -287,6 +341,9 @@ def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     refused(tinprep("transform", plain, "--events", new, *to), 2, "--keep-events")
     refused(tinprep("transform", out, "--events", tmp_path / "no.csv", *to), 3, "no such file")
     refused(tinprep("transform", out, "--events", log, *to, "--out", out), 2, "of their own")
+    refused(tinprep("transform", out, *to), 2, "--targets FILE")
+    both = ("--events", new, "--targets", new)
+    refused(tinprep("transform", out, *both, *to), 2, "leave --targets out")
     only = written(tmp_path / "only.csv", ["e,x,60"])
     refused(tinprep("transform", out, "--events", only, *to), 3, "None of the new events")
     reviews = [Review(*line.split(",")[:2], 10 * n) for n, line in enumerate(LOG)]
@@ -300,3 +357,19 @@ def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     refused(tinprep("transform", out, "--events", new, *to), 4, damaged, "sha256")
     assert not (tmp_path / "rows").exists()
     assert "checksum" in {finding.what for finding in verify(out).findings}
+
+
+def test_a_lookup_of_what_is_not_kept_is_refused(tmp_path: Path) -> None:
+    log, new = written(tmp_path / "log.csv", LOG), written(tmp_path / "new.csv", ["a,x,60"])
+    finished(prepare(log, tmp_path / "plain", *EVENTS))
+    said = (
+        (tmp_path / "plain/description.toml")
+        .read_text()
+        .replace('item = "item"', 'item = "item", kind = "item"')
+    )
+    made = tmp_path / "made.toml"
+    lookup = '[lookups.item]\ntable = "events"\nkey = "item"\nrepeated = "first"\n'
+    made.write_text(f'{said}\n{lookup}fields = {{ kind = "upper(item)" }}\n')
+    finished(prepare(made, tmp_path / "out", "--raw", tmp_path / "plain"))
+    ended = tinprep("transform", tmp_path / "out", "--events", new, "--out", tmp_path / "rows")
+    refused(ended, 2, "not kept with events")

@@ -73,11 +73,18 @@ def transform(
     data: Annotated[Path, typer.Argument(help="Folder of a data set made with --keep-events.")],
     out: Annotated[Path, typer.Option(help="Folder of the new data set.")],
     events: Annotated[
-        list[str],
+        list[str] | None,
         typer.Option(
             help="File of new events; may be repeated. Of several tables TABLE=FILE, for each."
         ),
-    ],
+    ] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="File of new targets, in the layout of their table; may be repeated. New events "
+            "are then behaviours alone. Default: new events are the targets."
+        ),
+    ] = None,
     raw: Annotated[
         Path | None,
         typer.Option(help="Folder of the lookups' files. Default: where they were."),
@@ -89,7 +96,9 @@ def transform(
         from pipeline.presets.transformed import transformed
         from pipeline.readers.remote import located
 
-        config = transformed(data, events, out=located(out), raw=raw and located(raw), **how)
+        config = transformed(
+            data, events or [], targets or [], out=located(out), raw=raw and located(raw), **how
+        )
         run(config, dry_run, f"evaluate RUN --data {quote(str(out))} --split new")
 
 

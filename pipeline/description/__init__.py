@@ -22,8 +22,9 @@ from schemas.manifest import SPLITS
 from schemas.shards import SCALES, UNITS, kept_type
 
 USER = "user"
-IS_TARGET, OUTSIDE = "is_target", "outside"
-"""Masks: which events may be targets; which are outside what the table is of, but touched."""
+IS_TARGET, OUTSIDE, ASKED = "is_target", "outside", "is_asked"
+"""Masks: which events may be targets; which are outside what the table is of, but touched; which
+are targets alone, where others are behaviours alone."""
 
 
 def in_history(name: str) -> str:
@@ -53,7 +54,8 @@ class Table:
         weight: whether there is a column `weight` (float64), 0 or more.
         masks: its boolean columns: `is_target`, which events may be targets, all without it;
             `in_<history>`, which may stand in it, where the history has a `where`; and `outside`,
-            which count for nothing but as touched, where negatives are `unfiltered`.
+            which count for nothing but as touched, where negatives are `unfiltered`; and
+            `is_asked`, of those that `asked` says.
         split: whether there is a column `split`, the name of the event's split.
         drop: whether all but one are left out of the events that it holds more than once.
         bytes_a_line: what a line takes in the working set of its bucket, measured, rounded up.
@@ -64,6 +66,8 @@ class Table:
         earlier: how many of the paths, the first ones, are of events that an earlier data set has
             kept: of them no target is made.
         first_row: the row of the first other event.
+        asked: how many of the paths, the last ones, are of events that are targets alone, and stand
+            in no history; all others are then behaviours alone. 0: events may be both.
         every_user: whether users who have no other event count as well: theirs are kept again.
     """
 
@@ -91,6 +95,7 @@ class Table:
     expected: str = "a line an event"
     earlier: int = 0
     first_row: int = 0
+    asked: int = 0
     every_user: bool = False
 
     def __post_init__(self) -> None:

@@ -314,9 +314,11 @@ class New:
 
     Attributes:
         fitted: the rule of the data set that new events follow, as its manifest has it.
+        asked: whether targets were named, so that a user's first event may be one.
     """
 
     fitted: Mapping[str, Any]
+    asked: bool = False
 
     def fixed(self, events: Events) -> New:
         """As `Rule.fixed`: nothing has to be known."""
@@ -328,11 +330,11 @@ class New:
         return (NEW,)
 
     def of(self, events: InOrder) -> Splits:
-        """As `Split.of`; by order, a user's first event is no target."""
+        """As `Split.of`; by order, a user's first event is no target, unless it was named one."""
         split = np.full(len(events.time), TEST, np.int8)
         if events.may is not None:
             split[~events.may] = NO_TARGET
-        if self.fitted["by"] == "order":
+        if self.fitted["by"] == "order" and not self.asked:
             split[events.offsets[:-1][np.diff(events.offsets) > 0]] = NO_TARGET
         return split
 

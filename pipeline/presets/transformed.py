@@ -15,7 +15,7 @@ from schemas.errors import ContractError, InputError, UsageError
 if TYPE_CHECKING:
     from pipeline.description import Description, Table
 
-_OF_SET = ("data", "made", "new")
+_OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
 _KINDS = {"int64": "whole", "float64": "number", "string": "text"}
 
@@ -28,18 +28,21 @@ class TransformConfig(DescribedConfig):
         data: folder of the data set.
         made: its manifest.
         new: table -> files of new events, as they are named; none where nothing is new.
+        targets: files of new targets, likewise; none where new events are.
     """
 
     # A base's fields have defaults.
     data: Path = Path()
     made: manifest.Manifest = None  # type: ignore[assignment]
     new: Mapping[str, tuple[str, ...]] = None  # type: ignore[assignment]
+    targets: tuple[str, ...] = ()
 
     def apart(self, paths: Sequence[Path]) -> list[Path]:
         """As `Config.apart`: the data set, too."""
         from pipeline.description.files import bases
 
-        new = [one for patterns in self.new.values() for one in bases(patterns, Path())]
+        given = (*self.new.values(), self.targets)
+        new = [one for patterns in given for one in bases(patterns, Path())]
         return [self.data, *new, *super().apart(paths)]
 
     @property
@@ -48,21 +51,28 @@ class TransformConfig(DescribedConfig):
         return {at: of for at, of in super()._patterns.items() if at[1] not in self.new}
 
     def _files(self) -> dict[tuple[str, str], list[Path]]:
-        from pipeline.description.files import files_of
+        new = {name: _files_of(of, "--events", name) for name, of in self.new.items()}
+        new[next(iter(new))] += self._asked(new)
+        kept = {name: self._kept(name) for name, of in new.items() if not of}
+        return {("tables", name): of for name, of in {**new, **kept}.items()} | super()._files()
 
-        try:
-            new = {
-                ("tables", n): files_of(of, Path(), n) if of else self._kept(n)
-                for n, of in self.new.items()
-            }
-        except InputError as error:
-            raise InputError(
-                error.what,
-                where=error.where,
-                got=error.got,
-                do="give --events a file, a folder, or a pattern such as new/*.csv",
-            ) from None
-        return new | super()._files()
+    def _asked(self, new: Mapping[str, Sequence[Path]]) -> list[Path]:
+        """The files of new targets.
+
+        Raises:
+            UsageError: one is among the new events, too.
+        """
+        found = _files_of(self.targets, "--targets", next(iter(new)))
+        if both := {*found} & {path for of in new.values() for path in of}:
+            raise UsageError(
+                "A file is of new events and of new targets.",
+                where="--targets",
+                expected="files that are not among those of --events",
+                got=str(min(both)),
+                do="leave --targets out, if each of its events is a target and a behaviour of "
+                "later ones",
+            )
+        return found
 
     def _kept(self, table: str) -> list[Path]:
         """The files of a table's kept events."""
@@ -78,13 +88,22 @@ class TransformConfig(DescribedConfig):
         """As `Config.description`."""
         from pipeline.description.split import New
 
-        earlier = {path for name, of in self.new.items() if of for path in self._kept(name)}
+        earlier = {path for name in self.new if self._given(name) for path in self._kept(name)}
         found = super().description([path for path in paths if path not in earlier])
+        for one in found.lookups:
+            if self.spec.lookups[one.key].table in self.new and one.table is None:
+                self.source.refuse(
+                    ("lookups", one.key, "table"),
+                    f"lookups.{one.key} takes columns of its table that are not kept with events.",
+                    expected="what the table has under the same names, or files of the lookup's own",
+                    got="a name that stands for two columns, as in fields of both",
+                    do="give one of them another name, and prepare the data set again",
+                )
         assert self.made.kept is not None
         return replace(
             found,
             tables=tuple(map(self._continued, found.tables)),
-            split=New(self.made.target.split),
+            split=New(self.made.target.split, asked=bool(self.targets)),
             said=self.made.description,
             strict=False,
             since=partial(_as_before, self.made.kept.since),
@@ -104,15 +123,21 @@ class TransformConfig(DescribedConfig):
             kind = pq.read_schema(self.data / f"vocabulary/{name}.parquet").field("value").type
             types[name] = "whole" if pa.types.is_integer(kind) else "text"
         kept = {name: _KINDS[kind] for name, kind in self.made.keep.items()}
-        readers = {n: Nothing.of(self._kept(n)[0]) for n, of in self.new.items() if not of}
+        readers = {n: Nothing.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
         return {"types": types, "unit": self.made.time_unit, "kept": kept, "readers": readers}
 
+    def _given(self, table: str) -> bool:
+        """Whether a table has files that are new."""
+        return bool(self.new[table]) or (bool(self.targets) and table == next(iter(self.new)))
+
     def _continued(self, table: Table) -> Table:
-        """A table with its kept events before the new ones."""
+        """A table with its kept events before the new ones, and new targets behind those."""
+        from pipeline.description import ASKED
         from pipeline.readers.continued import Continued
 
         assert self.made.kept is not None
         kept, first = self._kept(table.name), self.made.kept.rows[table.name]
+        asked = len(self._asked({table.name: ()})) if table.name == next(iter(self.new)) else 0
         return replace(
             table,
             paths=tuple(dict.fromkeys([*kept, *table.paths])),
@@ -121,12 +146,16 @@ class TransformConfig(DescribedConfig):
             earlier=len(kept),
             first_row=first,
             every_user=self.keep_events,
+            asked=asked,
+            masks=(*table.masks, *((ASKED,) if asked else ())),
         )
 
     def resolved(self) -> dict[str, Any]:
         """As `Config.resolved`: the data set stands for what was fitted, by its key."""
         found = {k: v for k, v in super().resolved().items() if k not in _OF_SET}
         was = {name: self.made.config[name] for name in ("key", "description")}
+        if self.targets:
+            found["targets"] = list(self.targets)
         return {**found, "continues": was["key"], "description": was["description"]}
 
 
@@ -135,22 +164,49 @@ def _as_before(since: int, first: int) -> int:
     return since
 
 
+def _files_of(patterns: Sequence[str], option: str, table: str) -> list[Path]:
+    """The files that an option names; none where it names nothing.
+
+    Raises:
+        InputError: there is none where it says.
+    """
+    from pipeline.description.files import files_of
+
+    try:
+        return files_of(patterns, Path(), table) if patterns else []
+    except InputError as error:
+        raise InputError(
+            error.what,
+            where=error.where,
+            got=error.got,
+            do=f"give {option} a file, a folder, or a pattern such as new/*.csv",
+        ) from None
+
+
 def transformed(
-    data: Path, events: Sequence[str], *, out: Path, raw: Path | None, **how: Any
+    data: Path,
+    events: Sequence[str],
+    targets: Sequence[str] = (),
+    *,
+    out: Path,
+    raw: Path | None,
+    **how: Any,
 ) -> TransformConfig:
     """What `tinprep transform` is asked to do.
 
     Args:
         data: folder of a data set that keeps its events.
         events: files of new ones, each as TABLE=FILE where there are several tables; those of the
-            targets have one.
+            targets have one, unless there are `targets`.
+        targets: files of new targets, in the layout of their table. Then new events are behaviours
+            alone, and targets are no behaviours.
         out: folder of the new data set.
         raw: folder that the files of lookups are relative to; None for where they were.
         how: what else `Config` has.
 
     Raises:
-        UsageError: the data set does not keep its events, the targets' table has no new ones, or
-            there is no such table.
+        UsageError: the data set does not keep its events, there are no new targets, or there is no
+            such table.
         InputError: there is no data set.
         ContractError: what it keeps is not its own.
     """
@@ -185,7 +241,8 @@ def transformed(
         folder=Path(made.config["raw"]),
         data=data,
         made=made,
-        new=_by_table(events, list(made.events)),
+        new=_by_table(events, list(made.events), asked=bool(targets)),
+        targets=tuple(targets),
         out=out,
         raw=raw,
         **how,
@@ -203,11 +260,13 @@ def _other(said: Any, found: Any, at: str = "") -> str:
     return next(filter(None, told), "")
 
 
-def _by_table(events: Sequence[str], tables: list[str]) -> dict[str, tuple[str, ...]]:
-    """The files of new events by their table.
+def _by_table(
+    events: Sequence[str], tables: list[str], *, asked: bool
+) -> dict[str, tuple[str, ...]]:
+    """The files of new events by their table; `asked` where there are files of new targets.
 
     Raises:
-        UsageError: the first one has none, or a file names no table.
+        UsageError: there is no new target, or a file names no table.
     """
     found: dict[str, tuple[str, ...]] = dict.fromkeys(tables, ())
     for one in events:
@@ -222,11 +281,11 @@ def _by_table(events: Sequence[str], tables: list[str]) -> dict[str, tuple[str, 
                     got=one,
                 )
         found[name] = (*found[name], file)
-    if not found[tables[0]]:
+    if not found[tables[0]] and not asked:
         raise UsageError(
             f"There are no new {tables[0]}, so there are no new targets.",
             where="--events",
-            expected=f"--events {tables[0]}=FILE",
+            expected=f"--events {tables[0]}=FILE, or --targets FILE",
             got=" ".join(f"--events {one}" for one in events) or "nothing",
         )
     return found

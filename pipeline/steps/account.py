@@ -90,7 +90,13 @@ def _begin(d: Description, dealt: Dealt) -> list[str]:
     told = [
         f"the first record of {name} is row {row:,}" for name, row in zip(names, rows, strict=True)
     ]
-    return [f"Rows go on from the kept {target.name}: {', '.join(told)}."] if d.continues else []
+    if not d.continues:
+        return []
+    found = [f"Rows go on from the kept {target.name}: {', '.join(told)}."]
+    if target.asked:
+        asked = ", ".join(names[-target.asked :])
+        found.append(f"Targets are those of {asked}, which stand in no history.")
+    return found
 
 
 def _of_known(d: Description, fitted: Fitted, known: Known | None) -> dict[str, int]:

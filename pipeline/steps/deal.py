@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import memory
-from pipeline.description import IS_TARGET, USER, Description, Lookup, Table
+from pipeline.description import ASKED, IS_TARGET, USER, Description, Lookup, Table
 from pipeline.description.split import Events, Split
 from pipeline.engines.tally import Tally, Words
 from pipeline.readers.line_count import estimate_lines, estimate_table
@@ -509,10 +509,16 @@ def _count_bucket(
             tally.merge(count(frame, name).drop_nulls("value"))
     lacking = _lacking(table, new)
     told = _events(table, new, of)
-    may = new.filter(IS_TARGET) if IS_TARGET in table.masks else new
+    may = _may(table, new)
     ones = int(may["label"].sum()) if table.label else 0
     labels = may.height - ones, ones
     return Counts(of, repeated, both, told, lacking, labels, cut, frame.height)
+
+
+def _may(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
+    """Those of some events that may be targets."""
+    masks = [pl.col(name) for name in (IS_TARGET, ASKED) if name in table.masks]
+    return frame.filter(*masks) if masks else frame
 
 
 def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:
@@ -542,7 +548,7 @@ def _events(table: Table, frame: pl.DataFrame, of: Mapping[str, pl.DataFrame]) -
         InputError: one names a split that there is not.
     """
     users = of[USER]
-    may = frame.filter(IS_TARGET) if IS_TARGET in table.masks else frame
+    may = _may(table, frame)
     most = int(users["count"].max() or 0)  # type: ignore[arg-type]
     if IS_TARGET in table.masks:
         also = vocabulary.count_values(may, USER).rename({"count": "may"})

@@ -14,6 +14,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.description import (
+    ASKED,
     IS_TARGET,
     OUTSIDE,
     USER,
@@ -127,6 +128,7 @@ class Bucket(NamedTuple):
             else; None where there are none.
         column: (events,) the split that each event of the targets' table names; None for none.
         fresh: table -> (events,) which are none that an earlier data set has kept.
+        behaves: (events,) which of the targets' table are behaviours; None for all.
     """
 
     targets: Targets
@@ -137,6 +139,7 @@ class Bucket(NamedTuple):
     outside: tuple[Int32s, Int32s] | None
     column: Splits | None
     fresh: dict[str, Bools]
+    behaves: Bools | None
 
 
 @dataclass(frozen=True)
@@ -208,7 +211,10 @@ class Order:
                 name: int(np.count_nonzero(repeated(of, d.table(name).order) & found.fresh[name]))
                 for name, of in others.items()
             },
-            {name: _late(of, found.fresh[name]) for name, of in found.tables.items()},
+            {
+                name: _late(of, found.fresh[name], found.behaves if name == d.target.name else None)
+                for name, of in found.tables.items()
+            },
         )
         return told, found
 
@@ -328,9 +334,12 @@ def load(
     }
     behaviours, windows, drawn = {}, {}, {}
     source: dict[str, Int64s | None] = {}
+    behaves = ~columns[ASKED].view(np.bool_) if ASKED in columns else None
     for name, history in d.histories.items():
         other, found = d.table(history.table), tables[history.table]
         kept = files[history.table][in_history(name)].view(np.bool_) if history.where else None
+        if behaves is not None and other is table:
+            kept = behaves if kept is None else kept & behaves
         source[name] = None if kept is None else np.flatnonzero(kept)
         own = found if kept is None else found.take(kept)
         behaviours[name] = _renamed(_with_looked_up(own, d, other, looked_up), other, final or {})
@@ -343,8 +352,9 @@ def load(
     features = {name: columns[name] for name in table.features}
     may, new = columns.get(IS_TARGET), None
     may = np.ones(len(events.user), np.bool_) if may is None else may.view(np.bool_)
+    may = may if behaves is None else may & ~behaves
     if d.only_new:
-        new = _new(events, columns[table.ids[0]])
+        new = _new(events, columns[table.ids[0]], behaves)
     split = rule.of(
         InOrder(
             events.offsets,
@@ -391,17 +401,19 @@ def load(
         outside,
         columns.get("split"),
         fresh,
+        behaves,
     )
 
 
-def _late(events: Behaviours, fresh: Bools) -> int:
-    """How many fresh events are older than one of their user that was there before."""
+def _late(events: Behaviours, fresh: Bools, behaves: Bools | None) -> int:
+    """How many fresh behaviours are older than an event of their user that was there before."""
     if fresh.all():
         return 0
+    new = fresh if behaves is None else fresh & behaves
     user = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
     last = np.full(len(events.offsets) - 1, np.iinfo(np.int64).min)
     last[user[~fresh]] = events.time[~fresh]  # in order, so the last one stays
-    return int(np.count_nonzero(events.time[fresh] < last[user[fresh]]))
+    return int(np.count_nonzero(events.time[new] < last[user[new]]))
 
 
 def _windows(
@@ -455,13 +467,22 @@ def _renamed(events: Behaviours, table: Table, final: Mapping[str, Int32s]) -> B
     return events._replace(fields=events.fields | own) if own else events
 
 
-def _new(events: Behaviours, ids: Int32s) -> Bools:
-    """(events,) whether no earlier event of its user has the same id; what is unknown is new."""
+def _new(events: Behaviours, ids: Int32s, behaves: Bools | None) -> Bools:
+    """(events,) whether no earlier event of its user has the same id; what is unknown is new.
+
+    Args:
+        events: of a bucket.
+        ids: (events,) of what they touch.
+        behaves: (events,) which of them touch anything; None for all.
+    """
     users = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
     key = users * (int(ids.max(initial=0)) + np.int64(1)) + ids
     by = np.argsort(key, kind="stable")
-    new = np.ones(len(ids), np.bool_)
-    new[by[1:]] = key[by[1:]] != key[by[:-1]]
+    touches = np.ones(len(ids), np.bool_) if behaves is None else behaves
+    before = np.append(0, np.cumsum(touches[by]))[:-1]
+    firsts = np.flatnonzero(np.diff(key[by], prepend=-1))
+    new = np.empty(len(ids), np.bool_)
+    new[by] = before == np.repeat(before[firsts], np.diff(firsts, append=len(ids)))
     new |= ids == UNKNOWN_ID
     return new
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from pipeline.description import USER, Table
+from pipeline.description import ASKED, USER, Table
 
 
 @dataclass(frozen=True)
@@ -50,4 +50,5 @@ class Repeats:
 def repeats_of(table: Table) -> Repeats:
     """What makes two events of a table the same one."""
     label = "label" if table.label else None
-    return Repeats((USER, *(table.fields or table.ids), "time"), label)
+    asked = (ASKED,) if table.asked else ()
+    return Repeats((USER, *(table.fields or table.ids), "time", *asked), label)

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline.description import OUTSIDE, USER, Lookup, Table
+from pipeline.description import ASKED, OUTSIDE, USER, Lookup, Table
 from pipeline.engines.buckets import Spill, bucket_path, read_spilled
 from pipeline.engines.engine import Read
 from pipeline.engines.tally import Tally, TextTally, Words
@@ -179,14 +179,16 @@ class SpillPart:
                     rows, rejected = self._allowed(parsed, at.of.name)
                 if at.first_row:
                     rows = rows.with_columns(pl.col("row") + at.first_row)
-                asked = self._wanted(rows)
-                if keep is not None and asked.height:
-                    _append(keep, schema, asked)
-                wanted = asked
+                target = at.of.number >= len(table.paths) - table.asked
+                if table.asked:
+                    rows = rows.with_columns(pl.lit(target).alias(ASKED))
+                wanted = of_users = self._wanted(rows)
+                if keep is not None and of_users.height and not target:
+                    _append(keep, schema, of_users)
                 if OUTSIDE in table.masks:
-                    wanted = asked.filter(~pl.col(OUTSIDE).fill_null(value=False))
-                    into.touch(asked.filter(OUTSIDE))
-                for one in self.lookups:
+                    wanted = of_users.filter(~pl.col(OUTSIDE).fill_null(value=False))
+                    into.touch(of_users.filter(OUTSIDE))
+                for one in self.lookups if not target else ():
                     of_key = wanted.select("row", *one.by, *one.given).drop_nulls(one.key)
                     looked_up[one.key].add(lists.cut(of_key, one.lists))
                 count, ends = into.add(wanted)
@@ -196,7 +198,7 @@ class SpillPart:
                     "read": parsed.read,
                     "kept": count,
                     "left_out": parsed.left_out + rows.height - wanted.height,
-                    "unasked": rows.height - asked.height,
+                    "unasked": rows.height - of_users.height,
                     "of_nobody": wanted.height - count,
                 }
                 return _Dealt(at.of.number, parsed.lines, rejected, told, ends)
@@ -266,7 +268,8 @@ class _Raw:
         names += ["label"] if table.label else []
         names += masks(table)
         names += ["split"] if table.split else []
-        of_names = [(name, held(columns[name])) for name in (*names, *table.more)]
+        kinds = {**columns, ASKED: pa.bool_()}
+        of_names = [(name, held(kinds[name])) for name in (*names, *table.more)]
         self.schema = pa.schema([("row", pa.int64()), *of_names])
         self.spill = spills.enter_context(Spill(folder / spilled(table), of.buckets, self.schema))
         if OUTSIDE in table.masks:
