@@ -183,6 +183,8 @@ class Config(ABC):
         """Every setting as it goes into the manifest."""
         unsaid = _UNSAID if self.keep_events else (*_UNSAID, "keep_events")
         values = {k: v for k, v in asdict(self).items() if k not in unsaid}
+        if self.keep_events:  # new events are read wherever the command is given
+            values["raw"] = self.raw_folder.absolute()
         return {k: str(v) if isinstance(v, Path) else v for k, v in values.items()}
 
     def rows_depend_on(self) -> dict[str, Any]:

@@ -24,9 +24,9 @@ from schemas.manifest import FIRST_ID, NAME, SPLITS, History, Manifest
 from schemas.plain import printable
 
 VOCABULARY, ROWS = "vocabulary of ", "rows of "
-# The settings that decide which behaviours a history holds, in which order and sessions.
-_WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
-# The same, and which events are targets, of a description in the language.
+WINDOW = ("ties", "behaviors", "behaviors_since", "session_gap", "sessions")
+"""The settings that decide which behaviours a history holds, in which order and sessions."""
+# As `WINDOW`, and which events are targets, of a description in the language.
 _WINDOW_SAID = {
     "tables": ("where", "order", "duplicates"),
     "histories": None,
@@ -38,7 +38,7 @@ _SHOWN, _LONGEST = 12, 1_000  # characters of a digest, and of all, for people
 
 def of_manifest(made: Manifest) -> dict[str, str]:
     """The digests of all but the vocabularies: what -> its digest."""
-    window = {name: made.config.get(name) for name in _WINDOW}
+    window = {name: made.config.get(name) for name in WINDOW}
     window["max_len"] = _of_each(made, lambda one: one.max_len)
     if made.description:
         window |= _window_said(made.description)

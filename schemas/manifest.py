@@ -226,24 +226,28 @@ class Kept:
     """Events kept as they were read, `events/<table>-00000.parquet`, for new ones to go on from.
 
     `rows` says how many rows the raw files of each table have: the row of the next event. Events of
-    other tables than the targets' count from the time `since` on.
+    other tables than the targets' count from the time `since` on. `description` is the sha256 of
+    `description.toml`, by which new ones are read; none where no description says what was made.
     """
 
     __pydantic_config__ = STRICT
     rows: dict[str, Count]
     since: int
+    description: str | None = None
 
 
 @dataclass(frozen=True)
 class Continues:
     """The data set that new events follow, and whose vocabularies, edges and scales they have.
 
-    `key` is that of its `config`; its users have `events` of the targets' table.
+    `key` is that of its `config`; its users have `events` of the targets' table. Where targets were
+    `asked` for, a user's first event may be one, too.
     """
 
     __pydantic_config__ = STRICT
     key: str
     events: Count
+    asked: bool = False
 
 
 @dataclass(frozen=True)
@@ -505,8 +509,8 @@ def load(out: Path) -> Manifest:
     return parse(raw, path)
 
 
-def require_kept(out: Path, made: Manifest) -> None:
-    """Refuse a data set that does not keep its events.
+def require_kept(out: Path, made: Manifest) -> Kept:
+    """What a data set keeps of its events.
 
     Raises:
         UsageError: it does not.
@@ -519,6 +523,7 @@ def require_kept(out: Path, made: Manifest) -> None:
             got="one without events/ and behaviours/",
             do="make it again with --keep-events: new histories need the earlier events",
         )
+    return made.kept
 
 
 def named(text: bytes) -> set[str] | None:

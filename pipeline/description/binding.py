@@ -287,7 +287,7 @@ class Binding:
                 do="leave it out: CSV, JSON lines and Parquet are read without",
             )
         fast = known[reader.name](said, reader.options)
-        if len(self.files[kind, name]) > 1:
+        if len(self.files[kind, name]) > 1 and not self.fixed:
             self.source.refuse(
                 at,
                 "The reader reads one file.",

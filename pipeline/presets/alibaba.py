@@ -112,6 +112,32 @@ class AlibabaConfig(Config):
         most, length = self.sessions.split("x")
         return int(most), int(length)
 
+    @property
+    def keeps(self) -> str | None:
+        """As `Config.keeps`: the preset, with what is asked for; None for a sample of users.
+
+        From when behaviours count stands with the kept events.
+        """
+        if not self.keep_events or self.user_fraction < 1:
+            return None
+        from pipeline.description.toml import written
+        from pipeline.presets.described import Asked, source_of
+
+        names = ("bins", "max_len", "layout", "session_gap", "duplicates", "min_count", "timezone")
+        keys = source_of("alibaba-ads")[0].keys | {"name": "alibaba"}
+        Asked(**{name: getattr(self, name) for name in names}).put_into(keys)
+        kinds = ", ".join(f"'{kind}'" for kind in sorted(set(self.behaviors)))
+        keys["tables"]["behaviours"]["where"] = f"btag in ({kinds})"
+        keys["histories"][HISTORY]["sessions"] = self.session_shape and list(self.session_shape)
+        if self.split_at is not None:
+            split = {"by": "time", "test": self.split_at, "timezone": self.timezone}
+            keys["target"]["split"] = split
+        owners = ("tables", "impressions"), ("lookups", "ad"), ("lookups", "user")
+        for (kind, owner), name in zip((*owners, ("tables", "behaviours")), NAMES, strict=True):
+            there = find(name, self.raw_folder)
+            keys[kind][owner]["files"] = there.name if there else name
+        return written(keys)
+
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
         return {**super().resolved(), "behaviors": sorted(set(self.behaviors))}

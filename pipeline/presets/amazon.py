@@ -105,6 +105,23 @@ class AmazonConfig(Config):
         return self.raw or Path("data/raw/amazon")
 
     @property
+    def keeps(self) -> str | None:
+        """As `Config.keeps`: the preset, with what is asked; None where the language lacks it."""
+        if not self.keep_events or self.parity or not self.meta:
+            return None
+        from pipeline.description.toml import written
+        from pipeline.presets.described import Asked, source_of
+
+        names = ("bins", "max_len", "layout", "negatives", "session_gap", "duplicates", "seed")
+        keys = source_of("amazon-2014")[0].keys | {"name": f"amazon-{self.category}"}
+        Asked(**{name: getattr(self, name) for name in names}).put_into(keys)
+        reviews, meta = (found.name for f in self.files if (found := place(f, self.raw_folder)))
+        keys["tables"]["reviews"] |= {"files": reviews, "order": self.ties}
+        keys["lookups"]["item"]["files"] = meta
+        keys["target"]["split"]["valid"] = self.split == "tin"
+        return written(keys)
+
+    @property
     def files(self) -> list[RawFile]:
         """The raw files, reviews first."""
         names = [f"reviews_{self.category}_5.json.gz"]

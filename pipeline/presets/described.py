@@ -282,7 +282,9 @@ class DescribedConfig(Config):
 
         own = ("source", "spec", "folder", "kept", *_SAID)
         found = {k: v for k, v in super().resolved().items() if k not in own}
-        return {**found, "raw": str(self.raw_folder), "description": digest(canonical(self.spec))}
+        if not self.keep_events:
+            found["raw"] = str(self.raw_folder)
+        return {**found, "description": digest(canonical(self.spec))}
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.presets.described import DescribedConfig
-from schemas import manifest
+from schemas import digests, manifest
 from schemas.errors import ContractError, InputError, UsageError
+from schemas.replacing import sha256
 
 if TYPE_CHECKING:
     from pipeline.description import Description, Table
@@ -95,7 +96,7 @@ class TransformConfig(DescribedConfig):
                 self.source.refuse(
                     ("lookups", one.key, "table"),
                     f"lookups.{one.key} takes columns of its table that are not kept with events.",
-                    expected="what the table has under the same names, or files of the lookup's own",
+                    expected="what the table has under the same names, or files of its own",
                     got="a name that stands for two columns, as in fields of both",
                     do="give one of them another name, and prepare the data set again",
                 )
@@ -153,10 +154,10 @@ class TransformConfig(DescribedConfig):
     def resolved(self) -> dict[str, Any]:
         """As `Config.resolved`: the data set stands for what was fitted, by its key."""
         found = {k: v for k, v in super().resolved().items() if k not in _OF_SET}
-        was = {name: self.made.config[name] for name in ("key", "description")}
+        was = {n: v for n, v in self.made.config.items() if n in ("description", *digests.WINDOW)}
         if self.targets:
             found["targets"] = list(self.targets)
-        return {**found, "continues": was["key"], "description": was["description"]}
+        return {**found, **was, "continues": self.made.config["key"]}
 
 
 def _as_before(since: int, first: int) -> int:
@@ -211,34 +212,35 @@ def transformed(
         ContractError: what it keeps is not its own.
     """
     from pipeline.description.checks import spec_of
-    from pipeline.description.toml import Source, canonical
+    from pipeline.description.toml import Source
+    from pipeline.readers.remote import located
 
     made = manifest.load(data)
-    manifest.require_kept(data, made)
-    if not made.description:
+    kept = manifest.require_kept(data, made)
+    if kept.description is None:
         raise UsageError(
-            "The data set was made without a description, which new events are read by.",
+            "The data set keeps no description, which new events are read by.",
             where=data,
-            expected="a data set made by `tinprep prepare ... --keep-events`",
-            got=made.dataset,
-            do="make it by its preset, e.g. `tinprep prepare amazon-2014 --keep-events`: the rows "
-            "are the same",
+            expected="a data set of options that a description has, too",
+            got=f"{made.dataset}, made with --parity, --no-meta or --user-fraction, or by an older "
+            "version",
+            do="make it again without them",
         )
     path = data / manifest.KEPT
-    source = Source(path, path.read_text(encoding="utf-8"))
-    spec = spec_of(source)
-    if other := _other(made.description, canonical(spec)):
+    if (got := sha256(path) if path.is_file() else "no such file") != kept.description:
         raise ContractError(
             "The description is not that of the data set.",
             where=path,
-            expected=f"what {data / manifest.NAME} says",
-            got=f"another {other}",
+            expected=f"sha256 {kept.description}",
+            got=got,
             do="put back the file that tinprep wrote, or make the data set again",
         )
+    source = Source(path, path.read_text(encoding="utf-8"))
+    spec = spec_of(source)
     return TransformConfig(
         source=source,
         spec=spec,
-        folder=Path(made.config["raw"]),
+        folder=located(Path(made.config["raw"])),
         data=data,
         made=made,
         new=_by_table(events, list(made.events), asked=bool(targets)),
@@ -247,17 +249,6 @@ def transformed(
         raw=raw,
         **how,
     )
-
-
-def _other(said: Any, found: Any, at: str = "") -> str:
-    """The first key of what is said that has another value in what was found; nothing for none.
-
-    What was found may have more keys: those that the language had not when it was said.
-    """
-    if not isinstance(said, Mapping) or not isinstance(found, Mapping):
-        return "" if said == found else at
-    told = (_other(one, found.get(key), f"{at}.{key}".lstrip(".")) for key, one in said.items())
-    return next(filter(None, told), "")
 
 
 def _by_table(

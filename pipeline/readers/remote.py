@@ -11,7 +11,7 @@ import re
 from collections.abc import Generator
 from functools import lru_cache
 from pathlib import Path, PosixPath
-from typing import Any, BinaryIO, cast
+from typing import Any, BinaryIO, Self, cast
 
 import pyarrow as pa
 import pyarrow.fs as fs
@@ -47,6 +47,10 @@ class RemotePath(PosixPath):
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, RemotePath) and str(self) == str(other)
+
+    def absolute(self) -> Self:
+        """Itself: an address is complete."""
+        return self
 
     def exists(self) -> bool:
         """Whether there is such a file or folder."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -74,11 +75,13 @@ def account(
         notes=[*_notes(d, dealt, fitted), *_begin(d, dealt), *published],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
-        kept=_kept(d, dealt) if run.config.keep_events else None,
+        kept=_kept(d, dealt, run.config.keeps) if run.config.keep_events else None,
         continues=None
         if known is None
         else manifest.Continues(
-            known.made.config["key"], pc.sum(known.words[USER]["count"]).as_py() or 0
+            known.made.config["key"],
+            pc.sum(known.words[USER]["count"]).as_py() or 0,
+            bool(d.target.asked),
         ),
     )
 
@@ -107,10 +110,11 @@ def _of_known(d: Description, fitted: Fitted, known: Known | None) -> dict[str, 
     return {manifest.NEW_USERS: len(fitted.words[USER]) - len(known.words[USER])} | late
 
 
-def _kept(d: Description, dealt: Dealt) -> manifest.Kept:
-    """What is kept of events."""
+def _kept(d: Description, dealt: Dealt, description: str | None) -> manifest.Kept:
+    """What is kept of events, and the text of their description."""
     rows = {table.name: dealt.others.get(table.name, dealt.seen).rows for table in d.tables}
-    return manifest.Kept(rows, dealt.since)
+    sha256 = None if description is None else hashlib.sha256(description.encode()).hexdigest()
+    return manifest.Kept(rows, dealt.since, sha256)
 
 
 def _missing(d: Description, dealt: Dealt) -> frozenset[str]:

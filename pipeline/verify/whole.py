@@ -201,7 +201,7 @@ def check_users(targets: Targets, users: Int64s, refused: int, findings: Finding
     enough[:FIRST_ID] = True
     findings.each("too few events", enough, of_user, f"{least} or more", users)
     made = np.bincount(targets.user, minlength=len(users))
-    want = np.maximum(users - 1, 0) if targets.contract.split.by == "order" else users
+    want = np.maximum(users - 1, 0) if targets.contract.first_is_none else users
     rule, every = targets.contract.negatives, targets.contract.every
     if not every or (rule is not None and not rule.ever):
         findings.each("targets of a user", made <= want, "user {}".format, want, made)
