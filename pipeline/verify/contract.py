@@ -147,7 +147,7 @@ class Contract:
     known: set[str]  # vocabularies whose unknown id stands in no row
     # Whether all events are targets, but for a user's first one where split by order.
     every: bool
-    first_is_none: bool  # whether a user's first event is no target
+    asked: bool  # whether targets were named: such are first events, too, and no behaviours
     least: int  # behaviours before a target, in all its histories
     new: str | None  # the column of which a target has what its user had not touched before
     # Count or share of the manifest -> those that add up to it, or `KEPT`, `rejected/FILE`: lines,
@@ -239,7 +239,7 @@ def split_of(path: str) -> int:
 def _facts(made: Manifest, split: _Split) -> Contract:
     drawn, by_order = made.target.negatives, split.by == "order"
     target, before = made.target, made.continues
-    first_is_none = by_order and not (before is not None and before.asked)
+    asked = before is not None and before.asked
     every = split.by != "column" and not target.where and target.only_new is None
     every &= not target.min_history and before is None
     histories = [
@@ -247,7 +247,7 @@ def _facts(made: Manifest, split: _Split) -> Contract:
             name,
             tuple(one.fields),
             one.max_len,
-            1 if first_is_none and not one.by_time and not one.where else 0,
+            1 if by_order and not asked and not one.by_time and not one.where else 0,
             one.table == made.target.table,
             tuple(made.own.get(one.table, ())),
             one.by_time,
@@ -296,7 +296,7 @@ def _facts(made: Manifest, split: _Split) -> Contract:
         lookups,
         set(made.known),
         every,
-        first_is_none,
+        asked,
         made.target.min_history,
         made.target.only_new,
         sums,

@@ -201,7 +201,8 @@ def check_users(targets: Targets, users: Int64s, refused: int, findings: Finding
     enough[:FIRST_ID] = True
     findings.each("too few events", enough, of_user, f"{least} or more", users)
     made = np.bincount(targets.user, minlength=len(users))
-    want = np.maximum(users - 1, 0) if targets.contract.first_is_none else users
+    no_first = targets.contract.split.by == "order" and not targets.contract.asked
+    want = np.maximum(users - 1, 0) if no_first else users
     rule, every = targets.contract.negatives, targets.contract.every
     if not every or (rule is not None and not rule.ever):
         findings.each("targets of a user", made <= want, "user {}".format, want, made)
@@ -264,7 +265,7 @@ def check_split(targets: Targets, refused: int, findings: Findings) -> None:
 def check_new(targets: Targets, findings: Findings) -> None:
     """No user has two targets of the same, where each is of what its user had not touched."""
     name, key = targets.contract.new, targets["new"]
-    if name is None:
+    if name is None or targets.contract.asked:
         return
     by, again = np.argsort(key, kind="stable"), np.zeros(len(key), np.bool_)
     again[by[1:]] = key[by[1:]] == key[by[:-1]]
