@@ -44,11 +44,13 @@ EVERY = [
     ("tin", None, FEATURES),
     *((model, None, TWO) for model, one in RECIPES.items() if one.all_histories),
 ]
-# Of the encodings, those of one that encodes the target too and of one that does not.
+# Of the encodings, those of one that encodes the target too and of one that does not; of experts,
+# those that read all that there is.
 GRAPHS = [
     (model, encoding, inputs)
     for model, encoding, inputs in EVERY
-    if encoding in (None, RECIPES[model].encodings[0]) or model in ("tin", "sasrec_released")
+    if (encoding in (None, RECIPES[model].encodings[0]) or model in ("tin", "sasrec_released"))
+    and (inputs is TWO or not RECIPES[model].experts)
 ]
 # A graph takes a second or two to make: these have every part that a graph has in its own way.
 FEW = [
@@ -58,6 +60,7 @@ FEW = [
     ("dsin", None, WITH_SESSIONS),
     ("bst", "coe", INPUTS),
     ("tin", "tte-t", TWO),
+    ("tin_mix", None, TWO),
 ]
 ALL = bool(os.environ.get("TINPREP_EXPORTS"))
 LENGTHS = [0, 1, 2, 3, 20]

@@ -179,7 +179,7 @@ def plain(recipe, m, batch, b):
     return logit if m.bias is None else logit + m.bias.weight[batch["target_item"][b], 0]
 
 
-@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("name", [name for name in ALL if not RECIPES[name].experts])
 def test_every_model_of_several_equals_its_sums_written_out(name):
     m, batch = make(name, inputs=TWO, scale=0.7), two([3, 0, 5, 1], [2, 4, 0, 1])
     with torch.no_grad():

@@ -31,7 +31,7 @@ from trainer.models.attention import (
     TargetAttention,
     Uniform,
 )
-from trainer.models.interest import TARGET, InterestModel
+from trainer.models.interest import TARGET, HeadModel, InterestModel
 from trainer.models.layers import Fields
 from trainer.models.reader import Reader
 from trainer.models.recipes import BesideTarget
@@ -84,6 +84,8 @@ def learned_like(
     model = load(folder)
     config = read_json(folder / CONFIG, dict[str, Any], do="train it again")
     recipe = str(config.get("model"))
+    if not isinstance(model, HeadModel):
+        raise _no_measure(recipe, folder)
     reader = _reader(model, history, folder)
     _require_measure(model, reader, recipe, folder, released)
     shards = alike(model, Path(data) if data is not None else data_of(folder))
@@ -123,7 +125,7 @@ def _reader(model: InterestModel, history: str | None, run: Path) -> Reader:
 
 
 def strength(
-    model: InterestModel, batch: Batch, field: str | None = None, reader: Reader | None = None
+    model: HeadModel, batch: Batch, field: str | None = None, reader: Reader | None = None
 ) -> Tensor:
     """e^z |r| of each row's one behaviour and target (Table 2), N.
 
@@ -169,7 +171,7 @@ def _apart(fields: Fields, ids: list[dict[str, Tensor]]) -> list[Tensor]:
     return [torch.cat(parts, dim=1) for parts in fields.apart(*ids)]
 
 
-def _part(model: InterestModel, reader: Reader, field: str) -> slice:
+def _part(model: HeadModel, reader: Reader, field: str) -> slice:
     """Where a field's part is in an embedding of all fields of a reader."""
     width = model.fields.width
     at = reader.fields.index(field) * width
@@ -177,7 +179,7 @@ def _part(model: InterestModel, reader: Reader, field: str) -> slice:
 
 
 def _require_measure(
-    model: InterestModel, reader: Reader, name: str, run: Path, released: bool
+    model: HeadModel, reader: Reader, name: str, run: Path, released: bool
 ) -> None:
     attention = reader.attentions[0]
     learns = isinstance(attention, TargetAttention) and not isinstance(attention, ScaledDotProduct)
@@ -192,12 +194,16 @@ def _require_measure(
     known = isinstance(attention, TargetAttention | AtTarget | Uniform | Last)
     mixed = any(isinstance(context, (*RECURRENT, BesideTarget)) for context in reader.contexts)
     if not known or mixed or reader.cells is not None:
-        raise UsageError(
-            "There is no learned correlation for this model: its states are not behaviours.",
-            where=run,
-            expected=f"one of {MEASURED}",
-            got=name,
-        )
+        raise _no_measure(name, run)
+
+
+def _no_measure(name: str, run: Path) -> UsageError:
+    return UsageError(
+        "There is no learned correlation for this model: it is not of behaviours and target alone.",
+        where=run,
+        expected=f"one of {MEASURED}",
+        got=name,
+    )
 
 
 def _draw(count: int, generator: torch.Generator) -> Tensor:

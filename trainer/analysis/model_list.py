@@ -15,6 +15,7 @@ from trainer.data.facts import DEFAULTS
 from trainer.data.inputs import HistoryInputs, Inputs, inputs_of
 from trainer.data.shards import Shards
 from trainer.models.interest import build
+from trainer.models.layers import Fields, OneTable
 from trainer.models.recipes import RECIPES
 
 # For who has no data set at hand.
@@ -59,7 +60,7 @@ def models_table(data: Path | None, history: str | None = None) -> Group:
         with torch.device("meta"):  # sizes alone, no memory
             built = build(model, None, inputs, hidden=hidden)
         every = sum(p.numel() for p in built.parameters())
-        tables = filter(None, (built.fields, built.attention_fields, built.others))
+        tables = [m for m in built.modules() if isinstance(m, Fields | OneTable)]
         beside = every - sum(p.numel() for fields in tables for p in fields.parameters())
         sizes = (f"{every:,}", f"{beside:,}")
         table.add_row(model, recipe.code, *sizes, reads, " ".join(recipe.encodings))

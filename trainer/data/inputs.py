@@ -55,6 +55,8 @@ class Inputs:
         shared: id column or multi-valued feature whose vocabulary has another name -> that name.
         time_unit: of times and intervals, a key of `schemas.shards.UNITS`.
         history: the one that is read, where the data set has others; None where all are.
+        of_target: the other id columns, numbers and multi-valued features that are known of the
+            target, not of the user or the moment.
     """
 
     __pydantic_config__ = STRICT
@@ -69,6 +71,7 @@ class Inputs:
     shared: dict[str, str] = field(default_factory=dict)
     time_unit: Unit = "s"
     history: str | None = None
+    of_target: tuple[str, ...] = ()
 
     @property
     def of_behaviours(self) -> dict[str, int]:
@@ -127,6 +130,13 @@ def inputs_of(shards: Shards) -> Inputs:
         stored = all(f"{prefix}_{name}" in names for name in ("length", *fields))
         return HistoryInputs(fields, one.max_len, one.bins.count, one.shape if stored else None)
 
+    # What is looked up by the target, or by what gives a field of it, is known of it.
+    of_target = {
+        name
+        for key, one in m.lookups.items()
+        if key != "user" and ({key, *one.fields} & {*m.fields})
+        for name in (key, *one.features, *one.numbers, *one.lists)
+    }
     return Inputs(
         fields={name: m.vocabulary[name] for name in m.fields},
         others={name: size[name] for name in ids if name not in m.lists},
@@ -139,6 +149,7 @@ def inputs_of(shards: Shards) -> Inputs:
         shared={name: of for name, of in vocabularies.items() if of != name},
         time_unit=facts.time_unit,
         history=facts.called,
+        of_target=tuple(name for name in m.features if name in names and name in of_target),
     )
 
 
@@ -201,7 +212,7 @@ def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> Shard
 def _by_name(inputs: Inputs) -> dict[str, Any]:
     """What must be equal, but for digests: a model reads the columns of its own group field."""
     found = asdict(inputs)
-    del found["digests"], found["group_field"]
+    del found["digests"], found["group_field"], found["of_target"]
     for called, one in found.pop("histories").items():
         found |= {f"{called}.{name}": value for name, value in one.items()}
     return found

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.functional import embedding
 
 from trainer.models.interest import InterestModel
-from trainer.models.layers import Fields, Table
+from trainer.models.layers import Fields, OneTable, Table
 
 
 class HalfTable(nn.Module):
@@ -56,6 +56,9 @@ def narrow(model: InterestModel, precision: str) -> None:
             for name, table in fields.tables.items():
                 assert isinstance(table, Table)
                 fields.tables[name] = NARROW[precision](table)
+        for one in [m for m in model.modules() if isinstance(m, OneTable)]:
+            assert isinstance(one.table, Table)
+            one.table = NARROW[precision](one.table)
 
 
 def table_bytes(model: InterestModel) -> int:

@@ -1,4 +1,4 @@
-"""A model: readers of histories over shared embedding tables, and a head.
+"""A model: readers of histories over shared embedding tables, and a head; and how any is built.
 
 Shape legend: B rows of a batch, N behaviours of a history, D width of an embedded target by the
 fields that some behaviours have (`dim` times their number), U width of all histories' interests.
@@ -18,14 +18,17 @@ from trainer.data.batches import HISTORY, Batch
 from trainer.data.facts import Width, Widths
 from trainer.data.inputs import Inputs
 from trainer.models import layers as parts
+from trainer.models.base import TARGET, InterestModel
+from trainer.models.mix import MixModel
 from trainer.models.reader import Read, Reader
-from trainer.models.recipes import Recipe, choose
+from trainer.models.recipes import RECIPES, Recipe, choose
 
-TARGET = "target_"
+__all__ = ["TARGET", "Built", "HeadModel", "InterestModel", "build"]
+
 _ODD = 0x9E3779B97F4A7C15 - (1 << 64)  # 2^64 by the golden ratio, as a signed number
 
 
-class InterestModel(nn.Module):
+class HeadModel(InterestModel):
     """An interest u of each history, then MLP([u, t, (u * t), other features]).
 
     Each history has a reader of its own; what they look up is shared. t is the target by the fields
@@ -42,12 +45,7 @@ class InterestModel(nn.Module):
         attention_dim: width of each field's embedding in the attention's own tables, where the
             recipe has such; None for `dim`.
 
-    Attributes:
-        readers: by the histories' names. The parts of the only one are the model's own.
-        columns: the shards' columns that `forward` reads.
-        inputs: as given.
-        behaviours: what an auxiliary loss draws from, P behaviours by the ids of their fields,
-            P x fields; a training sets it.
+    The parts of an only reader are the model's own.
     """
 
     def __init__(
@@ -77,7 +75,6 @@ class InterestModel(nn.Module):
             for name, part in reader.named_children():
                 self.add_module(name, part)
         self.auxiliary = recipe.auxiliary(width) if recipe.auxiliary else None
-        self.behaviours: Tensor | None
         self.register_buffer("behaviours", None, persistent=False)
         self.product = recipe.product
         self.plain_head = recipe.plain_head or len(self.readers) > 1
@@ -185,15 +182,7 @@ class InterestModel(nn.Module):
         return owner[vocabulary]
 
     def forward(self, batch: Batch) -> Tensor:
-        """Score a batch.
-
-        Args:
-            batch: the columns named in `columns`, as `trainer.data.shards` makes them. In a
-                request, where all targets share one history, its columns have 1 row.
-
-        Returns:
-            Logits of a positive label, B.
-        """
+        """Score a batch; see `InterestModel`."""
         return self.head(batch, *self.interest(batch))
 
     def with_auxiliary(self, batch: Batch) -> tuple[Tensor, Tensor | None]:
@@ -239,6 +228,8 @@ class Built:
     dim: Width
     hidden: Widths
     attention_dim: Width | None = None
+    embeddings: str | None = None
+    mix: str | None = None
 
     def build(self) -> InterestModel:
         """The model, with new weights; raises as the function."""
@@ -247,7 +238,8 @@ class Built:
     def require_borne_out(self, weights: Mapping[str, Tensor]) -> None:
         """Hold these sizes to weights that there are, before memory is taken for them.
 
-        A width or a vocabulary is a side of some tensor, a field and a layer have a tensor each.
+        A width or a vocabulary is a side of some tensor, a field and a layer have a tensor each, or
+        where all fields have one table a number at least.
 
         Raises:
             ValueError: they are larger.
@@ -255,7 +247,8 @@ class Built:
         numbers = sum(weight.numel() for weight in weights.values())
         of_lists = [size for size, _ in self.inputs.lists.values()]
         sizes = (*self.inputs.fields.values(), *self.inputs.others.values(), *of_lists)
-        few = max(len(sizes), len(self.inputs.histories)) <= len(weights)
+        tensors = numbers if RECIPES[self.model].experts else len(weights)
+        few = max(len(sizes), len(self.inputs.histories)) <= tensors
         few = few and len(self.inputs.numbers) <= numbers
         if not few or max(*sizes, self.dim, *self.hidden, self.attention_dim or 0) > numbers:
             raise ValueError("sizes that its weights do not bear out")
@@ -269,6 +262,8 @@ def build(
     dim: int = 64,
     hidden: tuple[int, ...] = (80, 40),
     attention_dim: int | None = None,
+    embeddings: str | None = None,
+    mix: str | None = None,
 ) -> InterestModel:
     """Build a model by its recipe's name.
 
@@ -280,10 +275,28 @@ def build(
         hidden: the head's hidden layers (A.1: 80-40 for Amazon, 200-80 for Alibaba).
         attention_dim: width of each field's embedding in tables of the attention's own (A.2), for
             a recipe that has such; None for `dim`.
+        embeddings: which expert reads which table set, see `trainer.models.experts.sets_of`, for a
+            recipe of experts.
+        mix: how experts' vectors meet: their `average`, or by a learned `gate`; None for the first.
 
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding, the width or several
-            histories.
+        UsageError: no such recipe, or the recipe cannot take the encoding, the width, several
+            histories, table sets or a mix.
     """
-    recipe, encoding = choose(model, encoding, attention_dim, inputs.histories)
-    return InterestModel(recipe, encoding, inputs, dim, hidden, attention_dim)
+    recipe, encoding = choose(model, encoding, attention_dim, inputs.histories, embeddings, mix)
+    if not recipe.experts:
+        return HeadModel(recipe, encoding, inputs, dim, hidden, attention_dim)
+
+    def made(of: Recipe, inner: int = 1) -> MixModel:
+        encoded = encoding if of is recipe else of.encodings[0]
+        return MixModel(of, encoded, inputs, dim, hidden, embeddings, mix, inner)
+
+    if not recipe.flat:
+        return made(recipe)
+    with torch.device("meta"):  # sizes alone
+        like, one, two = (
+            sum(p.numel() for p in m.parameters())
+            for m in (made(RECIPES["tin_mix"]), made(recipe, 1), made(recipe, 2))
+        )
+    # A flat DNN's numbers are linear in the width of its layer more.
+    return made(recipe, max(1, 1 + round((like - one) / (two - one))))

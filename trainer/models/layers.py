@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
@@ -80,6 +81,34 @@ class Fields(nn.Module):
                 for at, part in zip(having, each, strict=True):
                     found[at].append(part)
         return found
+
+
+class OneTable(nn.Module):
+    """Several vocabularies in one table: all ids of a batch are embedded by one look-up.
+
+    Args:
+        sizes: vocabulary -> ids.
+        width: numbers per id and set.
+        sets: how many embeddings each id has, side by side, each drawn by itself.
+    """
+
+    def __init__(self, sizes: Mapping[str, int], width: int, sets: int) -> None:
+        super().__init__()
+        self.width = width * sets
+        ends = [*accumulate(sizes.values())]
+        self.begins = dict(zip(sizes, [0, *ends], strict=False))
+        self.table: nn.Module = Table(ends[-1], self.width, scale=0.0)
+        weight = self.table.get_parameter("weight")
+        with torch.no_grad():
+            for name, size in sizes.items():
+                limit = math.sqrt(6 / (size + width))
+                weight[self.begins[name] : self.begins[name] + size].uniform_(-limit, limit)
+
+    def forward(self, *ids: Tensor) -> list[Tensor]:
+        """Embed ids, moved by where their vocabulary begins: each's shape, then the width."""
+        found = self.table(torch.cat([each.flatten() for each in ids]))
+        parts = torch.split(found, [each.numel() for each in ids])
+        return [part.view(*each.shape, self.width) for part, each in zip(parts, ids, strict=True)]
 
 
 def _key(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 
@@ -99,6 +100,9 @@ class Recipe:
             in the released code.
         all_histories: whether it reads all histories of a data set at once, where there are
             several; else one, which has to be named.
+        experts: those of `trainer.models.experts` that read the fields, in place of the head; the
+            parts above are TIN's then.
+        flat: whether a flat DNN stands in the place of each, with as many parameters in all.
         activation: of the head's hidden layers. The paper names none; sigmoid, as in DIN's released
             code, reached the best GAUC and logloss on the valid split of Amazon Beauty.
     """
@@ -119,6 +123,8 @@ class Recipe:
     dense: bool = False
     norm: bool = False
     all_histories: bool = False
+    experts: tuple[str, ...] = ()
+    flat: bool = False
     activation: str = "sigmoid"
 
     @property
@@ -132,10 +138,15 @@ class Recipe:
             self.attention, TargetAttention | AtTarget
         )
         timed = self.encodings[0] != "none" or recurrent
-        bits = (timed, aware, self.product or self.representation is Product)
+        product = self.product or self.representation is Product
+        product = product or (bool(_MULTIPLYING & {*self.experts}) and not self.flat)
+        bits = (timed, aware, product)
         return "".join(str(int(bit)) for bit in bits)
 
 
+# Experts that multiply the histories' means by the target.
+_MULTIPLYING = {"gwpfm", "ipnn", "dcn_v2"}
+_SETS = re.compile("shared|apart|[1-9][0-9]?")
 _ANY = ("tte-p", "tte-t", "tte-pt", "coe", "timestamp")
 _BY_INTERVAL = ("tte-t", "tte-p", "tte-pt", "coe", "timestamp")
 _BY_ORDER = ("coe", "tte-p", "tte-t", "tte-pt", "timestamp")
@@ -166,6 +177,31 @@ _sas_released = Recipe(
     norm=True,
 )
 _tin = Recipe("TIN, Eq. 2", _ANY, representation=Product, all_histories=True)
+_fields = Recipe(
+    "",
+    attention=Uniform,
+    all_histories=True,
+    activation="prelu",
+)
+_MEANS = "; histories as means, since what the paper pools by is not published"
+_EXPERTS = ("gwpfm", "ipnn", "dcn_v2", "flat_dnn", "tin")
+_mix = Recipe(
+    "TIN, 4.6: five experts, table sets as there; sizes, and that experts' vectors are averaged "
+    "before one head (as arXiv 2310.04400 does with its table sets), are ours" + _MEANS,
+    ("tte-pt", "tte-p", "tte-t"),
+    representation=Product,
+    all_histories=True,
+    experts=_EXPERTS,
+    activation="prelu",
+)
+
+
+def _without(expert: str) -> Recipe:
+    """The mix without one of its experts."""
+    rest = tuple(name for name in _EXPERTS if name != expert)
+    of = _fields if expert == "tin" else _mix
+    return replace(of, source=f"tin_mix without {expert}", experts=rest)
+
 
 RECIPES: dict[str, Recipe] = {
     "avg_concat": _avg,
@@ -276,6 +312,33 @@ RECIPES: dict[str, Recipe] = {
     "tin_wo_tte": replace(_tin, source="TIN, 4.2.1", encodings=("none",)),
     "tin_wo_ta": replace(_tin, source="TIN, 4.2.2", attention=Uniform),
     "tin_wo_tr": replace(_tin, source="TIN, 4.2.3", representation=Plain),
+    "gwpfm": replace(
+        _fields,
+        source="GwPFM as named in arXiv 2403.00793, whose parts, groups and sizes could not be "
+        "checked: FFM's two embeddings a field, FwFM's weights (arXiv 1806.03514) by groups, its "
+        "linear terms, all before the sum over the width, then an MLP; the parts are the target "
+        "and all else" + _MEANS,
+        experts=("gwpfm",),
+    ),
+    "ipnn": replace(_fields, source="PNN, ICDM 2016, inner products" + _MEANS, experts=("ipnn",)),
+    "dcn_v2": replace(
+        _fields,
+        source="DCN V2, WWW 2021, stacked, two cross layers; above 1,024 numbers a row their "
+        "matrices have rank 256" + _MEANS,
+        experts=("dcn_v2",),
+    ),
+    "flat_dnn": replace(
+        _fields, source="an MLP of the embedded fields" + _MEANS, experts=("flat_dnn",)
+    ),
+    "tin_mix": _mix,
+    **{f"tin_mix_wo_{name}": _without(name) for name in _EXPERTS},
+    "tin_mix_flat": replace(
+        _fields,
+        source="the control of tin_mix: a flat DNN for each expert, with the same table sets and a "
+        "hidden layer more, so wide that there are as many parameters",
+        experts=_EXPERTS,
+        flat=True,
+    ),
 }
 
 
@@ -284,6 +347,8 @@ def choose(
     encoding: str | None,
     attention_dim: int | None = None,
     histories: Collection[str] = (),
+    embeddings: str | None = None,
+    mix: str | None = None,
 ) -> tuple[Recipe, str]:
     """Look up a recipe and settle its temporal encoding.
 
@@ -292,10 +357,12 @@ def choose(
         encoding: one of the recipe's; None for its default.
         attention_dim: as in `trainer.models.interest.build`.
         histories: those that would be read, if that is known.
+        embeddings: as there.
+        mix: as there.
 
     Raises:
-        UsageError: no such recipe, or the recipe cannot take the encoding, the width or several
-            histories.
+        UsageError: no such recipe, or the recipe cannot take the encoding, the width, several
+            histories, table sets or a mix.
     """
     if model not in RECIPES:
         raise UsageError(
@@ -319,6 +386,23 @@ def choose(
             where="--attention-dim",
             expected=f"one of {', '.join(name for name in RECIPES if RECIPES[name].apart)}",
             got=model,
+        )
+    several = {"--embeddings": (embeddings, 0), "--mix": (mix, 1)}
+    for option, (given, more) in several.items():
+        if given is not None and len(recipe.experts) <= more:
+            able = [name for name, one in RECIPES.items() if len(one.experts) > more]
+            raise UsageError(
+                f"The model {model} has no experts to choose this for.",
+                where=option,
+                expected=f"one of {', '.join(able)}",
+                got=model,
+            )
+    if embeddings is not None and not _SETS.fullmatch(embeddings):
+        raise UsageError(
+            "The experts' table sets cannot be told.",
+            where="--embeddings",
+            expected="shared, apart or a number from 1 to 99",
+            got=embeddings,
         )
     if not recipe.all_histories:
         every = ", ".join(name for name in RECIPES if RECIPES[name].all_histories)

@@ -114,6 +114,16 @@ class TrainConfig:
     attention_dim: Width | None = option(
         None, "The same in din_apart's tables for the attention. Default: --dim."
     )
+    embeddings: str | None = option(
+        None,
+        "Table sets of an expert model: shared, one for all experts; apart, one each; or a number, "
+        "dealt to them in turn. Default: tin, gwpfm and flat_dnn share one, as in the paper's 4.6.",
+    )
+    mix: Literal["average", "gate"] | None = option(
+        None,
+        "How experts' vectors meet: their average, or by a learned gate, which is ours. Default: "
+        "average.",
+    )
     loss_weight: _Float | Literal["balanced"] = option(
         1.0,
         "Weight of a positive row in the cross-entropy: 1 is the plain loss; a number; or "

@@ -64,7 +64,9 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
 
 
 def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
-    choose(config.model, config.encoding, config.attention_dim)  # before anything is read
+    embeddings, mix = config.embeddings, config.mix
+    # Before anything is read.
+    choose(config.model, config.encoding, config.attention_dim, (), embeddings, mix)
     device = device_of(config.device, ranks)
     shards = Shards(config.data, memory_mb=config.memory_mb, history=config.history)
     if "train" not in shards.splits:
@@ -92,6 +94,8 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
         dim=config.dim,
         hidden=chosen.hidden,
         attention_dim=config.attention_dim,
+        embeddings=embeddings,
+        mix=mix,
     )
     with torch.device("meta"):  # sizes alone, no memory
         numbers = sum(p.numel() for p in built.build().parameters())
