@@ -82,27 +82,36 @@ def mean_by_user(parts: list[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def paired_p(ours: pl.DataFrame, other: pl.DataFrame) -> float:
-    """Two-sided p of "the two have the same GAUC", by the users' differences.
+def paired_difference(ours: pl.DataFrame, other: pl.DataFrame) -> tuple[float, float]:
+    """How much the GAUC of ours is above the other's, and the standard error of that over users.
 
-    The difference of the GAUCs is the mean of the users' own differences weighted by their rows.
-    It is held against its standard error over users, sqrt(sum w^2 (d - mean)^2) / sum w, as a
-    normal variable, so U should be in the dozens at least.
+    The difference of the GAUCs is the mean of the users' own differences, weighted by their rows.
+    Its standard error is sqrt(sum w^2 (d - mean)^2) / sum w. Both are 0 of fewer than two users.
 
     Args:
         ours: what `auc_by_user` returns, of U users.
         other: the same, of the same users.
-
-    Returns:
-        A number in 0..1: 1 where no user differs, or where there are fewer than two.
     """
     both = ours.join(other, on="user", suffix="_other", validate="1:1")
     weight = both["rows"].to_numpy().astype(np.float64)
     difference = (both["auc"] - both["auc_other"]).to_numpy()
     if len(both) < 2:
-        return 1.0
+        return 0.0, 0.0
     mean = float(np.average(difference, weights=weight))
     error = math.sqrt(float((weight**2 * (difference - mean) ** 2).sum())) / float(weight.sum())
+    return mean, error
+
+
+def paired_p(ours: pl.DataFrame, other: pl.DataFrame) -> float:
+    """Two-sided p of "the two have the same GAUC", by the users' differences.
+
+    Their mean is held against its standard error as a normal variable, so U should be in the dozens
+    at least; see `paired_difference` for both and for the arguments.
+
+    Returns:
+        A number in 0..1: 1 where no user differs, or where there are fewer than two.
+    """
+    mean, error = paired_difference(ours, other)
     if error == 0.0:
         return 1.0 if mean == 0.0 else 0.0
     return math.erfc(abs(mean) / error / math.sqrt(2.0))

@@ -26,7 +26,7 @@ _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
     app.command()(train)
-    for command in (models, evaluate, predict, export):
+    for command in (models, evaluate, importance, predict, export):
         app.command()(checked(command))
 
 
@@ -74,6 +74,31 @@ def evaluate(
             )
         found = measure(run, split, by == "length", data=data, device=device)
         Terminal().print(evaluation_table(found))
+
+
+def importance(
+    run: _Run,
+    by: Annotated[
+        str | None,
+        typer.Option(help="Of which parts: feature, field (of the target), history. Default: all."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="On which rows.")] = "valid",
+    draws: Annotated[int, typer.Option(help="Permutations of each part.")] = 5,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
+    data: _Data = None,
+    device: _Device = "cpu",
+) -> None:
+    """What each feature, field and history is worth to a run: how GAUC falls with it permuted."""
+    with told_errors():
+        from trainer.analysis.importance import importance as measure
+        from trainer.analysis.importance import importance_table
+
+        with Terminal(stderr=True).status("permuting") as status:
+            found = measure(
+                run, by, split=split, draws=draws, seed=seed, data=data, device=device,
+                told=lambda done, of: status.update(f"permuting: {done} of {of} parts"),
+            )  # fmt: skip
+        Terminal().print(importance_table(run, found))
 
 
 def predict(

@@ -19,7 +19,7 @@ from schemas.errors import UsageError
 from schemas.replacing import UNFINISHED, require_folder
 from trainer.files import require_no_data_set
 from trainer.training.log import LOG, TENSORBOARD
-from trainer.training.runs import BEST, CONFIG, LAST, METRICS, SCORES
+from trainer.training.runs import BEST, CONFIG, IMPORTANCE, LAST, METRICS, SCORES
 
 # Keys of `trainer.training.config.TrainConfig` that every version has written.
 _SETTINGS = {"data", "run", "model", "encoding", "lr", "batch_size", "seed", "patience", "hidden"}
@@ -38,6 +38,7 @@ _BEGINS: dict[str, Callable[[bytes], bool]] = {
     BEST: partial(_checkpoint, b"built"),
     LAST: partial(_checkpoint, b"at"),
     METRICS: lambda head: head.startswith(b'{\n "run": "'),
+    IMPORTANCE: lambda head: head.startswith(b'{\n "measured": "'),
     SCORES: lambda head: head.startswith(b"PAR1"),
 }
 

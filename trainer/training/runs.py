@@ -7,6 +7,7 @@ RUN/tensorboard/   the same for TensorBoard, where it was asked for
 RUN/best.pt        the weights that are kept, and what rebuilds the model around them
 RUN/last.pt        the latest state: what an interrupted run, or a finished one, goes on from
 RUN/metrics.json   the result, written last: a folder with one is a finished run
+RUN/importance.json   what each part of a row is worth to these weights, where it was measured
 RUN/.lock          held by the training that is at work; see `trainer.training.run_folder`
 ```
 """
@@ -35,7 +36,7 @@ from trainer.training.config import DIGESTS, NOTHING, ROUNDING, TrainConfig, mov
 from trainer.training.log import Log
 
 CONFIG, BEST, LAST, METRICS = "config.json", "best.pt", "last.pt", "metrics.json"
-SCORES = "test_scores.parquet"
+SCORES, IMPORTANCE = "test_scores.parquet", "importance.json"
 # With more of these a training is what it was, and goes on.
 _MORE = {"epochs", "steps", "patience"}
 _DEFAULTS = {f.name: f.default for f in fields(TrainConfig) if f.default is not MISSING}
@@ -142,7 +143,7 @@ class Run:
                 got=f"a folder with a checkpoint, and no {METRICS}",
                 do="go on with it by `--resume`, or begin anew with `--force`",
             )
-        for name in (METRICS, BEST, LAST, SCORES):
+        for name in (METRICS, BEST, LAST, SCORES, IMPORTANCE):
             (folder / name).unlink(missing_ok=True)
         _write_json(folder / CONFIG, config)
 
@@ -168,7 +169,8 @@ class Run:
         if self.resumes:
             # The config first: it says what the run goes on to, if it is killed in between.
             _write_json(self.folder / CONFIG, self.config)
-            (self.folder / METRICS).unlink(missing_ok=True)
+            for name in (METRICS, IMPORTANCE):
+                (self.folder / name).unlink(missing_ok=True)
         self.log.begin(step)
 
     def evaluated(

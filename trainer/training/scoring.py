@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from schemas.errors import ContractError
-from trainer.data.batches import Batch
+from trainer.data.batches import PLACE, Batch, Rows, batches_of
 from trainer.data.shards import Shards
+from trainer.data.split import batch_sizes
 from trainer.metrics import Floats, Integers, Metrics, evaluate
 from trainer.models.interest import InterestModel
 from trainer.training.config import GPU_CELLS
@@ -75,6 +77,27 @@ def logits(
                     yield batch, scored
     finally:
         model.train(was_training)
+
+
+def logits_of(model: InterestModel, rows: Rows, device: torch.device) -> Floats:
+    """The logits of rows in memory, N, in their order; see `logits` for the errors.
+
+    Args:
+        model: on `device`, in the mode of measuring.
+        rows: with the model's columns.
+        device: where the model is.
+    """
+    count = len(rows)
+    rows = replace(rows, scalars=rows.scalars | {PLACE: np.arange(count)})
+    sizes = batch_sizes(count, _BATCH_ROWS)
+    found = np.empty(count, np.float32)
+    with sharing(), torch.no_grad():
+        for groups in batches_of(rows, np.arange(count), sizes, _CELLS[device.type]):
+            for group in groups:
+                place = group.pop(PLACE).numpy()
+                there = {name: tensor.to(device) for name, tensor in group.items()}
+                found[place] = model(there).float().cpu().numpy()
+    return found
 
 
 def _require_numbers(scored: torch.Tensor, shards: Shards, split: str) -> None:

@@ -23,6 +23,7 @@ from trainer.analysis import plots
 from trainer.analysis.correlation import CorrelationMap, correlate, pearson
 from trainer.analysis.figures import BINS, bin_rows, cells_of, edges_of, intervals_of
 from trainer.analysis.finished_runs import scores, users_of
+from trainer.analysis.importance import importance_of
 from trainer.analysis.learned_correlation import MEASURED, learned_like
 from trainer.analysis.plots import require_matplotlib
 from trainer.analysis.report import html
@@ -35,6 +36,7 @@ from trainer.metrics import mean_by_user, paired_p
 from trainer.training.run_folder import require_free
 
 _TOP = 12
+_PARTS = 20  # of importance, drawn
 _AS_IT_IS = "number as it is"
 _FLAT = "not defined: the row is the same at all places"
 _UNSURE = 0.05  # a p above it
@@ -87,7 +89,7 @@ def write_report(
             "says anything of real users.", class_="synthetic", role="note",
         ))  # fmt: skip
     if lines:
-        parts += [*_results(lines, shards), *_curves(lines)]
+        parts += [*_results(lines, shards), *_importance(lines), *_curves(lines)]
     for name, one in _each(shards).items():
         if one.facts.group_field is None:
             left_out = f"Groups and the correlation{name and f' of {name}'} are left out: the data "
@@ -259,7 +261,8 @@ def _correlation(
     without = [line.name for line in lines if line not in measured]
     if without:
         parts.append(html.element(
-            "p", "No learned map, as their states are not behaviours: " + ", ".join(without) + ".",
+            "p", "No learned map, which is of behaviours and the target alone: "
+            + ", ".join(without) + ".",
         ))  # fmt: skip
     return [*parts, html.figures(shown)]
 
@@ -306,6 +309,44 @@ def _results(lines: Sequence[Line], shards: Shards) -> list[str]:
         html.element("h2", "Results"),
         *_verdict(lines, split, shards),
         html.table(("model", "seeds", *MEASURES.values()), rows, f"On {split}"),
+        html.element("p", about),
+        html.figures(shown),
+    ]
+
+
+def _importance(lines: Sequence[Line]) -> list[str]:
+    """What the parts of a row are worth to each line's first run for which that was measured."""
+    shown = []
+    for i, line in enumerate(lines):
+        measured = ((run, found) for run in line.runs if (found := importance_of(run.folder)))
+        if (first := next(measured, None)) is None:
+            continue
+        run, found = first
+        parts = found.parts[:_PARTS]
+        errors = [1.96 * part.error for part in parts]
+        svg = plots.bars(
+            [printable(part.name) for part in parts], [max(0.0, part.gauc) for part in parts],
+            [f"{part.gauc:.4f}" for part in parts], f"GAUC falls by, on {found.measured}",
+            f"importance-{i}", errors=errors,
+            high=1.02 * max(part.gauc + error for part, error in zip(parts, errors, strict=True)),
+        )  # fmt: skip
+        rows = [
+            (printable(part.name), part.kind, f"{part.gauc:.4f}", f"{part.error:.4f}",
+             "< 0.0001" if part.p < 1e-4 else f"{part.p:.4f}")
+            for part in found.parts
+        ]  # fmt: skip
+        head = ("part", "kind", "GAUC falls by", "±", "p")
+        more = html.folded("All parts as a table", html.table(head, rows, "by importance"))
+        caption = f"{len(parts)} of {len(found.parts)} parts, {found.draws} draws each."
+        shown.append(html.figure(f"{line.name}, seed {run.seed}", svg, caption, more))
+    if not shown:
+        return []
+    about = (
+        "Each part was permuted among the rows: a bar is how much GAUC falls then, with a 95% "
+        "interval over users. Parts that say the same stand in for one another."
+    )
+    return [
+        html.element("h2", "What each part of a row is worth"),
         html.element("p", about),
         html.figures(shown),
     ]
