@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import resource
 import signal
@@ -55,6 +56,10 @@ class CommandError(Exception):
     """The command ended with another exit code than 0."""
 
 
+class Stopped(CommandError):
+    """The command was stopped: it took more than it may."""
+
+
 def by_turns(description: str) -> argparse.Namespace:
     """Read the flags of a benchmark that prepares the same raw files again and again."""
     parser = argparse.ArgumentParser(description=description)
@@ -69,10 +74,23 @@ def by_turns(description: str) -> argparse.Namespace:
     return asked
 
 
-def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
+def run(
+    command: Sequence[str | Path],
+    cwd: Path | None = None,
+    *,
+    limit_s: float = math.inf,
+    limit_mb: float = math.inf,
+) -> Measured:
     """Run `command` to its end and measure it.
 
+    Args:
+        command: what to run.
+        cwd: where.
+        limit_s: seconds that it may take.
+        limit_mb: MiB that all its processes together may have resident.
+
     Raises:
+        Stopped: it went beyond a limit.
         CommandError: it did not end with 0; the text holds the end of what it printed.
         RuntimeError: this process is too large to measure from.
 
@@ -88,7 +106,7 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
             cwd=cwd,
             start_new_session=True,
         )
-        watch = _Watch(child.pid)
+        watch = _Watch(child.pid, limit_s, limit_mb)
         watch.start()
         try:
             _, status, usage = os.wait4(child.pid, 0)
@@ -104,6 +122,8 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
         out.seek(0)
         err.seek(0)
         stdout, stderr = (file.read().decode("utf-8", "replace") for file in (out, err))
+    if watch.stopped:
+        raise Stopped(watch.stopped)
     if child.returncode != 0:
         told = (stderr or stdout)[-2000:]
         raise CommandError(f"exit code {child.returncode} of {_line(command)}\n{told}")
@@ -123,15 +143,20 @@ def run(command: Sequence[str | Path], cwd: Path | None = None) -> Measured:
 
 
 class _Watch(threading.Thread):
-    """Samples the resident bytes of all processes of a session until `ended` is set."""
+    """Samples the resident bytes of all processes of a session until `ended` is set.
 
-    def __init__(self, session: int) -> None:
+    Kills the session where it goes beyond a limit, and `stopped` says so.
+    """
+
+    def __init__(self, session: int, limit_s: float, limit_mb: float) -> None:
         super().__init__(daemon=True)
         self.session, self.peak, self.seen = session, 0, False
+        self.limit_s, self.limit_mb, self.stopped = limit_s, limit_mb, ""
         self.ended = threading.Event()
 
     def run(self) -> None:
         stats: list[Path] = []
+        begin = time.perf_counter()
         for sample in count():
             if self.ended.wait(SAMPLE_S):
                 return
@@ -141,6 +166,14 @@ class _Watch(threading.Thread):
             resident = sum(map(_resident, stats))
             self.seen |= resident > 0
             self.peak = max(self.peak, resident)
+            seconds = time.perf_counter() - begin
+            if resident >> 20 > self.limit_mb:
+                self.stopped = f"beyond {self.limit_mb / 1024:g} GiB after {seconds:.0f} s"
+            elif seconds > self.limit_s:
+                self.stopped = f"not finished after {self.limit_s / 60:g} minutes"
+            if self.stopped:
+                os.killpg(self.session, signal.SIGKILL)
+                return
 
 
 def _fields(stat: Path) -> list[str]:

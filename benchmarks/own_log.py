@@ -97,15 +97,19 @@ def make(folder: Path, events: int, seed: int = 0) -> None:
     writer.close()
 
 
+def describe(file: str, histories: str) -> str:
+    """Describe the log in one of its files."""
+    valid, test = BEGIN + (DAYS - 2) * DAY, BEGIN + (DAYS - 1) * DAY
+    csv = _COLUMNS if file == CSV else ""
+    return DESCRIPTION.format(file=file, csv=csv, valid=valid, test=test) + histories
+
+
 def prepare(
     folder: Path, file: str, histories: str, flags: list[str]
 ) -> tuple[Measured, dict[str, int]]:
     """Prepare the log once from one of its files; what it took, and the rows of each split."""
     description = folder / f"{Path(file).suffix[1:]}.toml"
-    valid, test = BEGIN + (DAYS - 2) * DAY, BEGIN + (DAYS - 1) * DAY
-    csv = _COLUMNS if file == CSV else ""
-    made = DESCRIPTION.format(file=file, csv=csv, valid=valid, test=test)
-    description.write_text(made + histories)
+    description.write_text(describe(file, histories))
     out = folder / "out"
     shutil.rmtree(out, ignore_errors=True)
     command = [tinprep(), "prepare", description, "--out", out, "--layout", "ragged", *flags]
