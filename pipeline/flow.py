@@ -19,7 +19,7 @@ from pipeline import memory
 from pipeline.config import Config
 from pipeline.engines.engine import Engine
 from pipeline.engines.local import Local
-from pipeline.identity import differing, identifying, state
+from pipeline.identity import differing, identifying, states
 from pipeline.publish import publish
 from pipeline.readers.line_count import estimate_table
 from pipeline.readers.remote import RemotePath
@@ -75,7 +75,7 @@ def _prepare(run: Run) -> manifest.Manifest:
     check_folders(asked)
     with run.step("fetch") as rows:
         run.paths = asked.obtain()
-        run.states = [state(path) for path in run.paths]
+        run.states = states(run.paths)
         rows[:] = len(run.paths), len(run.paths)
     for path in asked.apart(run.paths):
         check_apart(path, asked.out)
@@ -160,7 +160,7 @@ def _asked(run: Run, *, write: bool) -> list[manifest.InputFile]:
             found.append(replace(input_of, query=one.sql, rows=gave.rows))
         if write:
             run.paths += some
-            run.states += map(state, some)
+            run.states += states([*some])
     return found
 
 

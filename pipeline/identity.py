@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 from pipeline.config import Config, without_how
 from pipeline.readers.raw_files import names_of
+from pipeline.readers.remote import RemotePath
 from schemas import manifest
 from schemas.interrupts import FOR_EVER
 
 # Large, since a thread that has let go of Python's lock waits for it, and there are others.
 _CHUNK_BYTES = 16 << 20
+_AT_ONCE = 16
 _TOLD = 500  # characters of what differs
 
 
@@ -120,20 +122,46 @@ def _summed(name: str, path: Path, stopped: threading.Event) -> manifest.InputFi
         return manifest.InputFile(name, file.tell(), digest.hexdigest())
 
 
-def state(path: Path) -> tuple[int, ...]:
-    """What tells that a file has changed: size, times, inode, device.
+def state(path: Path) -> tuple[object, ...]:
+    """What tells that a file has changed: size, times, inode, device; of a store its tag, too.
 
     Raises:
         OSError: there is no such file.
     """
+    if isinstance(path, RemotePath):
+        return path.state()
     found = path.stat()
     return found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_dev
 
 
-def changed(path: Path, before: object) -> str:
-    """How a file differs from its `state` before; nothing where it does not."""
+def states(paths: Sequence[Path]) -> list[object]:
+    """The `state` of each file.
+
+    Raises:
+        OSError: as `state`.
+    """
+    return list(_each(state, paths))
+
+
+def changed(paths: Sequence[Path], before: Sequence[object]) -> tuple[Path, str] | None:
+    """The first file that is another than its `state` before says, and how; None where none is."""
+    for path, how in zip(paths, _each(_differs, paths, before), strict=True):
+        if how:
+            return path, how
+    return None
+
+
+def _differs(path: Path, before: object) -> str:
     try:
         now = state(path)
     except OSError as error:
         return str(error.strerror)
     return "" if now == before else "another size, time of change or file under this name"
+
+
+def _each(work: Callable[..., Any], paths: Sequence[Path], *more: Sequence[Any]) -> Iterator[Any]:
+    """`work` of each file; stores are asked for many side by side, as each answer takes long."""
+    if not any(isinstance(path, RemotePath) for path in paths):
+        return map(work, paths, *more)
+    with ThreadPoolExecutor(_AT_ONCE, "states") as pool:
+        return pool.map(work, paths, *more)

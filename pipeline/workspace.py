@@ -187,15 +187,15 @@ class Run:
         Raises:
             InputError: one has changed since before it was first opened.
         """
-        for path, before in zip(self.paths, self.states, strict=True):
-            if how := changed(path, before):
-                raise InputError(
-                    "A raw file was changed while it was read.",
-                    where=path,
-                    expected="the same file from the first byte read to the last",
-                    got=how,
-                    do="run the same command again when nothing writes to the file",
-                )
+        if (found := changed(self.paths, self.states)) is not None:
+            path, how = found
+            raise InputError(
+                "A raw file was changed while it was read.",
+                where=path,
+                expected="the same file from the first byte read to the last",
+                got=how,
+                do="run the same command again when nothing writes to the file",
+            )
 
 
 def peak_mb() -> int:

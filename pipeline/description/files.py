@@ -118,6 +118,15 @@ def _shown(path: Path, base: Path) -> bool:
 
 def _none(pattern: str, folder: Path, whose: str) -> None:
     path = _joined(folder, pattern)
+    bucket = path.bucket if isinstance(path, RemotePath) else None
+    if bucket is not None and not bucket.exists():
+        raise InputError(
+            f"There is no bucket of the files of {whose}.",
+            where=bucket,
+            expected=pattern,
+            got="no such bucket, or none that your keys show",
+            do="correct `files`, or name the folder of the files with --raw",
+        )
     there = near([path.name], path.parent)
     what = "folder of files" if path.is_dir() else "file"
     raise InputError(

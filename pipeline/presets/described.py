@@ -381,8 +381,9 @@ def of_events(
         UsageError: something is missing, or cannot be.
     """
     from pipeline.description.toml import Source, written
+    from pipeline.readers.remote import located
 
-    path = Path(file) if raw is None else raw / file
+    path = located(Path(file)) if raw is None else raw / file
     if file.endswith(_ENDING) or (file in presets() and not path.exists()):
         raise UsageError(
             "The columns of a description stand in it.",
@@ -528,12 +529,14 @@ def drafted(patterns: Sequence[str], raw: Path | None, folder: Path) -> str:
         InputError: a file cannot be read, or none tells who did what, and when.
     """
     from pipeline.description.draft import draft
+    from pipeline.readers.remote import located
 
     if len(patterns) == 1 and patterns[0] in presets() and not Path(patterns[0]).exists():
         return source_of(patterns[0])[0].text
     if raw is not None:
         return draft(patterns, raw)
-    near = [p if Path(p).is_absolute() else os.path.relpath(p, folder) for p in patterns]
+    fixed = [Path(p).is_absolute() or located(Path(p)) != Path(p) for p in patterns]
+    near = [p if f else os.path.relpath(p, folder) for p, f in zip(patterns, fixed, strict=True)]
     return draft(near, folder)
 
 

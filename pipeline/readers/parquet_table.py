@@ -18,6 +18,7 @@ from pyarrow import compute, parquet
 from pipeline.readers.lines import Part
 from pipeline.readers.packed import DAMAGE, damaged
 from pipeline.readers.parsed import Refused
+from pipeline.readers.remote import RemotePath
 from schemas.errors import InputError
 
 _DAMAGE = (*DAMAGE, pa.ArrowException)
@@ -151,7 +152,14 @@ class ParquetSource:
 
 
 def _reopened(path: Path) -> parquet.ParquetFile:
-    return parquet.ParquetFile(path, metadata=_opened(path).metadata)
+    return _file(path, metadata=_opened(path).metadata)
+
+
+def _file(path: Path, **more: Any) -> parquet.ParquetFile:
+    """A file, of which nothing is read that is not asked for: of a store in as few requests."""
+    if not isinstance(path, RemotePath):
+        return parquet.ParquetFile(path, **more)
+    return parquet.ParquetFile(path.open(buffering=0), pre_buffer=True, **more)
 
 
 @contextmanager
@@ -195,7 +203,7 @@ def _opened(path: Path) -> _Footer:
 @lru_cache(maxsize=1024)
 def _footer(path: Path, size: int, changed: int) -> _Footer:
     """What a file says of itself, which is not read again while it is the same."""
-    with parquet.ParquetFile(path) as file:
+    with _file(path) as file:
         return _Footer(file.metadata, file.schema_arrow)
 
 
