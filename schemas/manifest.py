@@ -38,6 +38,8 @@ NEW = "new"
 WITH_NEW = (*SPLITS[:-1], NEW)
 FOLDERS = (*SPLITS, NEW, "vocabulary", "lookups", "rejected", "events", "behaviours")
 """The folders that a data set may have, each of Parquet files."""
+NOBODIES = "events/users.parquet"
+"""The users whom the targets' table lacks, and their ids behind all others."""
 WINDOWS = ("order", "before")
 KINDS = ("id", "number", "list")
 PADDING_ID = 0

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, assume, given, settings
 
 from pipeline.serving.events import read
-from pipeline.serving.golden import differing, requests_of
+from pipeline.serving.golden import Asked, differing, requests_of
 from pipeline.serving.requests import Features, Request, Words
+from pipeline.serving.scorer import newcomers
 from pipeline.verify import verify
 from schemas import manifest
 from schemas.errors import InputError
@@ -107,3 +110,45 @@ def test_rows_of_real_logs(folder: str, command: str, each: int, rows: int, tmp_
     finished(tinprep(*command.split(), "--raw", real_data(folder), "--out", out, "--keep-events"))
     assert verify(out).findings == ()
     assert require_every_row(out, each) == rows
+
+
+def test_users_of_behaviours_alone_have_histories(tmp_path: Path) -> None:
+    """What a request for one has is what a target would have; shards do not change by it."""
+    raw, out, plain = (tmp_path / name for name in ("raw", "out", "plain"))
+    finished(tinprep("synthesize", "alibaba", "--out", raw, "--scale", "0.0002"))
+    (path,) = raw.glob("raw_sample*")
+    shown = pl.read_csv(path).filter(pl.col("user") % 3 > 0)
+    path.unlink()
+    shown.write_csv(raw / "raw_sample.csv")
+    finished(tinprep("alibaba", "--raw", raw, "--out", out, "--keep-events"))
+    finished(tinprep("alibaba", "--raw", raw, "--out", plain))
+    made, before = manifest.load(out), manifest.load(plain)
+    assert (made.shards, made.digests) == (before.shards, before.digests)
+    log = pl.concat(pl.read_csv(path) for path in raw.glob("behavior_log*"))
+    assert made.kept is not None
+    counts = (pl.col("btag") == "pv") & (pl.col("time_stamp") >= made.kept.since)
+    others = {*log.filter(counts)["user"]} - {*shown["user"]}
+    users = pl.read_parquet(out / "events/users.parquet")
+    assert users["value"].to_list() == sorted(others) and len(others) > 20
+    first = made.vocabulary["user"]
+    assert users["id"].to_list() == list(range(first, first + len(others)))
+    last, ads = shown["time_stamp"].max(), shown["adgroup_id"]
+    asked = shown.head(len(others)).with_columns(
+        user=users["value"], time_stamp=pl.lit(last), adgroup_id=ads.head(len(others))
+    )
+    asked.write_csv(tmp_path / "asked.csv")
+    given = ("--targets", tmp_path / "asked.csv", "--out", tmp_path / "rows")
+    finished(tinprep("transform", out, *given))
+    rows = manifest.load(tmp_path / "rows")
+    features = Features(out, made, read(out, made))
+    features = replace(features, newcomers=newcomers(out, made, features.words["user"]))
+    found, of = [], asked.rows(named=True)
+    for one in rows.shards:
+        shard = pq.read_table(tmp_path / "rows" / one.path).combine_chunks()
+        for k, row in enumerate(shard["row"].to_pylist()):
+            event = of[row - made.kept.rows["impressions"]]
+            candidate = {"ad": event["adgroup_id"], "pid": event["pid"]}
+            request = Request(event["user"], event["time_stamp"], [candidate])
+            assert not differing(features(request), rows, shard, Asked(request, [k]))
+            found.append(shard["history_length"][k].as_py())
+    assert len(found) == len(others) and min(found) > 0

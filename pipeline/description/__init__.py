@@ -318,6 +318,7 @@ class Description:
         continues: the data set whose kept events new ones follow, and whose vocabularies, edges and
             scales they get; None where all is fitted.
         splits: what the splits are called, by the number that rules give them.
+        keeps: whether events are kept beside the shards.
     """
 
     name: str
@@ -345,6 +346,7 @@ class Description:
     said: Mapping[str, Any] = field(default_factory=dict)
     continues: Path | None = None
     splits: tuple[str, ...] = SPLITS
+    keeps: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what no step could make.

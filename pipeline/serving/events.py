@@ -12,8 +12,8 @@ import pyarrow.parquet as pq
 
 from pipeline.serving.features import Past
 from schemas.arrays import Int64s
-from schemas.errors import InputError
-from schemas.manifest import Manifest, require_kept
+from schemas.errors import ContractError, InputError
+from schemas.manifest import NOBODIES, DataFile, Manifest, require_kept
 from schemas.replacing import sha256
 
 
@@ -46,36 +46,53 @@ def read(folder: Path, made: Manifest) -> Mapping[str, Pasts]:
 
     Raises:
         UsageError: it keeps none.
-        InputError: a file is missing, or is not the manifest's.
+        InputError: a file is missing or damaged.
+        ContractError: one is not the manifest's.
     """
     require_kept(folder, made)
     return {name: _pasts(folder, made, name) for name in made.histories}
 
 
+def nobodies(folder: Path, made: Manifest) -> dict[int | str, int]:
+    """The ids of users whom the targets' table of a data set lacks, by their values.
+
+    Raises:
+        InputError: the file is missing or damaged.
+        ContractError: it is not the manifest's.
+    """
+    listed = [one for one in made.tables if one.path == NOBODIES]
+    if not listed:
+        return {}
+    table = _read(folder, listed[0])
+    return dict(zip(table["value"].to_pylist(), table["id"].to_pylist(), strict=True))
+
+
 def _pasts(folder: Path, made: Manifest, history: str) -> Pasts:
     files = [one for one in made.tables if one.path.startswith(f"behaviours/{history}-")]
-    parts = []
-    for one in files:
-        path = folder / one.path
-        try:
-            if sha256(path) != one.sha256:
-                raise InputError(
-                    "A file of kept events is not the one that was written.",
-                    where=path,
-                    expected=f"sha256 {one.sha256}",
-                    got="another",
-                    do="make the data set again",
-                )
-            parts.append(pq.read_table(path, partitioning=None))
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(
-                "A file of kept events cannot be read.",
+    return _joined([_read(folder, one) for one in files])
+
+
+def _read(folder: Path, file: DataFile) -> pa.Table:
+    """A file of kept events, held to the manifest."""
+    path = folder / file.path
+    try:
+        if (got := sha256(path)) != file.sha256:
+            raise ContractError(
+                "A file of kept events is not the one that was written.",
                 where=path,
-                expected="a Parquet file",
-                got=str(error)[:200],
+                expected=f"sha256 {file.sha256}",
+                got=got,
                 do="make the data set again",
-            ) from None
-    return _joined(parts)
+            )
+        return pq.read_table(path, partitioning=None)
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(
+            "A file of kept events cannot be read.",
+            where=path,
+            expected="a Parquet file",
+            got=str(error)[:200],
+            do="make the data set again",
+        ) from None
 
 
 def _joined(parts: list[pa.Table]) -> Pasts:

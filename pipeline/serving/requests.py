@@ -173,11 +173,13 @@ class Features:
         folder: of the data set, or of what has its vocabularies and lookups.
         made: its manifest.
         pasts: history -> what users did.
+        newcomers: user -> the id, beyond all others, by which `pasts` knows one that has none.
     """
 
     folder: Path
     made: Manifest
     pasts: Mapping[str, Pasts]
+    newcomers: Mapping[int | str, int] = field(default_factory=dict)
 
     @cached_property
     def words(self) -> dict[str, Words]:
@@ -217,12 +219,14 @@ class Features:
         said = {name for row in rows for name in row}
         _require_known("a key", said, self._own_first, request)
         _require_known("a history in `arrived`", request.arrived, self._by_order, request)
-        user = self._id(USER, request.user, request)
-        columns = self.of_history(user, request)
+        who = self._value(USER, request.user, request)
+        user = self.words[USER].ids.get(who, UNKNOWN_ID)
+        assert who is not None
+        columns = self.of_history(self.newcomers.get(who, user), request)
         columns["target_time"] = np.full(len(rows), request.time, np.int64)
         lines: dict[str, Int64s] = {}  # key -> the line that each row looks up
         if USER in self.lookups:
-            values = [self._value(USER, request.user, request)] * len(rows)
+            values: list[Any] = [who] * len(rows)
             lines[USER] = self.lookups[USER].lines(np.full(len(rows), user), values, request.time)
         for name, prefix in self._own_first.items():
             key, by_line = self.looked_up.get(name, ("", {}))

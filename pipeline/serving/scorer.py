@@ -12,7 +12,7 @@ import numpy.typing as npt
 from pipeline.serving import events
 from pipeline.serving.events import Pasts
 from pipeline.serving.features import Columns
-from pipeline.serving.requests import USER, Features, Request
+from pipeline.serving.requests import USER, Features, Request, Words
 from schemas import bundle, digests, manifest
 from schemas.bundle import Bundle
 from schemas.errors import ContractError, UsageError
@@ -31,6 +31,7 @@ class Scorer:
         folder: where its files are.
         pasts: history -> what users did.
         threads: of ONNX Runtime.
+        newcomers: as of `Features`.
 
     Raises:
         InputError: a file is missing or damaged.
@@ -40,7 +41,12 @@ class Scorer:
     """
 
     def __init__(
-        self, of: Bundle, folder: Path, pasts: Mapping[str, Pasts], threads: int = 1
+        self,
+        of: Bundle,
+        folder: Path,
+        pasts: Mapping[str, Pasts],
+        threads: int = 1,
+        newcomers: Mapping[int | str, int] | None = None,
     ) -> None:
         if of.shape != "request":
             raise UsageError(
@@ -51,7 +57,7 @@ class Scorer:
                 do="export the run again, without --shape",
             )
         self.bundle = of
-        self.features = Features(folder, of.data, pasts)
+        self.features = Features(folder, of.data, pasts, {} if newcomers is None else newcomers)
         with fitting(folder):
             self.graph = Graph(of, folder / bundle.MODEL, threads)
             # All that is read of the bundle is used once, before anything depends on it.
@@ -72,7 +78,8 @@ class Scorer:
         folder, data = Path(folder), Path(data)
         found, made = bundle.load(folder), manifest.load(data)
         require_alike(found, made, data)
-        return cls(found, folder, events.read(data, made), threads)
+        users = Words(folder / f"vocabulary/{USER}.parquet")
+        return cls(found, folder, events.read(data, made), threads, newcomers(data, made, users))
 
     def __call__(self, request: Request) -> Floats:
         """(candidates,) the probability of a positive label of each.
@@ -156,3 +163,27 @@ def require_alike(of: Bundle, made: Manifest, data: Path) -> None:
             got=digests.in_short(theirs, wrong),
             do="give the data set that the run was trained on, or what `transform` made of it",
         )
+
+
+def newcomers(folder: Path, made: Manifest, users: Words) -> dict[int | str, int]:
+    """The users of a data set that a vocabulary of another lacks, with their ids.
+
+    They are users of later events, and those whom the table of its targets lacks.
+
+    Raises:
+        InputError: its vocabulary is damaged.
+        ContractError: the same user has two ids.
+    """
+    others = events.nobodies(folder, made)
+    if made.continues is None:
+        return others
+    own = Words(folder / f"vocabulary/{USER}.parquet").ids
+    if any(own.get(user, id_) != id_ for user, id_ in users.ids.items()):
+        raise ContractError(
+            "A user has two ids.",
+            where=folder,
+            expected="the data set that the run was trained on, or what `transform` made of it",
+            got="one that follows another data set",
+        )
+    more = {user: id_ for user, id_ in own.items() if user not in users.ids and user is not None}
+    return more | others

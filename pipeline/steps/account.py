@@ -75,7 +75,7 @@ def account(
         notes=[*_notes(d, dealt, fitted), *_begin(d, dealt), *published],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
-        kept=_kept(d, dealt, run.config.keeps) if run.config.keep_events else None,
+        kept=_kept(d, dealt, run.config.keeps) if d.keeps else None,
         continues=None
         if known is None
         else manifest.Continues(

@@ -35,6 +35,7 @@ from pipeline.steps.spill import (
     kept,
     kinds_of_targets,
     spilled,
+    spilled_others,
     spilled_wide,
     words_of,
 )
@@ -127,6 +128,8 @@ class Dealt:
         split: the rule of the splits.
         since: the time from which on events of the other tables count.
         users: the vocabulary of users.
+        nobodies: of users whom the targets' table lacks: their values, and ids behind those of all
+            others; None where events are not kept.
         shares: what joins have lost.
     """
 
@@ -138,6 +141,7 @@ class Dealt:
     split: Split
     since: int
     users: pa.Table
+    nobodies: pa.Table | None
     shares: dict[str, Share]
 
 
@@ -186,6 +190,12 @@ def deal(run: Run, d: Description, known: Known | None) -> Dealt:
         name = f"{table.name} of users without {target.name}"
         share = Share(dealt.of_nobody, dealt.of_nobody + dealt.kept)
         shares |= check_missing(run.config, table.path, {name: share})
+    nobodies = None
+    if d.keeps and others:
+        files = [run.work / counts_file(table, USER) for table in d.tables[1:]]
+        nobodies = vocabulary.vocabulary(pl.concat(map(pl.read_parquet, files)))
+        ids = pc.add(nobodies["id"], pa.scalar(len(users), pa.int32()))
+        nobodies = nobodies.set_column(1, nobodies.schema.field("id"), ids)
     kept = {target.name: seen.kept, **{name: of.kept for name, of in others.items()}}
     ordered = sum(
         kept[table.name] * (8 * (2 + len(table.ids)) + len(table.masks)) for table in d.tables
@@ -194,7 +204,7 @@ def deal(run: Run, d: Description, known: Known | None) -> Dealt:
     more += 8 * sum(one.table != target.name for one in d.histories.values())
     ordered += kept[target.name] * more
     run.check_space(ordered + output_bytes(d, sum(counts.labels) * d.rows_of_a_target))
-    return Dealt(lines, counts, kept_core, seen, others, split, since, users, shares)
+    return Dealt(lines, counts, kept_core, seen, others, split, since, users, nobodies, shares)
 
 
 def _not_there(
@@ -367,7 +377,7 @@ def _deal(
     sample: npt.NDArray[np.int64] | None,
     since: int | None,
 ) -> Seen:
-    spills = 2 if run.config.keep_events else 1
+    spills = 2 if d.keeps else 1
     run.check_space(estimate_table(table.paths) * table.disk_bytes_a_line * spills)
     deal = SpillPart(
         table,
@@ -379,10 +389,14 @@ def _deal(
         since,
         d.unit,
         tuple(one for one in d.lookups if one.table == table.name),
-        run.config.keep_events,
+        d.keeps,
     )
     kinds = [refused.kind(table.file), *([kept(table)] if deal.keeps else [])]
-    kinds += kinds_of_targets(table) if users is None else [spilled(table), spilled_wide(table)]
+    if users is None:
+        kinds += kinds_of_targets(table)
+    else:
+        kinds += [spilled(table), spilled_wide(table)]
+        kinds += [spilled_others(table)] if d.keeps else []
     found: dict[str, int] = {}
     times: list[int] = []
     summary = refused.Summary()

@@ -246,14 +246,19 @@ def write_vocabularies(run: Run, words: dict[str, pa.Table]) -> None:
         shards.write_table(path, table)
 
 
-def write_state(run: Run, pool: pa.Table | None, core: pl.Series | None) -> None:
+def write_state(
+    run: Run, pool: pa.Table | None, core: pl.Series | None, nobodies: pa.Table | None
+) -> None:
     """Write what else has to be known of events that are kept.
 
     Args:
         run: the preparation.
         pool: value and weight of what negatives are drawn from; None for none.
         core: the values of the k-core; None for none.
+        nobodies: value and id of users whom the targets' table lacks; None for none.
     """
+    if nobodies is not None:
+        shards.write_table(run.config.out / manifest.NOBODIES, nobodies.select(["value", "id"]))
     if pool is not None:
         shards.write_table(run.config.out / POOL, pool)
     if core is not None:
@@ -432,7 +437,11 @@ def _tables(run: Run, words: dict[str, pa.Table]) -> list[manifest.DataFile]:
     """The files beside the shards, as they lie in the output folder."""
     out, written = run.config.out, sorted(run.record.files)
     unknown = lookups.UNKNOWN.partition("{")[0]
-    names = [name for name in written if name.startswith(("lookups/", POOL, CORE, unknown))]
+    names = [
+        name
+        for name in written
+        if name.startswith(("lookups/", POOL, CORE, manifest.NOBODIES, unknown))
+    ]
     names += [f"vocabulary/{name}.parquet" for name in sorted(words)]
     names += [name for name in written if name.startswith("rejected/")]
     return [

@@ -363,7 +363,7 @@ def _order(
     name, drawn = "order and fit intervals", d.negatives
     names = (USER, *d.columns, *d.target.lists)
     ids = {column: words[column].select(["value", "id"]) for column in names}
-    order = Order(d, dealt.split, run.count, ids, looked_up, dealt.core)
+    order = Order(d, dealt.split, run.count, ids, looked_up, dealt.core, dealt.nobodies)
     # One count for all buckets: one each would grow with their number.
     tallies = Measure.tallies(d)
     into = [tally for of in tallies.values() for tally in of.values()]

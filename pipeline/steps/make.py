@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from pipeline import memory
 from pipeline.description import Description
@@ -20,7 +21,7 @@ __all__ = ["fixed_bytes", "make", "output_bytes"]
 
 def make(run: Run, d: Description) -> Manifest:
     """Make the data set of a description in the run's folder."""
-    known = Known.of(d)
+    d, known = replace(d, keeps=run.config.keep_events), Known.of(d)
     dealt = deal(run, d, known)
     fitted = fit(run, d, dealt, known)
     memory.give_back(run.config.memory)
@@ -36,9 +37,8 @@ def make(run: Run, d: Description) -> Manifest:
             fitted.drawing,
             fitted.final,
             fitted.released,
-            run.config.keep_events,
         )
-        keeps = d.tables if run.config.keep_events else ()
+        keeps = d.tables if d.keeps else ()
         needs = order.kinds(d)
         results = finish.write_shards(
             run,
@@ -52,7 +52,8 @@ def make(run: Run, d: Description) -> Manifest:
         )
         writing.result(FOR_EVER)
         if keeps:
-            finish.write_state(run, fitted.pool, None if dealt.core is None else dealt.core.values)
+            core = None if dealt.core is None else dealt.core.values
+            finish.write_state(run, fitted.pool, core, dealt.nobodies)
     if known is not None:
         known.check(run.paths, run.identity())
     return finish.finish(run, results, account(run, d, dealt, fitted, results, known))

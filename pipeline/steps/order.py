@@ -59,9 +59,15 @@ def ordered_outside(table: Table) -> str:
     return f"ordered-{table.name}-outside"
 
 
+def ordered_others(table: Table) -> str:
+    """As `ordered`, of users whom the targets' table lacks."""
+    return f"ordered-{table.name}-others"
+
+
 def kinds(d: Description) -> list[str]:
     """All files that `Order` leaves and `load` reads."""
     files = [*map(ordered, d.tables), *more.kinds(d.target)]
+    files += map(ordered_others, d.tables[1:] if d.keeps else ())
     return [*files, *([ordered_outside(d.target)] if OUTSIDE in d.target.masks else [])]
 
 
@@ -153,6 +159,7 @@ class Order:
         words: the vocabularies of the tables' columns: value, id.
         looked_up: the lookups that are read by now, by key.
         core: of the users and values that have events enough; None for all.
+        nobodies: value and id of users whom the targets' table lacks; None where none is kept.
     """
 
     d: Description
@@ -161,13 +168,16 @@ class Order:
     words: Mapping[str, pa.Table]
     looked_up: Mapping[str, lookups.Encoded]
     core: Core | None
+    nobodies: pa.Table | None = None
 
     @property
     def needs(self) -> list[str]:
         """The kinds of files that it reads."""
         others = self.d.tables[1:]
+        kinds = [spill.spilled, spill.spilled_wide]
+        kinds += [spill.spilled_others] if self.d.keeps else []
         files = spill.kinds_of_targets(self.d.target)
-        return [*files, *map(spill.spilled, others), *map(spill.spilled_wide, others)]
+        return [*files, *(kind(table) for kind in kinds for table in others)]
 
     @cached_property
     def encoders(self) -> dict[str, Encoder]:
@@ -198,6 +208,10 @@ class Order:
             path = bucket_path(folder / ordered(table), bucket)
             if not path.exists():
                 save_columns(path, self._ordered(folder, bucket, table))
+        for table in d.tables[1:] if d.keeps else ():
+            path = bucket_path(folder / ordered_others(table), bucket)
+            if not path.exists():
+                save_columns(path, self._of_nobodies(folder, bucket, table))
         if OUTSIDE in d.target.masks:
             path = bucket_path(folder / ordered_outside(d.target), bucket)
             if not path.exists():
@@ -229,16 +243,28 @@ class Order:
         field = self.encoders[d.negatives.field].of(frame[d.negatives.field])
         return {USER: user[user > 0], d.negatives.field: field[user > 0]}
 
-    def _ordered(self, folder: Path, bucket: int, table: Table) -> dict[str, npt.NDArray[Any]]:
-        """The columns of a table's ordered events."""
-        d, frame = self.d, spill.events(folder, bucket, table)
-        if table.name != d.target.name:
-            user = frame[USER].to_numpy().astype(np.int32, copy=False)
-        else:
-            frame = repeats_of(table).kept(frame, table.drop)
-            frame = spill.followed(table, frame if self.core is None else self.core.kept(frame))
-            own = self.words[USER].filter(pa.array(self.of_bucket == bucket))
-            user = Encoder(own).of(frame[USER])
+    def _of_nobodies(self, folder: Path, bucket: int, table: Table) -> dict[str, Any]:
+        """As `_ordered`, of users whom the targets' table lacks."""
+        path = bucket_path(folder / spill.spilled_others(table), bucket)
+        frame = pl.DataFrame(read_spilled(path))
+        return self._in_order(frame, self.encoder_of_nobodies.of(frame[USER]), table)[0]
+
+    @cached_property
+    def encoder_of_nobodies(self) -> Encoder:
+        """Of the users whom the targets' table lacks."""
+        assert self.nobodies is not None
+        return Encoder(self.nobodies)
+
+    def _in_order(
+        self, frame: pl.DataFrame, user: Int32s, table: Table
+    ) -> tuple[dict[str, npt.NDArray[Any]], Int64s]:
+        """The columns of a table's events in order, and where each event stood before.
+
+        Args:
+            frame: the events; of another table than the targets', repeats are dropped if asked for.
+            user: (events,) ids.
+            table: that they are of.
+        """
         time = frame["time"].to_numpy().astype(np.int64, copy=False)
         ids = {name: self.encoders[name].of(frame[name]) for name in table.ids}
         row = frame["row"].to_numpy() if "row" in frame.columns else None
@@ -247,7 +273,7 @@ class Order:
             ties = [*(ids[name] for name in table.fields), *ties]
         elif table.order == "hash":
             assert row is not None
-            ties = [counter_hash(d.seed, row).astype(np.int64), row]
+            ties = [counter_hash(self.d.seed, row).astype(np.int64), row]
         by, user, time = in_order(user, time, ties)
         columns: dict[str, npt.NDArray[Any]] = {USER: user, "time": time}
         if table.first_row:
@@ -256,13 +282,23 @@ class Order:
         columns |= {name: of[by] for name, of in ids.items()}
         for name in spill.masks(table):  # as numbers: Arrow's flags are no arrays
             columns[name] = frame[name].cast(pl.UInt8).to_numpy()[by]
+        if table.name != self.d.target.name and table.drop:
+            once = ~repeated(_with_own_fields(columns, table), table.order)
+            columns = {name: column[once] for name, column in columns.items()}
+        return columns, by
+
+    def _ordered(self, folder: Path, bucket: int, table: Table) -> dict[str, npt.NDArray[Any]]:
+        """The columns of a table's ordered events."""
+        d, frame = self.d, spill.events(folder, bucket, table)
         if table.name != d.target.name:
-            if table.drop:
-                once = ~repeated(_with_own_fields(columns, table), table.order)
-                columns = {name: column[once] for name, column in columns.items()}
-            return columns
-        assert row is not None
-        columns["row"] = row[by]
+            user = frame[USER].to_numpy().astype(np.int32, copy=False)
+            return self._in_order(frame, user, table)[0]
+        frame = repeats_of(table).kept(frame, table.drop)
+        frame = spill.followed(table, frame if self.core is None else self.core.kept(frame))
+        own = self.words[USER].filter(pa.array(self.of_bucket == bucket))
+        columns, by = self._in_order(frame, Encoder(own).of(frame[USER]), table)
+        user, time = columns[USER], columns["time"]
+        columns["row"] = frame["row"].to_numpy()[by]
         if table.label:
             columns["label"] = frame["label"].to_numpy()[by]
         if table.split:
@@ -403,6 +439,35 @@ def load(
         fresh,
         behaves,
     )
+
+
+def of_nobodies(
+    folder: Path,
+    bucket: int,
+    d: Description,
+    looked_up: Mapping[str, lookups.Encoded],
+    final: Mapping[str, Int32s],
+) -> dict[str, Behaviours]:
+    """History -> what may stand in it of a bucket's users whom the targets' table lacks.
+
+    Args:
+        folder: where the buckets' files are.
+        bucket: its number.
+        d: what is made.
+        looked_up: the lookups, by key.
+        final: as for `load`.
+    """
+    found = {}
+    for name, history in d.histories.items():
+        if history.table == d.target.name:
+            continue
+        table = d.table(history.table)
+        columns = load_columns(bucket_path(folder / ordered_others(table), bucket))
+        own = _with_own_fields(columns, table)
+        if history.where:
+            own = own.take(columns[in_history(name)].view(np.bool_))
+        found[name] = _renamed(_with_looked_up(own, d, table, looked_up), table, final)
+    return found
 
 
 def _late(events: Behaviours, fresh: Bools, behaves: Bools | None) -> int:

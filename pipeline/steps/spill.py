@@ -43,7 +43,8 @@ class Spilled(NamedTuple):
         files: by its number in the table, how many rows each file has, or the part of it.
         times: the least and the most; none where there is no event.
         refused: of its lines.
-        counts: column -> how often its values occur, of a table whose users have ids.
+        counts: column -> how often its values occur, of a table whose users have ids; of users
+            those who have none, where events are kept.
         looked_up: key of a lookup of this table -> its rows, as `Distinct` has them.
     """
 
@@ -83,6 +84,11 @@ def spilled_outside(table: Table) -> str:
 def kept(table: Table) -> str:
     """As `spilled`, of all events as the reader gives them, to be kept beside the shards."""
     return f"{table.name}-kept"
+
+
+def spilled_others(table: Table) -> str:
+    """As `spilled`, of users whom the targets' table lacks, as the reader gives them."""
+    return f"{table.name}-others"
 
 
 def kept_schema(table: Table) -> pa.Schema:
@@ -153,6 +159,8 @@ class SpillPart:
         """What is known of the share."""
         table, reader = self.table, self.table.reader
         names = table.fields if self.users is not None else ()
+        if self.users is not None and self.keeps:
+            names = *names, USER
         counts = {name: words_of(table, name) for name in names}
         found = dict.fromkeys(("read", "kept", "left_out", "unasked", "of_nobody"), 0)
         files = {of.number: 0 for of in share.parts}
@@ -330,6 +338,13 @@ class _Narrow:
                 return opened()
 
         self.open_wide = open_wide
+        if of.keeps:
+            names = ("row", USER, "time", *table.fields, *self.flags)
+            kinds = {"row": pa.int64(), **table.reader.columns}
+            self.raw = pa.schema([(name, held(kinds[name])) for name in names])
+            self.others = spills.enter_context(
+                Spill(folder / spilled_others(table), of.buckets, self.raw)
+            )
 
     def add(self, rows: pl.DataFrame) -> tuple[int, list[int]]:
         """As `_Raw.add`, and count the values of all of them."""
@@ -345,6 +360,11 @@ class _Narrow:
         user = columns[USER]
         columns[USER] = self.users.of(user)
         kept = columns[USER] > 0
+        if USER in self.counts and not kept.all():
+            others = rows.filter(~kept)
+            numbers = isinstance(self.counts[USER], Tally)
+            self.counts[USER].add(others[USER].to_numpy() if numbers else others[USER])
+            _append(self.others, self.raw, others)
         columns = {
             name: column.filter(kept) if name in self.text else column[kept]
             for name, column in columns.items()

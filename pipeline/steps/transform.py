@@ -24,7 +24,7 @@ from pipeline.steps.drawing import Drawing
 from pipeline.steps.finish import Made
 from pipeline.steps.ids_held import ids_held
 from pipeline.steps.numbers import scaled
-from pipeline.steps.order import Bucket, load
+from pipeline.steps.order import Bucket, load, of_nobodies
 from schemas.arrays import Int32s, Int64s
 from schemas.manifest import (
     FIRST_ID,
@@ -50,7 +50,6 @@ class Rows:
         final: column -> the id that each of its ids in the ordered events becomes in rows, where
             it is another one.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
-        keeps: whether behaviours are kept beside the shards.
     """
 
     d: Description
@@ -62,7 +61,6 @@ class Rows:
     drawing: Drawing | None
     final: Mapping[str, Int32s]
     released: Int64s | None
-    keeps: bool = False
 
     @property
     def schema(self) -> pa.Schema:
@@ -110,8 +108,12 @@ class Rows:
             "no_history": int(np.count_nonzero(~some)),
             "unknown": self._unknown(targets, split) if self.d.tells_unknown else {},
         }
-        kept = targets.bucket.behaviours if self.keeps else {}
-        return Made(blocks, summary, {name: _kept(of) for name, of in kept.items()})
+        kept = {name: _kept(of) for name, of in targets.bucket.behaviours.items()}
+        if self.d.keeps:
+            others = of_nobodies(folder, bucket, self.d, self.looked_up, self.final)
+            for name, of in others.items():
+                kept[name] = pa.concat_tables([kept[name], _kept(of)])
+        return Made(blocks, summary, kept if self.d.keeps else {})
 
     def _unknown(self, targets: _Targets, split: Splits) -> dict[str, tuple[int, int]]:
         """How many targets, and behaviours of them, have no id; of how many."""
