@@ -223,7 +223,7 @@ def _done(run: Run, ours: Ours) -> manifest.Manifest:
 
 def plan(config: Config) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
-    from pipeline.steps.make import output_bytes
+    from pipeline.steps.make import kept_bytes, output_bytes
 
     fetched, paths = config.absent()
     if paths is None:
@@ -237,6 +237,8 @@ def plan(config: Config) -> str:
     told = [fetched] if fetched else []
     told += [f"{name:<14}about {n:,}" for name, n in lines.items()]
     output = output_bytes(d, rows)
+    if config.keep_events:
+        work, output = 2 * work, output + kept_bytes(sum(lines.values()))
     return "\n".join(
         [
             *told,

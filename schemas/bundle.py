@@ -15,6 +15,7 @@ BUNDLE/golden/...                    requests with their features and scores, if
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -96,7 +97,8 @@ class Bundle:
     `shape` says whether the graph scores a `request`, one user's histories with many candidates, or
     `rows` with a history each. `trained_on` is what the model knows of its data set, and `data` the
     data set's own manifest, but for shards: description, histories with their window rules and bin
-    edges, features, scales, time unit and digests.
+    edges, features, scales, time unit and digests. `sha256` is that of all else that is said, as
+    `checksum` has it.
     """
 
     __pydantic_config__ = OPEN
@@ -113,18 +115,28 @@ class Bundle:
     clock: Clock
     measured: Measured
     files: list[BundleFile] = field(default_factory=list)
+    sha256: str = ""
 
     def to_json(self) -> str:
         """The text of its file."""
-        return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+        said = asdict(self)
+        said["sha256"] = checksum(said)
+        return json.dumps(said, indent=1, ensure_ascii=False) + "\n"
+
+
+def checksum(said: dict[str, Any]) -> str:
+    """The checksum of what a bundle says, but for the checksum itself, however it is laid out."""
+    said = {name: value for name, value in said.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def load(folder: Path) -> Bundle:
     """Read what a bundle says of itself, and hold its files to it.
 
     Raises:
-        InputError: there is no bundle, or a file of it is missing or was changed.
-        ContractError: `bundle.json` is not one, or is of another format.
+        InputError: there is no bundle.
+        ContractError: a file of it is missing or was changed, `bundle.json` too; or it is of
+            another format.
     """
     path = folder / NAME
     try:
@@ -150,6 +162,14 @@ def load(folder: Path) -> Bundle:
             got=f"format {got!a}"[:100],
             do=_DO,
         )
+    if (got := checksum(raw)) != raw.get("sha256"):
+        raise ContractError(
+            "The bundle does not say what was written.",
+            where=path,
+            expected=f"sha256 {raw.get('sha256', 'of what it says')!a}"[:100],
+            got=got,
+            do=_DO,
+        )
     try:
         found = build(Bundle, raw)
     except Misfit as error:
@@ -169,11 +189,11 @@ def require_whole(path: Path, file: BundleFile) -> None:
     """Hold a file of a bundle to its checksum.
 
     Raises:
-        InputError: it is missing or was changed.
+        ContractError: it is missing or was changed.
     """
     got = sha256(path) if path.is_file() else "no such file"
     if got != file.sha256:
-        raise InputError(
+        raise ContractError(
             "A file of the bundle is not what was written.",
             where=path,
             expected=file.sha256,

@@ -259,6 +259,12 @@ def test_nothing_is_written_by_a_dry_run(here: Path) -> None:
     ended = tinprep("prepare", "mine.toml", "--out", "data/own", "--dry-run")
     finished(ended)
     assert "at most 146" in ended.said
+    with Path("ratings.csv").open("a") as log:
+        log.write("1,1,4.0,978300000\n" * 100_000)
+    dry = ("prepare", "mine.toml", "--out", "data/own", "--dry-run")
+    said = [tinprep(*dry, *more).said for more in ((), ("--keep-events",))]
+    stay = [int(of.split("of which ")[1].split(" MB stay")[0]) for of in said]
+    assert stay[1] == stay[0] + 2  # 20 bytes an event
     assert not Path("data").exists()
 
 

@@ -15,6 +15,7 @@ from pipeline.serving.files import written
 from pipeline.serving.golden import requests_of
 from pipeline.serving.requests import Features
 from schemas import manifest
+from schemas.bundle import checksum
 from tests.conftest import finished, refused, tinprep
 
 pytest.importorskip("onnxruntime")
@@ -177,13 +178,17 @@ def test_a_bundle_proves_itself(made: Path, tmp_path: Path) -> None:
     bundle = json.loads((folder / "bundle.json").read_text())
     bundle["data"]["histories"]["bought"]["within"] = DAY
     (folder / "bundle.json").write_text(json.dumps(bundle))
+    refused(tinprep("verify", folder), 4, "does not say what was written")
+    bundle["sha256"] = checksum(bundle)
+    (folder / "bundle.json").write_text(json.dumps(bundle))
     refused(tinprep("verify", folder), 4, "A golden request does not come out as it did.")
     bundle = json.loads((made / "bundle" / "bundle.json").read_text())
     bundle["inputs"][0]["name"] = "another"
+    bundle["sha256"] = checksum(bundle)
     (folder / "bundle.json").write_text(json.dumps(bundle))
     refused(tinprep("verify", folder), 4, "do not fit together", "another")
     (folder / "model.onnx").write_bytes(b"x" + (folder / "model.onnx").read_bytes()[1:])
-    refused(tinprep("verify", folder), 3, "model.onnx")
+    refused(tinprep("verify", folder), 4, "model.onnx")
 
 
 def test_events_of_another_data_set_are_refused(made: Path, tmp_path: Path) -> None:

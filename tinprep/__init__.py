@@ -34,6 +34,8 @@ A bundle scores requests, by the events that a data set has kept (`keep_events=T
 >>> scorer = Scorer.of("bundles/tin", "data/kept")
 >>> scorer(Request(user="u3", time=9, candidates=[{"item": 1}, {"item": 2}])).shape
 (2,)
+>>> verify("bundles/tin").sound  # each file, and the golden requests that it may have
+True
 
 Settings are those of the command line, described in `docs/cli.md`. What is wrong ends in a
 `TinprepError` that says what, where, what was expected, what was there, and what to do. What is
@@ -46,6 +48,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields, replace
 from importlib import import_module
 from pathlib import Path
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,7 +57,7 @@ if TYPE_CHECKING:
     from pipeline.presets.amazon import AmazonConfig
     from pipeline.serving.requests import Request
     from pipeline.serving.scorer import Scorer
-    from pipeline.verify import verify
+    from pipeline.verify import Report
     from schemas.bundle import Bundle
     from schemas.errors import TinprepError
     from schemas.manifest import Manifest
@@ -94,7 +97,6 @@ _WHERE = {
     "load": "trainer.training.runs",
     "predict": "trainer.training.evaluation",
     "train": "trainer.training.train",
-    "verify": "pipeline.verify",
 }
 
 
@@ -147,9 +149,10 @@ def prepare(
 
 def transform(
     data: Path | str,
-    events: Path | str | Sequence[Path | str],
+    events: Path | str | Sequence[Path | str] = (),
     *,
     out: Path | str,
+    targets: Path | str | Sequence[Path | str] = (),
     raw: Path | str | None = None,
     told: Callable[[str, int, int | None], None] = lambda *_: None,
     **settings: Any,
@@ -160,6 +163,7 @@ def transform(
         data: folder of the data set, made with `keep_events=True`.
         events: files of new events; of several tables each as `TABLE=FILE`.
         out: folder of the new data set, whose only split is `new`.
+        targets: files of new targets. Then new events are behaviours alone, and targets are none.
         raw: folder of the lookups' files; None for where they were.
         told: progress: step, done, of how many.
         settings: options of `tinprep transform`, e.g. `keep_events=True`.
@@ -178,9 +182,12 @@ def transform(
     from pipeline.presets.transformed import transformed
     from pipeline.readers.remote import located
 
-    files = [str(one) for one in ([events] if isinstance(events, Path | str) else events)]
+    files, asked = (
+        [str(one) for one in ([given] if isinstance(given, Path | str) else given)]
+        for given in (events, targets)
+    )
     at = raw if raw is None else located(Path(raw))
-    config = transformed(Path(data), files, out=located(Path(out)), raw=at, **settings)
+    config = transformed(Path(data), files, asked, out=located(Path(out)), raw=at, **settings)
     return flow.prepare(config, told)
 
 
@@ -203,6 +210,39 @@ def export(
     return write.export(
         run, out, precision=precision, shape=shape, data=data, force=force, also=golden.write
     )
+
+
+def verify(
+    out: Path | str,
+    told: Callable[[str, int, int | None], None] = lambda *_: None,
+    threads: int | None = None,
+) -> Report:
+    """Check every file of a data set, and every value in it; or a bundle, by its golden requests.
+
+    Args:
+        out: folder of the data set, or of the bundle.
+        told: progress: step, done, of how many.
+        threads: shards checked at once; None for the usable cores.
+
+    Returns:
+        What was found. Of a bundle, which is sound where there is no error, `shards` are its files,
+        and `rows` its golden requests.
+
+    Raises:
+        InputError: there is neither in `out`.
+        ContractError: a bundle is not what was written, or does not come out as it did.
+    """
+    from pipeline import verify as of_data
+
+    folder = Path(out)
+    if not (folder / "bundle.json").exists():
+        return of_data.verify(folder, told, threads)
+    from pipeline.serving import golden
+    from schemas import bundle
+
+    begun, found = perf_counter(), bundle.load(folder)
+    requests = golden.check(folder, found)
+    return of_data.Report((), {}, len(found.files), requests, perf_counter() - begun)
 
 
 def __getattr__(name: str) -> Any:

@@ -9,14 +9,14 @@ from pipeline import memory
 from pipeline.description import Description
 from pipeline.steps import finish, order, transform
 from pipeline.steps.account import account
-from pipeline.steps.deal import deal, fixed_bytes, output_bytes
+from pipeline.steps.deal import deal, fixed_bytes, kept_bytes, output_bytes
 from pipeline.steps.fit import fit
 from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas.interrupts import FOR_EVER
 from schemas.manifest import Manifest
 
-__all__ = ["fixed_bytes", "make", "output_bytes"]
+__all__ = ["fixed_bytes", "kept_bytes", "make", "output_bytes"]
 
 
 def make(run: Run, d: Description) -> Manifest:

@@ -362,8 +362,11 @@ class _Narrow:
         kept = columns[USER] > 0
         if USER in self.counts and not kept.all():
             others = rows.filter(~kept)
-            numbers = isinstance(self.counts[USER], Tally)
-            self.counts[USER].add(others[USER].to_numpy() if numbers else others[USER])
+            tally = self.counts[USER]
+            if isinstance(tally, Tally):
+                tally.add(others[USER].to_numpy())
+            else:
+                tally.add(others[USER])
             _append(self.others, self.raw, others)
         columns = {
             name: column.filter(kept) if name in self.text else column[kept]

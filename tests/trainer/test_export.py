@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from types import SimpleNamespace
@@ -231,6 +232,21 @@ def test_a_bundle_is_whole_or_not_there(made, tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+def test_what_a_killed_export_left_is_removed_by_the_next(made, tmp_path):
+    _, run, _, _ = made
+    dies = (
+        "import os, sys, trainer.export.write as write\n"
+        "write._measured = lambda *_: os.kill(os.getpid(), 9)\n"
+        "write.export(*sys.argv[1:])"
+    )
+    ended = subprocess.run([sys.executable, "-c", dies, run, tmp_path / "bundle"], check=False)
+    assert ended.returncode == -9
+    (left,) = tmp_path.iterdir()
+    (tmp_path / left.name.replace("tinprep-", "tinprep-0")).mkdir()  # of another name
+    export(run, tmp_path / "bundle")
+    assert len([*tmp_path.iterdir()]) == 2 and not left.exists()
+
+
 def test_a_folder_of_others_stays(made, tmp_path):
     data, run, folder, _ = made
     with pytest.raises(UsageError, match="holds a bundle"):
@@ -247,11 +263,15 @@ def test_a_bundle_that_was_changed_is_refused_and_replaced_by_none(made, tmp_pat
     _, run, folder, _ = made
     shutil.copytree(folder, tmp_path / "bundle")
     (tmp_path / "bundle" / "vocabulary" / "user.parquet").write_bytes(b"other")
-    with pytest.raises(InputError, match="not what was written"):
+    with pytest.raises(ContractError, match="not what was written"):
         Scorer.of(tmp_path / "bundle")
     with pytest.raises(UsageError, match="were changed"):
         export(run, tmp_path / "bundle", force=True)
-    for text, error in (("{", "no bundle"), ('{"format": 9}', "another version")):
+    text = (folder / bundle.NAME).read_text()
+    flipped = text.replace('"step": ', '"step": 1')
+    assert flipped != text
+    texts = ("{", "no bundle"), ('{"format": 9}', "another version"), (flipped, "does not say")
+    for text, error in texts:
         (tmp_path / "bundle" / bundle.NAME).write_text(text)
         with pytest.raises(ContractError, match=error):
             bundle.load(tmp_path / "bundle")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +22,7 @@ from schemas.bundle import Bundle, Clock, Measured
 from schemas.errors import ContractError, TinprepError, UsageError
 from schemas.manifest import HOW, Manifest
 from schemas.plain import meant
-from schemas.replacing import require_folder, to_disk, unfinished_name
+from schemas.replacing import UNFINISHED, require_folder, to_disk, unfinished_name
 from schemas.scorer import required
 from trainer.data.batches import PLACE
 from trainer.data.shards import Shards
@@ -230,23 +233,54 @@ def _require_free(out: Path, force: bool) -> None:
 
 @contextmanager
 def _whole(out: Path) -> Iterator[Path]:
-    """A new folder that becomes `out`, if the block ends without an error."""
+    """A new folder that becomes `out`, if the block ends without an error.
+
+    What killed exports to the same name have left is removed.
+    """
     out = out.absolute()
+    writer = hashlib.sha256(os.fsencode(out.name)).hexdigest()[:16]
     with filling(out.parent):
-        folder, old = (out.parent / unfinished_name() for _ in range(2))
+        folder, old = (out.parent / unfinished_name(writer) for _ in range(2))
+        _remove_unfinished(out.parent, writer)
         folder.mkdir()
-        try:
-            yield folder
-            for path in folder.rglob("*"):
-                if path.is_file():
-                    to_disk(path)
-            if out.exists():
-                out.rename(old)
+        with _locked(folder):
             try:
-                folder.rename(out)
-            except OSError:
-                old.rename(out)
-                raise
-            shutil.rmtree(old, ignore_errors=True)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+                yield folder
+                for path in folder.rglob("*"):
+                    if path.is_file():
+                        to_disk(path)
+                if out.exists():
+                    out.rename(old)
+                try:
+                    folder.rename(out)
+                except OSError:
+                    old.rename(out)
+                    raise
+                shutil.rmtree(old, ignore_errors=True)
+            finally:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_unfinished(parent: Path, writer: str) -> None:
+    """Remove the folders of a writer that nobody is at work in any more."""
+    for path in parent.iterdir():
+        found = UNFINISHED.fullmatch(path.name)
+        if found and found[1] == writer and path.is_dir() and not path.is_symlink():
+            with _locked(path) as ours:
+                if ours:
+                    shutil.rmtree(path, ignore_errors=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[bool]:
+    """Hold a folder's lock, which ends with its process; whether nobody else holds it."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(handle)
