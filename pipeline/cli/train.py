@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
@@ -10,7 +11,9 @@ import typer
 from pipeline.cli.amounts import checked
 from pipeline.cli.errors import told_errors
 from pipeline.cli.fit import train
+from pipeline.cli.options import next_command
 from schemas.errors import UsageError
+from schemas.replacing import replacing
 from schemas.terminal import Terminal
 
 _Run = Annotated[
@@ -87,9 +90,24 @@ def importance(
     seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 0,
     data: _Data = None,
     device: _Device = "cpu",
+    select: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="In place of permuting: the description of the data set, to be written again "
+            "beside it, as FILE-selected.toml, without the features and histories that a model "
+            "of experts can do without.",
+        ),
+    ] = None,
+    sparsity: Annotated[
+        float, typer.Option(help="With --select: nats of logloss that each must be worth.")
+    ] = 1e-3,
 ) -> None:
     """What each feature, field and history is worth to a run: how GAUC falls with it permuted."""
     with told_errors():
+        if select is not None:
+            _select(run, select, sparsity, seed, data)
+            return
         from trainer.analysis.importance import importance as measure
         from trainer.analysis.importance import importance_table
 
@@ -99,6 +117,25 @@ def importance(
                 told=lambda done, of: status.update(f"permuting: {done} of {of} parts"),
             )  # fmt: skip
         Terminal().print(importance_table(run, found))
+
+
+def _select(run: Path, description: Path, sparsity: float, seed: int, data: Path | None) -> None:
+    from pipeline.description.toml import without, written
+    from pipeline.presets.described import source_of
+    from trainer.analysis.selection import select, selection_table
+
+    source, folder = source_of(str(description))
+    to = (folder or Path()) / f"{description.stem}-selected.toml"
+    with Terminal(stderr=True).status("selecting") as status:
+        found = select(
+            run, sparsity, seed=seed, data=data,
+            told=lambda done, of: status.update(f"selecting: step {done:,} of {of:,}"),
+        )  # fmt: skip
+    slim = without(source.keys, found.dropped("feature"), found.dropped("history"))
+    with replacing(to) as temporary:
+        temporary.write_text(written(slim), encoding="utf-8")
+    Terminal().print(selection_table(run, found))
+    next_command(f"prepare {quote(str(to))} --out DIR")
 
 
 def predict(

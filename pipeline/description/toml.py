@@ -9,7 +9,7 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import date, datetime, time
 from difflib import get_close_matches
 from functools import cache
@@ -324,6 +324,46 @@ def written(keys: Mapping[str, Any]) -> str:
             told = [f"{_name(k)} = {_value(v)}" for k, v in table.items() if v is not None]
             lines += ["", f"[{title}]", *told]
     return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def without(
+    keys: Mapping[str, Any], features: Collection[str], histories: Collection[str]
+) -> dict[str, Any]:
+    """A description's plain values without some features and histories.
+
+    A lookup that gives nothing else goes with them, and so does a table that nothing reads then. A
+    feature that a lookup is of stays with what it gives.
+
+    Args:
+        keys: what the description says.
+        features: of events or lookups: ids, numbers and lists.
+        histories: likewise.
+    """
+
+    def kept(table: Mapping[str, Any], stay: Collection[str] = ()) -> dict[str, Any]:
+        """A table of events or a lookup, without empty tables of columns."""
+        gone = {*features} - {*stay}
+        of = {
+            kind: {name: v for name, v in table[kind].items() if name not in gone}
+            for kind in ("features", "numbers", "lists")
+            if kind in table
+        }
+        return {kind: value for kind, value in {**table, **of}.items() if value != {}}
+
+    gives = {"fields", "features", "numbers", "lists"}
+    lookups = {
+        name: slim
+        for name, one in keys.get("lookups", {}).items()
+        if (slim := kept(one)).keys() & gives or not one.keys() & gives
+    }
+    found = {**keys, "lookups": lookups}
+    found["histories"] = {n: one for n, one in keys["histories"].items() if n not in histories}
+    named = (found["target"], *found["histories"].values(), *lookups.values())
+    read = {one.get("table") for one in named}
+    found["tables"] = {n: kept(one, lookups) for n, one in keys["tables"].items() if n in read}
+    types, gone = keys.get("types", {}), {*features} - {*lookups}
+    found["types"] = {name: value for name, value in types.items() if name not in gone}
+    return {name: value for name, value in found.items() if value != {}}
 
 
 def _name(name: str) -> str:

@@ -33,6 +33,7 @@ class Case:
         encoding: one of the recipe's.
         dim: width of each field's embedding; None for that of the trials' settings.
         attention_dim: the same in tables of the attention's own.
+        embeddings: table sets of a model of experts.
     """
 
     data: Path
@@ -40,11 +41,16 @@ class Case:
     encoding: str
     dim: int | None = None
     attention_dim: int | None = None
+    embeddings: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
         """What differs from the trials' settings."""
-        given = {"dim": self.dim, "attention_dim": self.attention_dim}
+        given = {
+            "dim": self.dim,
+            "attention_dim": self.attention_dim,
+            "embeddings": self.embeddings,
+        }
         return {name: value for name, value in given.items() if value is not None}
 
     @property
@@ -149,7 +155,7 @@ class Trials:
         cases = list(dict.fromkeys(cases))
         shards = {data: self.open(data) for data in self.data_sets}
         for case in cases:
-            choose(case.model, case.encoding, case.attention_dim)
+            choose(case.model, case.encoding, case.attention_dim, embeddings=case.embeddings)
         wanted = [
             self._wanted(case, seed, shards[case.data])
             for case in cases

@@ -117,6 +117,9 @@ class MixModel(InterestModel):
         self.gate = parts.dense(len(groups) * dim, len(roles)) if mix == "gate" else None
         self.mlp = parts.mlp(hidden[0], hidden[1:], recipe.activation)
         read_columns = [column for one in self.readers.values() for column in one.columns]
+        # Of features, then of histories; see `gate_sets`.
+        self.features = (*inputs.others, *inputs.lists, *inputs.numbers)
+        self.gates: tuple[Tensor, Tensor] | None = None
         of_lists = [column for name in self.lists for column in (name, f"{name}_length")]
         wanted = (*self.singles, *read_columns, *self.numbers, *of_lists)
         self.columns = tuple(dict.fromkeys(wanted))
@@ -132,6 +135,22 @@ class MixModel(InterestModel):
         groups = [*dict.fromkeys(named)]
         part = tuple(int(not (n == "known" or n.isdecimal())) for n in groups)
         return tuple(map(groups.index, named)), part
+
+    def gate_sets(self, gate_K: Tensor) -> None:
+        """Multiply, from now on, each feature and each history by a number.
+
+        Args:
+            gate_K: of `features`, then of the histories.
+        """
+        features, histories = gate_K.split([len(self.features), len(self.inputs.histories)])  # type: ignore[no-untyped-call]
+        counts = [len(one.fields) for one in self.inputs.histories.values()]
+        targets = gate_K.new_ones(len(self.inputs.fields))
+        of_fields = histories.repeat_interleave(torch.tensor(counts))
+        widths = torch.tensor([reader.width for reader in self.readers.values()])
+        self.gates = (
+            torch.cat([targets, features, of_fields]),
+            histories.repeat_interleave(widths),
+        )
 
     def interest(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Give the interests that TIN makes, or else the histories' means, and the target.
@@ -185,7 +204,10 @@ class MixModel(InterestModel):
             for e_NW in histories[-1]:
                 mean = _mean(e_NW.view(length.shape[0], -1, e_NW.shape[1]), length)
                 seen.append(mean.expand(rows, -1, -1))
-        return torch.cat(seen, dim=1), histories, views
+        found = torch.cat(seen, dim=1)
+        if self.gates is not None:
+            found = found * self.gates[0].unsqueeze(1)
+        return found, histories, views
 
     def _interest(
         self, at: int, t_BD: Tensor, of_histories: list[list[Tensor]], views: list[Batch]
@@ -203,7 +225,8 @@ class MixModel(InterestModel):
             else:
                 both_ND = torch.cat([asked, torch.cat(e, dim=1)])
                 found.append(reader(view, both_ND, rows, None).u)
-        return torch.cat(found, dim=1)
+        interest = torch.cat(found, dim=1)
+        return interest if self.gates is None else interest * self.gates[1]
 
     def forward(self, batch: Batch) -> Tensor:
         """Score a batch; see `InterestModel`."""

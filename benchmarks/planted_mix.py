@@ -1,0 +1,215 @@
+"""Experts where the truth is known: clicks by crosses of features, and by when what was clicked.
+
+python benchmarks/planted_mix.py --out runs/planted-mix              every expert, pairs, the mix
+python benchmarks/planted_mix.py --out runs/planted-mix --without    and the mix without each
+
+It makes a log as `planted_log.py` does, with three features of each impression, and writes
+`planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
+(TIN with as wide tables), of the best pair of experts, of `tin_mix`, and of the control.
+
+The law: log odds = `BASE` + the sum of `GAIN[p]` over the latest clicks of the target's category at
+position p + `CROSS` * <a_slot, b_layout> + `THIRD` * s_slot s_layout s_device. The vectors a and b
+are drawn, and moved so that no slot and no layout by itself says anything; the signs s are drawn,
+as many of each. So no value of a feature tells anything alone: the first term wants who tells
+places apart, the second crosses of two features, the third of three.
+
+Pairs are trained by one seed, and the best on valid by all. Intervals are of the differences seed
+by seed, by Student's t.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import planted_log
+import polars as pl
+from planted_log import BASE, CATEGORIES, EACH, GAIN, HOUR, ITEMS_EACH, RETARGET, START, prepare
+from scipy.stats import t as student
+
+from trainer.analysis.trials import Case, Trial, Trials, mean_sd
+from trainer.data.shards import Shards
+from trainer.metrics import auc, gauc
+from trainer.models.recipes import RECIPES
+from trainer.training.console import LiveReport
+from trainer.training.runs import METRICS, Result, read_json
+
+CROSS, THIRD, WIDTH = 1.2, 0.8, 3
+SIZES = {"slot": 40, "layout": 40, "device": 8}
+EXPERTS = RECIPES["tin_mix"].experts
+# As many table sets as the mix has, so as large tables.
+MATCHED = "4"
+SETTINGS = {
+    "dim": 16,
+    "hidden": (64, 32),
+    "batch_size": 512,
+    "lr": 1e-2,
+    "epochs": 8,
+    "evaluations": 2,
+    "patience": 4,
+    "device": "cpu",
+    "threads": 1,
+}
+DESCRIPTION = planted_log.DESCRIPTION.replace(
+    'fields = { item = "item", category = "category" }\n',
+    'fields = { item = "item", category = "category" }\n'
+    'features = { slot = "slot", layout = "layout", device = "device" }\n',
+)
+
+
+def draw(users: int, seed: int) -> pl.DataFrame:
+    """The log, and what the law knew of each line: `odds`, the log odds of its click."""
+    rng = np.random.default_rng(seed)
+    gain, rows = np.array(GAIN), np.arange(users)
+    one, other = (rng.normal(size=(SIZES[name], WIDTH)) for name in ("slot", "layout"))
+    table = (one - one.mean(0)) @ (other - other.mean(0)).T
+    table *= CROSS / table.std()
+    signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in SIZES.values()]
+    clicks = np.full((users, len(gain)), -1)  # categories, the newest first
+    time = START + rng.integers(0, 24 * HOUR, users)
+    parts = []
+    for _ in range(EACH):
+        time = time + 1 + rng.exponential(6 * HOUR, users).astype(np.int64)
+        known = (clicks >= 0).sum(1)
+        place = (rng.random(users) * np.maximum(known, 1)).astype(np.int64)
+        again = (rng.random(users) < RETARGET) & (known > 0)
+        category = np.where(again, clicks[rows, place], rng.integers(0, CATEGORIES, users))
+        features = [rng.integers(0, size, users) for size in SIZES.values()]
+        third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
+        odds = BASE + (clicks == category[:, None]) @ gain
+        odds = odds + table[features[0], features[1]] + THIRD * third
+        clicked = rng.random(users) < 1 / (1 + np.exp(-odds))
+        item = category * ITEMS_EACH + rng.integers(0, ITEMS_EACH, users)
+        named = zip(SIZES, features, strict=True)
+        parts.append(
+            pl.DataFrame(
+                {
+                    "user": [f"u{n}" for n in rows],
+                    "item": [f"i{n}" for n in item],
+                    "category": [f"c{n}" for n in category],
+                    **{name: [f"{name[0]}{n}" for n in of] for name, of in named},
+                    "shown_at": time,
+                    "clicked": clicked.astype(np.int8),
+                    "odds": odds,
+                }
+            )
+        )
+        newer = np.concatenate([category[:, None], clicks[:, :-1]], axis=1)
+        clicks = np.where(clicked[:, None], newer, clicks)
+    return pl.concat(parts).sort("shown_at", "user")
+
+
+def make(folder: Path, users: int, seed: int) -> tuple[Path, pl.DataFrame]:
+    """The data set of a log, and the log: line n is `row` n."""
+    log, data = draw(users, seed), folder / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (data / "manifest.json").exists():
+        log.drop("odds").write_csv(folder / "shown.csv")
+        (folder / "shown.toml").write_text(DESCRIPTION, encoding="utf-8")
+        prepare(folder / "shown.toml", data)
+    return data, log
+
+
+def case(data: Path, model: str, embeddings: str | None = None) -> Case:
+    """A model by its own default encoding; TIN by that of the mix."""
+    encoding = "tte-pt" if model == "tin" else RECIPES[model].encodings[0]
+    return Case(data, model, encoding, embeddings=embeddings)
+
+
+def pairs() -> list[str]:
+    """Two experts at a time, as recipes."""
+    names = []
+    for two in combinations(EXPERTS, 2):
+        of = RECIPES["tin_mix" if "tin" in two else "tin_mix_wo_tin"]
+        names.append("pair_" + "_".join(two))
+        RECIPES[names[-1]] = replace(of, source="a pair", experts=two)
+    return names
+
+
+def valid(run: Path) -> float:
+    """The GAUC that a run's weights were chosen by."""
+    found = read_json(run / METRICS, Result, do="train again").metrics["valid"].gauc
+    return found or 0.0
+
+
+def parameters(trial: Trial) -> int:
+    """How many numbers a trial's model learns."""
+    from trainer.training.runs import load
+
+    return sum(p.numel() for p in load(trial.runs[0]).parameters())
+
+
+def interval(differences: Sequence[float]) -> str:
+    """A mean and its 95% interval over seeds."""
+    mean, sd = mean_sd(differences)
+    if sd is None:
+        return f"{mean:.4f}"
+    half = float(student.ppf(0.975, len(differences) - 1)) * sd / math.sqrt(len(differences))
+    return f"{mean:.4f} ± {half:.4f}"
+
+
+def table(data: Path, log: pl.DataFrame, trials: Trials, left_out: Sequence[str]) -> str:
+    """The table of scores on test, as Markdown; also without each expert that is `left_out`."""
+    once = replace(trials, seeds=1)
+    tried = once.run([case(data, name) for name in pairs()])
+    best = max(tried, key=lambda trial: valid(trial.runs[0])).case.model
+    cases = [case(data, name) for name in ("tin_mix", *EXPERTS, best)]
+    cases += [case(data, name, MATCHED) for name in EXPERTS if name != "tin"]
+    cases += [replace(case(data, "tin"), dim=SETTINGS["dim"] * int(MATCHED))]  # type: ignore[operator]
+    cases += [case(data, f"tin_mix_wo_{name}") for name in left_out]
+    cases += [case(data, "tin_mix_flat")]
+    found = trials.run(cases)
+    mix, lines = found[0], []
+    for trial in found:
+        cells = trial.over_seeds("gauc", "auc")
+        less = [m.gauc - of.gauc for m, of in zip(mix.metrics, trial.metrics, strict=True)]
+        name = " ".join([trial.case.model, *(f"{k} {v}" for k, v in trial.case.settings.items())])
+        gauc_cell, auc_cell = (
+            f"{cells[k]:.4f} ± {cells[f'{k}_sd'] or 0.0:.4f}" for k in ("gauc", "auc")
+        )
+        behind = "-" if trial is mix else interval(less)
+        lines.append(f"| {name} | {parameters(trial):,} | {gauc_cell} | {auc_cell} | {behind} |")
+    shards = Shards(data)
+    test = shards.split("test").scalars
+    user, label, odds = test["user"], test["label"], log["odds"].to_numpy()[test["row"]]
+    lines.append(f"| the law itself | | {gauc(user, label, odds):.4f} | {auc(label, odds):.4f} | |")
+    tried_cells = ", ".join(
+        f"{trial.case.model.removeprefix('pair_')} {valid(trial.runs[0]):.4f}" for trial in tried
+    )
+    return (
+        "# Planted crosses and times (synthetic data)\n\n"
+        "| model | parameters | GAUC | AUC | GAUC behind tin_mix |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n"
+        + "\n".join(lines)
+        + f"\n\nMean of {len(mix.runs)} seeds ± deviation; the last column is of the differences "
+        f"seed by seed, with 95% intervals. {len(label):,} rows of test, {label.mean():.0%} of "
+        f"them clicked; {shards.manifest.rows['train']:,} rows of train. Pairs by GAUC on valid, "
+        f"one seed: {tried_cells}.\n"
+    )
+
+
+def main() -> None:
+    """Make, prepare, train, write."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--users", type=int, default=4_000)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=1, help="of the log")
+    parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
+    options = parser.parse_args()
+    data, log = make(options.out, options.users, options.seed)
+    with LiveReport() as report:
+        runs = options.out / "runs"
+        trials = Trials((data,), runs, options.seeds, SETTINGS, report.line, report.watch)
+        text = table(data, log, trials, EXPERTS if options.without else ())
+    (options.out / "planted_mix.md").write_text(text, encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
