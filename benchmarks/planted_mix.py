@@ -2,6 +2,7 @@
 
 python benchmarks/planted_mix.py --out runs/planted-mix              every expert, pairs, the mix
 python benchmarks/planted_mix.py --out runs/planted-mix --without    and the mix without each
+python benchmarks/planted_mix.py --out runs/kuairand --data data/kuairand      of real data
 
 It makes a log as `planted_log.py` does, with three features of each impression, and writes
 `planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
@@ -32,6 +33,7 @@ import polars as pl
 from planted_log import BASE, CATEGORIES, EACH, GAIN, HOUR, ITEMS_EACH, RETARGET, START, prepare
 from scipy.stats import t as student
 
+from trainer.analysis.tables import name_of
 from trainer.analysis.trials import Case, Trial, Trials, mean_sd
 from trainer.data.shards import Shards
 from trainer.metrics import auc, gauc
@@ -55,6 +57,9 @@ SETTINGS = {
     "device": "cpu",
     "threads": 1,
 }
+# Of a data set that is not planted.
+REAL = SETTINGS | {"dim": 32, "hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 3}
+REAL |= {"optimizer": "adam"}
 DESCRIPTION = planted_log.DESCRIPTION.replace(
     'fields = { item = "item", category = "category" }\n',
     'fields = { item = "item", category = "category" }\n'
@@ -153,14 +158,15 @@ def interval(differences: Sequence[float]) -> str:
     return f"{mean:.4f} ± {half:.4f}"
 
 
-def table(data: Path, log: pl.DataFrame, trials: Trials, left_out: Sequence[str]) -> str:
+def table(data: Path, log: pl.DataFrame | None, trials: Trials, left_out: Sequence[str]) -> str:
     """The table of scores on test, as Markdown; also without each expert that is `left_out`."""
     once = replace(trials, seeds=1)
     tried = once.run([case(data, name) for name in pairs()])
     best = max(tried, key=lambda trial: valid(trial.runs[0])).case.model
     cases = [case(data, name) for name in ("tin_mix", *EXPERTS, best)]
     cases += [case(data, name, MATCHED) for name in EXPERTS if name != "tin"]
-    cases += [replace(case(data, "tin"), dim=SETTINGS["dim"] * int(MATCHED))]  # type: ignore[operator]
+    wide = trials.settings["dim"] * int(MATCHED)
+    cases += [replace(case(data, "tin"), dim=wide)]
     cases += [case(data, f"tin_mix_wo_{name}") for name in left_out]
     cases += [case(data, "tin_mix_flat")]
     found = trials.run(cases)
@@ -176,13 +182,16 @@ def table(data: Path, log: pl.DataFrame, trials: Trials, left_out: Sequence[str]
         lines.append(f"| {name} | {parameters(trial):,} | {gauc_cell} | {auc_cell} | {behind} |")
     shards = Shards(data)
     test = shards.split("test").scalars
-    user, label, odds = test["user"], test["label"], log["odds"].to_numpy()[test["row"]]
-    lines.append(f"| the law itself | | {gauc(user, label, odds):.4f} | {auc(label, odds):.4f} | |")
+    user, label = test["user"], test["label"]
+    if log is not None:
+        odds = log["odds"].to_numpy()[test["row"]]
+        of_law = f"{gauc(user, label, odds):.4f} | {auc(label, odds):.4f}"
+        lines.append(f"| the law itself | | {of_law} | |")
     tried_cells = ", ".join(
         f"{trial.case.model.removeprefix('pair_')} {valid(trial.runs[0]):.4f}" for trial in tried
     )
     return (
-        "# Planted crosses and times (synthetic data)\n\n"
+        f"# Experts on {name_of(data)}\n\n"
         "| model | parameters | GAUC | AUC | GAUC behind tin_mix |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         + "\n".join(lines)
@@ -197,15 +206,19 @@ def main() -> None:
     """Make, prepare, train, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=4_000)
+    parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1, help="of the log")
     parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
+    parser.add_argument("--data", type=Path, help="a prepared data set, in place of the log")
     options = parser.parse_args()
-    data, log = make(options.out, options.users, options.seed)
+    settings, data, log = REAL, options.data, None
+    if data is None:
+        settings = SETTINGS
+        data, log = make(options.out, options.users, options.seed)
     with LiveReport() as report:
         runs = options.out / "runs"
-        trials = Trials((data,), runs, options.seeds, SETTINGS, report.line, report.watch)
+        trials = Trials((data,), runs, options.seeds, settings, report.line, report.watch)
         text = table(data, log, trials, EXPERTS if options.without else ())
     (options.out / "planted_mix.md").write_text(text, encoding="utf-8")
     print(text)
