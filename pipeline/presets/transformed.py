@@ -224,7 +224,7 @@ def transformed(
             expected="a data set of options that a description has, too",
             got=f"{made.dataset}, made with --parity, --no-meta or --user-fraction, or by an older "
             "version",
-            do="make it again without them",
+            do="make it again, without those options",
         )
     path = data / manifest.KEPT
     if (got := sha256(path) if path.is_file() else "no such file") != kept.description:
