@@ -136,7 +136,8 @@ class Target:
     With `negatives` each target is a positive, followed by its negatives; None: events have labels
     of their own. `where` says whether only some events of the table are what a target is; with
     `only_new` none is whose value of that column its user has touched before. Users and values have
-    at least `k_core` events, and targets `min_history` behaviours.
+    at least `k_core` events, and targets `min_history` behaviours. Where they are not `labelled`,
+    labels are 0 and mean nothing.
     """
 
     __pydantic_config__ = STRICT
@@ -147,6 +148,7 @@ class Target:
     only_new: str | None = None
     k_core: Count = 0
     min_history: Count = 0
+    labelled: bool = True
 
 
 @dataclass(frozen=True)

@@ -42,10 +42,16 @@ def from_spreadsheet(text: str) -> str:
     return text.removeprefix("'")
 
 
-def meant(name: str, names: Iterable[str]) -> str:
-    """What to add to a wrong name: the one of some names that is near; nothing where none is."""
+def meant(name: str, names: Iterable[str], like: float = 0.6) -> str:
+    """What to add to a wrong name: the one of some names that is near; nothing where none is.
+
+    Args:
+        name: the wrong one.
+        names: the others.
+        like: how like it one must be, from 0 to 1.
+    """
     folded = {one.strip().casefold(): one for one in names}
-    found = get_close_matches(name.strip().casefold(), folded, 1, 0.6)
+    found = get_close_matches(name.strip().casefold(), folded, 1, like)
     return f"; did you mean {folded[found[0]]}?" if found else ""
 
 

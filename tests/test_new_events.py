@@ -337,6 +337,44 @@ def test_late_and_repeated_events_and_new_users_are_counted(tmp_path: Path) -> N
     assert any("new.csv is row 16" in note for note in made.notes)
 
 
+def test_targets_need_no_labels(tmp_path: Path) -> None:
+    def of(name: str, lines: list[str], stars: str = ",stars") -> Path:
+        told = [f"{line},{n % 3}" if stars else line for n, line in enumerate(lines)]
+        (tmp_path / name).write_text("\n".join([f"user,item,time{stars}", *told]) + "\n")
+        return tmp_path / name
+
+    out, run, scores = tmp_path / "out", tmp_path / "run", tmp_path / "scores.parquet"
+    log = [f"{user},{'xyzw'[n % 4]},{21_600 * n}" for user in "abc" for n in range(16)]
+    how = (*EVENTS[:-1], "day", "--timezone", "UTC", "--label", "stars > 1")
+    finished(prepare(of("log.csv", log), out, *how))
+    finished(tinprep("train", out, "--run", run, "--steps", 1))
+    new, targets = (
+        of("new.csv", ["a,w,500000", "b,y,500001"]),
+        ["a,x,500002", "b,y,500002", "c,u,9", "e,x,1"],
+    )
+    made = []
+    for name, stars in (("told", ",stars"), ("none", "")):
+        given = ("--events", new, "--targets", of(f"{name}.csv", targets, stars), "--keep-events")
+        finished(tinprep("transform", out, *given, "--out", tmp_path / name))
+        finished(tinprep("predict", run, tmp_path / name, "--out", scores))
+        made.append((decoded(tmp_path / name, "new"), pl.read_parquet(scores)))
+    (told, with_labels), (none, without) = made
+    assert told["label"].to_list() == [0, 0, 1, 0]
+    assert none.equals(told.with_columns(label=pl.lit(0, pl.Int8)))
+    assert without.equals(with_labels.drop("label"))
+    # What new events say of labels is kept, whatever targets lack.
+    kept = [pl.read_parquet(tmp_path / name / "events/*.parquet") for name in ("told", "none")]
+    assert kept[0].equals(kept[1])
+    assert load(tmp_path / "told").target.labelled
+    assert not load(tmp_path / "none").target.labelled
+    verify(tmp_path / "none")
+    refused(tinprep("evaluate", run, "--data", tmp_path / "none", "--split", "new"), 2, "no labels")
+    typing = of("typing.csv", targets, ",star")
+    refused(
+        tinprep("transform", out, "--targets", typing, "--out", tmp_path / "no"), 2, "mean star"
+    )
+
+
 def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     log, new = written(tmp_path / "log.csv", LOG), written(tmp_path / "new.csv", ["a,x,60"])
     plain, out, to = tmp_path / "plain", tmp_path / "out", ("--out", tmp_path / "rows")

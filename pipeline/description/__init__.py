@@ -303,6 +303,7 @@ class Description:
         k_core: events that each user and each value of the targets' first field have at least,
             once those of others are left out; 0 for no such filter.
         min_history: behaviours, as stored and of all histories, that a target needs at least.
+        labelled: whether targets have labels; else they are 0, and mean nothing.
         strict: whether a constant label, an empty split and a history without a behaviour are
             errors; else they are told.
         fixed_bytes_a_line: memory that is held all along for each line of the targets' table.
@@ -336,6 +337,7 @@ class Description:
     only_new: bool = False
     k_core: int = 0
     min_history: int = 0
+    labelled: bool = True
     strict: bool = True
     fixed_bytes_a_line: int = 0
     sample: Callable[[Mapping[str, pl.DataFrame]], npt.NDArray[np.int64] | None] = lambda _: None

@@ -30,6 +30,7 @@ from pipeline.description.checks import USER, drawn_field, moment, seconds
 from pipeline.description.files import format_of
 from pipeline.description.split import ByColumn, ByDay, ByOrder, ByTime, Rule
 from pipeline.description.toml import Source, canonical
+from pipeline.readers.apart import Apart
 from pipeline.readers.csv_text import CsvFormat
 from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import Source as FileSource
@@ -241,8 +242,9 @@ class Binding:
         known: `tables` and `lookups` -> the fast readers of them, by name.
         rows: how many of each table of events are read, at least; None for all.
         fixed: what is known without a sample: `types` of ids by field, the `unit` of times, what
-            columns hold that are passed through, `kept`, and the `readers` of tables by name that
-            have no files of their own; empty where samples tell.
+            columns hold that are passed through, `kept`, the `readers` of tables by name that have
+            no files of their own, the files of targets that are read `apart`, as they may have
+            other columns, and whether they are `unlabelled`; empty where samples tell.
     """
 
     spec: told.Spec
@@ -260,11 +262,12 @@ class Binding:
             UsageError: it cannot be told.
         """
         named = {"tables": self.spec.tables, "lookups": self.spec.lookups}
-        self.whences = {
-            (kind, name): Whence.of(kind, name, named[kind][name], paths)  # type: ignore[index]
-            for (kind, name), paths in self.files.items()
-        }
-
+        apart = self.fixed.get("apart", ())
+        self.whences = {}
+        for (kind, name), paths in self.files.items():
+            own = [path for path in paths if path not in apart] or paths
+            said = named[kind][name]  # type: ignore[index]
+            self.whences[kind, name] = Whence.of(kind, name, said, own)
         self.fast = {at: fast for at in self.whences if (fast := self._fast(*at)) is not None}
 
     def _fast(self, kind: str, name: str) -> Fast | None:
@@ -540,13 +543,13 @@ class Binding:
         if name in self.fixed.get("readers", ()):
             made["reader"] = self.fixed["readers"][name]
         elif fast is None:
-            made["reader"] = at.open(columns, table.where, self.unit, self.source, outside=outside)
+            made["reader"] = self._opened(at, columns, table.where, outside)
         if self.rows is not None:
             made["reader"] = Head(made["reader"], self.rows)
         return Table(
             name=name,
             file=name,
-            paths=tuple(at.paths),
+            paths=tuple(self.files["tables", name]),
             fields=tuple(table.fields),
             features=tuple(table.features),
             label=own and table.label is not None,
@@ -561,6 +564,26 @@ class Binding:
             drop=table.duplicates == "drop",
             **{"model": None, **made},
         )
+
+    def _opened(
+        self, at: Whence, columns: list[Column], where: str | None, outside: bool
+    ) -> Reader:
+        """The reader of a table; files that are read apart have one of their own."""
+        paths = self.files["tables", at.name]
+        apart = [path for path in paths if path in self.fixed.get("apart", ())]
+        others, own = [path for path in paths if path not in apart], columns
+        if self.fixed.get("unlabelled"):
+            # Nobody's label: SQL has to name a column, and all rows that count have a user.
+            user = self.spec.tables[at.name].user.replace('"', '""')
+            zero = Column("label", f'"{user}" is null', "label")
+            own = [zero if one.name == "label" else one for one in columns]
+        readers: dict[Path, Reader] = {}
+        for some, said in ((others, columns), (apart, own)):
+            if some:
+                of = Whence.of(at.kind, at.name, at.said, some)
+                reader = of.open(said, where, self.unit, self.source, outside=outside)
+                readers |= dict.fromkeys(some, reader)
+        return Apart.of(readers)
 
     def _kept(self, at: Whence, column: str) -> str:
         """What a column that is passed through holds."""

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.presets.described import DescribedConfig
 from schemas import digests, manifest
 from schemas.errors import ContractError, InputError, UsageError
+from schemas.plain import meant
 from schemas.replacing import sha256
 
 if TYPE_CHECKING:
@@ -75,6 +77,26 @@ class TransformConfig(DescribedConfig):
             )
         return found
 
+    @property
+    def _apart(self) -> list[Path]:
+        """The files of new targets, but for those that a fast reader reads as the others."""
+        table = next(iter(self.new))
+        return [] if self.spec.tables[table].reader else self._asked({table: ()})
+
+    @cached_property
+    def _unlabelled(self) -> bool:
+        """Whether the files of new targets have no column that labels are said by."""
+        from pipeline.description.binding import Whence
+
+        table = next(iter(self.new))
+        said = self.spec.tables[table]
+        if not self._apart or said.label is None or said.query is not None:
+            return False
+        columns = {said.label, *re.findall(r"\w+", said.label)}
+        there = Whence.of("tables", table, said, self._apart).source.names
+        # A name that is nearly there is a slip, which is told when the files are opened.
+        return not any(one in there or meant(one, there, 0.85) for one in columns)
+
     def _kept(self, table: str) -> list[Path]:
         """The files of a table's kept events."""
         names = [one.path for one in self.made.tables]
@@ -106,6 +128,7 @@ class TransformConfig(DescribedConfig):
             tables=tuple(map(self._continued, found.tables)),
             split=New(self.made.target.split, asked=bool(self.targets)),
             said=self.made.description,
+            labelled=not self._unlabelled,
             strict=False,
             since=partial(_as_before, self.made.kept.since),
             continues=self.data,
@@ -125,7 +148,14 @@ class TransformConfig(DescribedConfig):
             types[name] = "whole" if pa.types.is_integer(kind) else "text"
         kept = {name: _KINDS[kind] for name, kind in self.made.keep.items()}
         readers = {n: Nothing.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
-        return {"types": types, "unit": self.made.time_unit, "kept": kept, "readers": readers}
+        return {
+            "types": types,
+            "unit": self.made.time_unit,
+            "kept": kept,
+            "readers": readers,
+            "apart": self._apart,
+            "unlabelled": self._unlabelled,
+        }
 
     def _given(self, table: str) -> bool:
         """Whether a table has files that are new."""

@@ -228,6 +228,10 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
 
 def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
     notes = []
+    if not d.labelled:
+        notes.append(
+            "The new targets' files have no labels: `predict` scores them, `evaluate` cannot."
+        )
     split, zone = dealt.split, ZoneInfo(d.timezone)
     if isinstance(split, ByTime):
         valid, test, since = (

@@ -345,6 +345,7 @@ def finish(
             only_new=d.target.ids[0] if d.only_new else None,
             k_core=d.k_core,
             min_history=d.min_history,
+            labelled=d.labelled,
         ),
         fields=list(d.fields),
         features={

@@ -99,13 +99,21 @@ def evaluate(
 
     Raises:
         InputError: there is no such run or data set, or it is damaged.
-        UsageError: the data set has no such split, or there is no such device.
+        UsageError: the data set has no such split, or no labels, or there is no such device.
         ContractError: the data set does not mean what that of the training meant.
     """
     where = device_of(device)
     model = load(run, where)
     out = Path(data) if data is not None else data_of(Path(run))
     shards = alike(model, out)
+    if not shards.manifest.target.labelled:
+        raise UsageError(
+            "The data set has no labels to measure by.",
+            where=out,
+            expected="targets with labels",
+            got="targets of files without them",
+            do="score it with `tinprep predict`; transform it again once labels are known",
+        )
     metrics, parts = score(model, shards, split, device=where)
     return Evaluation(Path(run), out, split, metrics, parts if by_length else {})
 
@@ -121,9 +129,10 @@ def predict(
     """Write a score for every row of a data set to one file, put in place when complete.
 
     Its columns are `split`, `row`, the user, the item or ad, and the target's other fields as in
-    the raw files, nothing where a value is an unknown one, `label`, and `score`, the probability of
-    a positive label; at last what the data set's `keep` passes through, whose name begins with
-    `keep_` where another column has it. Rows come split by split, otherwise in no particular order.
+    the raw files, nothing where a value is an unknown one; `label`, if targets have one; `score`,
+    the probability of a positive label; at last what the data set's `keep` passes through, whose
+    name begins with `keep_` where another column has it. Rows come split by split, otherwise in no
+    particular order.
     Parquet's metadata have the data set's digests. In CSV a text that a spreadsheet would run as a
     formula has an apostrophe before it, see `schemas.plain`.
 
@@ -171,15 +180,18 @@ def predict(
         field = pa.field(f"keep_{name}" if name in taken else name, KEPT_TYPES[kind])
         schema = schema.append(field)
     schema = schema.with_metadata({DIGESTS: json.dumps(digests_of(shards))})
+    shown = schema
+    if not shards.manifest.target.labelled:
+        shown = schema.remove(schema.get_field_index("label"))
     written, empty = 0, Counter[str]()
 
     def write(path: Path) -> None:
         nonlocal written
-        with writer(path, schema) as file:
+        with writer(path, shown) as file:
             for split in splits or shards.splits:
                 kept = _Kept(shards, split, to.suffix == ".csv") if shards.manifest.keep else None
                 for table in _scores(model, shards, split, where, words, schema, kept):
-                    file.write_table(table)
+                    file.write_table(table.select(shown.names))
                     written += len(table)
                     empty.update({of.name: table[of.name].null_count for of in values})
 
