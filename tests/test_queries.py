@@ -6,9 +6,11 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -32,6 +34,7 @@ from tests import databases
 from tests.conftest import Ended, finished, refused, tinprep
 from tests.databases import PASSWORD, Duck, Lite, Postgres
 from tests.description_made import Made, descriptions, toml
+from tests.object_store import cutting
 from tests.test_cli_ends import TINPREP
 
 USAGE, INPUT, FAULT, INTERRUPTED = 2, 3, 5, 130
@@ -460,6 +463,23 @@ def test_what_was_read_is_not_asked_for_again(
         assert load(other).inputs[0].rows == 60 - 3 * (change == "query")
 
 
+def test_a_column_of_several_types_is_told_with_a_cast(
+    described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database, out = Lite(tmp_path / "ads.sqlite"), tmp_path / "out"
+    put(database, ads(), monkeypatch)
+    with closing(sqlite3.connect(database.path)) as connection:
+        connection.execute("update ads set price = 'free' where ad = 0")
+        connection.execute("update ads set price = 7 where ad = 1")  # a number, too
+        connection.commit()
+    said = ("ads.toml:24", "column price of lookups.ad", "1 of text, as 'free'", 'cast("price" as')
+    refused(prepare(described, out), INPUT, *said)
+    assert not out.exists()
+    cast = "select ad, brand, case typeof(price) when 'text' then 0.0 else price end as price"
+    described.write_text(ADS.replace("select * from ads", f"{cast} from ads"))
+    finished(prepare(described, out))
+
+
 # --- a server -----------------------------------------------------------------------------------
 
 
@@ -504,6 +524,33 @@ def test_a_server_that_gives_up_is_told(
     assert what[:-1] in str(caught.value)
     assert PASSWORD not in str(caught.value)
     assert told
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize("what", ["a connection that breaks", "a server that stops"])
+def test_a_connection_that_breaks_is_told(
+    what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    long = "select id, repeat(md5(id::text), 99) as text from generate_series(1, 20000) as id"
+    with databases.postgres() as own, cutting(own.port, after=3 * 10**7, times=1) as way:
+        told: list[int] = []
+
+        def once(_: str, rows: int, __: int | None) -> None:
+            if not told and what == "a server that stops":
+                own.stop()
+            told.append(rows)
+
+        broken = what == "a connection that breaks"
+        port = way.port if broken else own.port
+        monkeypatch.setenv(VARIABLE, Postgres(port).address)
+        asked = {tmp_path / "t": of(own, long, "t")}
+        with pytest.raises(EnvironmentFault) as caught:
+            queries.ask(asked, write=True, memory=1 << 28, told=once)
+        assert told
+        assert way.broken == broken
+    assert "has not given all of tables.t" in str(caught.value)
+    assert "ads.toml:7" in str(caught.value)
+    assert PASSWORD not in str(caught.value)
     assert [*tmp_path.iterdir()] == []
 
 

@@ -108,8 +108,13 @@ class _Database(Protocol):
 
     collation: str
 
-    def schema(self, sql: str) -> pa.Schema:
-        """The columns that a query gives; none if it is no query."""
+    def schema(self, sql: str, name: str) -> pa.Schema:
+        """The columns that a query gives; none if it is no query.
+
+        Args:
+            sql: the query.
+            name: of what it gives, for errors.
+        """
         ...
 
     def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -144,7 +149,7 @@ class _Postgres:
             self.cursor.execute("set transaction isolation level repeatable read, read only")
             self.close = stack.pop_all().close
 
-    def schema(self, sql: str) -> pa.Schema:
+    def schema(self, sql: str, name: str) -> pa.Schema:
         return self.cursor.adbc_execute_schema(sql)
 
     def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
@@ -174,7 +179,7 @@ class _DuckDB:
             self.connection.execute(f"set {setting}")
         self.connection.begin()
 
-    def schema(self, sql: str) -> pa.Schema:
+    def schema(self, sql: str, name: str) -> pa.Schema:
         found: duckdb.DuckDBPyRelation | None = self.connection.sql(sql)
         if found is None:
             return pa.schema([])
@@ -207,8 +212,12 @@ class _SQLite:
         self.connection.execute("begin")
         self.connection.execute("select count(*) from sqlite_master")  # from here on it stays
 
-    def schema(self, sql: str) -> pa.Schema:
-        """As `_Database.schema`: values have types, not columns, so that all are looked at."""
+    def schema(self, sql: str, name: str) -> pa.Schema:
+        """As `_Database.schema`: values have types, not columns, so that all are looked at.
+
+        Raises:
+            InputError: a column has texts, or blobs, and others.
+        """
         within = f"from (\n{sql}\n)"
         told = self.connection.execute(f"select * {within} limit 0").description
         names = [name for name, *_ in told]
@@ -221,33 +230,39 @@ class _SQLite:
         looks = [f"max(typeof({_quoted(n)}) = '{kind}')" for n in names for kind in kinds]
         found = self.connection.execute(f"select {', '.join(looks)} {within}").fetchone()
         types = (pa.binary(), pa.string(), pa.float64(), pa.int64(), pa.null())
-        of_names = [[*found[4 * n : 4 * n + 4], 1].index(1) for n in range(len(names))]
+        there = [[*found[4 * n : 4 * n + 4], 1] for n in range(len(names))]
+        for column, (blob, text, real, integer, _) in zip(names, there, strict=True):
+            if (blob or 0) + (text or 0) + ((real or integer) or 0) > 1:
+                self._refuse_mixed(within, column, name)
+        of_names = [of.index(1) for of in there]
         return pa.schema([(n, types[k]) for n, k in zip(names, of_names, strict=True)])
+
+    def _refuse_mixed(self, within: str, column: str, name: str) -> None:
+        quoted = _quoted(column)
+        counted = self.connection.execute(
+            f"select typeof({quoted}), count(*), min({quoted}) {within} "
+            f"where {quoted} is not null group by 1 order by 2 desc"
+        )
+        raise InputError(
+            f"The column {column} of {name} has values of several types.",
+            expected="numbers, texts or blobs alone: SQLite has types of values, not of columns",
+            got="; ".join(f"{rows:,} of {kind}, as {value!r}" for kind, rows, value in counted),
+            do=f"cast it in the query, as text or as a number: cast({quoted} as text) as {quoted}; "
+            f"or leave rows out: where typeof({quoted}) = 'integer'",
+        )
 
     def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
         with closing(self.connection.execute(sql)) as cursor:
             while rows := cursor.fetchmany(_BATCH_ROWS):
                 columns = zip(*rows, strict=True)
-                yield pa.record_batch(
-                    [
-                        _array(column, kind)
-                        for column, kind in zip(columns, schema.types, strict=True)
-                    ],
-                    schema=schema,
-                )
+                arrays = [pa.array(*of) for of in zip(columns, schema.types, strict=True)]
+                yield pa.record_batch(arrays, schema=schema)
 
     def cancel(self) -> None:
         self.connection.interrupt()
 
     def close(self) -> None:
         self.connection.close()
-
-
-def _array(values: tuple[Any, ...], kind: pa.DataType) -> pa.Array:
-    """Values of SQLite, where a column may hold some of several types."""
-    if pa.types.is_string(kind):
-        return pa.array([None if value is None else str(value) for value in values], kind)
-    return pa.array(values, kind)
 
 
 def ask(
@@ -318,7 +333,7 @@ def _answer(
     with ExitStack() as stack:
         stack.enter_context(_in_our_words(query))
         sql = query.sql.strip().rstrip(";")
-        given = database.schema(sql)
+        given = database.schema(sql, query.name)
         _check(query, given)
         columns = [_selected(field) for field in given]
         by = [_quoted(query.row)] if query.row else [_ordered(f, database) for f in given]
