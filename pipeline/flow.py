@@ -113,10 +113,10 @@ def _make(run: Run, ours: Ours) -> manifest.Manifest:
     config, paths = run.config, [*run.paths]
     with identifying(config, paths, _asked(run, write=True)) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
-        from pipeline.steps.make import fixed_bytes, make
+        from pipeline.steps.make import apart, fixed_bytes, make
 
         d = config.description(run.paths)
-        fixed = fixed_bytes(d)
+        fixed = fixed_bytes(d, apart(config, d))
         memory.check(config.memory, fixed)
         spark = config.engine == "spark"
         threads = 1 if spark else memory.workers(config.memory, fixed, config.workers)

@@ -65,6 +65,17 @@ class Store:
             if path.is_file():
                 self.put(below + path.relative_to(folder).as_posix(), path.read_bytes())
 
+    def get_folder(self, below: str, folder: Path) -> None:
+        """Every object whose name begins so, as a file of the rest of its name."""
+        for page in self.client.get_paginator("list_objects_v2").paginate(
+            Bucket=BUCKET, Prefix=below
+        ):
+            for one in page.get("Contents", ()):
+                path = folder / one["Key"].removeprefix(below)
+                if not one["Key"].endswith("/"):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    self.client.download_file(BUCKET, one["Key"], str(path))
+
     def use(self, monkeypatch: pytest.MonkeyPatch, **others: str) -> None:
         """Have the environment lead to it, or elsewhere."""
         for name in [name for name in os.environ if name.startswith("AWS_")]:

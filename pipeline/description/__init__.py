@@ -197,6 +197,11 @@ class Lookup:
         return *self.fields, *self.features
 
     @property
+    def has_place(self) -> bool:
+        """Whether an event holds the place of what it looks up, which its id does not tell."""
+        return self.all_lines and self.key != USER
+
+    @property
     def timed(self) -> bool:
         """Whether a row holds from its time on."""
         return self.tick is not None

@@ -17,6 +17,9 @@ import pyarrow as pa
 from pipeline.record import atomic, begun, finished
 from schemas.shards import numpy_type
 
+AT = "at"
+"""The column of a large table by which buckets ask for its rows, and of what they ask."""
+
 # Files open besides a spill's own: raw files, shards, libraries.
 _OTHER_FILES = 256
 # Files brought to disk at once: each waits for the disk, none takes a core.
@@ -167,6 +170,15 @@ class Behaviours(NamedTuple):
         """Some of them, in the same order."""
         fields = {name: ids[some] for name, ids in self.fields.items()}
         return Behaviours.of(self.user[some], self.time[some], fields)
+
+
+def lines_at(table: pa.Table, at: npt.NDArray[np.int32]) -> pa.Table:
+    """Those rows of a table that is ascending by `AT` that have one of some distinct numbers."""
+    held = table[AT].to_numpy()
+    begin = np.searchsorted(held, at)
+    count = np.searchsorted(held, at, "right") - begin
+    before = np.cumsum(count) - count
+    return table.take(pa.array(np.arange(count.sum()) + np.repeat(begin - before, count)))
 
 
 def save_columns(path: Path, columns: dict[str, npt.NDArray[Any]]) -> None:

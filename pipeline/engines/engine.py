@@ -85,6 +85,18 @@ class Engine(Protocol):
         """
         ...
 
+    def spread(self, kind: str, asked: str, table: pa.Table, buckets: int) -> None:
+        """Bring to each bucket the rows of a large table that it asks for.
+
+        Args:
+            kind: of the files with the rows, in any order; a bucket that asks for none has perhaps
+                none.
+            asked: the kind of the files that ask, by distinct numbers in the column `AT`.
+            table: ascending by `AT`.
+            buckets: how many.
+        """
+        ...
+
     def each(
         self,
         work: Each[Result],

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import pyarrow as pa
 
-from pipeline.engines.buckets import spilled_pieces
+from pipeline.engines.buckets import (
+    AT,
+    bucket_path,
+    lines_at,
+    load_columns,
+    save_table,
+    spilled_pieces,
+)
 from pipeline.engines.engine import Deal, Each, Read
 from pipeline.parallel import map_buckets
 from pipeline.readers.shares import Share, placed
@@ -62,6 +69,12 @@ class Local:
         """As `Engine.gather`; the only share has left every file in order."""
         for path in sorted((self.folder / kind).iterdir()):
             yield from spilled_pieces(path)
+
+    def spread(self, kind: str, asked: str, table: pa.Table, buckets: int) -> None:
+        """As `Engine.spread`."""
+        for bucket in range(buckets):
+            at = load_columns(bucket_path(self.folder / asked, bucket))[AT]
+            save_table(bucket_path(self.folder / kind, bucket), lines_at(table, at))
 
     def each(
         self,

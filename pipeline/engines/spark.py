@@ -20,16 +20,23 @@ from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
+from pipeline.engines.buckets import AT
 from pipeline.engines.engine import Deal, Each, Read, Result
 from pipeline.engines.spark_parts import cut
 from pipeline.engines.spark_session import spark_errors
 from pipeline.engines.spark_tasks import (
     COUNTED,
+    LINES,
+    PART_BYTES,
     TABLE,
+    answer_part,
+    ask_parts,
     count_rows,
     deal_shares,
+    row_of,
     versions,
     work_on_bucket,
 )
@@ -130,6 +137,27 @@ class Spark:
             pieces = [pa.ipc.open_stream(pa.py_buffer(row[1])).read_all() for row in bucket]
             # Of several shares; each share's pieces are in order already.
             yield from sorted(filter(len, pieces), key=order)
+
+    def spread(self, kind: str, asked: str, table: pa.Table, buckets: int) -> None:
+        """As `Engine.spread`: parts of the table and what is asked of each meet in one task."""
+        at = table[AT].to_numpy()
+        most = max(1, PART_BYTES * len(table) // max(table.nbytes, 1))
+        # Rows of one number stay together; what is below the first begins is asked of part 0.
+        begins = np.unique(np.searchsorted(at, at[::most])) if len(at) else np.zeros(1, np.int64)
+        parts = zip(begins, [*begins[1:], len(at)], strict=True)
+        rows = [row_of(k, LINES, table.slice(b, e - b)) for k, (b, e) in enumerate(parts)]
+        firsts = at[begins[1:]]
+        of_buckets = self.tables[asked]
+        asking = of_buckets.filter(of_buckets.kind == asked).mapInArrow(
+            partial(ask_parts, firsts), TABLE
+        )
+        with spark_errors():
+            given = self.session.createDataFrame(pa.Table.from_batches(rows), TABLE)
+        met = asking.union(given).repartitionById(len(rows), "bucket")
+        answered = met.mapInArrow(partial(answer_part, kind), TABLE)
+        answered = answered.repartitionById(buckets + 1, "bucket")
+        self._run(answered, buckets, lambda: None)
+        self.tables[kind] = answered
 
     def each(
         self,

@@ -15,9 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
-from pipeline.engines.buckets import bucket_path, read_spilled
+from pipeline.engines.buckets import AT, bucket_path, lines_at, read_spilled
 from pipeline.engines.engine import Deal, Each
 from pipeline.engines.tally import Words
 from pipeline.readers.parsed import Reader
@@ -26,8 +27,11 @@ from schemas.errors import EnvironmentFault, TinprepError
 
 TABLE = "bucket int, kind string, blob binary"
 REPORT = "report"
+LINES = "lines"
 COUNTED = "number long, rows long"
 _BLOB_BYTES = 4 << 20
+# Of a large table of which buckets ask for some rows: what one task answers of.
+PART_BYTES = 32 << 20
 
 # What has to be the same everywhere: tinprep, and Polars, whose hash decides on a user's bucket.
 _SAME = ("tinprep", "polars")
@@ -100,6 +104,55 @@ def work_on_bucket(
         yield _row(buckets, REPORT, pickle.dumps((bucket, result)))
 
 
+def ask_parts(
+    firsts: npt.NDArray[np.int32], rows: Iterator[pa.RecordBatch]
+) -> Iterator[pa.RecordBatch]:
+    """A task: what buckets ask of a large table, by the part of it that has the answers.
+
+    Args:
+        firsts: the first number of each part of the table, but for the first part.
+        rows: a bucket's question each, or a piece of it.
+    """
+    for batch in rows:
+        for bucket, blob in zip(batch["bucket"].to_pylist(), batch["blob"], strict=True):
+            with pa.ipc.open_stream(blob.as_buffer()) as stream:
+                at = stream.read_all()[AT].to_numpy()
+            part = np.searchsorted(firsts, at, "right")
+            for k in np.unique(part).tolist():
+                of_part = pa.table({AT: at[part == k]})
+                yield row_of(k, str(bucket), of_part)
+
+
+def answer_part(kind: str, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    """A task: the rows of a part of a large table that buckets ask for.
+
+    Args:
+        kind: of the buckets' files with them.
+        rows: the part, and the questions.
+    """
+    lines: pa.Table | None = None
+    asked: list[tuple[int, pa.Table]] = []
+    for batch in rows:
+        for who, blob in zip(batch["kind"].to_pylist(), batch["blob"], strict=True):
+            with pa.ipc.open_stream(blob.as_buffer()) as stream:
+                table = stream.read_all()
+            if who == LINES:
+                lines = table
+            else:
+                asked.append((int(who), table))
+    for bucket, table in asked:
+        assert lines is not None
+        found = lines_at(lines, table[AT].to_numpy())
+        a_piece = max(1, len(found) * _BLOB_BYTES // max(found.nbytes, 1))
+        for begin in range(0, len(found), a_piece):
+            yield row_of(bucket, kind, found.slice(begin, a_piece))
+
+
+def row_of(bucket: int, kind: str, table: pa.Table) -> pa.RecordBatch:
+    """Some rows of a bucket's file as a row of a Spark table."""
+    return _row(bucket, kind, _stream(table))
+
+
 def _checked(wanted: dict[str, str], work: Callable[[], Any]) -> Any:
     """What `work` returns, or one of our errors: to try again would not mend it."""
     if versions() != wanted:
@@ -124,9 +177,9 @@ def _pieces(folder: Path, kind: str, bucket: int, *, empty: bool) -> Iterator[pa
     table = read_spilled(path)
     a_piece = max(1, len(table) * _BLOB_BYTES // max(table.nbytes, 1))
     for begin in range(0, len(table), a_piece):
-        yield _row(bucket, kind, _stream(table.slice(begin, a_piece)))
+        yield row_of(bucket, kind, table.slice(begin, a_piece))
     if empty and not len(table):
-        yield _row(bucket, kind, _stream(table))
+        yield row_of(bucket, kind, table)
 
 
 def _stream(table: pa.Table) -> pa.Buffer:

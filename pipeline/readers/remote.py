@@ -342,5 +342,6 @@ def _s3(bucket: str) -> fs.FileSystem:
         region=None if endpoint else fs.resolve_s3_region(bucket),
         connect_timeout=_CONNECT_S,
         request_timeout=_SILENT_S,
+        allow_delayed_open=True,  # a small file is written by one request
         retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=_TRIES),
     )

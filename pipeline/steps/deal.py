@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from itertools import accumulate
@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline import memory
+from pipeline.config import Config
 from pipeline.description import ASKED, IS_TARGET, USER, Description, Lookup, Table
 from pipeline.description.split import Events, Split
 from pipeline.engines.tally import Tally, Words
@@ -54,6 +55,10 @@ _NAMES_SHOWN = 5
 _BYTES_A_ROW, _BYTES_A_CELL, _BYTES_A_SESSION_CELL, _BYTES_A_CELL_APART = 40, 0.8, 0.4, 2.5
 # Of an event that is kept: 14 of Beauty's reviews, 11 of KuaiRand's two tables.
 _BYTES_OF_A_KEPT_EVENT = 20
+LOOKUPS_PART = 4
+"""Of what a task of Spark may take, the part that lookups may which it holds as a whole."""
+# Of a lookup's line, where no more than its key is held: the value, its id, and a place.
+_KEY_BYTES = 24
 # Of a number, or of what is passed through, as it is held or written.
 _BYTES_A_VALUE = 8
 # In the working set of a bucket: of a line of a history's table, where the history is not the
@@ -284,20 +289,61 @@ def choose_buckets(run: Run, d: Description) -> int:
         more = _BYTES_OF_A_HISTORY * (n > 0) + _BYTES_OF_SOME * one.where
         working += lines[one.table] * more + lines[d.target.name] * _BYTES_OF_A_WINDOW * (n > 0)
     config = run.config
-    share = memory.bucket_bytes(config.memory, fixed_bytes(d), config.workers)
+    fixed = fixed_bytes(d, apart(config, d))
+    share = memory.bucket_bytes(config.memory, fixed, config.workers)
     # Three for each thread, so that none waits long for the last one.
     least = 3 * config.workers if sum(lines.values()) > 100_000 else 2
     least = max(least, run.engine.least_buckets)
     return config.buckets or min(4096, max(least, -int(-working // share)))
 
 
-def fixed_bytes(d: Description) -> int:
-    """The memory that is held all along: lookups, vocabularies, and what grows with them."""
+def fixed_bytes(d: Description, apart: Sequence[str] = ()) -> int:
+    """The memory that is held all along: lookups, vocabularies, and what grows with them.
+
+    Args:
+        d: what is made.
+        apart: the keys of lookups of which no task holds more than the keys.
+    """
     held = estimate_table(d.target.paths) * d.fixed_bytes_a_line
     for one in d.lookups:
         if one.path is not None and one.bytes_a_line:
-            held += estimate_lines(one.path) * one.bytes_a_line
+            each = _KEY_BYTES if one.key in apart else one.bytes_a_line
+            held += estimate_lines(one.path) * each
     return held
+
+
+def apart(config: Config, d: Description) -> list[str]:
+    """The keys of the lookups of which a task of Spark holds no more than its bucket asks for.
+
+    They are the largest, so that the others fit in a part of `--memory`; none of those of which
+    events want both what stands at a place and what stands at an id, or which a stream of negatives
+    is looked up in.
+    """
+    if config.engine == "local":
+        return []
+    may = {
+        one.key: _bytes_held(one)
+        for one in d.lookups
+        if not (one.has_place and any(one.key in table.fields for table in d.tables))
+    }
+    if d.negatives is not None and d.negatives.stream is not None:
+        may.pop(d.negatives.field, None)
+    held, found = sum(map(_bytes_held, d.lookups)), list[str]()
+    for key in sorted(may, key=lambda key: -may[key]):
+        if held <= config.memory // LOOKUPS_PART:
+            break
+        held -= may[key]
+        found.append(key)
+    return found
+
+
+def _bytes_held(one: Lookup) -> int:
+    """What a task holds of a lookup that it holds as a whole."""
+    if one.path is None:
+        return 0
+    cells = sum(4 * most + 2 for most in one.lists.values())
+    of_line = _KEY_BYTES + 8 * len(one.ids) + 16 * len(one.numbers) + cells
+    return estimate_lines(one.path) * max(one.bytes_a_line, of_line)
 
 
 def _deal_targets(

@@ -18,7 +18,7 @@ from pipeline.description import USER, Description, Lookup, Negatives
 from pipeline.description.split import TRAIN, Split
 from pipeline.engines.buckets import bucket_path, load_columns
 from pipeline.engines.tally import Tally
-from pipeline.steps import deal, intervals, lookups, vocabulary
+from pipeline.steps import deal, intervals, lookups, spread, vocabulary
 from pipeline.steps.deal import Dealt
 from pipeline.steps.drawing import Drawing, numbers_of
 from pipeline.steps.known import Known
@@ -53,6 +53,7 @@ class Fitted:
         stored: history -> how it is stored.
         drawing: of the negatives; None for none.
         pool: value and weight of what negatives are drawn from; None for none.
+        apart: the keys of the lookups that no task holds as a whole; buckets have asked for them.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         kept: table but the targets' -> its events in order.
         repeated: table but the targets' -> how many of them are as another one.
@@ -71,6 +72,7 @@ class Fitted:
     stored: dict[str, Stored]
     drawing: Drawing | None
     pool: pa.Table | None
+    apart: list[str]
     released: Int64s | None
     kept: dict[str, int]
     repeated: dict[str, int]
@@ -186,6 +188,7 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         stored,
         found.drawing,
         None if found.drawing is None else _values(found.drawing, first),
+        found.apart,
         released,
         found.kept,
         found.repeated,
@@ -341,6 +344,7 @@ class _Ordered:
     """
 
     drawing: Drawing | None
+    apart: list[str]
     totals: dict[str, pl.DataFrame]
     places: dict[str, Int64s]
     held: dict[str, Int64s]
@@ -363,7 +367,9 @@ def _order(
     name, drawn = "order and fit intervals", d.negatives
     names = (USER, *d.columns, *d.target.lists)
     ids = {column: words[column].select(["value", "id"]) for column in names}
-    order = Order(d, dealt.split, run.count, ids, looked_up, dealt.core, dealt.nobodies)
+    apart = deal.apart(run.config, d)
+    for_order = spread.for_order(looked_up, d, apart)
+    order = Order(d, dealt.split, run.count, ids, for_order, dealt.core, dealt.nobodies)
     # One count for all buckets: one each would grow with their number.
     tallies = Measure.tallies(d)
     into = [tally for of in tallies.values() for tally in of.values()]
@@ -375,26 +381,33 @@ def _order(
         pool = Pool.every(len(of)) if known is None else known.drawn(of)
         drawing = Drawing(d, drawn, pool, numbers_of(words[USER], drawn))
     measure = Measure(d, dealt.split, looked_up, drawing)
-    makes = kinds(d)
+    makes = needs = kinds(d)
     with run.step(name) as rows:
-        if drawn is None or drawing is not None:
+        if not apart and (drawn is None or drawing is not None):
             both = OrderAndMeasure(order, measure)
             pairs = run.each(name, both, needs=order.needs, makes=makes, tallies=into)
             found, shown = [one for one, _ in pairs], [one for _, one in pairs]
         else:
             seen = Tally()
-            found = run.each(name, order, needs=order.needs, makes=makes, tallies=[seen])
-            counts = lookups.dense(seen, len(words[drawn.field]) + FIRST_ID)[FIRST_ID:]
-            weighted = drawn.weight == "popularity"
-            pool = Pool.of(counts, weighted=weighted)
-            drawing = Drawing(d, drawn, pool, numbers_of(words[USER], drawn))
-            measure = replace(measure, drawing=drawing)
-            shown = run.each("measure train", measure, needs=makes, tallies=into)
+            late = [seen] if drawn is not None and drawing is None else []
+            found = run.each(name, order, needs=order.needs, makes=makes, tallies=late)
+            if drawn is not None and drawing is None:
+                counts = lookups.dense(seen, len(words[drawn.field]) + FIRST_ID)[FIRST_ID:]
+                weighted = drawn.weight == "popularity"
+                pool = Pool.of(counts, weighted=weighted)
+                drawing = Drawing(d, drawn, pool, numbers_of(words[USER], drawn))
+            if apart:
+                ask = spread.Ask(d, dealt.split, drawing, tuple(apart))
+                run.each("ask lookups", ask, needs=makes, makes=[*map(spread.asked, apart)])
+            held, brought = spread.bring(run, d, looked_up, {}, apart, "for-fit")
+            needs = [*makes, *brought]
+            measure = replace(measure, looked_up=held, drawing=drawing)
+            shown = run.each("measure train", measure, needs=needs, tallies=into)
         totals = {h: intervals.counted(tally) for h, tally in tallies["gaps"].items()}
         if (a_second := UNITS[d.unit]) > 1 and known is None:
             seconds = {h: intervals.cells(counted, d.bins_of(h)) for h, counted in totals.items()}
             fine = [Tally() for _ in totals]
-            run.each("measure edges", partial(measure.within, seconds), needs=makes, tallies=fine)
+            run.each("measure edges", partial(measure.within, seconds), needs=needs, tallies=fine)
             totals = {
                 h: intervals.refined(totals[h], intervals.counted(tally), a_second)
                 for h, tally in zip(totals, fine, strict=True)
@@ -402,6 +415,7 @@ def _order(
         rows[:] = sum(one.events for one in found), sum(of.height for of in totals.values())
     return _Ordered(
         drawing,
+        apart,
         totals,
         {k: lookups.dense(t, looked_up[k].places) for k, t in tallies["places"].items()},
         {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
 
@@ -344,18 +344,35 @@ class Encoded:
         raw_numbers: column -> (places,) as in the file; NaN where there is none.
         lists: column -> (places,) lists of ids; empty at the last one.
         place_of_id: (ids,) the place of each id of the key in the ordered events, at any time.
-        place_of: the place of a key's raw value, at any time.
+        place_of: the place of a key's raw value, at any time; None of a bucket's part.
         places: how many there are.
         since: from when places hold; None for any time.
+        of_whole: (places,) which places of the whole lookup a bucket's part holds; None of a whole.
+        numbers: of a bucket's part, column -> (places,) as rows have them.
     """
 
     ids: dict[str, npt.NDArray[np.int32]]
     raw_numbers: dict[str, npt.NDArray[np.float64]]
     lists: dict[str, Lists]
     place_of_id: npt.NDArray[np.int32]
-    place_of: Encoder
+    place_of: Encoder | None
     places: int
     since: Since | None
+    of_whole: Int32s | None = None
+    numbers: Mapping[str, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def place_of_raw(self, values: pl.Series) -> Int32s:
+        """(values,) the place of each raw value of the key."""
+        assert self.place_of is not None
+        return self.place_of.of(values)
+
+    def whole(self, places: Int32s) -> Int32s:
+        """Places of the whole lookup, of places here."""
+        return places if self.of_whole is None else self.of_whole[places]
+
+    def held(self, places: Int32s) -> Int32s:
+        """Places here, of places of the whole lookup, by which a part is asked for."""
+        return places if self.of_whole is None else self.place_of_id[places]
 
     def place(self, ids: npt.NDArray[Any], time: npt.NDArray[Any]) -> Int32s:
         """Where keys are looked up, by their ids in the ordered events, as of times."""

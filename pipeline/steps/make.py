@@ -7,16 +7,16 @@ from dataclasses import replace
 
 from pipeline import memory
 from pipeline.description import Description
-from pipeline.steps import finish, order, transform
+from pipeline.steps import finish, order, spread, transform
 from pipeline.steps.account import account
-from pipeline.steps.deal import deal, fixed_bytes, kept_bytes, output_bytes
+from pipeline.steps.deal import apart, deal, fixed_bytes, kept_bytes, output_bytes
 from pipeline.steps.fit import fit
 from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas.interrupts import FOR_EVER
 from schemas.manifest import Manifest
 
-__all__ = ["fixed_bytes", "kept_bytes", "make", "output_bytes"]
+__all__ = ["apart", "fixed_bytes", "kept_bytes", "make", "output_bytes"]
 
 
 def make(run: Run, d: Description) -> Manifest:
@@ -27,11 +27,15 @@ def make(run: Run, d: Description) -> Manifest:
     memory.give_back(run.config.memory)
     with ThreadPoolExecutor(1, "vocabularies") as beside:
         writing = beside.submit(finish.write_vocabularies, run, fitted.words)
+        looked_up, brought = spread.bring(
+            run, d, fitted.looked_up, fitted.numbers, fitted.apart, "for-rows"
+        )
+        brought_numbers = {n for key in fitted.apart for n in d.lookup(key).numbers}
         rows = transform.Rows(
             d,
             dealt.split,
-            fitted.looked_up,
-            fitted.numbers,
+            looked_up,
+            {name: of for name, of in fitted.numbers.items() if name not in brought_numbers},
             fitted.scales,
             fitted.stored,
             fitted.drawing,
@@ -39,7 +43,7 @@ def make(run: Run, d: Description) -> Manifest:
             fitted.released,
         )
         keeps = d.tables if d.keeps else ()
-        needs = order.kinds(d)
+        needs = [*order.kinds(d), *brought]
         results = finish.write_shards(
             run,
             rows.schema,

@@ -12,11 +12,13 @@ import numpy as np
 from pipeline.description import USER, Description
 from pipeline.description.split import NO_TARGET, TRAIN, Split
 from pipeline.engines.tally import Tally
-from pipeline.steps import columns, lookups, rows
+from pipeline.steps import columns, rows
 from pipeline.steps.columns import Columns
 from pipeline.steps.drawing import Drawing
+from pipeline.steps.lookups import Encoded
 from pipeline.steps.numbers import Moments, moments
 from pipeline.steps.order import Bucket, Found, Order, load, numbered, seen_by_train
+from pipeline.steps.spread import Held, of_bucket
 from schemas.arrays import Int32s, Int64s
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.manifest import SPLITS
@@ -81,7 +83,7 @@ class Measure:
 
     d: Description
     split: Split
-    looked_up: Mapping[str, lookups.Encoded]
+    looked_up: Mapping[str, Held]
     drawing: Drawing | None
 
     def _held(
@@ -150,8 +152,10 @@ class Measure:
 
     def __call__(self, folder: Path, bucket: int, *tallies: Tally) -> Shown:
         """What is shown; the tallies are those of `tallies`, one after the other."""
-        found = load(folder, bucket, self.d, self.looked_up, self.split)
-        return self.measured(found, columns.load(folder, bucket, self.d.target), *tallies)
+        looked_up = of_bucket(self.looked_up, folder, bucket)
+        found = load(folder, bucket, self.d, looked_up, self.split)
+        own = columns.load(folder, bucket, self.d.target)
+        return self.measured(looked_up, found, own, *tallies)
 
     def _gaps(
         self, found: Bucket, name: str, train: Int64s, tally: Tally, within: Int64s | None
@@ -179,15 +183,17 @@ class Measure:
             bucket: its number.
             tallies: what the counts are added to.
         """
-        found = load(folder, bucket, self.d, self.looked_up, self.split)
+        found = load(folder, bucket, self.d, {}, self.split)
         train = np.flatnonzero(found.targets.split == TRAIN)
         if self.drawing is not None:
             train = train[self.drawing.some_left(found, train)]
         for name, tally in zip(self.d.histories, tallies, strict=True):
             self._gaps(found, name, train, tally, seconds[name])
 
-    def measured(self, found: Bucket, own: Columns, *tallies: Tally) -> Shown:
-        """As `__call__`, of a bucket that is loaded."""
+    def measured(
+        self, looked_up: Mapping[str, Encoded], found: Bucket, own: Columns, *tallies: Tally
+    ) -> Shown:
+        """As `__call__`, of a bucket that is loaded, and the lookups as it has them."""
         d, targets = self.d, found.targets
         into = iter(tallies)
         at = np.flatnonzero(targets.split != NO_TARGET)
@@ -201,7 +207,7 @@ class Measure:
         for name, tally in zip(d.histories, into, strict=False):
             self._gaps(found, name, train, tally, None)
         for key, tally in zip(numbered(d), into, strict=False):
-            tally.add(targets.place[key][train])
+            tally.add(looked_up[key].whole(targets.place[key][train]))
         kinds = self.tallies(d)
         held = dict(zip(kinds["held"], into, strict=False))
         lines = dict(zip(kinds["lines"], into, strict=True))
@@ -209,7 +215,8 @@ class Measure:
             for ids, time in self._held(found, own, name, train):
                 tally.add(ids)
                 if name in lines:
-                    lines[name].add(self.looked_up[name].place(ids, time))
+                    one = looked_up[name]
+                    lines[name].add(one.whole(one.place(ids, time)))
         return Shown(
             np.bincount(split, minlength=len(SPLITS)).tolist(),
             longest,
@@ -223,7 +230,7 @@ class Measure:
             targets.long,
             {name: moments(of[train], d.numbers[name]) for name, of in own.numbers.items()},
             {
-                key: int(np.count_nonzero(targets.place[key][at] == self.looked_up[key].places - 1))
+                key: int(np.count_nonzero(targets.place[key][at] == looked_up[key].places - 1))
                 for key, one in d.by_key.items()
                 if one.timed
             },
@@ -242,4 +249,5 @@ class OrderAndMeasure:
         """What each finds."""
         found, loaded = self.order.ordered(folder, bucket)
         own = columns.load(folder, bucket, self.measure.d.target)
-        return found, self.measure.measured(loaded, own, *tallies)
+        looked_up = of_bucket(self.measure.looked_up, folder, bucket)
+        return found, self.measure.measured(looked_up, loaded, own, *tallies)

@@ -20,7 +20,6 @@ from pipeline.description import (
     USER,
     Description,
     History,
-    Lookup,
     Table,
     in_history,
 )
@@ -62,6 +61,11 @@ def ordered_outside(table: Table) -> str:
 def ordered_others(table: Table) -> str:
     """As `ordered`, of users whom the targets' table lacks."""
     return f"ordered-{table.name}-others"
+
+
+def place_of(key: str) -> str:
+    """The column of ordered events with the places of what they look up by a key."""
+    return _PLACE + key
 
 
 def kinds(d: Description) -> list[str]:
@@ -306,8 +310,8 @@ class Order:
             named = frame["split"].replace_strict(code, default=NO_TARGET, return_dtype=pl.Int8)
             columns["split"] = named.to_numpy()[by]
         for key, lookup in d.by_key.items():
-            if has_place(lookup):
-                columns[_PLACE + key] = self.looked_up[key].place_of.of(frame[key])[by]
+            if lookup.has_place:
+                columns[place_of(key)] = self.looked_up[key].place_of_raw(frame[key])[by]
         if table.more:
             more.save(folder, bucket, table, frame.select(table.more)[by], self.encoders)
         for name, history in d.histories.items():
@@ -362,8 +366,8 @@ def load(
     }
     events = _with_looked_up(tables[table.name], d, table, looked_up)
     place = {
-        key: columns[_PLACE + key]
-        if has_place(lookup)
+        key: looked_up[key].held(columns[place_of(key)])
+        if lookup.has_place
         else looked_up[key].place(columns[key], events.time)
         for key, lookup in d.by_key.items()
         if key in looked_up
@@ -564,11 +568,6 @@ def _with_looked_up(
             others = [n for n in lookup.fields if n in known.ids and n not in fields]
             fields |= known.of(others, fields[key], events.time)
     return events._replace(fields=fields)
-
-
-def has_place(lookup: Lookup) -> bool:
-    """Whether an event holds the place of what it looks up, which its id does not tell."""
-    return lookup.all_lines and lookup.key != USER
 
 
 def numbered(d: Description) -> list[str]:

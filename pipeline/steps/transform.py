@@ -18,13 +18,15 @@ import pyarrow as pa
 from pipeline.description import USER, Description
 from pipeline.description.split import NO_TARGET, Split, Splits
 from pipeline.engines.buckets import Behaviours
-from pipeline.steps import columns, histories, lookups, rows
+from pipeline.steps import columns, histories, rows
 from pipeline.steps.columns import Columns
 from pipeline.steps.drawing import Drawing
 from pipeline.steps.finish import Made
 from pipeline.steps.ids_held import ids_held
+from pipeline.steps.lookups import Encoded
 from pipeline.steps.numbers import scaled
 from pipeline.steps.order import Bucket, load, of_nobodies
+from pipeline.steps.spread import Held, of_bucket
 from schemas.arrays import Int32s, Int64s
 from schemas.manifest import (
     FIRST_ID,
@@ -54,7 +56,7 @@ class Rows:
 
     d: Description
     split: Split
-    looked_up: Mapping[str, lookups.Encoded]
+    looked_up: Mapping[str, Held]
     numbers: Mapping[str, npt.NDArray[np.float32]]
     scales: Mapping[str, dict[str, Any]]
     stored: Mapping[str, rows.Stored]
@@ -84,8 +86,9 @@ class Rows:
     def __call__(self, folder: Path, bucket: int, schema: pa.Schema) -> Made:
         """The blocks of each split, and the bucket's summary."""
         own = columns.load(folder, bucket, self.d.target)
-        bucket_of = load(folder, bucket, self.d, self.looked_up, self.split, self.final)
-        targets = _Targets(self, bucket_of, own)
+        looked_up = of_bucket(self.looked_up, folder, bucket)
+        bucket_of = load(folder, bucket, self.d, looked_up, self.split, self.final)
+        targets = _Targets(self, looked_up, bucket_of, own)
         chosen = targets.bucket.targets
         split = chosen.split[targets.at]
         blocks = {
@@ -110,7 +113,7 @@ class Rows:
         }
         kept = {name: _kept(of) for name, of in targets.bucket.behaviours.items()}
         if self.d.keeps:
-            others = of_nobodies(folder, bucket, self.d, self.looked_up, self.final)
+            others = of_nobodies(folder, bucket, self.d, looked_up, self.final)
             for name, of in others.items():
                 kept[name] = pa.concat_tables([kept[name], _kept(of)])
         return Made(blocks, summary, kept if self.d.keeps else {})
@@ -158,12 +161,18 @@ class _Targets:
 
     Args:
         fitted: what is known of the whole data set.
+        looked_up: the lookups as the bucket has them.
         bucket: its events.
         own: what they have besides.
     """
 
-    def __init__(self, fitted: Rows, bucket: Bucket, own: Columns) -> None:
-        self.fitted, self.bucket, self.own = fitted, bucket, own
+    def __init__(
+        self, fitted: Rows, looked_up: Mapping[str, Encoded], bucket: Bucket, own: Columns
+    ) -> None:
+        self.fitted, self.looked_up, self.bucket, self.own = fitted, looked_up, bucket, own
+        self.numbers = {**fitted.numbers}
+        for one in looked_up.values():
+            self.numbers |= one.numbers
         d, targets = fitted.d, bucket.targets
         self.at: Int64s = np.flatnonzero(targets.split != NO_TARGET)
         self.left_out = np.zeros(0, np.int64)
@@ -187,7 +196,7 @@ class _Targets:
 
     def ids(self, name: str, at: Int64s, drawn: Int32s) -> Int32s:
         """(targets, rows of each) an id column of some targets, and of their negatives."""
-        d, looked_up = self.fitted.d, self.fitted.looked_up
+        d, looked_up = self.fitted.d, self.looked_up
         field = d.negatives.field if d.negatives is not None else ""
         if name == field:
             others = self._renamed(name, drawn)
@@ -213,7 +222,7 @@ class _Targets:
         if name in targets.features:
             return self._renamed(name, targets.features[name][at])
         key = next(key for key, one in d.by_key.items() if name in one.ids)
-        return self.fitted.looked_up[key].ids[name][targets.place[key][at]]
+        return self.looked_up[key].ids[name][targets.place[key][at]]
 
     def _places(self, key: str, at: Int64s, drawn: Int32s) -> Int32s:
         """(rows,) where some targets, and their negatives, look up what a key has."""
@@ -221,7 +230,7 @@ class _Targets:
         if d.negatives is None or key != d.negatives.field:
             return np.repeat(own, 1 + drawn.shape[1])
         time = self.bucket.targets.events.time[at]
-        others = self.fitted.looked_up[key].place(drawn, time[:, None])
+        others = self.looked_up[key].place(drawn, time[:, None])
         return np.concatenate([own[:, None], others], axis=1).ravel()
 
     def _more(
@@ -239,14 +248,14 @@ class _Targets:
             if name in own.numbers:
                 flat[name] = scaled(own.numbers[name][again], scale, fitted.scales[name])
             else:
-                flat[name] = fitted.numbers[name][places[keys[name]]]
+                flat[name] = self.numbers[name][places[keys[name]]]
         arrays = {name: own.keep[name].take(pa.array(again)).combine_chunks() for name in d.keep}
         for name in d.lists:
             if name in own.lists:
                 of = own.lists[name].take(again)
                 of = of._replace(ids=self._renamed(name, of.ids))
             else:
-                of = fitted.looked_up[keys[name]].lists[name].take(places[keys[name]])
+                of = self.looked_up[keys[name]].lists[name].take(places[keys[name]])
             flat[f"{name}_length"] = of.length
             arrays[name] = of.array(schema.field(name).type)
         return flat, arrays

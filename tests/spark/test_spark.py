@@ -14,15 +14,18 @@ import polars as pl
 import pytest
 
 from pipeline.engines.spark_parts import cut
+from pipeline.steps import deal
 from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
 from pipeline.verify import verify
+from tests import object_store
 from tests.alibaba_made import RawLog, alibaba
 from tests.conftest import SHARED, amazon, finished, refused, tinprep
 from tests.crash_command import described
 from tests.golden_sets import BUCKETS, GOLDEN, differences
 from tests.spark.same import same
 from tests.test_alibaba_resume import interrupted
-from tests.test_description_oracle import MOVIELENS, TAOBAO
+from tests.test_description_oracle import MOVIELENS
+from tests.test_object_store import ad_log, of_files
 from tests.test_several_files import DESCRIPTION
 
 SPARK = ("--engine", "spark", "--master", "local[2]", "--spark-conf", "spark.ui.enabled=false")
@@ -159,19 +162,50 @@ def test_logs_of_ones_own_of_several_files(tmp_path: Path) -> None:
         same(own(tmp_path, files), own(tmp_path, files, *SPARK))
 
 
-@pytest.mark.parametrize("name", ["made", "movielens_latest_small", "taobao_userbehavior"])
-def test_descriptions(name: str, tmp_path: Path) -> None:
-    """With lookups, filters, several tables, and negatives of every kind."""
+@pytest.fixture
+def apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lookup fits in a task."""
+    monkeypatch.setattr(deal, "LOOKUPS_PART", 1 << 62)
+    monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 1_000)
+
+
+@pytest.mark.parametrize(
+    "name", ["made", "movielens_latest_small", "movielens apart", "taobao_userbehavior"]
+)
+def test_descriptions(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    """With lookups, filters, several tables and histories, and negatives of every kind."""
     (raw := tmp_path / "raw").mkdir()
+    if name.endswith("apart"):
+        request.getfixturevalue("apart")
     if name == "made":
         args = described(raw).arguments
     else:
-        raw = SHARED / "data" / name
+        movielens = name.startswith("movielens")
+        raw = SHARED / "data" / ("movielens_latest_small" if movielens else name)
         if not raw.is_dir():
             pytest.skip(f"the real data is not here: {raw} (see TINPREP_SHARED)")
-        text = MOVIELENS if name.startswith("movielens") else TAOBAO
-        (tmp_path / "own.toml").write_text(text)
-        args = ("prepare", str(tmp_path / "own.toml"), "--raw", str(raw))
+        (tmp_path / "own.toml").write_text(MOVIELENS)
+        own = str(tmp_path / "own.toml") if movielens else "taobao-userbehavior-kinds"
+        args = ("prepare", own, "--raw", str(raw))
     finished(tinprep(*args, "--out", tmp_path / "local"))
     finished(tinprep(*args, "--out", tmp_path / "spark", *SPARK))
+    same(tmp_path / "local", tmp_path / "spark")
+
+
+@pytest.mark.usefixtures("apart")
+def test_the_ad_log_from_a_store_to_a_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a timed lookup that no task holds."""
+    raw, files = tmp_path / "raw", tmp_path / "files.toml"
+    ad_log(raw)
+    files.write_text(of_files(raw).read_text())
+    with object_store.store() as store:
+        store.put_folder(raw, "raw/")
+        store.use(monkeypatch)
+        finished(tinprep("prepare", files, "--raw", raw, "--out", tmp_path / "local"))
+        at = f"s3://{object_store.BUCKET}"
+        ended = tinprep("prepare", files, "--raw", f"{at}/raw", "--out", f"{at}/out", *SPARK)
+        finished(ended)
+        store.get_folder("out/", tmp_path / "spark")
     same(tmp_path / "local", tmp_path / "spark")
