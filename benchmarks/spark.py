@@ -25,31 +25,37 @@ from amazon import machine, say, tinprep
 from measure import Measured, run
 
 LOCAL, SPARK = "local", "spark"
-_SHUFFLED = "Shuffle Bytes Written"
+_SHUFFLED, _RUN_MS = "Shuffle Bytes Written", "Executor Run Time"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One run: what it took, what it shuffled, and how many rows it made."""
+    """One run: what it took, what it shuffled, how many rows it made, and its core seconds.
+
+    Of Spark the core seconds are those of its tasks, which have a core each: start-up and the
+    driver's work are not in them.
+    """
 
     engine: str
     scale: float
     raw_bytes: int
     measured: Measured
     shuffled: int
+    core_s: float
     rows: int
     steps: dict[str, float]
 
 
-def shuffled(events: Path) -> int:
-    """Bytes that all tasks of an application wrote for a shuffle."""
-    total = 0
+def of_tasks(events: Path) -> tuple[int, float]:
+    """Bytes that all tasks of an application wrote for a shuffle, and the seconds that they ran."""
+    total, run_ms = 0, 0
     for path in events.rglob("*"):
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             if '"SparkListenerTaskEnd"' in line:
                 metrics = json.loads(line).get("Task Metrics") or {}
                 total += metrics.get("Shuffle Write Metrics", {}).get(_SHUFFLED, 0)
-    return total
+                run_ms += metrics.get(_RUN_MS, 0)
+    return total, run_ms / 1_000
 
 
 def measure(engine: str, raw: Path, scale: float, work: Path, flags: argparse.Namespace) -> Line:
@@ -74,15 +80,15 @@ def measure(engine: str, raw: Path, scale: float, work: Path, flags: argparse.Na
     made = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     raw_bytes = sum((raw / name).stat().st_size for name in FILES)
     steps = {step["name"]: step["seconds"] for step in made["steps"]}
-    moved = shuffled(events) if engine == SPARK else 0
+    moved, core_s = of_tasks(events) if engine == SPARK else (0, measured.cpu_s)
     shutil.rmtree(out)
     shutil.rmtree(events)
-    return Line(engine, scale, raw_bytes, measured, moved, sum(made["rows"].values()), steps)
+    return Line(engine, scale, raw_bytes, measured, moved, core_s, sum(made["rows"].values()), steps)
 
 
 def report(lines: list[Line]) -> str:
     """The table, and what it was measured on."""
-    head = ["engine", "scale", "raw MB", "seconds", "growth, of data", "of seconds"]
+    head = ["engine", "scale", "raw MB", "seconds", "growth, of data", "of seconds", "core seconds"]
     head += ["shuffled MB", "peak MiB, all processes", "rows"]
     text = ["| " + " | ".join(head) + " |", "|---|" + "---:|" * (len(head) - 1)]
     for line in lines:
@@ -97,7 +103,7 @@ def report(lines: list[Line]) -> str:
         )
         cells = [
             *(line.engine, f"{line.scale:g}", f"{line.raw_bytes / 1e6:,.0f}"),
-            *(f"{line.measured.seconds:.1f}", data, seconds),
+            *(f"{line.measured.seconds:.1f}", data, seconds, f"{line.core_s:.0f}"),
             f"{line.shuffled / 1e6:,.0f}" if line.engine == SPARK else "-",
             f"{line.measured.tree_mb:,}" if line.measured.tree_mb is not None else "not known",
             f"{line.rows:,}",
