@@ -67,10 +67,10 @@ def test_made_up_descriptions(
 def test_the_ad_log(spread: pytest.MonkeyPatch, tmp_path: Path) -> None:
     ad_log(tmp_path / "raw")
     path = of_files(tmp_path / "raw")
-    finished(tinprep("prepare", path, "--out", tmp_path / "spread"))
+    finished(tinprep("prepare", path, "--keep-events", "--out", tmp_path / "spread"))
     assert max(SPREAD) == 2
     spread.undo()
-    finished(tinprep("prepare", path, "--out", tmp_path / "whole"))
+    finished(tinprep("prepare", path, "--keep-events", "--out", tmp_path / "whole"))
     same(tmp_path / "spread", tmp_path / "whole")
     assert verify(tmp_path / "spread").findings == ()
 
