@@ -83,7 +83,9 @@ def measure(engine: str, raw: Path, scale: float, work: Path, flags: argparse.Na
     moved, core_s = of_tasks(events) if engine == SPARK else (0, measured.cpu_s)
     shutil.rmtree(out)
     shutil.rmtree(events)
-    return Line(engine, scale, raw_bytes, measured, moved, core_s, sum(made["rows"].values()), steps)
+    return Line(
+        engine, scale, raw_bytes, measured, moved, core_s, sum(made["rows"].values()), steps
+    )
 
 
 def report(lines: list[Line]) -> str:

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
 
 _POLL_SECONDS = 0.5
+# Parts of a large table; Spark sends them with a task, which may have 128 MB.
+_SENT_AT_ONCE = 4
 
 
 @dataclass
@@ -151,9 +153,12 @@ class Spark:
         asking = of_buckets.filter(of_buckets.kind == asked).mapInArrow(
             partial(ask_parts, firsts), TABLE
         )
+        met = asking
         with spark_errors():
-            given = self.session.createDataFrame(pa.Table.from_batches(rows), TABLE)
-        met = asking.union(given).repartitionById(len(rows), "bucket")
+            for begin in range(0, len(rows), _SENT_AT_ONCE):
+                some = pa.Table.from_batches(rows[begin : begin + _SENT_AT_ONCE])
+                met = met.union(self.session.createDataFrame(some, TABLE))
+        met = met.repartitionById(len(rows), "bucket")
         answered = met.mapInArrow(partial(answer_part, kind), TABLE)
         answered = answered.repartitionById(buckets + 1, "bucket")
         self._run(answered, buckets, lambda: None)

@@ -31,7 +31,7 @@ LINES = "lines"
 COUNTED = "number long, rows long"
 _BLOB_BYTES = 4 << 20
 # Of a large table of which buckets ask for some rows: what one task answers of.
-PART_BYTES = 32 << 20
+PART_BYTES = 16 << 20
 
 # What has to be the same everywhere: tinprep, and Polars, whose hash decides on a user's bucket.
 _SAME = ("tinprep", "polars")
