@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -33,7 +33,7 @@ import polars as pl
 from planted_log import BASE, CATEGORIES, EACH, GAIN, HOUR, ITEMS_EACH, RETARGET, START, prepare
 from scipy.stats import t as student
 
-from trainer.analysis.tables import name_of
+from trainer.analysis.tables import title_of
 from trainer.analysis.trials import Case, Trial, Trials, mean_sd
 from trainer.data.shards import Shards
 from trainer.metrics import auc, gauc
@@ -67,14 +67,17 @@ DESCRIPTION = planted_log.DESCRIPTION.replace(
 )
 
 
-def draw(users: int, seed: int) -> pl.DataFrame:
-    """The log, and what the law knew of each line: `odds`, the log odds of its click."""
+def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFrame:
+    """The log, and what the law knew of each line: `odds`, the log odds of its click.
+
+    `sizes` says how many slots, layouts and devices there are.
+    """
     rng = np.random.default_rng(seed)
     gain, rows = np.array(GAIN), np.arange(users)
-    one, other = (rng.normal(size=(SIZES[name], WIDTH)) for name in ("slot", "layout"))
+    one, other = (rng.normal(size=(sizes[name], WIDTH)) for name in ("slot", "layout"))
     table = (one - one.mean(0)) @ (other - other.mean(0)).T
     table *= CROSS / table.std()
-    signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in SIZES.values()]
+    signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in sizes.values()]
     clicks = np.full((users, len(gain)), -1)  # categories, the newest first
     time = START + rng.integers(0, 24 * HOUR, users)
     parts = []
@@ -84,13 +87,13 @@ def draw(users: int, seed: int) -> pl.DataFrame:
         place = (rng.random(users) * np.maximum(known, 1)).astype(np.int64)
         again = (rng.random(users) < RETARGET) & (known > 0)
         category = np.where(again, clicks[rows, place], rng.integers(0, CATEGORIES, users))
-        features = [rng.integers(0, size, users) for size in SIZES.values()]
+        features = [rng.integers(0, size, users) for size in sizes.values()]
         third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
         odds = BASE + (clicks == category[:, None]) @ gain
         odds = odds + table[features[0], features[1]] + THIRD * third
         clicked = rng.random(users) < 1 / (1 + np.exp(-odds))
         item = category * ITEMS_EACH + rng.integers(0, ITEMS_EACH, users)
-        named = zip(SIZES, features, strict=True)
+        named = zip(sizes, features, strict=True)
         parts.append(
             pl.DataFrame(
                 {
@@ -191,7 +194,7 @@ def table(data: Path, log: pl.DataFrame | None, trials: Trials, left_out: Sequen
         f"{trial.case.model.removeprefix('pair_')} {valid(trial.runs[0]):.4f}" for trial in tried
     )
     return (
-        f"# Experts on {name_of(data)}\n\n"
+        f"# Experts on {title_of(shards)}{' (synthetic data)' if log is not None else ''}\n\n"
         "| model | parameters | GAUC | AUC | GAUC behind tin_mix |\n"
         "| --- | ---: | ---: | ---: | ---: |\n"
         + "\n".join(lines)

@@ -28,13 +28,17 @@ from trainer.training.console import LiveReport
 from trainer.training.runs import METRICS, Result, read_json
 
 FEATURES, HISTORIES, VALUES = 100, 20, 20
+# Narrower than in `planted_mix`, as there are 147 fields.
+NARROW = SETTINGS | {"dim": 8, "hidden": (32, 16), "batch_size": 128, "epochs": 4}
+# Fewer values than there, so that a smaller log says enough.
+FEW = {"slot": 8, "layout": 8, "device": 4}
 LAW = {*SIZES, "history"}
 
 
 def make(folder: Path, users: int, seed: int) -> Path:
     """The description of the log with its noise, beside its files."""
     rng = np.random.default_rng(seed + 1)
-    log = planted_mix.draw(users, seed).drop("odds")
+    log = planted_mix.draw(users, seed, FEW).drop("odds")
     noise = {
         f"noise{n}": pl.Series(rng.integers(0, VALUES, len(log))).map_elements(
             lambda value: f"v{value}", return_dtype=pl.String
@@ -43,7 +47,7 @@ def make(folder: Path, users: int, seed: int) -> Path:
     }
     folder.mkdir(parents=True, exist_ok=True)
     log.with_columns(**noise).write_csv(folder / "shown.csv")
-    rows = users * HISTORIES * 6
+    rows = users * HISTORIES * 12
     category = rng.integers(0, CATEGORIES, rows)
     item = category * ITEMS_EACH + rng.integers(0, ITEMS_EACH, rows)
     pl.DataFrame(
@@ -96,7 +100,7 @@ def main() -> None:
     """Make, prepare, train, select, prepare, train, write."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0] if __doc__ else "")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--users", type=int, default=2_000)
+    parser.add_argument("--users", type=int, default=600)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1, help="of the log")
     parser.add_argument("--sparsity", type=float, default=1e-3)
@@ -110,7 +114,7 @@ def main() -> None:
             if not (folder / name / "manifest.json").exists():
                 prepare(description, folder / name)
             of = Trials(
-                (folder / name,), folder / "runs", options.seeds, SETTINGS, report.line,
+                (folder / name,), folder / "runs", options.seeds, NARROW, report.line,
                 report.watch,
             )  # fmt: skip
             return of.run([case(folder / name, "tin_mix")])[0]

@@ -128,7 +128,7 @@ def test_the_page_holds_all_there_is(made: tuple[Path, list[Path], Path]) -> Non
     assert f"paired test over {manifest['rows']['test'] // 2} users" in page.text
     assert f"{np.mean(scores[:2]):.4f} ± {np.std(scores[:2], ddof=1):.4f}" in page.text
     assert f"{scores[2]:.4f}" in page.text
-    assert "No learned map, as their states are not behaviours: dien" in page.text
+    assert "No learned map, which is of behaviours and the target alone: dien" in page.text
     assert "Synthetic data" not in page.text
     assert "threads" in page.text
     assert "None" not in page.text
