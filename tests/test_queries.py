@@ -239,6 +239,29 @@ def put(database: Any, tables: dict[str, pa.Table], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv(VARIABLE, database.address)
 
 
+@pytest.mark.parametrize("database", ["duckdb"], indirect=True)
+def test_events_of_queries_are_kept_and_new_ones_come_in_files(
+    database: Any, described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, tables = tmp_path / "files.toml", ads()
+    first = {"impressions": 50, "clicks": 80, "ads": 4}
+    put(database, {name: rows.slice(0, first[name]) for name, rows in tables.items()}, monkeypatch)
+    files.write_text(FILES)
+    for name, rows in tables.items():
+        pq.write_table(rows.slice(0, first[name]), tmp_path / f"{name}.parquet")
+        pq.write_table(rows.slice(first[name]), tmp_path / f"new-{name}.parquet")
+    new = ("--events", f"shown={tmp_path / 'new-impressions.parquet'}")
+    new += ("--events", f"clicks={tmp_path / 'new-clicks.parquet'}")
+    for path in (described, files):
+        out = tmp_path / f"{path.stem} kept"
+        finished(prepare(path, out, "--keep-events"))
+        finished(tinprep("transform", out, *new, "--out", tmp_path / path.stem))
+        assert verify(tmp_path / path.stem).findings == ()
+    assert load(tmp_path / "ads").rows["new"] == 10
+    # The last row that a query has numbered is 7 * 49 + 3.
+    same(tmp_path / "ads", tmp_path / "files", row=pl.col("row") + 7 * 49 + 4 - 50)
+
+
 @pytest.mark.parametrize("database", ENGINES, indirect=True)
 def test_a_data_set_knows_what_it_was_asked_of(
     database: Any, described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -253,7 +276,6 @@ def test_a_data_set_knows_what_it_was_asked_of(
         finished(checked)
         assert "50" in checked.said
     assert not out.exists()
-    refused(prepare(described, out, "--keep-events"), USAGE, "ads.toml:7", "cannot be kept")
     finished(prepare(described, out))
     assert {path.name for path in out.iterdir()} - {".lock", "manifest.json"} == {
         *("train", "valid", "test", "vocabulary", "lookups")

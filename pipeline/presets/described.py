@@ -235,15 +235,6 @@ class DescribedConfig(Config):
 
     def obtain(self) -> list[Path]:
         """As `Config.obtain`: every file once."""
-        asked = next((name for name, one in self.spec.tables.items() if one.query), None)
-        if self.keep_events and asked is not None:
-            self.source.refuse(
-                ("tables", asked, "query"),
-                "The events of a query cannot be kept: no new file goes on with its row numbers.",
-                expected="--keep-events with tables of files",
-                got=f"a query for {asked}",
-                do="leave --keep-events out, or write what the query gives to a Parquet file",
-            )
         return list(dict.fromkeys(path for paths in self._files().values() for path in paths))
 
     def absent(self) -> tuple[str, list[Path] | None]:

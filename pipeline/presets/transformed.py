@@ -17,6 +17,7 @@ from schemas.replacing import sha256
 
 if TYPE_CHECKING:
     from pipeline.description import Description, Table
+    from pipeline.description.language import Spec
 
 _OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
@@ -195,6 +196,14 @@ def _as_before(since: int, first: int) -> int:
     return since
 
 
+def _without_queries(spec: Spec, made: manifest.Manifest) -> dict[str, Any]:
+    """The tables of which events are kept: new ones come in files, whatever gave those."""
+    return {
+        name: replace(spec.tables[name], query=None, connection=None, row=None)
+        for name in made.events
+    }
+
+
 def _files_of(patterns: Sequence[str], option: str, table: str) -> list[Path]:
     """The files that an option names; none where it names nothing.
 
@@ -269,7 +278,7 @@ def transformed(
     spec = spec_of(source)
     return TransformConfig(
         source=source,
-        spec=spec,
+        spec=replace(spec, tables={**spec.tables, **_without_queries(spec, made)}),
         folder=located(Path(made.config["raw"])),
         data=data,
         made=made,

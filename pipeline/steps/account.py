@@ -75,7 +75,7 @@ def account(
         notes=[*_notes(d, dealt, fitted), *_begin(d, dealt), *published],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
-        kept=_kept(d, dealt, run.config.keeps) if d.keeps else None,
+        kept=_kept(run, d, dealt) if d.keeps else None,
         continues=None
         if known is None
         else manifest.Continues(
@@ -110,9 +110,15 @@ def _of_known(d: Description, fitted: Fitted, known: Known | None) -> dict[str, 
     return {manifest.NEW_USERS: len(fitted.words[USER]) - len(known.words[USER])} | late
 
 
-def _kept(d: Description, dealt: Dealt, description: str | None) -> manifest.Kept:
+def _kept(run: Run, d: Description, dealt: Dealt) -> manifest.Kept:
     """What is kept of events, and the text of their description."""
     rows = {table.name: dealt.others.get(table.name, dealt.seen).rows for table in d.tables}
+    for one in run.config.queries().values():  # it numbers its rows itself
+        kind, _, name = one.name.partition(".")
+        if kind == "tables" and name in rows:
+            files = pl.scan_parquet(run.config.out / f"events/{name}-*.parquet")
+            rows[name] = 1 + int(files.select(pl.max("row")).collect().item() or 0)
+    description = run.config.keeps
     sha256 = None if description is None else hashlib.sha256(description.encode()).hexdigest()
     return manifest.Kept(rows, dealt.since, sha256)
 
