@@ -20,6 +20,7 @@ REST: dict[str, list[str]] = {
     "models": [],
     "doctor": [],
     "train": ["empty", "--run", "run"],
+    "importance": ["empty"],
     "predict": ["empty", "empty", "--out", "scores.csv"],
     "correlate": ["empty", "--out", "out"],
     "reproduce": ["table1", "empty", "--out", "out"],

@@ -93,10 +93,9 @@ def importance(
     select: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
             help="In place of permuting: the description of the data set, to be written again "
-            "beside it, as FILE-selected.toml, without the features and histories that a model "
-            "of experts can do without.",
+            "beside it, shop.toml as shop-selected.toml, without the features and histories that a "
+            "model of experts can do without.",
         ),
     ] = None,
     sparsity: Annotated[
