@@ -232,12 +232,16 @@ class Kept:
     `rows` says how many rows the raw files of each table have: the row of the next event. Events of
     other tables than the targets' count from the time `since` on. `description` is the sha256 of
     `description.toml`, by which new ones are read; none where no description says what was made.
+    `columns` says of each table which of its files' columns were read, and how SQL sees those that
+    it names: as `whole`, `number`, `text`, `truth` or `list`, or another type of Parquet's. It is
+    empty where a fast reader, or an older version, does not say it.
     """
 
     __pydantic_config__ = STRICT
     rows: dict[str, Count]
     since: int
     description: str | None = None
+    columns: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ from schemas.errors import EnvironmentFault
 Columns = dict[str, NDArray[Any]]
 
 
-def required(name: str) -> ModuleType:
-    """A package of the extra.
+def required(name: str, extra: str = "export") -> ModuleType:
+    """A package of an extra.
 
     Raises:
         EnvironmentFault: it is not installed.
@@ -26,10 +26,12 @@ def required(name: str) -> ModuleType:
         return import_module(name)
     except ImportError:
         raise EnvironmentFault(
-            "Exporting, and scoring with what was exported, need further packages.",
+            "Exporting, and scoring with what was exported, need further packages."
+            if extra == "export"
+            else "Serving scores needs further packages.",
             expected=f"the package {name}",
             got="not installed",
-            do="pip install 'tinprep[export]'",
+            do=f"pip install 'tinprep[{extra}]'",
         ) from None
 
 

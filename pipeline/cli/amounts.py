@@ -116,7 +116,7 @@ _READERS: dict[Any, tuple[str, Callable[[str], Any]]] = {
 }
 # How the help shows a default.
 _SHOWN: dict[Any, Callable[[Any], str]] = {
-    Bytes: lambda amount: f"{amount >> 30}GB",
+    Bytes: lambda amount: f"{amount >> 30}GB" if amount >> 30 else f"{amount >> 20}MB",
     Share: lambda share: f"{share:.1%}",
 }
 

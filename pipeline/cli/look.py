@@ -8,18 +8,19 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.amounts import checked
+from pipeline.cli.amounts import Bytes, checked
 from pipeline.cli.errors import told_errors
 from pipeline.cli.progress import progress
 from schemas.errors import UsageError
 from schemas.terminal import Terminal
 
+_BODY = Bytes(1 << 20)
 _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the commands to the command line."""
-    for command in (inspect, verify, score, doctor):
+    for command in (inspect, verify, score, serve, doctor):
         app.command()(checked(command))
 
 
@@ -41,7 +42,7 @@ def verify(
         typer.Option(min=1, help="Shards, or buckets, at once. Default: the usable cores."),
     ] = None,
     log: Annotated[
-        Path | None, typer.Option(help="Of a bundle: a log that `tinprep score --log` wrote.")
+        Path | None, typer.Option(help="Of a bundle: a log that `tinprep score` or `serve` wrote.")
     ] = None,
     events: Annotated[
         Path | None, typer.Option(help="With --log: the data set that keeps the users' events.")
@@ -80,8 +81,7 @@ def verify(
 
 
 def _verify_bundle(folder: Path, log: Path | None, events: Path | None) -> None:
-    from pipeline.serving import files, golden
-    from pipeline.serving.scorer import Scorer
+    from pipeline.serving import golden, journal
     from schemas import bundle
 
     if (log is None) != (events is None):
@@ -94,7 +94,7 @@ def _verify_bundle(folder: Path, log: Path | None, events: Path | None) -> None:
     found = bundle.load(folder)
     told = [f"{len(found.files):,} files", f"{golden.check(folder, found):,} golden requests"]
     if log is not None and events is not None:
-        told.append(f"{files.replayed(log, Scorer.of(folder, events)):,} logged requests")
+        told.append(f"{journal.replayed(log, folder, events):,} logged requests")
     Terminal(soft_wrap=True).print(f"sound: {', '.join(told)}: {folder}", highlight=False)
 
 
@@ -119,6 +119,45 @@ def score(
             found = files.score(scorer, requests, out, log, told)
         for line in found:
             Terminal(soft_wrap=True).print(line, highlight=False)
+
+
+def serve(
+    bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
+    events: Annotated[Path, typer.Option(help="A data set that keeps the users' events.")],
+    store: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the events that are posted. Default: EVENTS.store."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, help="Port to listen at; 0 for any.")] = 8000,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="Append each event, request and score here, for `verify --log`."),
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Of ONNX Runtime.")] = 1,
+    max_body: Annotated[Bytes, typer.Option(help="Of a call.")] = _BODY,
+    max_candidates: Annotated[int, typer.Option(min=1, help="Of a request.")] = 1_000,
+    max_events: Annotated[int, typer.Option(min=1, help="Of a call.")] = 1_000,
+) -> None:
+    """Serve scores over HTTP: events in, scores out, by a bundle and a data set's events."""
+    with told_errors():
+        from schemas.scorer import required
+
+        for package in ("prometheus_client", "starlette", "uvicorn", "uvloop", "httptools"):
+            required(package, "serve")
+        from pipeline.serving.server import serve as run
+        from pipeline.serving.service import Limits, Service
+
+        limits = Limits(max_body, max_candidates, max_events)
+        kept = events.with_name(f"{events.resolve().name}.store") if store is None else store
+        console = Terminal(soft_wrap=True)
+        run(
+            lambda: Service(bundle, events, kept, log, threads, limits),
+            host,
+            port,
+            lambda at: console.print(f"serving {bundle} at {at}", highlight=False),
+        )
+        console.print("stopped", highlight=False)
 
 
 def doctor() -> None:

@@ -462,7 +462,7 @@ class Binding:
         try:
             return Description(
                 name=spec.name or "own",
-                tables=tuple(self._table(name) for name in dict.fromkeys(names)),
+                tables=tuple(self.table(name) for name in dict.fromkeys(names)),
                 lookups=tuple(self._lookup(name) for name in spec.lookups),
                 split=self._split(),
                 histories={name: self._history(one, name) for name, one in spec.histories.items()},
@@ -501,7 +501,13 @@ class Binding:
             )
         return found
 
-    def _table(self, name: str) -> Table:
+    def table(self, name: str) -> Table:
+        """A table of events, with its reader.
+
+        Raises:
+            UsageError: as `description`.
+            InputError: likewise.
+        """
         spec, table = self.spec, self.spec.tables[name]
         at = self.whence("tables", name)
         own = name == spec.target.table

@@ -18,10 +18,11 @@ from schemas.replacing import sha256
 if TYPE_CHECKING:
     from pipeline.description import Description, Table
     from pipeline.description.language import Spec
+    from pipeline.description.toml import Source
 
 _OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
-_KINDS = {"int64": "whole", "float64": "number", "string": "text"}
+KINDS = {"int64": "whole", "float64": "number", "string": "text"}
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,7 @@ class TransformConfig(DescribedConfig):
         for name in self.made.vocabulary:
             kind = pq.read_schema(self.data / f"vocabulary/{name}.parquet").field("value").type
             types[name] = "whole" if pa.types.is_integer(kind) else "text"
-        kept = {name: _KINDS[kind] for name, kind in self.made.keep.items()}
+        kept = {name: KINDS[kind] for name, kind in self.made.keep.items()}
         readers = {n: Nothing.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
         return {
             "types": types,
@@ -250,11 +251,38 @@ def transformed(
         InputError: there is no data set.
         ContractError: what it keeps is not its own.
     """
-    from pipeline.description.checks import spec_of
-    from pipeline.description.toml import Source
     from pipeline.readers.remote import located
 
     made = manifest.load(data)
+    source, spec = described_by(data, made)
+    return TransformConfig(
+        source=source,
+        spec=replace(spec, tables={**spec.tables, **_without_queries(spec, made)}),
+        folder=located(Path(made.config["raw"])),
+        data=data,
+        made=made,
+        new=_by_table(events, list(made.events), asked=bool(targets)),
+        targets=tuple(targets),
+        out=out,
+        raw=raw,
+        **how,
+    )
+
+
+def described_by(data: Path, made: manifest.Manifest) -> tuple[Source, Spec]:
+    """The description that new events are read by: its text, and what it says.
+
+    Args:
+        data: folder of a data set that keeps its events.
+        made: its manifest.
+
+    Raises:
+        UsageError: it keeps none, or was made without a description.
+        ContractError: the description beside it is another.
+    """
+    from pipeline.description.checks import spec_of
+    from pipeline.description.toml import Source
+
     kept = manifest.require_kept(data, made)
     if kept.description is None:
         raise UsageError(
@@ -275,19 +303,7 @@ def transformed(
             do="put back the file that tinprep wrote, or make the data set again",
         )
     source = Source(path, path.read_text(encoding="utf-8"))
-    spec = spec_of(source)
-    return TransformConfig(
-        source=source,
-        spec=replace(spec, tables={**spec.tables, **_without_queries(spec, made)}),
-        folder=located(Path(made.config["raw"])),
-        data=data,
-        made=made,
-        new=_by_table(events, list(made.events), asked=bool(targets)),
-        targets=tuple(targets),
-        out=out,
-        raw=raw,
-        **how,
-    )
+    return source, spec_of(source)
 
 
 def _by_table(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -132,6 +133,20 @@ def types_of(schema: Mapping[str, Any], of: Mapping[str, Sql]) -> dict[str, pl.D
     return found
 
 
+def may_name(text: str) -> list[str]:
+    """The words of an expression that can be nothing but columns, whatever columns there are.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    tokens = [*_Parser(text, (), None).tokens(), ("", "")]
+    found = [token[1:-1].replace('""', '"') for kind, token in tokens if kind == "quoted"]
+    for (kind, token), (_, after) in pairwise(tokens):
+        if kind == "word" and after != "(" and token.lower() not in _WORDS:
+            found.append(token)
+    return list(dict.fromkeys(found))
+
+
 def is_truth(kind: pl.DataType) -> bool:
     """Whether a type is that of a condition: true, false, or always null."""
     return kind in (pl.Boolean, pl.Null)
@@ -152,7 +167,7 @@ class _Parser:
         self.known = set(names)
 
     def parsed(self) -> Sql:
-        tokens = list(self._tokens())
+        tokens = list(self.tokens())
         if not tokens:
             raise self._error("A condition is empty.", expected="SQL over the table's columns")
         columns: list[str] = []
@@ -176,7 +191,8 @@ class _Parser:
         self._check(found)
         return found
 
-    def _tokens(self) -> Iterator[tuple[str, str]]:
+    def tokens(self) -> Iterator[tuple[str, str]]:
+        """Each part of the text but white space: its kind, and itself."""
         at = 0
         while at < len(self.text):
             match = None if self.text.startswith(("--", "/*"), at) else _TOKEN.match(self.text, at)
@@ -229,7 +245,7 @@ class _Parser:
             UsageError: as said.
         """
         depth = 0
-        for kind, token in self._tokens():
+        for kind, token in self.tokens():
             if kind == "sign":
                 depth += (token == "(") - (token == ")")  # noqa: S105
             if depth < 0 or (kind == "sign" and token == "," and not depth):  # noqa: S105

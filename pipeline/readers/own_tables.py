@@ -54,7 +54,7 @@ OUTSIDE = "outside"
 _SAMPLE_ROWS = 10_000
 _TEXT = 0.1  # of a sample, where a column is of text and not of numbers with slips
 _SHOWN = 60  # characters of a value that is told
-_SQL_TYPES: dict[str, Any] = {
+SQL_TYPES: dict[str, Any] = {
     "whole": pl.Int64,
     "number": pl.Float64,
     "text": pl.String,
@@ -213,6 +213,18 @@ class TableReader:
         return {name: _best(kinds) for name, kinds in uses.items()}
 
     @property
+    def seen(self) -> dict[str, str]:
+        """The files' columns that are wanted, and how SQL sees them: a key of `SQL_TYPES`.
+
+        It is another type of Parquet's where that is none of these, and "" where no SQL names it.
+        """
+        found, said = dict.fromkeys(self.needed, "") | dict(self.types), self.source.schema or {}
+        for name in {name for sql in self.expressions for name in sql.columns} - self.types.keys():
+            kind = _seen_as(pl.Series(name, [], said[name])).dtype
+            found[name] = next((of for of, one in SQL_TYPES.items() if one == kind), str(kind))
+        return found
+
+    @property
     def expressions(self) -> list[Sql]:
         """The condition, and what computes columns."""
         return [*([self.where] if self.where is not None else []), *self.sql.values()]
@@ -290,7 +302,7 @@ class TableReader:
                 continue
             column = _COLUMNS[kind]
             values, reasons = self._converted(frame[name], column)
-            columns[name] = values.cast(_SQL_TYPES[kind]).alias(name)
+            columns[name] = values.cast(SQL_TYPES[kind]).alias(name)
             if reasons is not None:
                 reasons = reasons + f" in {name}"
                 why = reasons if why is None else why.fill_null(reasons)
@@ -502,7 +514,7 @@ def _check_types(reader: TableReader, path: Path) -> None:
     kinds: dict[str, Any] = {}
     for name in dict.fromkeys(name for sql in reader.expressions for name in sql.columns):
         if name in reader.types:
-            kinds[name] = _SQL_TYPES[reader.types[name]]
+            kinds[name] = SQL_TYPES[reader.types[name]]
         elif reader.source.schema is not None:
             kinds[name] = _seen_as(pl.Series(name, [], reader.source.schema[name])).dtype
     truths = dict(reader.sql)

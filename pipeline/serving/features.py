@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from pipeline.steps import histories
 from schemas.arrays import Int32s, Int64s
+from schemas.errors import InputError
 from schemas.manifest import History
 from schemas.shards import session_prefix
 
@@ -27,10 +28,20 @@ class Past(NamedTuple):
     Attributes:
         time: (events,) in the data set's unit, ascending.
         fields: what behaviours carry -> (events,) ids.
+        since: from which time on a request needs none but these; None where they are all.
     """
 
     time: Int64s
     fields: Mapping[str, Int32s]
+    since: int | None = None
+
+
+class Users(Protocol):
+    """What each user did that may stand in the histories of one name."""
+
+    def of(self, user: int) -> Past:
+        """That of one user, by id; nothing of one who is not known."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -85,6 +96,8 @@ class Cut:
         """
         start, end = self.window(past, now, arrived)
         first = max(start, end - self.rule.max_len)
+        if past.since is not None:
+            self._require_whole(past, now, start, end, arrived)
         time, name = past.time[first:end], self.name
         # A new session begins after each long silence; 1 is that of the newest behaviour.
         session = np.ones(len(time), np.int16)
@@ -100,6 +113,25 @@ class Cut:
         if self.rule.shape is not None:
             columns |= self._sessions(past, start, end)
         return columns
+
+    def _require_whole(
+        self, past: Past, now: int, start: int, end: int, arrived: int | None
+    ) -> None:
+        """Refuse a request that may need behaviours which are not there any more.
+
+        Raises:
+            InputError: it may.
+        """
+        assert past.since is not None
+        some = start > 0 or (end >= self.rule.max_len and self.rule.shape is None)
+        if arrived is not None or not (now >= past.since or some):
+            raise InputError(
+                "The request is older than the events that are held of its user.",
+                where=f"history {self.name}",
+                expected=f"a time from {past.since} on, without `arrived`",
+                got=f"{now}" + ("" if arrived is None else f", arrived {arrived}"),
+                do="ask as of now; `tinprep score` takes requests of any time",
+            )
 
     def _sessions(self, past: Past, start: int, end: int) -> Columns:
         """DSIN's sessions: the latest first, each with its latest behaviours; not padded."""

@@ -20,8 +20,8 @@ from pipeline.serving.features import Columns
 from pipeline.serving.requests import Request
 from pipeline.serving.scorer import Scorer
 from schemas import bundle, manifest
-from schemas.checked import Misfit, build, decode, is_finite
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.checked import Misfit, build, decode
+from schemas.errors import InputError, UsageError
 from schemas.manifest import UNKNOWN_ID
 from schemas.replacing import require_folder
 from schemas.shards import UNITS
@@ -51,7 +51,7 @@ def requests(path: Path, unit: str) -> Iterator[Line]:
     Raises:
         InputError: the file cannot be read, or a line is no request.
     """
-    return (Line(number, _request(path, number, raw, unit)) for number, raw in objects(path))
+    return (Line(number, read_request(path, number, raw, unit)) for number, raw in objects(path))
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -70,7 +70,7 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except ValueError:
                     raw = None
                 if not isinstance(raw, dict):
-                    raise _misfit(path, number, "a JSON object", text.strip())
+                    raise misfit(path, number, "a JSON object", text.strip())
                 yield number, raw
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
@@ -81,16 +81,20 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         ) from None
 
 
-def _request(path: Path, number: int, raw: dict[str, Any], unit: str) -> Request:
+def read_request(path: Path, number: int, raw: dict[str, Any], unit: str) -> Request:
+    """A request of a line.
+
+    Raises:
+        InputError: it is none.
+    """
     try:
-        if isinstance(told := raw.get("time"), str):
-            raw["time"] = _time(told, unit)
-        return build(Request, raw)
+        return request_of(raw, unit)
     except Misfit as error:
-        raise _misfit(path, number, f"{error.at}: {error.expected}", error.got) from None
+        raise misfit(path, number, f"{error.at}: {error.expected}", error.got) from None
 
 
-def _misfit(path: Path, number: int, expected: str, got: str) -> InputError:
+def misfit(path: Path, number: int, expected: str, got: str) -> InputError:
+    """What is wrong with a line."""
     return InputError(
         "A line is no request.",
         where=path,
@@ -116,10 +120,29 @@ def _time(told: str, unit: str) -> int:
     return micros * UNITS[unit] // 1_000_000
 
 
+def request_of(raw: Any, unit: str) -> Request:
+    """A request of decoded JSON.
+
+    Args:
+        raw: the value.
+        unit: as for `requests`.
+
+    Raises:
+        Misfit: it is none.
+    """
+    if isinstance(raw, dict) and isinstance(told := raw.get("time"), str):
+        raw = {**raw, "time": _time(told, unit)}
+    return build(Request, raw)
+
+
+def said(request: Request) -> dict[str, Any]:
+    """A request as JSON has it."""
+    return {name: value for name, value in vars(request).items() if value not in (None, {})}
+
+
 def written(request: Request, **more: Any) -> str:
     """A request as a line of a file."""
-    found = {name: value for name, value in vars(request).items() if value not in (None, {})}
-    return json.dumps({**found, **more}, ensure_ascii=False) + "\n"
+    return json.dumps({**said(request), **more}, ensure_ascii=False) + "\n"
 
 
 def score(
@@ -156,7 +179,7 @@ def score(
         while some := list(islice(lines, _BATCH)):
             scores = []
             for number, request in some:
-                columns = _features(scorer, path, number, request)
+                columns = features(scorer, path, number, request)
                 scores.append(scorer.score(columns))
                 _count(counts, columns, scorer)
                 if logged is not None:
@@ -173,8 +196,8 @@ def score(
             counts["candidates"] += sum(sizes)
             told("score", counts["requests"], None)
     candidates, asked = (counts.pop(name, 0) for name in ("candidates", "requests"))
-    said = [f"{candidates:,} candidates of {asked:,} requests: {out}"]
-    return said + [f"{count:,} {what}" for what, count in sorted(counts.items())]
+    found = [f"{candidates:,} candidates of {asked:,} requests: {out}"]
+    return found + [f"{count:,} {what}" for what, count in sorted(counts.items())]
 
 
 def _require_free(requests: Path, *outs: Path) -> None:
@@ -207,7 +230,7 @@ def _require_free(requests: Path, *outs: Path) -> None:
         taken[at] = "another file to be written"
 
 
-def _features(scorer: Scorer, path: Path, number: int, request: Request) -> Columns:
+def features(scorer: Scorer, path: Path, number: int, request: Request) -> Columns:
     """Those of a request; what is wrong with it is told with its line."""
     try:
         return scorer.features(request)
@@ -224,34 +247,3 @@ def _count(counts: Counter[str], columns: Columns, scorer: Scorer) -> None:
             counts[f"candidates of unknown {name}"] += unknown
     if not any(columns[f"{name}_length"][0] for name in made.histories):
         counts["requests of users with nothing in any history"] += 1
-
-
-def replayed(log: Path, scorer: Scorer) -> int:
-    """Hold a log to what its requests come to now; returns how many there are.
-
-    Raises:
-        InputError: the log cannot be read.
-        ContractError: a score is another one.
-    """
-    count = 0
-    for number, raw in objects(log):
-        wanted = raw.pop("scores", None)
-        request = _request(log, number, raw, scorer.bundle.data.time_unit)
-        got = scorer.score(_features(scorer, log, number, request))
-        if (
-            not isinstance(wanted, list)
-            or len(wanted) != len(got)
-            or not all(map(is_finite, wanted))
-        ):
-            raise _misfit(log, number, "scores, one a candidate, as `--log` has them", str(wanted))
-        if not np.allclose(got, wanted, rtol=0, atol=ROUNDING):
-            raise ContractError(
-                "A logged request does not come out as it did.",
-                where=log,
-                line=number,
-                expected=str(wanted)[:_SHOWN],
-                got=str(got.tolist())[:_SHOWN],
-                do="replay it with the bundle and the events that it was scored with",
-            )
-        count += 1
-    return count

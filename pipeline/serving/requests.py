@@ -15,8 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Lt, MinLen
 
-from pipeline.serving.events import Pasts
-from pipeline.serving.features import Columns, Cut
+from pipeline.serving.features import Columns, Cut, Users
 from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
 from schemas import vocabulary
@@ -178,7 +177,7 @@ class Features:
 
     folder: Path
     made: Manifest
-    pasts: Mapping[str, Pasts]
+    pasts: Mapping[str, Users]
     newcomers: Mapping[int | str, int] = field(default_factory=dict)
 
     @cached_property

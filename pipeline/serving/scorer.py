@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.serving import events
-from pipeline.serving.events import Pasts
-from pipeline.serving.features import Columns
+from pipeline.serving.features import Columns, Users
 from pipeline.serving.requests import USER, Features, Request, Words
 from schemas import bundle, digests, manifest
 from schemas.bundle import Bundle
@@ -44,7 +43,7 @@ class Scorer:
         self,
         of: Bundle,
         folder: Path,
-        pasts: Mapping[str, Pasts],
+        pasts: Mapping[str, Users],
         threads: int = 1,
         newcomers: Mapping[int | str, int] | None = None,
     ) -> None:

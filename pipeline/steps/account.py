@@ -120,7 +120,10 @@ def _kept(run: Run, d: Description, dealt: Dealt) -> manifest.Kept:
             rows[name] = 1 + int(files.select(pl.max("row")).collect().item() or 0)
     description = run.config.keeps
     sha256 = None if description is None else hashlib.sha256(description.encode()).hexdigest()
-    return manifest.Kept(rows, dealt.since, sha256)
+    columns = {table.name: getattr(table.reader, "seen", {}) for table in d.tables}
+    if d.continues is not None and (before := manifest.load(d.continues).kept) is not None:
+        columns = before.columns
+    return manifest.Kept(rows, dealt.since, sha256, columns)
 
 
 def _missing(d: Description, dealt: Dealt) -> frozenset[str]:

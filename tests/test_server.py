@@ -1,0 +1,324 @@
+"""`tinprep serve`: events in, scores out, over HTTP, as the files of the same events give them."""
+
+from __future__ import annotations
+
+import csv
+import json
+import random
+import shutil
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.conftest import finished, real_data, refused, tinprep
+from tests.served import Server, lines
+from tests.test_serving_scores import DAY, made
+
+__all__ = ["made"]
+LAST = 1_600_041_600 + 10 * DAY
+CUT = 1_651_939_200  # of KuaiRand, its last day in Beijing
+
+
+def bought(n: int, user: str = "u1", **more: Any) -> dict[str, Any]:
+    """An event, which any `n` names."""
+    columns = {"user": user, "item": f"i{n % 31}", "category": f"c{n % 4}", "kind": "buy"}
+    columns |= {"second": LAST + n // 2, "device": "d1", "spent": 3, **more}
+    return {"id": f"e{n}", "columns": columns}
+
+
+def asked(user: str = "u1", at: int = LAST + DAY, count: int = 3) -> dict[str, Any]:
+    """A request."""
+    some = [{"item": f"i{n}", "category": "c1", "device": "d1", "spent": n} for n in range(count)]
+    return {"user": user, "time": at, "candidates": some}
+
+
+def test_posted_events_count_as_those_of_files(made: Path, tmp_path: Path) -> None:
+    """As `transform` and `score` have it; and the log tells it again."""
+    users = [*(f"u{n}" for n in range(0, 60, 7)), "new", "né\n\x1b[31m"]
+    some = random.Random(7)
+    rows = []
+    for n in range(120):
+        kind, at = some.choice(["buy", "pv", "cart"]), LAST + some.randrange(-2 * DAY, DAY // 4)
+        rows.append(bought(n, some.choice(users), kind=kind, second=at)["columns"])
+    with (tmp_path / "new.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, [*rows[0]])
+        writer.writeheader()
+        writer.writerows(rows)
+    requests = [asked(user, at) for user in users for at in (LAST + DAY, LAST + DAY // 5)]
+    (tmp_path / "r.jsonl").write_text("".join(json.dumps(one) + "\n" for one in requests))
+    out, scores, log = tmp_path / "data", tmp_path / "s.parquet", tmp_path / "log.jsonl"
+    new = ("--events", tmp_path / "new.csv", "--out", out, "--keep-events")
+    finished(tinprep("transform", made / "data", *new))
+    given = ("--requests", tmp_path / "r.jsonl", "--out", scores)
+    finished(tinprep("score", made / "bundle", "--events", out, *given))
+    wanted = pl.read_parquet(scores).group_by("line", maintain_order=True).agg("score")["score"]
+    store = ("--store", tmp_path / "store", "--log", log)
+    with Server(made / "bundle", "--events", made / "data", *store) as server:
+        for n in range(0, len(rows), 10):
+            events = [{"id": f"{k}", "columns": rows[k], "table": "log"} for k in range(n, n + 10)]
+            told = server.get("/events", {"events": events})
+            assert told["added"] + sum(told["left_out"].values()) == 10
+        found = [server.get("/score", one) for one in requests]
+        assert max(one["sequence"] for one in found) == told["sequence"] == 120
+        features = server.get("/score", requests[0] | {"features": True})["features"]
+        assert features["past_length"] == [9]
+        metrics = server.get("/metrics")
+        assert 'tinprep_events_total{what="added"} 120.0' in metrics
+        assert server.stop() == (0, "")
+    for one, want in zip(found, wanted, strict=True):
+        assert one["scores"] == pytest.approx(want.to_list(), abs=1e-5)
+    assert log.read_text().isascii()
+    assert len({tuple(one["scores"]) for one in found}) > 9
+    said = tinprep("verify", made / "bundle", "--log", log, "--events", made / "data")
+    finished(said)
+    assert f"{len(requests) + 1} logged requests" in said.out
+    with Server(made / "bundle", "--events", out, *store) as server:  # which has them itself
+        assert [server.get("/score", one)["scores"] for one in requests] == [
+            one["scores"] for one in found
+        ]
+        assert server.stop(signal.SIGINT)[0] == 130
+    assert lines(log)[-1]["sequence"] == 120
+    assert "event" not in json.dumps(lines(log)[-len(requests) - 1])
+
+
+def test_what_is_acknowledged_stays_once(made: Path, tmp_path: Path) -> None:
+    store = ("--store", tmp_path / "store")
+    events = [bought(n, f"u{n % 5}") for n in range(40)]
+    with Server(made / "bundle", "--events", made / "data", *store) as server:
+        assert server.get("/events", {"events": events[:20]})["added"] == 20
+        told = server.get("/events", {"events": [*events[10:], events[30]]})
+        assert (told["added"], told["repeated"]) == (20, 11)
+        wanted = [server.get("/score", asked(f"u{n}"))["scores"] for n in range(6)]
+        second = Server(made / "bundle", "--events", made / "data", *store)
+        assert "no other process" in second.refused
+        server.process.kill()
+    with Server(made / "bundle", "--events", made / "data", *store) as server:
+        assert server.get("/events", {"events": events})["repeated"] == 40
+        assert wanted == [server.get("/score", asked(f"u{n}"))["scores"] for n in range(6)]
+        # What no history can need is forgotten, and adds nothing when it comes again.
+        for n in range(40, 4_040, 500):
+            many = [bought(k, "u1", second=LAST + 9_000 * k) for k in range(n, n + 500)]
+            assert server.get("/events", {"events": many})["added"] == 500
+        held = next(line for line in server.get("/metrics").splitlines() if "_held" in line[:13])
+        assert float(held.split()[1]) < 100
+        wanted = server.get("/score", asked("u1", LAST + 99_000_000))["scores"]
+        server.get("/events", {"events": events})
+        assert wanted == server.get("/score", asked("u1", LAST + 99_000_000))["scores"]
+        status, told = server.ask("/score", asked("u1"))
+        assert (status, told["error"]["what"].split(" that")[0]) == (
+            422,
+            "The request is older than the events",
+        )
+    assert sum(one.stat().st_size for one in (tmp_path / "store").iterdir()) < 8 << 20
+
+
+def test_a_damaged_or_foreign_store_is_refused(made: Path, tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    serve = (made / "bundle", "--events", made / "data", "--store")
+    with Server(*serve, store) as server:
+        for n in range(9):
+            server.get("/events", {"events": [bought(9 * n + k) for k in range(9)]})
+        server.process.kill()
+    killed = tmp_path / "killed"
+    shutil.copytree(store, killed)
+    with Server(*serve, store) as server:
+        server.stop()
+    for folder, name, needle in (
+        (killed, "events.sqlite-wal", b"i7"),
+        (store, "events.sqlite", b"e31"),
+        (store, "events.sqlite", b"bin edges"),
+        (store, "acknowledged", b"81 "),
+    ):
+        wrong = tmp_path / f"wrong-{len([*tmp_path.iterdir()])}"
+        shutil.copytree(folder, wrong)
+        data = bytearray((wrong / name).read_bytes())
+        at = data.find(needle) if b"wal" not in name.encode() else len(data) // 2
+        data[at] ^= 0x01
+        (wrong / name).write_bytes(data)
+        said = Server(*serve, wrong)
+        assert (said.process.returncode, said.refused.count("error: ")) == (3, 1), said.refused
+    (store / "events.sqlite").unlink()
+    assert "Acknowledged events are missing" in Server(*serve, store).refused
+    other, run = tmp_path / "other", tmp_path / "run"
+    finished(tinprep("prepare", made / "log.toml", "--out", other, "--keep-events", "--bins", "4"))
+    finished(tinprep("train", other, "--steps", "2", "--run", run))
+    finished(tinprep("export", run, "--out", tmp_path / "bundle"))
+    said = Server(tmp_path / "bundle", "--events", other, "--store", killed)
+    assert said.process.returncode == 4
+    assert "those of another bundle" in said.refused
+    refused(tinprep("serve", made / "bundle", "--events", other, "--port", "0"), 4, "bin edges")
+
+
+def test_bad_calls_get_one_clear_answer(made: Path, tmp_path: Path) -> None:
+    good = {"events": [bought(1)]}
+    lacks = {**good["events"][0], "columns": {"user": "u1"}}
+    calls: list[tuple[str, Any, int, str]] = [
+        ("/score", b"{", 400, "JSON"),
+        ("/score", b'{"user": "u1", "time": NaN}', 400, "JSON"),
+        ("/score", b"[" * 100_000, 400, "JSON"),
+        ("/score", [], 422, "object"),
+        ("/score", {"user": "u1", "time": 1, "candidates": []}, 422, "candidates"),
+        ("/score", asked(count=1_001), 422, "at most 1000"),
+        ("/score", asked() | {"features": 1}, 422, "features"),
+        ("/score", {"user": "u1", "time": 1, "candidates": [{"item": 5}]}, 422, "item"),
+        ("/score", b" " * (1 << 20) + b"{}", 413, "too long"),
+        ("/events", {"events": []}, 422, "events"),
+        ("/events", {"events": [good["events"][0], lacks]}, 422, "lacks the column second"),
+        ("/events", {"events": [bought(1) | {"table": "lgo"}]}, 422, "did you mean log?"),
+        ("/events", {"events": [bought(1) | {"id": ""}]}, 422, "id"),
+        ("/events", {"events": [bought(k) for k in range(1_001)]}, 422, "at most 1000"),
+        ("/bundle", {"bundle": str(tmp_path)}, 409, "no bundle"),
+        ("/nowhere", {}, 404, "Not Found"),
+        ("/health", {}, 405, "Not Allowed"),
+    ]
+    with Server(made / "bundle", "--events", made / "data", "--store", tmp_path / "s") as server:
+        for path, body, status, said in calls:
+            found, answer = server.ask(path, body)
+            assert (found, said in json.dumps(answer)) == (status, True), (path, answer)
+            assert {*answer["error"]} <= {"what", "where", "expected", "got", "do"}
+        assert server.ask("/score", asked(), **{"content-type": "text/plain"})[0] == 415
+        # What is no event for a preparation is none here, and says why.
+        odd = [bought(1, spent="much"), bought(2, second="soon"), bought(3, user=None)]
+        told = server.get("/events", {"events": odd})
+        assert (told["added"], told["sequence"]) == (0, 0)
+        assert {*told["left_out"]} == {
+            "refused: not a number in spent",
+            "refused: not a whole number in second",
+            "refused: missing value in user",
+        }
+        assert "<script" not in server.get("/")
+        assert {*server.get("/openapi.json")["paths"]} >= {"/score", "/events", "/bundle"}
+        assert server.stop() == (0, "")
+
+
+def test_clients_that_are_slow_stop_nobody(made: Path, tmp_path: Path) -> None:
+    with Server(made / "bundle", "--events", made / "data", "--store", tmp_path / "s") as server:
+        wanted = server.get("/score", asked())["scores"]
+        head = b"POST /score HTTP/1.1\r\nhost: a\r\ncontent-type: application/json\r\n"
+        slow = []
+        for n in range(60):
+            one = socket.create_connection(server.address)
+            one.sendall((b"", b"POST /sc", head + b"content-length: 99\r\n\r\n{")[n % 3])
+            slow.append(one)
+        endless = socket.create_connection(server.address)
+        begun = time.monotonic()
+        with pytest.raises(OSError):
+            while True:
+                endless.sendall(b"x: " + b"y" * 60_000 + b"\r\n")
+        took = time.monotonic() - begun
+        for _ in range(20):
+            begun = time.monotonic()
+            assert server.get("/score", asked())["scores"] == wanted
+            assert time.monotonic() - begun < 1
+        for n, one in enumerate(slow):
+            one.settimeout(20)
+            said = one.recv(4_096)
+            assert said.startswith(b"HTTP/1.1 408") if n % 3 == 2 else said == b"", said
+        assert took < 5
+        assert server.stop() == (0, "")
+
+
+def test_another_bundle_is_taken_over_or_none(made: Path, tmp_path: Path) -> None:
+    bundle, new, run = tmp_path / "bundle", tmp_path / "new", tmp_path / "run"
+    shutil.copytree(made / "bundle", bundle)
+    finished(tinprep("train", made / "data", "--steps", "9", "--seed", "5", "--run", run))
+    finished(tinprep("export", run, "--out", new))
+    store = ("--store", tmp_path / "store")
+    with Server(bundle, "--events", made / "data", *store) as server:
+        server.get("/events", {"events": [bought(n) for n in range(9)]})
+        before = server.get("/score", asked())["scores"]
+        shutil.copytree(new, tmp_path / "damaged")
+        with (tmp_path / "damaged" / "model.onnx").open("ab") as file:
+            file.write(b"x")
+        status, said = server.ask("/bundle", {"bundle": str(tmp_path / "damaged")})
+        assert (status, "not what was written" in said["error"]["what"]) == (409, True)
+        assert server.get("/score", asked())["scores"] == before
+        server.get("/bundle", {"bundle": str(new)})
+        after = server.get("/score", asked())["scores"]
+        assert after != pytest.approx(before, abs=1e-4)
+        server.get("/bundle", {"bundle": str(bundle)})
+        assert server.get("/score", asked())["scores"] == before
+        shutil.rmtree(bundle)
+        shutil.copytree(new, bundle)
+        server.process.send_signal(signal.SIGHUP)
+        for _ in range(100):
+            if server.get("/score", asked())["scores"] == after:
+                break
+            time.sleep(0.1)
+        assert server.get("/score", asked())["scores"] == after
+        assert server.get("/events", {"events": [bought(n) for n in range(9)]})["repeated"] == 9
+
+
+def test_kuairand_replayed_as_it_came(tmp_path: Path) -> None:
+    """A share of its users; `benchmarks/server.py` has all of them."""
+    raw = real_data("kuairand_tianchi")
+    imps, others = kuairand(raw, tmp_path, lambda user: user // 2 % 6 == 1)
+    worst, count = 0.0, 0
+    wanted = dict(pl.read_parquet(tmp_path / "s.parquet").select("row", "score").rows())
+    first = min(wanted)
+    # Of users without an earlier impression a data set keeps no behaviours so far.
+    shown, acted = (
+        {row["user"] for row in csv.DictReader((tmp_path / "old" / file).open())}
+        for file in ("raw_sample.csv", "behavior_log.csv")
+    )
+    without = acted - shown
+    with Server(tmp_path / "bundle", "--events", tmp_path / "data") as server:
+        waiting: list[dict[str, Any]] = []
+        for at, kind, n, row in replay(imps, others):
+            if kind:
+                waiting.append({"id": f"b{n}", "table": "behaviours", "columns": row})
+                continue
+            if waiting:
+                server.get("/events", {"events": waiting})
+                waiting = []
+            candidate = {"ad": int(row["adgroup_id"]), "pid": row["pid"]}
+            told = {"user": int(row["user"]), "time": at, "candidates": [candidate]}
+            found = server.get("/score", told)["scores"][0]
+            if row["user"] in without:
+                continue
+            worst, count = max(worst, abs(found - wanted[first + n])), count + 1
+    assert count > 0.9 * len(imps) > 1_000
+    assert worst < 1e-5
+
+
+def kuairand(
+    raw: Path, folder: Path, some: Any
+) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    """A bundle of all but the last day, that day's scores; its impressions and behaviours."""
+    for part in ("old", "new"):
+        (folder / part).mkdir()
+        for file in ("ad_feature.csv", "user_profile.csv"):
+            (folder / part / file).symlink_to(raw / file)
+    for file in ("raw_sample.csv", "behavior_log.csv"):
+        log = pl.read_csv(raw / file).filter(pl.col("user").map_elements(some, pl.Boolean))
+        for part, of in (("old", True), ("new", False)):
+            log.filter((pl.col("time_stamp") < CUT) == of).write_csv(folder / part / file)
+    data, new = folder / "data", folder / "new"
+    finished(
+        tinprep("prepare", "alibaba-ads", "--raw", folder / "old", "--out", data, "--keep-events")
+    )
+    finished(tinprep("train", data, "--model", "tin", "--steps", "30", "--run", folder / "run"))
+    finished(tinprep("export", folder / "run", "--out", folder / "bundle"))
+    events = [f"impressions={new / 'raw_sample.csv'}", f"behaviours={new / 'behavior_log.csv'}"]
+    given = [word for one in events for word in ("--events", one)]
+    finished(tinprep("transform", data, *given, "--out", folder / "rows"))
+    scores = ("--split", "new", "--out", folder / "s.parquet")
+    finished(tinprep("predict", folder / "run", folder / "rows", *scores))
+    read = [
+        list(csv.DictReader((new / file).open())) for file in ("raw_sample.csv", "behavior_log.csv")
+    ]
+    return read[0], read[1]
+
+
+def replay(
+    imps: list[dict[str, str]], others: list[dict[str, str]]
+) -> list[tuple[int, int, int, Any]]:
+    """Time, whether it is an event, its number and row; what came first is first."""
+    steps = [(int(row["time_stamp"]), 0, n, row) for n, row in enumerate(imps)]
+    steps += [(int(row["time_stamp"]), 1, n, row) for n, row in enumerate(others)]
+    return sorted(steps, key=lambda step: step[:3])
