@@ -29,6 +29,7 @@ REST: dict[str, list[str]] = {
     "describe": ["ratings.csv"],
     "transform": ["empty", "--events", "file", "--out", "out"],
     "export": ["empty", "--out", "out"],
+    "serve": ["empty", "--events", "empty"],
     "score": ["empty", "--events", "empty", "--requests", "file", "--out", "scores.parquet"],
     "prepare": ["amazon-2014", "--raw", "empty", "--out", "out", "--dry-run"],
     **{name: ["--out", "file/out"] for name in ("synthesize amazon", "synthesize alibaba")},

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import tinprep
+from tests.served import Server
 from tests.test_cli_docs import PAGES, blocks
 
 DESCRIBED = """
@@ -51,8 +52,9 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         Path(name).symlink_to(of)
     shown = [block for page in PAGES for block in blocks(page, "python")]
     assert len(shown) >= 3
-    for block in shown:
-        exec(block, {})
+    with Server("bundles/log", "--events", "data/log", "--store", "store") as server:
+        for block in shown:
+            exec(block.replace("8000", str(server.address[1])), {})
 
 
 def test_all_names_are_there() -> None:

@@ -491,12 +491,12 @@ def serve(
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         listening = socket.create_server((host, port), family=family, backlog=2048)
-    except OSError as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise EnvironmentFault(
             "It cannot be listened there.",
-            where=f"{host}:{port}",
+            where=f"{host}:{port}"[:200],
             expected="an address of this machine, and a port that is free",
-            got=error.strerror or str(error),
+            got=getattr(error, "strerror", None) or str(error)[:200],
             do="name another --port, or stop what listens at this one",
         ) from None
     with listening:
