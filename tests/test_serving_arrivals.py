@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 from pipeline.serving.arrivals import Arrivals, Arrived, Event
-from pipeline.serving.events import read
+from pipeline.serving.events import nobodies, read
 from pipeline.serving.live import Live, Stored
 from pipeline.serving.requests import USER, Features, Words
 from schemas import manifest
@@ -37,7 +37,7 @@ def grown(out: Path, events: list[Event]) -> dict[str, Rows]:
     pasts = read(out, made)
     features = Features(out, made, pasts)
     arrivals = Arrivals(out, made, features)
-    live = Live(made, out, features.words[USER], {}, pasts)
+    live = Live(made, out, features.words[USER], nobodies(out, made), pasts)
     assert made.kept is not None
     rows = dict(made.kept.rows)
     known = [one for one in events if one.table in arrivals.tables]
@@ -66,7 +66,7 @@ def test_posted_events_make_the_histories_that_files_make(
     made: Made, late: set[int], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("made")
-    first, second, _ = split(made, late)
+    first, second, _, _ = split(made, late, set())
     paths = [one.write(folder / n) for one, n in ((first, "a"), (second, "b"))]
     before = Oracle(paths[0], folder / "a")
     assume(not before.wrong)
@@ -86,9 +86,6 @@ def test_posted_events_make_the_histories_that_files_make(
         return
     new = manifest.load(folder / "new")
     users = {id_: value for value, id_ in Words(folder / "new/vocabulary/user.parquet").ids.items()}
-    known = Words(folder / "out/vocabulary/user.parquet").ids
-    others = {row["uid"] for log in first.logs.values() for row in log.rows if "uid" in row}
-    users = {id_: user for id_, user in users.items() if user in known or user not in others}
     for name, of in read(folder / "new", new).items():
         for id_, user in users.items():
             assert found[name].get(user, []) == rows_of(of.of(id_)), (name, user)

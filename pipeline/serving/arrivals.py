@@ -306,4 +306,3 @@ class Arrivals:
         found = self.features.words[USER].value(value)
         assert found is not None
         return found
-

@@ -271,7 +271,12 @@ class Live:
 
 
 def _hashes(
-    data: Path, made: Manifest, name: str, seed: int, known: Callable[[Any], int | None], kept: Pasts
+    data: Path,
+    made: Manifest,
+    name: str,
+    seed: int,
+    known: Callable[[Any], int | None],
+    kept: Pasts,
 ) -> Int64s:
     """(behaviours,) what orders those of one time: a hash of their rows.
 
