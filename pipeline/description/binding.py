@@ -244,7 +244,8 @@ class Binding:
         fixed: what is known without a sample: `types` of ids by field, the `unit` of times, what
             columns hold that are passed through, `kept`, the `readers` of tables by name that have
             no files of their own, the files of targets that are read `apart`, as they may have
-            other columns, and whether they are `unlabelled`; empty where samples tell.
+            other columns, and whether they are `unlabelled`; what `opens` a table in place of its
+            files, by its name, columns, condition and unit. It is empty where samples tell.
     """
 
     spec: told.Spec
@@ -575,6 +576,9 @@ class Binding:
         self, at: Whence, columns: list[Column], where: str | None, outside: bool
     ) -> Reader:
         """The reader of a table; files that are read apart have one of their own."""
+        if "opens" in self.fixed:
+            found: Reader = self.fixed["opens"](at.name, columns, where, self.unit)
+            return found
         paths = self.files["tables", at.name]
         apart = [path for path in paths if path in self.fixed.get("apart", ())]
         others, own = [path for path in paths if path not in apart], columns

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -20,8 +20,8 @@ import numpy as np
 from annotated_types import Len
 
 from pipeline.description import USER, Table, in_history
-from pipeline.description.binding import Binding, Whence
-from pipeline.description.toml import Source
+from pipeline.description import language as told
+from pipeline.description.binding import Binding
 from pipeline.presets.transformed import KINDS, described_by
 from pipeline.readers.conditions import Sql, Unfit, may_name, types_of
 from pipeline.readers.json_table import JsonBlock, JsonSource
@@ -35,8 +35,7 @@ from schemas.plain import meant
 
 WHERE, NO_HISTORY = "left out by where", "in no history"
 EARLY = "before the data set's other events begin"
-_TYPED = "typed"  # files in which a missing value has no spelling
-_JSON = (".json", ".parquet")
+_TYPED = (".json", ".parquet")  # files in which a missing value has no spelling
 
 
 @dataclass(frozen=True)
@@ -87,46 +86,49 @@ class _Posted(JsonSource):
         return self.spellings
 
 
-@dataclass(frozen=True)
-class _Whence(Whence):
-    """Where posted events come from.
+def _opened(
+    said: told.Table,
+    seen: Mapping[str, str],
+    name: str,
+    columns: Sequence[Column],
+    where: str | None,
+    unit: str,
+) -> TableReader:
+    """The reader of posted events.
 
-    Attributes:
-        columns: those of the raw files, and how SQL sees them, as `Kept` has it; empty where it
+    Args:
+        said: what the description says of their table.
+        seen: the columns of its raw files, and how SQL sees them, as `Kept` has it; empty where it
             does not say.
+        name: of the table.
+        columns: what rows are to have.
+        where: the condition for an event to count; None where all do.
+        unit: of times.
+
+    Raises:
+        UsageError: SQL sees a column of a type that JSON does not have.
     """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-
-    def open(
-        self,
-        columns: list[Column],
-        where: str | None,
-        unit: str,
-        source: Source,
-        *,
-        outside: bool = False,
-    ) -> TableReader:
-        """As `Whence.open`, without files."""
-        del source, outside  # negatives, which are what is outside for, are not drawn here
-        sources = [column.source for column in columns]
-        names = [*self.columns] or _named(sources, where)
-        sql = {c.name: Sql.of(c.source, names) for c in columns if c.source not in names}
-        condition = None if where is None else Sql.of(where, names)
-        said = [*sql.values(), *([] if condition is None else [condition])]
-        seen = {name: self.columns.get(name, "") for one in said for name in one.columns}
-        types = {name: kind for name, kind in seen.items() if kind} or _fitting([*seen], said)
-        if wrong := [f"{name} ({kind})" for name, kind in types.items() if kind not in SQL_TYPES]:
-            raise UsageError(
-                "A condition sees a type that JSON does not have, so no event can be posted.",
-                where=f"tables.{self.name}",
-                expected="conditions over numbers, text, true or false, and lists of text",
-                got=", ".join(wrong),
-                do="write the column as text to the raw files, and prepare them again",
-            )
-        spelled = () if self.format else (self.said.csv and self.said.csv.nulls) or NULLS
-        posted = _Posted({name: (name,) for name in names}, spellings=frozenset(spelled))
-        return TableReader(posted, tuple(columns), condition, sql, types, unit=unit)
+    names = [*seen] or _named([column.source for column in columns], where)
+    sql = {c.name: Sql.of(c.source, names) for c in columns if c.source not in names}
+    condition = None if where is None else Sql.of(where, names)
+    every = [*sql.values(), *([] if condition is None else [condition])]
+    used = {name: seen.get(name, "") for one in every for name in one.columns}
+    types = {name: kind for name, kind in used.items() if kind} or _fitting([*used], every)
+    if wrong := [f"{name} ({kind})" for name, kind in types.items() if kind not in SQL_TYPES]:
+        raise UsageError(
+            "A condition sees a type that JSON does not have, so no event can be posted.",
+            where=f"tables.{name}",
+            expected="conditions over numbers, text, true or false, and lists of text",
+            got=", ".join(wrong),
+            do="write the column as text to the raw files, and prepare them again",
+        )
+    files = (said.files,) if isinstance(said.files, str) else said.files or ()
+    typed = any(end in file for end in _TYPED for file in files)
+    typed = typed if said.format is None else said.format in ("jsonl", "parquet")
+    spelled = NULLS if said.csv is None or said.csv.nulls is None else said.csv.nulls
+    keys = {name: (name,) for name in names}
+    posted = _Posted(keys, spellings=frozenset(() if typed else spelled))
+    return TableReader(posted, tuple(columns), condition, sql, types, unit=unit)
 
 
 def _named(sources: Sequence[str], where: str | None) -> list[str]:
@@ -159,12 +161,14 @@ class _Table:
     Args:
         table: as the description has it.
         made: of the data set.
+        refusing: the lookups without whose line a target is no event.
     """
 
-    def __init__(self, table: Table, made: Manifest) -> None:
+    def __init__(self, table: Table, made: Manifest, refusing: Sequence[str]) -> None:
         assert isinstance(table.reader, TableReader)
         self.name, self.reader, self.fields = table.name, table.reader, table.fields
         self.target = table.name == made.target.table
+        self.refusing = [n for n in refusing if self.target and n in (USER, *table.ids)]
         self.histories = {n: one for n, one in made.histories.items() if one.table == table.name}
         self.looked_up = {
             name: [
@@ -192,6 +196,11 @@ class _Table:
         return [name for name, mask in masks.items() if row.get(mask, True)]
 
 
+def own_of(row: Mapping[str, Any], fields: Sequence[str]) -> str:
+    """The raw values of a row's own fields, as `Arrived` has them."""
+    return json.dumps([row[name] for name in fields])
+
+
 class Arrivals:
     """Reads posted events.
 
@@ -209,23 +218,23 @@ class Arrivals:
         source, spec = described_by(data, made)
         assert made.kept is not None
         self.since = made.kept.since
-        kinds = {name: "whole" if of.whole else "text" for name, of in features.words.items()}
-        kept = {name: KINDS[kind] for name, kind in made.keep.items()}
-        fixed = {"types": kinds, "unit": made.time_unit, "kept": kept}
-        bound = Binding(spec, source, {}, fixed=fixed)
+        kept = made.kept
+
+        def opens(name: str, *how: Any) -> TableReader:
+            return _opened(spec.tables[name], kept.columns.get(name, {}), name, *how)
+
+        plain = {name: replace(one, reader=None) for name, one in spec.tables.items()}
+        fixed = {
+            "types": {n: "whole" if of.whole else "text" for n, of in features.words.items()},
+            "unit": made.time_unit,
+            "kept": {name: KINDS[kind] for name, kind in made.keep.items()},
+            "opens": opens,
+        }
+        files = {("tables", name): [Path(f"{name}.jsonl")] for name in plain}  # of which none is
+        bound = Binding(replace(spec, tables=plain), source, files, fixed=fixed)
         tables = dict.fromkeys(one.table for one in made.histories.values())
         for name in tables:
-            said = spec.tables[name]
-            files = [said.files] if isinstance(said.files, str) else said.files or ()
-            typed = said.format in ("jsonl", "parquet") or any(
-                end in f for end in _JSON for f in files
-            )
-            form = _TYPED if typed and said.format not in ("csv", "tsv") else ""
-            columns = made.kept.columns.get(name, {})
-            bound.whences["tables", name] = _Whence(
-                "tables", name, said, [Path(name)], form, None, columns
-            )
-            drops = said.duplicates == "drop"
+            drops = spec.tables[name].duplicates == "drop"
             of = [n for n, one in made.histories.items() if one.table == name and one.where]
             if made.target.k_core or (drops and of):
                 raise UsageError(
@@ -235,7 +244,8 @@ class Arrivals:
                     got=f"k_core = {made.target.k_core}" if made.target.k_core else "both",
                     do="prepare the data set without, or score by `tinprep transform` and `score`",
                 )
-        self.tables = {name: _Table(bound.table(name), made) for name in tables}
+        refusing = [name for name, one in spec.lookups.items() if one.missing == "refuse"]
+        self.tables = {name: _Table(bound.table(name), made, refusing) for name in tables}
 
     @cached_property
     def only(self) -> str | None:
@@ -284,19 +294,27 @@ class Arrivals:
         time = row["time"]
         if not table.target and time < self.since:
             return EARLY
+        for key in table.refusing:
+            # What the bundle does not know at all may well have a line by now.
+            known, at = (
+                self.features.lookups[key],
+                (np.array([self._id(key, row[key])]), [row[key]]),
+            )
+            late, early = (known.lines(*at, when)[0] for when in (1 << 62, time))
+            if row[key] is None or (early == known.none != late):
+                return f"refused: {key} is not in lookups.{key}"
         if not (entered := table.entered(row)):
             return NO_HISTORY
-        own = [row[name] for name in table.fields]
         ids = {name: self._id(name, row[name]) for name in table.fields}
         of = {}
         for name in entered:
             for n, key in table.looked_up[name]:
                 if n not in ids:
                     known = self.features.lookups[key]
-                    at = known.lines(np.array([ids[key]]), [row[key]], time)
-                    ids[n] = int(known.columns[n][""][at[0]])
+                    line = known.lines(np.array([ids[key]]), [row[key]], time)[0]
+                    ids[n] = int(known.columns[n][""][line])
             of[name] = tuple(ids[n] for n in self.made.histories[name].fields)
-        return Arrived(self.user(row[USER]), time, of, json.dumps(own))
+        return Arrived(self.user(row[USER]), time, of, own_of(row, table.fields))
 
     def _id(self, name: str, value: Any) -> int:
         return self.features.words[name].of(value)

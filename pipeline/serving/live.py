@@ -18,7 +18,7 @@ read, and nothing else: one event of a wrong time far ahead would empty a histor
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -30,7 +30,7 @@ import polars as pl
 from pipeline.description import in_history
 from pipeline.description.language import Spec
 from pipeline.presets.transformed import described_by
-from pipeline.serving.arrivals import Arrived
+from pipeline.serving.arrivals import Arrived, own_of
 from pipeline.serving.events import Pasts
 from pipeline.serving.features import Past
 from pipeline.serving.requests import USER, Words
@@ -86,6 +86,9 @@ class LivePasts:
         kept: its behaviours.
         late: how much older than its user's newest event a request may be.
         tie: (behaviours,) what orders those of one time by hash; None for another order.
+
+    Attributes:
+        unknown: where repeats are dropped, user, time and raw values of what has no id.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class LivePasts:
         self.drop, self.by_fields = table.duplicates == "drop", table.order == "fields"
         own = made.own.get(self.rule.table, self.rule.fields)
         self.ordering = [n for n in self.rule.fields if n in own]
+        self.unknown: frozenset[tuple[Any, int, str]] = frozenset()
         self.own: dict[int, _Own] = {}
 
     def of(self, user: int) -> Past:
@@ -111,7 +115,10 @@ class LivePasts:
         time, ids = event.time, dict(zip(self.rule.fields, event.ids[self.name], strict=True))
         low, at = (int(past.time.searchsorted(time, side)) for side in ("left", "right"))
         same = hash(event.own)
-        if self.drop and any(self._is(own, k, ids, same) for k in range(low, at)):
+        if self.drop and (
+            (event.user, time, event.own) in self.unknown
+            or any(self._is(own, k, ids, same) for k in range(low, at))
+        ):
             return [stored.sequence]
         if self.tie is not None:
             tie = int(counter_hash(self.seed, stored.row).astype(np.int64)[0])
@@ -221,6 +228,9 @@ class Live:
             by_hash = spec.tables[made.histories[name].table].order == "hash"
             tie = _hashes(data, made, name, spec.seed, self.known, kept) if by_hash else None
             self.pasts[name] = LivePasts(name, made, spec, kept, late, tie)
+            if self.pasts[name].drop:
+                fields = [*spec.tables[made.histories[name].table].fields]
+                self.pasts[name].unknown = _unknown(data, made, name, fields)
         self.sequence = 0
         self.held: Counter[int] = Counter()  # sequence -> histories that it stands in
 
@@ -283,9 +293,7 @@ def _hashes(
     Raises:
         UsageError: the kept events are not those behaviours.
     """
-    rule = made.histories[name]
-    files = [one.path for one in made.tables if one.path.startswith(f"events/{rule.table}-")]
-    frame = pl.concat([pl.read_parquet(data / file) for file in files])
+    rule, frame = made.histories[name], _events(data, made, name)
     if rule.where:
         frame = frame.filter(pl.col(in_history(name)))
     user = np.array([known(one) or 0 for one in frame[USER].to_list()], np.int64)
@@ -303,3 +311,25 @@ def _hashes(
             do="prepare the data set without",
         )
     return tie[by]
+
+
+def _events(data: Path, made: Manifest, name: str) -> pl.DataFrame:
+    """The kept events of a history's table, with their raw values."""
+    table = made.histories[name].table
+    files = [one.path for one in made.tables if one.path.startswith(f"events/{table}-")]
+    return pl.concat([pl.read_parquet(data / file) for file in files])
+
+
+def _unknown(
+    data: Path, made: Manifest, name: str, fields: Sequence[str]
+) -> frozenset[tuple[Any, int, str]]:
+    """User, time and raw values of the kept events of which a field has no id."""
+    frame = _events(data, made, name)
+    for field in fields:
+        words = pl.Series(
+            [*Words(data / f"vocabulary/{field}.parquet").ids], dtype=frame[field].dtype
+        )
+        frame = frame.with_columns(pl.col(field).is_in(words.implode()).alias(f"known {field}"))
+    known = pl.all_horizontal(pl.col(f"known {field}").fill_null(value=False) for field in fields)
+    rows = frame.filter(~known).select(USER, "time", *fields).iter_rows(named=True)
+    return frozenset((row[USER], row["time"], own_of(row, fields)) for row in rows)

@@ -160,8 +160,12 @@ class Known:
         if self.times is not None:
             pairs = zip(first.tolist(), end.tolist(), strict=True)
             end = np.array([a + self.times[a:b].searchsorted(now) for a, b in pairs])
-        none = self.begins[-1]
-        return np.where(end > first, end - 1, none)
+        return np.where(end > first, end - 1, self.none)
+
+    @property
+    def none(self) -> int:
+        """The line of values that have none."""
+        return int(self.begins[-1])
 
 
 @dataclass(frozen=True)
