@@ -125,6 +125,7 @@ def _opened(
     files = (said.files,) if isinstance(said.files, str) else said.files or ()
     typed = any(end in file for end in _TYPED for file in files)
     typed = typed if said.format is None else said.format in ("jsonl", "parquet")
+    typed |= said.query is not None
     spelled = NULLS if said.csv is None or said.csv.nulls is None else said.csv.nulls
     keys = {name: (name,) for name in names}
     posted = _Posted(keys, spellings=frozenset(() if typed else spelled))
