@@ -15,6 +15,8 @@ import os
 import shutil
 import sys
 import tempfile
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,15 +27,16 @@ from amazon import machine, say, tinprep
 from measure import Measured, run
 
 LOCAL, SPARK = "local", "spark"
-_SHUFFLED, _RUN_MS = "Shuffle Bytes Written", "Executor Run Time"
+_SHUFFLED = "Shuffle Bytes Written"
+_SAMPLE_S = 0.2
 
 
 @dataclass(frozen=True)
 class Line:
     """One run: what it took, what it shuffled, how many rows it made, and its core seconds.
 
-    Of Spark the core seconds are those of its tasks, which have a core each: start-up and the
-    driver's work are not in them.
+    These are the processor's time of all its processes, those that Java has started, too: so they
+    are nearly the same on a busy machine, where seconds are not.
     """
 
     engine: str
@@ -46,16 +49,58 @@ class Line:
     steps: dict[str, float]
 
 
-def of_tasks(events: Path) -> tuple[int, float]:
-    """Bytes that all tasks of an application wrote for a shuffle, and the seconds that they ran."""
-    total, run_ms = 0, 0
+class Cores(threading.Thread):
+    """Adds up the processor's time of all processes that this one has started, and theirs in turn.
+
+    It is sampled: Java's workers are waited for by nobody whom the kernel would tell.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(daemon=True)
+        self.of: dict[tuple[int, int], int] = {}
+        self.ended = threading.Event()
+
+    def run(self) -> None:
+        """Sample until `ended` is set."""
+        while not self.ended.wait(_SAMPLE_S):
+            parents, told = {}, {}
+            for path in Path("/proc").glob("[0-9]*/stat"):
+                with suppress(OSError):
+                    pid = int(path.parent.name)
+                    # Behind the name: state, parent, ...; the 12th and 13th are times.
+                    stat = path.read_text().rpartition(")")[2].split()
+                    parents[pid] = int(stat[1])
+                    told[pid] = (pid, int(stat[19])), int(stat[11]) + int(stat[12])
+            for pid, (key, ticks) in told.items():
+                above = pid
+                while above in parents and above != os.getpid():
+                    above = parents[above]
+                if above == os.getpid() != pid:
+                    self.of[key] = ticks
+
+    def __enter__(self) -> Cores:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.ended.set()
+        self.join()
+
+    @property
+    def seconds(self) -> float:
+        """The sum."""
+        return sum(self.of.values()) / os.sysconf("SC_CLK_TCK")
+
+
+def shuffled(events: Path) -> int:
+    """Bytes that all tasks of an application wrote for a shuffle."""
+    total = 0
     for path in events.rglob("*"):
         for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
             if '"SparkListenerTaskEnd"' in line:
                 metrics = json.loads(line).get("Task Metrics") or {}
                 total += metrics.get("Shuffle Write Metrics", {}).get(_SHUFFLED, 0)
-                run_ms += metrics.get(_RUN_MS, 0)
-    return total, run_ms / 1_000
+    return total
 
 
 def measure(engine: str, raw: Path, scale: float, work: Path, flags: argparse.Namespace) -> Line:
@@ -76,15 +121,16 @@ def measure(engine: str, raw: Path, scale: float, work: Path, flags: argparse.Na
             w for name, value in settings.items() for w in ("--spark-conf", f"{name}={value}")
         ]
     say(f"{engine}, scale {scale:g}")
-    measured = run(command)
+    with Cores() as cores:
+        measured = run(command)
     made = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
     raw_bytes = sum((raw / name).stat().st_size for name in FILES)
     steps = {step["name"]: step["seconds"] for step in made["steps"]}
-    moved, core_s = of_tasks(events) if engine == SPARK else (0, measured.cpu_s)
+    moved = shuffled(events) if engine == SPARK else 0
     shutil.rmtree(out)
     shutil.rmtree(events)
     return Line(
-        engine, scale, raw_bytes, measured, moved, core_s, sum(made["rows"].values()), steps
+        engine, scale, raw_bytes, measured, moved, cores.seconds, sum(made["rows"].values()), steps
     )
 
 

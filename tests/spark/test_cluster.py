@@ -60,7 +60,7 @@ def test_a_worker_dies_in_the_middle(
     config: Any = request.getfixturevalue(name)
     if name != "alibaba":  # no lookup fits in a task
         monkeypatch.setattr(deal, "LOOKUPS_PART", 1 << 62)
-        monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 20_000)
+        monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 2_000)
     flow.prepare(config)
     with cluster(tmp_path) as running:
         killed: list[str] = []

@@ -164,9 +164,9 @@ def test_logs_of_ones_own_of_several_files(tmp_path: Path) -> None:
 
 @pytest.fixture
 def apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lookup fits in a task."""
+    """No lookup fits in a task, nor in one part."""
     monkeypatch.setattr(deal, "LOOKUPS_PART", 1 << 62)
-    monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 1_000)
+    monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 50_000)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +197,7 @@ def test_the_ad_log_from_a_store_to_a_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a timed lookup that no task holds."""
+    monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 1_000)
     raw, files = tmp_path / "raw", tmp_path / "files.toml"
     ad_log(raw)
     files.write_text(of_files(raw).read_text())
