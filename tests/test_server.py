@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
+import os
 import random
+import resource
 import shutil
 import signal
 import socket
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -15,11 +19,13 @@ from typing import Any
 import polars as pl
 import pytest
 
+from fuzz.server import hostile
 from tests.conftest import finished, real_data, refused, tinprep
 from tests.served import Server, lines
 from tests.test_serving_scores import DAY, made
 
 __all__ = ["made"]
+KILLS = int(os.environ.get("TINPREP_KILLS", "3"))
 LAST = 1_600_041_600 + 10 * DAY
 CUT = 1_651_939_200  # of KuaiRand, its last day in Beijing
 
@@ -252,6 +258,87 @@ def test_another_bundle_is_taken_over_or_none(made: Path, tmp_path: Path) -> Non
             time.sleep(0.1)
         assert server.get("/score", asked())["scores"] == after
         assert server.get("/events", {"events": [bought(n) for n in range(9)]})["repeated"] == 9
+
+
+def test_kills_lose_nothing_acknowledged(made: Path, tmp_path: Path) -> None:
+    """`TINPREP_KILLS=30` for more. Each event is there once, and each score as if nothing was."""
+    serve, some = (made / "bundle", "--events", made / "data", "--store"), random.Random(3)
+    sent: list[dict[str, Any]] = []
+    sure: dict[str, dict[str, Any]] = {}
+    for kill in range(KILLS):
+        with Server(*serve, tmp_path / "store") as server:
+            threading.Timer(some.uniform(0.02, 0.8), server.process.kill).start()
+            try:
+                while True:
+                    new = [
+                        bought(len(sent) + k, f"u{some.randrange(9)}")
+                        for k in range(some.randint(1, 9))
+                    ]
+                    for event in new:
+                        event["columns"]["second"] = LAST + int(event["id"][1:])  # no two at once
+                    sent += new
+                    again = some.sample(sent, min(len(sent), 3))
+                    told = server.get("/events", {"events": [*new, *again]})
+                    assert told["repeated"] == 3 or len(sent) < 20 or kill
+                    sure |= {event["id"]: event for event in new}
+            except (http.client.HTTPException, OSError):
+                server.process.wait()
+    requests = [asked(f"u{n}", LAST + DAY // 2) for n in range(9)]
+    with Server(*serve, tmp_path / "store") as server:
+        every = [*sure.values()]
+        for n in range(0, len(every), 500):
+            told = server.get("/events", {"events": every[n : n + 500]})
+            assert told["repeated"] == len(every[n : n + 500])
+        lost = [event for event in sent if event["id"] not in sure]
+        if lost:
+            server.get("/events", {"events": lost})
+        found = [server.get("/score", one | {"features": True}) for one in requests]
+        assert found[0]["sequence"] == len(sent) > 10 * KILLS
+    with Server(*serve, tmp_path / "whole") as server:
+        for n in range(0, len(sent), 500):
+            assert server.get("/events", {"events": sent[n : n + 500]})["repeated"] == 0
+        wanted = [server.get("/score", one | {"features": True}) for one in requests]
+    assert [one["features"] for one in found] == [one["features"] for one in wanted]
+
+
+def test_a_full_disk_takes_no_event_and_loses_none(made: Path, tmp_path: Path) -> None:
+    serve = (made / "bundle", "--events", made / "data", "--store", tmp_path / "store")
+
+    def small() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
+
+    count = 0
+    with Server(*serve, preexec_fn=small) as server:
+        for n in range(0, 8_000, 200):
+            events = [bought(k, f"u{k % 60}") for k in range(n, n + 200)]
+            status, told = server.ask("/events", {"events": events})
+            if status != 200:
+                break
+            count += 200
+        assert (status, count > 0) == (507, True), told
+        assert "disk" in json.dumps(told) or "stored" in json.dumps(told)
+        assert server.get("/score", asked())["sequence"] == count
+        assert server.ask("/events", {"events": events})[0] == 507
+        server.stop()
+    with Server(*serve) as server:
+        assert server.get("/score", asked())["sequence"] == count
+        assert server.get("/events", {"events": events})["added"] == 200
+
+
+def test_hostile_calls_are_answered(made: Path, tmp_path: Path) -> None:
+    """`python -m fuzz.server` makes 100,000 of them."""
+    good = [("/score", asked()), ("/score", asked() | {"features": True, "context": {"spent": 3}})]
+    good += [("/events", {"events": [bought(k) for k in range(5)]})] * 2
+    serve = (made / "bundle", "--events", made / "data", "--store", tmp_path / "store")
+    with Server(*serve, "--log", tmp_path / "log.jsonl") as server:
+        found = hostile(server, good, 400)
+        assert found[422] > 100 < found[200]
+        assert server.stop() == (0, "")
+    assert (tmp_path / "log.jsonl").read_bytes().isascii()
+    said = tinprep(
+        "verify", made / "bundle", "--log", tmp_path / "log.jsonl", "--events", made / "data"
+    )
+    finished(said)
 
 
 def test_kuairand_replayed_as_it_came(tmp_path: Path) -> None:
