@@ -27,7 +27,7 @@ define install
 endef
 extra = $(call install,the extra $(1),-c constraints.txt -e '.[$(1)]')
 
-.PHONY: help setup test test-lowest export-test cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
+.PHONY: help setup test test-lowest export-test container-test cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -52,6 +52,9 @@ test-lowest: ## what reads, orders and writes rows, with the oldest libraries th
 
 export-test: $(READY) ## every model as an ONNX graph; `make test` has a few, as each takes seconds
 	TINPREP_EXPORTS=1 $(BIN)/python -m pytest $(PARALLEL) tests/trainer/test_export.py
+
+container-test: $(READY) ## the steps of docs/Containerfile, in an environment of their own
+	TINPREP_CONTAINER=1 $(BIN)/python -m pytest tests/test_server.py -k container
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"

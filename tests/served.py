@@ -19,11 +19,13 @@ class Server:
 
     Args:
         args: of the command.
-        wait: whether to wait until it listens.
+        command: in its place.
+        how: as for `Popen`.
     """
 
-    def __init__(self, *args: object, **how: Any) -> None:
-        command = [sys.executable, "-m", "pipeline.cli", "serve", *map(str, args), "--port", "0"]
+    def __init__(self, *args: object, command: list[str] | None = None, **how: Any) -> None:
+        own = [sys.executable, "-m", "pipeline.cli", "serve", *map(str, args), "--port", "0"]
+        command = command or own
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, **how)
         assert self.process.stdout is not None

@@ -7,10 +7,12 @@ import http.client
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -20,7 +22,7 @@ import polars as pl
 import pytest
 
 from fuzz.server import hostile
-from tests.conftest import finished, real_data, refused, tinprep
+from tests.conftest import NO_NETWORK, finished, real_data, refused, tinprep
 from tests.served import Server, lines
 from tests.test_serving_scores import DAY, made
 
@@ -401,3 +403,24 @@ def replay(
     steps = [(int(row["time_stamp"]), 0, n, row) for n, row in enumerate(imps)]
     steps += [(int(row["time_stamp"]), 1, n, row) for n, row in enumerate(others)]
     return sorted(steps, key=lambda step: step[:3])
+
+
+@pytest.mark.skipif("TINPREP_CONTAINER" not in os.environ, reason="`make container-test` runs it")
+def test_the_container_file_makes_a_server(made: Path, tmp_path: Path) -> None:
+    """Its steps in a clean environment, with folders of here in place of those of the image."""
+    root, app = Path(__file__).parents[1], tmp_path / "app"
+    here = {"/src": root, "/app": app, "/bundle": made / "bundle", "/data": made / "data"}
+    here |= {"/store": tmp_path, "8000": 0, "0.0.0.0": "127.0.0.1"}
+    text = (root / "docs/Containerfile").read_text()
+    for name, path in here.items():
+        text = re.sub(rf"{re.escape(name)}\b", str(path), text)
+    steps = [line.removeprefix("RUN ") for line in text.splitlines() if line.startswith("RUN ")]
+    assert len(steps) == 3
+    env = {name: value for name, value in os.environ.items() if name not in NO_NETWORK}
+    for step in steps:
+        subprocess.run(step.split(), check=True, cwd=tmp_path, env=env)
+    (command,) = (line for line in text.splitlines() if line.startswith("CMD "))
+    with Server(command=json.loads(command.removeprefix("CMD ")), cwd=tmp_path) as server:
+        assert server.get("/events", {"events": [bought(1)]})["added"] == 1
+        assert len(server.get("/score", asked())["scores"]) == 3
+        assert server.stop() == (0, "")
