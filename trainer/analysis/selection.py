@@ -5,8 +5,9 @@ embeddings, and a history's interest, are multiplied by its gate sigmoid(b s). W
 train and gates on valid (as in AutoField, WWW 2022): on train noise is worth something, too, as a
 model learns it by heart. A gate costs its value times the sparsity weight, so a set has to be worth
 so many nats of logloss. b grows, and with it gates end at 0 or 1, so that a small gate cannot hide
-behind large embeddings (continuous sparsification, Savarese et al. 2020). That gates begin from
-trained weights, and how they move, is ours.
+behind large embeddings (continuous sparsification, Savarese et al. 2020). A scale and a shift of
+the logit are learned with the gates. That gates begin from trained weights, and how they move, is
+ours.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from trainer.training.threads import sharing
 # b grows from the first to the second, and s moves within -1..1: a gate begins at 0.98.
 _SHARPNESS = (4.0, 40.0)
 _FEWEST, _MOST = 500, 2_000  # steps
+_SLOWER = 0.1  # of the run's learning rate: its weights are the best there were
 
 
 @dataclass(frozen=True)
@@ -90,8 +92,9 @@ def select(
 ) -> Selection:
     """Learn which feature sets a run's model can do without. The run stays as it is.
 
-    It trains an epoch of the run's batches on the CPU by the run's settings, but at least 500 steps
-    and at most 2,000, each with a batch of valid for the gates. The history that is worth most
+    It trains an epoch of the run's batches on the CPU by the run's settings, at a tenth of its
+    learning rate, but at least 500 steps and at most 2,000, each with a batch of valid for the
+    gates. The history that is worth most
     stays in any case, as models need one.
 
     Args:
@@ -124,8 +127,14 @@ def select(
     steps = min(max(per_epoch, _FEWEST), _MOST)
     names = _names(model, shards)
     score = torch.ones(len(names), requires_grad=True)
-    of_gates = torch.optim.Adam([score], lr=20 / steps)
-    optimizer = optimizer_of(chosen, model.parameters())
+    # An overconfident model is better on valid with any gate closed: scale and shift take that up.
+    scale, shift = torch.ones((), requires_grad=True), torch.zeros((), requires_grad=True)
+    groups: list[dict[str, Any]] = [{"params": [score]}]
+    groups.append({"params": [scale, shift], "lr": 0.02})
+    of_gates = torch.optim.Adam(groups, lr=20 / steps)
+    learns = (score, scale, shift)
+    gently = replace(chosen, lr=chosen.lr * _SLOWER)
+    optimizer = optimizer_of(gently, model.parameters())
     positive, mean = positive_weight(config, shards), weights_of(shards)[0]
     cells = config.cells or cells_of(chosen, "cpu", len(shards.facts.histories))
     rows = 0
@@ -152,16 +161,18 @@ def select(
                 optimizer.collect()
             optimizer.step(config.clip)
             size, price = sum(len(group["label"]) for group in held), sparsity
-            total = torch.zeros_like(score)
+            totals = [torch.zeros_like(one) for one in learns]
             for group in held:
                 gate = torch.sigmoid(sharp * score)
                 model.gate_sets(gate)
                 worth = binary_cross_entropy_with_logits(
-                    model(group), group["label"], reduction="sum"
+                    model(group) * scale + shift, group["label"], reduction="sum"
                 )
                 loss, price = worth / size + price * gate.sum(), 0.0
-                total += torch.autograd.grad(loss, score)[0]
-            score.grad = total
+                found = torch.autograd.grad(loss, learns)
+                totals = [one + more for one, more in zip(totals, found, strict=True)]
+            for one, total in zip(learns, totals, strict=True):
+                one.grad = total
             of_gates.step()
             with torch.no_grad():
                 score.clamp_(-1, 1)
