@@ -126,6 +126,7 @@ class Load:
 
 def gauges(server: Server) -> tuple[float, int]:
     """Megabytes of memory, and open files."""
+    server.client.close()  # it may have been idle for too long
     text = server.get("/metrics")
     rss, files = (
         float(next(x for x in text.splitlines() if x.startswith(name + " ")).split()[1])

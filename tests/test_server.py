@@ -75,6 +75,10 @@ def test_posted_events_count_as_those_of_files(made: Path, tmp_path: Path) -> No
         assert max(one["sequence"] for one in found) == told["sequence"] == 120
         features = server.get("/score", requests[0] | {"features": True})["features"]
         assert features["past_length"] == [9]
+        # A data set that has the events itself takes the place of the one that has not.
+        assert server.get("/bundle", {"events": str(out)})["events"] == str(out)
+        again = [server.get("/score", one) for one in requests]
+        assert [one["scores"] for one in again] == [one["scores"] for one in found]
         metrics = server.get("/metrics")
         assert 'tinprep_events_total{what="added"} 120.0' in metrics
         assert server.stop() == (0, "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -143,6 +144,8 @@ def serve(
     with told_errors():
         from schemas.scorer import required
 
+        # Of a few events at once, handing work to other threads takes longer than the work.
+        os.environ.setdefault("POLARS_MAX_THREADS", "1")
         for package in ("prometheus_client", "starlette", "uvicorn", "uvloop", "httptools"):
             required(package, "serve")
         from pipeline.serving.server import serve as run

@@ -545,6 +545,8 @@ async def _served(
         loop.add_signal_handler(number, partial(stop, number))
     loop.add_signal_handler(signal.SIGHUP, again)
     tasks = [loop.create_task(of) for of in (service.write(), _flushed(service))]
+    for task in tasks:  # without them nothing would be answered, so the process ends, and says why
+        task.add_done_callback(lambda _: setattr(server, "should_exit", True))
     serving = loop.create_task(server.serve(sockets=[listening]))
     while not (server.started or serving.done()):
         await asyncio.sleep(0.01)
