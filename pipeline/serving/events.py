@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +53,12 @@ def read(folder: Path, made: Manifest) -> Mapping[str, Pasts]:
     """
     require_kept(folder, made)
     return {name: _pasts(folder, made, name) for name in made.histories}
+
+
+def digest(made: Manifest) -> str:
+    """The digest of the behaviours that a data set has kept."""
+    listed = [[one.path, one.sha256] for one in made.tables if one.path.startswith("behaviours/")]
+    return hashlib.sha256(json.dumps(listed).encode()).hexdigest()
 
 
 def nobodies(folder: Path, made: Manifest) -> dict[int | str, int]:

@@ -24,7 +24,7 @@ from schemas import bundle, manifest
 from schemas.checked import Misfit, build, is_finite
 from schemas.errors import ContractError
 
-BEGUN, EVENT = "begun", "event"
+BEGUN, BASE, EVENT = "begun", "base", "event"
 _SHOWN = 200
 _Event = tuple[int, int, int | str, int, dict[str, list[int]], str]
 _MOST = 1 << 20  # bytes that are held back, at most
@@ -49,9 +49,9 @@ class Journal:
         self._size = 0
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
 
-    def begin(self, sequence: int) -> None:
-        """What is held follows, of all that came up to here."""
-        self.write({BEGUN: sequence})
+    def begin(self, sequence: int, base: str) -> None:
+        """What is held follows, of all that came behind a data set up to here."""
+        self.write({BEGUN: sequence, BASE: base})
 
     def event(self, stored: Stored) -> None:
         """An event is in its histories."""
@@ -88,7 +88,10 @@ class Journal:
     def again(self) -> None:
         """Go on in a new file of the same name, as the old one was moved."""
         self.flush()
-        found = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        try:
+            found = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        except OSError:  # the old file goes on
+            return
         os.close(self._file)
         self._file = found
 
@@ -117,6 +120,15 @@ def replayed(log: Path, folder: Path, data: Path) -> int:
         if BEGUN in raw or scorer is None:
             live, scorer = _at_work(folder, data, BEGUN in raw)
         if BEGUN in raw:
+            if raw.get(BASE) != (base := events.digest(manifest.load(data))):
+                raise ContractError(
+                    "From here on the log is of another data set.",
+                    where=log,
+                    line=number,
+                    expected=f"behaviours of sha256 {raw.get(BASE)!a}"[:_SHOWN],
+                    got=base,
+                    do="give that one; where there are several, a part of the log for each",
+                )
             continue
         if EVENT in raw and live is not None:
             live.add(_stored(log, number, raw[EVENT]))

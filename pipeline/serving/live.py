@@ -220,8 +220,8 @@ class Live:
         late: int = 1 << 60,
     ) -> None:
         self.made, self.users, self.newcomers = made, users, dict(newcomers)
-        ids = (len(one.offsets) for one in pasts.values())
-        self.first = max(made.vocabulary[USER], *ids, *(n + 1 for n in newcomers.values()))
+        taken = max([*users.ids.values(), *newcomers.values()], default=0) + 1
+        self.first = max(taken, made.vocabulary[USER], *(len(of.offsets) for of in pasts.values()))
         _, spec = described_by(data, made)
         self.pasts = {}
         for name, kept in pasts.items():

@@ -7,8 +7,6 @@ another, as many at once as wait, and stand in the histories before they are ack
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import json
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -147,7 +145,8 @@ class Serving:
             folder: of a bundle.
             data: of a data set that keeps its events.
             threads: of ONNX Runtime.
-            before: what is at work; where it has the same data set, its events are taken over.
+            before: what is at work; where it has the same data set and users, its events are
+                taken over.
 
         Raises:
             InputError: a file is missing, or was changed.
@@ -157,10 +156,10 @@ class Serving:
         found, made = bundle.load(folder), manifest.load(data)
         require_alike(found, made, data)
         golden.check(folder, found)
-        listed = [[one.path, one.sha256] for one in made.tables if "behaviours/" in one.path]
-        base = hashlib.sha256(json.dumps(listed).encode()).hexdigest()
+        base = events.digest(made)
         users = Words(folder / f"vocabulary/{USER}.parquet")
-        if before is not None and before.base == base:
+        known = None if before is None else before.live.users.ids
+        if before is not None and before.base == base and known == users.ids:
             live = before.live
         else:
             late = LATE_S * UNITS[made.time_unit]
@@ -227,17 +226,17 @@ class Service:
         self.store = Store(store, self.serving.meaning, self.serving.base, kept.rows)
         self.gone = self.serving.remember(self.store)
         self.log = None if log is None else Journal(log)
-        self._begin_log()
+        self._begin_log([*self.store.events()])
         self.calls: list[_Call] = []
         self.waiting_events = 0
         self.writer = ThreadPoolExecutor(1, "events")
-        self.writing = asyncio.Lock()
+        self.writing, self.taking = asyncio.Lock(), asyncio.Lock()
         self.wake = asyncio.Event()
 
-    def _begin_log(self) -> None:
+    def _begin_log(self, held: Sequence[Stored]) -> None:
         if self.log is not None:
-            self.log.begin(self.store.sequence)
-            for stored in self.store.events():
+            self.log.begin(self.store.sequence, self.serving.base)
+            for stored in held:
                 self.log.event(stored)
             self.log.flush()
 
@@ -374,6 +373,10 @@ class Service:
         Raises:
             TinprepError: it cannot be served, or means something else. All is as before then.
         """
+        async with self.taking:  # what is at work must not be replaced while another is loaded
+            await self._taken_over(folder, data)
+
+    async def _taken_over(self, folder: Path | None, data: Path | None) -> None:
         old, loop = self.serving, asyncio.get_running_loop()
         folder, data = folder or old.bundle, data or old.data
         new = await loop.run_in_executor(None, Serving.of, folder, data, self.threads, old)
@@ -388,10 +391,12 @@ class Service:
         async with self.writing:
             if new.live is not old.live:
                 self.gone = await loop.run_in_executor(self.writer, new.remember, self.store)
+            held = await loop.run_in_executor(self.writer, list, self.store.events())
+            # From here to the end nothing else happens: a log is of one state at a time.
             self.serving = new
             if self.log is not None:
                 self.log.again()
-                await loop.run_in_executor(self.writer, self._begin_log)
+                self._begin_log(held)
 
     async def close(self) -> None:
         """Store what waits, and close the files."""
