@@ -41,11 +41,12 @@ user = "user"
 time = {{ column = "second", unit = "s" }}
 fields = {{ item = "item" }}
 order = "file"
+{label}
 
 [target]
 table = "log"
 split = {{ by = "order" }}
-negatives = {{ per_positive = 1 }}
+{negatives}
 
 [vocabulary]
 from = "all"
@@ -65,7 +66,7 @@ class Way:
         what: its name there.
         targets: which events are targets.
         peer: whose Python runs it; None for tinprep.
-        function: of `logs_peers.py`.
+        function: of `logs_peers.py`; of tinprep how negatives are drawn, if they are.
         holds: what its rows have besides the target and the items of its history.
     """
 
@@ -76,11 +77,13 @@ class Way:
     holds: str
 
 
-INTERVALS = "times, bins, positions, negatives"
+LABEL, DRAWN = """label = "kind = 'buy'" """, "negatives = { per_positive = 1 }"
+INTERVALS = "times, bins, positions"
 WAYS = (
-    Way("tinprep", BOUGHT, None, "", f"categories, {INTERVALS}; on disk"),
+    Way("tinprep", BOUGHT, None, "", f"categories, {INTERVALS}, negatives; on disk"),
     Way("pandas, groups", BOUGHT, "pandas", "pandas_purchases", "categories, bins, negatives"),
-    Way("tinprep", EVERY, None, "", f"{INTERVALS}; on disk"),
+    Way("tinprep", EVERY, None, "", f"{INTERVALS}, labels; on disk"),
+    Way("tinprep, negatives", EVERY, None, DRAWN, f"{INTERVALS}, negatives; on disk"),
     Way("pandas, groups", EVERY, "pandas", "pandas_groups", ""),
     Way("pandas, 50 shifts", EVERY, "pandas", "pandas_shift", ""),
     Way("RecBole", EVERY, "RecBole", "recbole", "times as floats"),
@@ -108,10 +111,14 @@ def equal(rows: list[Any], expected: list[Any]) -> int:
     return same
 
 
-def ours(folder: Path, targets: str, flags: list[str], limits: dict[str, Any]) -> dict[str, Any]:
+def ours(folder: Path, way: Way, flags: list[str], limits: dict[str, Any]) -> dict[str, Any]:
     """Prepare the log, and read what came of it."""
-    description = folder / f"{targets}.toml"
-    text = OF_EVERY.format(file=PARQUET) if targets == EVERY else describe(PARQUET, ALL)
+    description, text = folder / f"{way.targets}.toml", describe(PARQUET, ALL)
+    if way.targets == EVERY:
+        how = (
+            {"label": "", "negatives": DRAWN} if way.function else {"label": LABEL, "negatives": ""}
+        )
+        text = OF_EVERY.format(file=PARQUET, **how)
     description.write_text(text)
     shutil.rmtree(folder / "out", ignore_errors=True)
     command = [tinprep(), "prepare", description, "--out", folder / "out"]
@@ -146,8 +153,8 @@ def lines(folder: Path, asked: argparse.Namespace) -> Iterator[str]:
         say(f"{way.what}, {way.targets}")
         try:
             if way.peer is None:
-                told = ours(folder, way.targets, asked.flags.split(), limits)
-                base[way.targets] = told["seconds"]
+                told = ours(folder, way, asked.flags.split(), limits)
+                base.setdefault(way.targets, told["seconds"])
             else:
                 told = theirs(folder, pythons[way.peer], way, limits)
         except CommandError as error:
@@ -157,7 +164,8 @@ def lines(folder: Path, asked: argparse.Namespace) -> Iterator[str]:
             why = error if isinstance(error, Stopped) else "ended with an error"
             yield f"| {way.targets} | {way.what} | {why} | | | | | | |"
             continue
-        made = json.loads((folder / f"{way.function or 'tinprep'}.json").read_text())
+        of = way.function if way.peer else "tinprep"
+        made = json.loads((folder / f"{of}.json").read_text())
         same, versions = equal(made, expected[way.targets]), versions | {told["version"]}
         if way.peer is None and not same == len(made) == len(expected[way.targets]):
             sys.exit(f"{way.targets}: {same} of {len(made)} rows are those expected")

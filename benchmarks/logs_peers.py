@@ -272,9 +272,12 @@ def tinprep(folder: Path) -> Made:
     value = dict(pl.read_parquet(folder / "out/vocabulary/item.parquet")["id", "value"].rows())
     user = dict(pl.read_parquet(folder / "out/vocabulary/user.parquet")["value", "id"].rows())
     rows = pl.scan_parquet(str(folder / "out/*/part-*.parquet"))
+    drawn = json.loads((folder / "out/manifest.json").read_text())["target"]["negatives"]
 
     def of(users: set[int]) -> Rows:
-        mine = rows.filter(pl.col("user").is_in([user[x] for x in users]), pl.col("label") == 1)
+        mine = rows.filter(pl.col("user").is_in([user[x] for x in users]))
+        if drawn:
+            mine = mine.filter(pl.col("label") == 1)
         found = mine.select("target_item", "history_item").collect()
         for target, history in found.rows():
             yield value.get(target, 0), [value.get(x, 0) for x in history]
