@@ -164,6 +164,31 @@ def test_a_damaged_or_foreign_store_is_refused(made: Path, tmp_path: Path) -> No
     refused(tinprep("serve", made / "bundle", "--events", other, "--port", "0"), 4, "bin edges")
 
 
+def test_a_flipped_byte_in_any_file_is_refused(made: Path, tmp_path: Path) -> None:
+    wholes = {name: made / name for name in ("bundle", "data")}
+    files = [(name, path) for name, of in wholes.items() for path in sorted(of.rglob("*.*"))]
+    unread = ("train", "valid", "test", "rejected", "lookups", "vocabulary", "events")
+    some = [
+        (n, p) for n, p in files if n == "bundle" or p.relative_to(made / n).parts[0] not in unread
+    ]
+    assert len(some) > 12
+    for n, (name, path) in enumerate(some):
+        if path.name in ("manifest.json", ".lock"):  # which have no checksum
+            continue
+        folders = {**wholes, name: tmp_path / f"{n}"}
+        shutil.copytree(wholes[name], folders[name])
+        wrong = folders[name] / path.relative_to(wholes[name])
+        data = bytearray(path.read_bytes())
+        data[len(data) // 2] ^= 0x01
+        wrong.write_bytes(data)
+        serve = ("serve", folders["bundle"], "--events", folders["data"], "--port", "0")
+        said = tinprep(*serve, "--store", tmp_path / "store")
+        assert said.code in (3, 4), (wrong, said.err)
+        assert said.err.count("error: ") == 1
+        assert "Traceback" not in said.err
+    assert not (tmp_path / "store").exists()
+
+
 def test_bad_calls_get_one_clear_answer(made: Path, tmp_path: Path) -> None:
     good = {"events": [bought(1)]}
     lacks = {**good["events"][0], "columns": {"user": "u1"}}
