@@ -403,7 +403,8 @@ def kuairand(
         for file in ("ad_feature.csv", "user_profile.csv"):
             (folder / part / file).symlink_to(raw / file)
     for file in ("raw_sample.csv", "behavior_log.csv"):
-        log = pl.read_csv(raw / file).filter(pl.col("user").map_elements(some, pl.Boolean))
+        log = pl.read_csv(raw / file)
+        log = log.filter(pl.Series([some(user) for user in log["user"]], dtype=pl.Boolean))
         for part, of in (("old", True), ("new", False)):
             log.filter((pl.col("time_stamp") < CUT) == of).write_csv(folder / part / file)
     data, new = folder / "data", folder / "new"
