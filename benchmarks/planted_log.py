@@ -27,6 +27,7 @@ import argparse
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -105,10 +106,18 @@ APART = {"viewed": "kind = 'view'", "carted": "kind = 'cart'"}
 SETTINGS = {"dim": 16, "hidden": (32, 16), "device": "cpu", "threads": 1}
 
 
-def draw(users: int, seed: int) -> pl.DataFrame:
-    """The log, and what the law knew of each line: `odds`, the log odds of its click."""
+Added = tuple[dict[str, list[str]], Any]
+More = Callable[[np.random.Generator], Callable[[int], Added]]
+
+
+def draw(users: int, seed: int, more: More | None = None) -> pl.DataFrame:
+    """The log, and what the law knew of each line: `odds`, the log odds of its click.
+
+    `more` makes what adds to it, for each user at a time: further columns, and to the log odds.
+    """
     rng = np.random.default_rng(seed)
     gain, rows = np.array(GAIN), np.arange(users)
+    add = more(rng) if more is not None else lambda _: ({}, 0)
     clicks = np.full((users, len(gain)), -1)  # categories, the newest first
     time = START + rng.integers(0, 24 * HOUR, users)
     parts = []
@@ -118,7 +127,8 @@ def draw(users: int, seed: int) -> pl.DataFrame:
         place = (rng.random(users) * np.maximum(known, 1)).astype(np.int64)
         again = (rng.random(users) < RETARGET) & (known > 0)
         category = np.where(again, clicks[rows, place], rng.integers(0, CATEGORIES, users))
-        odds = BASE + (clicks == category[:, None]) @ gain
+        columns, added = add(users)
+        odds = BASE + (clicks == category[:, None]) @ gain + added
         clicked = rng.random(users) < 1 / (1 + np.exp(-odds))
         item = category * ITEMS_EACH + rng.integers(0, ITEMS_EACH, users)
         parts.append(
@@ -127,6 +137,7 @@ def draw(users: int, seed: int) -> pl.DataFrame:
                     "user": [f"u{n}" for n in rows],
                     "item": [f"i{n}" for n in item],
                     "category": [f"c{n}" for n in category],
+                    **columns,
                     "shown_at": time,
                     "clicked": clicked.astype(np.int8),
                     "odds": odds,

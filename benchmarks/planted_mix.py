@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -30,7 +30,7 @@ from pathlib import Path
 import numpy as np
 import planted_log
 import polars as pl
-from planted_log import BASE, CATEGORIES, EACH, GAIN, HOUR, ITEMS_EACH, RETARGET, START, prepare
+from planted_log import prepare
 from scipy.stats import t as student
 
 from trainer.analysis.tables import title_of
@@ -68,48 +68,24 @@ DESCRIPTION = planted_log.DESCRIPTION.replace(
 
 
 def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFrame:
-    """The log, and what the law knew of each line: `odds`, the log odds of its click.
+    """As `planted_log.draw`; `sizes` says how many slots, layouts and devices there are."""
 
-    `sizes` says how many slots, layouts and devices there are.
-    """
-    rng = np.random.default_rng(seed)
-    gain, rows = np.array(GAIN), np.arange(users)
-    one, other = (rng.normal(size=(sizes[name], WIDTH)) for name in ("slot", "layout"))
-    table = (one - one.mean(0)) @ (other - other.mean(0)).T
-    table *= CROSS / table.std()
-    signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in sizes.values()]
-    clicks = np.full((users, len(gain)), -1)  # categories, the newest first
-    time = START + rng.integers(0, 24 * HOUR, users)
-    parts = []
-    for _ in range(EACH):
-        time = time + 1 + rng.exponential(6 * HOUR, users).astype(np.int64)
-        known = (clicks >= 0).sum(1)
-        place = (rng.random(users) * np.maximum(known, 1)).astype(np.int64)
-        again = (rng.random(users) < RETARGET) & (known > 0)
-        category = np.where(again, clicks[rows, place], rng.integers(0, CATEGORIES, users))
-        features = [rng.integers(0, size, users) for size in sizes.values()]
-        third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
-        odds = BASE + (clicks == category[:, None]) @ gain
-        odds = odds + table[features[0], features[1]] + THIRD * third
-        clicked = rng.random(users) < 1 / (1 + np.exp(-odds))
-        item = category * ITEMS_EACH + rng.integers(0, ITEMS_EACH, users)
-        named = zip(sizes, features, strict=True)
-        parts.append(
-            pl.DataFrame(
-                {
-                    "user": [f"u{n}" for n in rows],
-                    "item": [f"i{n}" for n in item],
-                    "category": [f"c{n}" for n in category],
-                    **{name: [f"{name[0]}{n}" for n in of] for name, of in named},
-                    "shown_at": time,
-                    "clicked": clicked.astype(np.int8),
-                    "odds": odds,
-                }
-            )
-        )
-        newer = np.concatenate([category[:, None], clicks[:, :-1]], axis=1)
-        clicks = np.where(clicked[:, None], newer, clicks)
-    return pl.concat(parts).sort("shown_at", "user")
+    def crossed(rng: np.random.Generator) -> Callable[[int], planted_log.Added]:
+        one, other = (rng.normal(size=(sizes[name], WIDTH)) for name in ("slot", "layout"))
+        table = (one - one.mean(0)) @ (other - other.mean(0)).T
+        table *= CROSS / table.std()
+        signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in sizes.values()]
+
+        def add(users: int) -> planted_log.Added:
+            features = [rng.integers(0, size, users) for size in sizes.values()]
+            third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
+            named = zip(sizes, features, strict=True)
+            columns = {name: [f"{name[0]}{n}" for n in of] for name, of in named}
+            return columns, table[features[0], features[1]] + THIRD * third
+
+        return add
+
+    return planted_log.draw(users, seed, crossed)
 
 
 def make(folder: Path, users: int, seed: int) -> tuple[Path, pl.DataFrame]:
