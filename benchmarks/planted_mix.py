@@ -58,7 +58,7 @@ SETTINGS = {
     "threads": 1,
 }
 # Of a data set that is not planted.
-REAL = SETTINGS | {"dim": 32, "hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 3}
+REAL = SETTINGS | {"hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 2}
 REAL |= {"optimizer": "adam"}
 DESCRIPTION = planted_log.DESCRIPTION.replace(
     'fields = { item = "item", category = "category" }\n',
