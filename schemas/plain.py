@@ -42,6 +42,11 @@ def from_spreadsheet(text: str) -> str:
     return text.removeprefix("'")
 
 
+def quoted(name: str) -> str:
+    """A column's name in SQL, whatever stands in it."""
+    return '"' + name.replace('"', '""') + '"'
+
+
 def meant(name: str, names: Iterable[str], like: float = 0.6) -> str:
     """What to add to a wrong name: the one of some names that is near; nothing where none is.
 

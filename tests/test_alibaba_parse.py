@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.readers import alibaba_columns as columns
-from pipeline.readers import alibaba_parse
+from pipeline.readers import alibaba_parse, values
 from pipeline.readers.alibaba_columns import BTAGS, Column, Kind, read_line
 from pipeline.readers.alibaba_parse import Csv
 from pipeline.readers.lines import BLOCK_BYTES
@@ -116,8 +116,8 @@ def test_each_odd_value_in_each_field(
         (columns.IMPRESSIONS, '1,2,3,"a,0,1', columns.BAD_QUOTES),
         (columns.IMPRESSIONS, '1,2,"3"4,a,0,1', columns.BAD_QUOTES),
         (columns.IMPRESSIONS, '1,2,3,b"a,0,1', (1, 2, 3, 'b"a', 1)),
-        (columns.IMPRESSIONS, "1,2,4.5,a,0,1", columns.NOT_WHOLE),
-        (columns.IMPRESSIONS, "1,1.494E+09,3,a,0,1", columns.EXPONENT),
+        (columns.IMPRESSIONS, "1,2,4.5,a,0,1", values.NOT_WHOLE),
+        (columns.IMPRESSIONS, "1,1.494E+09,3,a,0,1", values.EXPONENT),
         (columns.ADS, "+1,null,3.0,<NA>,nan,\\N", (1, None, 3, None, None, None)),
         (columns.ADS, "9007199254740993.0,1,1,1,1,.5", (2**53 + 1, 1, 1, 1, 1, 0.5)),
         (columns.ADS, f"{2**63 - 1},NULL,3,,5,-6", (2**63 - 1, None, 3, None, 5, -6.0)),

@@ -36,8 +36,10 @@ from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import Source as FileSource
 from pipeline.readers.own_tables import head, joined, open_source, open_table
 from pipeline.readers.parsed import Parsed, Reader, read
-from pipeline.readers.values import NULLS, UNITS, Column
+from pipeline.readers.values import NULLS, Column
 from schemas.errors import TinprepError, UsageError
+from schemas.plain import quoted
+from schemas.shards import UNITS
 
 # A whole number as it is written once: without a sign or zeros before it.
 _CANONICAL = r"^(0|[1-9][0-9]{0,17})(\.0*)?$"
@@ -584,8 +586,8 @@ class Binding:
         others, own = [path for path in paths if path not in apart], columns
         if self.fixed.get("unlabelled"):
             # Nobody's label: SQL has to name a column, and all rows that count have a user.
-            user = self.spec.tables[at.name].user.replace('"', '""')
-            zero = Column("label", f'"{user}" is null', "label")
+            user = quoted(self.spec.tables[at.name].user)
+            zero = Column("label", f"{user} is null", "label")
             own = [zero if one.name == "label" else one for one in columns]
         readers: dict[Path, Reader] = {}
         for some, said in ((others, columns), (apart, own)):

@@ -8,37 +8,32 @@ from __future__ import annotations
 
 import csv
 import math
-import re
 from dataclasses import dataclass
 from enum import Enum
 
 from pipeline.readers.parsed import MILLISECONDS_FROM
+from pipeline.readers.values import (
+    BAD_LABEL,
+    BLANKS,
+    DECIMAL,
+    NEGATIVE,
+    NO_VALUE,
+    NULLS,
+    TOO_LARGE,
+    TOO_LATE,
+    Refusal,
+    whole,
+)
 
 BTAGS = ("buy", "cart", "fav", "pv")
-# What pandas, R, Hive, MySQL and Python write for a value that is missing.
-MISSING = (
-    *("", "NULL", "Null", "null", "NaN", "nan", "NAN", "None", "none", "\\N"),
-    *("NA", "N/A", "n/a", "<NA>"),
-)
-BLANKS = " \t"
 WHOLE_LIMIT = 1 << 63
 
 WRONG_COLUMNS = "wrong number of columns"
 BAD_QUOTES = "quotes out of place"
-NO_VALUE = "missing value"
-NOT_WHOLE = "not a whole number"
-EXPONENT = "whole number with an exponent: digits may be lost"
-NEGATIVE = "negative number"
 NOT_DECIMAL = "not a decimal number"
-TOO_LARGE = "number too large"
-MILLISECONDS = "time looks like milliseconds"
-BAD_LABEL = "label is not 0 or 1"
+MILLISECONDS = TOO_LATE["s"]
 CONTRADICTION = "nonclk is not 1 - clk"
 UNKNOWN_BTAG = "unknown btag"
-
-_WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?", re.ASCII)
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
-_MOST_DIGITS = 19  # of a number below 2^63
 
 Value = int | float | str | None
 
@@ -112,10 +107,6 @@ BEHAVIORS = (
 )
 
 
-class _Refusal(Exception):
-    """Why a line cannot be read."""
-
-
 def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str:
     """Read one line exactly: a value for each column that is kept, or why it is refused.
 
@@ -142,13 +133,13 @@ def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str
             values.append(_read(field, column))
             if column.kind is Kind.LABEL:
                 label = values[-1]
-    except _Refusal as refusal:
+    except Refusal as refusal:
         return str(refusal)
-    if opposite is None or opposite in MISSING:
+    if opposite is None or opposite in NULLS:
         return tuple(values)
     try:
-        agree = label == 1 - _whole(opposite)
-    except _Refusal:
+        agree = label == 1 - whole(opposite, signed=True)
+    except Refusal:
         agree = False
     return tuple(values) if agree else CONTRADICTION
 
@@ -157,16 +148,16 @@ def _split(text: str) -> list[str]:
     """The fields of a line, without blanks and quotes around them.
 
     Raises:
-        _Refusal: its quotes mean nothing.
+        Refusal: its quotes mean nothing.
     """
     fields = text.split(",")
     if '"' in text:
         if "\r" in text:  # `csv` would end the line there
-            raise _Refusal(BAD_QUOTES)
+            raise Refusal(BAD_QUOTES)
         try:
             (fields,) = csv.reader([text], strict=True, skipinitialspace=True)
         except csv.Error:
-            raise _Refusal(BAD_QUOTES) from None
+            raise Refusal(BAD_QUOTES) from None
     return [field.strip(BLANKS) for field in fields]
 
 
@@ -174,46 +165,34 @@ def _read(field: str, column: Column) -> Value:
     """The value of one field.
 
     Raises:
-        _Refusal: it has none.
+        Refusal: it has none.
     """
-    if field in MISSING:
+    if field in NULLS:
         if column.nullable:
             return None
-        raise _Refusal(NO_VALUE)
+        raise Refusal(NO_VALUE)
     if column.kind is Kind.TEXT:
         return field
     if column.kind is Kind.BTAG:
         if field not in BTAGS:
-            raise _Refusal(UNKNOWN_BTAG)
+            raise Refusal(UNKNOWN_BTAG)
         return BTAGS.index(field)
     if column.kind is Kind.DECIMAL:
         return _decimal(field)
-    value = _whole(field)
+    value = whole(field, signed=True)
     if value < 0 and column.kind is not Kind.SIGNED_TIME:
-        raise _Refusal(NEGATIVE)
+        raise Refusal(NEGATIVE)
     if column.kind is Kind.LABEL and value > 1:
-        raise _Refusal(BAD_LABEL)
+        raise Refusal(BAD_LABEL)
     if column.kind in (Kind.TIME, Kind.SIGNED_TIME) and value >= MILLISECONDS_FROM:
-        raise _Refusal(MILLISECONDS)
+        raise Refusal(MILLISECONDS)
     return value
 
 
-def _whole(field: str) -> int:
-    match = _WHOLE.fullmatch(field)
-    if match is None:
-        decimal = _DECIMAL.fullmatch(field)
-        raise _Refusal(EXPONENT if decimal and decimal[1] else NOT_WHOLE)
-    # Python refuses to read integers of thousands of digits.
-    value = int(match[2]) if len(match[2]) <= _MOST_DIGITS else WHOLE_LIMIT
-    if value >= WHOLE_LIMIT:
-        raise _Refusal(TOO_LARGE)
-    return -value if match[1] == "-" else value
-
-
 def _decimal(field: str) -> float:
-    if _DECIMAL.fullmatch(field) is None:
-        raise _Refusal(NOT_DECIMAL)
+    if DECIMAL.fullmatch(field) is None:
+        raise Refusal(NOT_DECIMAL)
     value = float(field)
     if math.isinf(value):
-        raise _Refusal(TOO_LARGE)
+        raise Refusal(TOO_LARGE)
     return value

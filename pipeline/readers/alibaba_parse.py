@@ -11,6 +11,7 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,6 @@ from pyarrow import csv
 
 from pipeline.readers.alibaba_columns import (
     BTAGS,
-    MISSING,
     WHOLE_LIMIT,
     Column,
     Kind,
@@ -30,13 +30,14 @@ from pipeline.readers.alibaba_columns import (
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part, blocks
 from pipeline.readers.parsed import (
     MILLISECONDS_FROM,
-    NOT_UTF8,
     SHOWN,
     TOO_LONG,
     Parsed,
     Refused,
     read,
+    read_alone,
 )
+from pipeline.readers.values import NULLS
 from schemas.errors import InputError
 
 # Arrow would take Ctrl-C and SIGTERM over while it reads; `schemas.interrupts` handles them.
@@ -132,30 +133,14 @@ def _pieces(
         numbers = np.arange(first, first + lines)
         yield rows.insert_column(0, pl.Series("line", numbers))
     elif len(data) <= _ONE_BY_ONE_BYTES or lines == 1:
-        one_by_one = _one_by_one(data, first, columns, refused)
-        yield pl.DataFrame(list(one_by_one), schema, orient="row")
+        each = enumerate(data.split(b"\n")[:-1], first)
+        read = read_alone(each, partial(read_line, columns=columns), refused)
+        yield pl.DataFrame([(number, *line) for number, line in read], schema, orient="row")
     else:
         end = (data.rfind(b"\n", 0, len(data) // 2) + 1) or (data.index(b"\n") + 1)
         before = data.count(b"\n", 0, end)
         yield from _pieces(data[:end], first, before, columns, schema, refused)
         yield from _pieces(data[end:], first + before, lines - before, columns, schema, refused)
-
-
-def _one_by_one(
-    data: bytes, first: int, columns: tuple[Column, ...], refused: Refused
-) -> Iterator[tuple[Any, ...]]:
-    """The lines that can be read, each with its number in the file before its values."""
-    for number, line in enumerate(data.split(b"\n")[:-1], first):
-        if not line.strip(b" \t\r"):
-            continue
-        try:
-            found = read_line(line.decode(), columns)
-        except UnicodeDecodeError:
-            found = NOT_UTF8
-        if isinstance(found, str):
-            refused.add(number, found, line)
-        else:
-            yield number, *found
 
 
 def _at_once(data: bytes, lines: int, columns: tuple[Column, ...]) -> pl.DataFrame | None:
@@ -182,7 +167,7 @@ def _at_once(data: bytes, lines: int, columns: tuple[Column, ...]) -> pl.DataFra
             csv.ParseOptions(quote_char=False, double_quote=False),
             csv.ConvertOptions(
                 column_types={c.name: _ARROW_TYPES.get(c.kind, pa.int64()) for c in columns},
-                null_values=MISSING,
+                null_values=NULLS,
                 strings_can_be_null=True,
             ),
         )
@@ -202,9 +187,7 @@ def _series(array: pa.Array, column: Column) -> pl.Series:
         codes = {name: code for code, name in enumerate(BTAGS)}
         known = pa.array([codes.get(name) for name in array.dictionary.to_pylist()], pa.uint8())
         array = known.take(array.indices)
-    series = pl.from_arrow(array)
-    assert isinstance(series, pl.Series)
-    return series
+    return pl.Series(array)
 
 
 def _holds(frame: pl.DataFrame, column: Column) -> bool:

@@ -7,28 +7,26 @@ whatever the size of the blocks and wherever the odd lines are.
 
 from __future__ import annotations
 
-from codecs import BOM_UTF8
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import ClassVar
 
 import polars as pl
 import pyarrow as pa
 
 from pipeline.parallel import map_stream
+from pipeline.readers.json_text import decode_lines
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part, blocks
 from pipeline.readers.meta_lines import read_fields, read_item, scan_items
-from pipeline.readers.parsed import NOT_UTF8, TOO_LONG, Parsed, Refused
-from pipeline.readers.review_lines import read_review, read_usual
+from pipeline.readers.parsed import TOO_LONG, Parsed, Refused, read_alone
+from pipeline.readers.review_lines import DECODER, read_review
 
 REVIEWS = {"row": pl.Int64, "user": pl.String, "item": pl.String, "time": pl.Int64}
 META = {"row": pl.Int64, "item": pl.String, "category": pl.String}
 
 _PARSERS = 3  # blocks parsed at once: one thread can feed no more
-
-Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ class Reviews:
     def parse(self, file: str, block: Block) -> Parsed:
         """As `Reader.parse`."""
         refused = Refused(file)
-        return Parsed(_reviews(_unmarked(block), refused), refused.frame(), block.lines)
+        return Parsed(_reviews(block.unmarked, refused), refused.frame(), block.lines)
 
 
 def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> Generator[Parsed]:
@@ -76,7 +74,7 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
 
     def parse(block: Block) -> Parsed:
         refused = Refused(path.name)
-        return Parsed(_items(_unmarked(block), kept, refused), refused.frame(), block.lines)
+        return Parsed(_items(block.unmarked, kept, refused), refused.frame(), block.lines)
 
     yield from map_stream(parse, blocks(path, block_bytes), _PARSERS)
 
@@ -89,17 +87,10 @@ def meta_keys(path: Path) -> list[str]:
     """
     with closing(blocks(path)) as stream:
         for block in stream:
-            lines = enumerate(_unmarked(block).data.split(b"\n"))
-            for _, fields in _exact(lines, read_fields, Refused(path.name)):
+            lines = enumerate(block.unmarked.data.split(b"\n"))
+            for _, fields in read_alone(lines, read_fields, Refused(path.name)):
                 return [str(key) for key in fields]
     return []
-
-
-def _unmarked(block: Block) -> Block:
-    """A block without the byte order mark that some editors put before a file's text."""
-    if block.first_line or not block.data.startswith(BOM_UTF8):
-        return block
-    return Block(0, block.data[len(BOM_UTF8) :], block.lines)
 
 
 def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
@@ -108,10 +99,10 @@ def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
         refused.add(block.first_line, TOO_LONG, block.too_long)
         return pl.DataFrame(schema=REVIEWS)
     numbers: Sequence[int] = range(block.first_line, block.first_line + block.lines)
-    reviews = read_usual(block)
+    reviews = decode_lines(DECODER, block.data)
     if reviews is None:
         lines = zip(numbers, block.data.split(b"\n"), strict=False)  # nothing is behind the last
-        read = list(_exact(lines, read_review, refused))
+        read = list(read_alone(lines, read_review, refused))
         numbers, reviews = [n for n, _ in read], [review for _, review in read]
     columns = {
         "row": numbers,
@@ -139,22 +130,5 @@ def _items(block: Block, wanted: frozenset[str], refused: Refused) -> pl.DataFra
         line = pl.col("index").cast(pl.Int64) + block.first_line
         rows = scanned.filter("sure").select(line.alias("row"), "item", "category")
     lines = ((block.first_line + i, data[offsets[i] : offsets[i + 1] - 1]) for i in unsure)
-    read = [(n, *item) for n, item in _exact(lines, read_item, refused) if item[0] in wanted]
+    read = [(n, *item) for n, item in read_alone(lines, read_item, refused) if item[0] in wanted]
     return pl.concat([rows, pl.DataFrame(read, META, orient="row")]).sort("row")
-
-
-def _exact(
-    lines: Iterable[tuple[int, bytes]], read: Callable[[str], Line | str], refused: Refused
-) -> Iterator[tuple[int, Line]]:
-    """Some lines through an exact reader, each with its 0-based number in the file."""
-    for number, line in lines:
-        if not line.strip(b" \t\r"):
-            continue
-        try:
-            found = read(line.decode())
-        except UnicodeDecodeError:
-            found = NOT_UTF8
-        if isinstance(found, str):
-            refused.add(number, found, line)
-        else:
-            yield number, found

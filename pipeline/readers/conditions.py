@@ -16,7 +16,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from schemas.errors import InputError, UsageError
-from schemas.plain import meant
+from schemas.plain import meant, quoted
 
 
 class Unfit(UsageError):
@@ -153,7 +153,7 @@ def is_truth(kind: pl.DataType) -> bool:
 
 
 def _evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
-    wanted = ", ".join(f"({sql.safe}) AS {_quoted(name)}" for name, sql in of.items())
+    wanted = ", ".join(f"({sql.safe}) AS {quoted(name)}" for name, sql in of.items())
     # No frame of the caller's, and no file, has a name here: only `rows` has.
     context = pl.SQLContext(register_globals=False, rows=frame.lazy())
     return context.execute(f"SELECT {wanted} FROM rows").collect()  # noqa: S608
@@ -177,10 +177,10 @@ class _Parser:
             after = tokens[at + 1] if at + 1 < len(tokens) else ("", "")
             if kind == "quoted":
                 columns.append(self._column(token[1:-1].replace('""', '"')))
-                safe.append(_quoted(columns[-1]))
+                safe.append(quoted(columns[-1]))
             elif kind == "word" and not self._is_sql(before, token, after):
                 columns.append(self._column(token))
-                safe.append(_quoted(columns[-1]))
+                safe.append(quoted(columns[-1]))
             else:
                 safe.append(token)
         found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe))
@@ -265,10 +265,6 @@ _ALWAYS_SQL = _words(
     "and or not in is null true false like ilike rlike regexp between when then else end case as "
     "from for distinct"
 )
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -20,12 +20,12 @@ from pipeline.readers.values import (
     NOT_TEXT,
     NOT_UTF8,
     SKIPPED,
-    SPLITS,
-    UNITS,
     Column,
     Refusal,
     read_value,
 )
+from schemas.manifest import SPLITS
+from schemas.shards import UNITS
 
 _EXACT = 1 << 53
 _DIGITS = r"^[0-9]{1,18}$"
@@ -170,9 +170,7 @@ def _of_pairs(pairs: list[tuple[Any, str | None]], column: Column) -> Converted:
 
 def polars_type(kind: pa.DataType) -> Any:
     """The type of Polars for one of Arrow's."""
-    found = pl.from_arrow(pa.array([], kind))
-    assert isinstance(found, pl.Series)
-    return found.dtype
+    return pl.Series(pa.array([], kind)).dtype
 
 
 def _plain(series: pl.Series) -> pl.Series:
@@ -262,14 +260,13 @@ def _texts(series: pl.Series) -> _Usual:
         values = series.cast(pl.String)
         return _Usual(values, values.is_not_null())
     why = pl.repeat(NOT_TEXT, len(series), dtype=pl.String, eager=True)
-    return _Usual(pl.repeat(None, len(series), dtype=pl.String, eager=True), series.is_null(), why)
+    return _Usual(_nothing(len(series)), series.is_null(), why)
 
 
 def _labels(series: pl.Series) -> _Usual:
     if series.dtype == pl.String:
-        return _Usual(series == "1", series.is_in(["0", "1"]).fill_null(value=False))._replace(
-            values=(series == "1").cast(pl.Int8)
-        )
+        done = series.is_in(["0", "1"]).fill_null(value=False)
+        return _Usual((series == "1").cast(pl.Int8), done)
     done = series.cast(pl.Float64).is_in([0.0, 1.0]).fill_null(value=False)
     return _Usual(series.cast(pl.Int8, strict=False), done)
 
@@ -277,10 +274,8 @@ def _labels(series: pl.Series) -> _Usual:
 def _times(series: pl.Series, column: Column, unit: str) -> _Usual:
     values, done, _ = _wholes(series, signed=False)
     done &= values < LATEST_S * UNITS[column.unit]
-    more, less = UNITS[unit], UNITS[column.unit]
-    if more >= less:
-        return _Usual(values * (more // less), done)
-    return _Usual(values // (less // more), done & (values % (less // more) == 0))
+    found = _in_unit(values, 1_000_000_000 // UNITS[column.unit], unit)
+    return _Usual(found.values, done & found.done)
 
 
 def _texts_of_time(series: pl.Series, column: Column, unit: str) -> _Usual:
@@ -355,18 +350,13 @@ def _moments(series: pl.Series, column: Column, unit: str) -> _Usual:
 
 
 def _lists(series: pl.Series, column: Column, nulls: frozenset[str]) -> Converted:
-    if series.dtype == pl.String:
-        missing = _missing(series, nulls)
-        if column.separator is None:
-            why = pl.select(pl.when(~missing).then(pl.lit(NOT_LIST))).to_series()
-            empty = pl.repeat([], len(series), dtype=polars_type(column.type), eager=True)
-            return Converted(empty, why if why.is_not_null().any() else None)
-        series = series.set(missing, None).str.split(column.separator)
-        strip = True
+    strip = series.dtype == pl.String and column.separator is not None
+    if strip:
+        series = series.set(_missing(series, nulls), None).str.split(str(column.separator))
     elif series.dtype in (pl.List, pl.Array):
-        series, strip = series.cast(pl.List(series.dtype.inner)), False  # type: ignore[attr-defined]
+        series = series.cast(pl.List(series.dtype.inner))  # type: ignore[attr-defined]
     else:
-        why = pl.select(pl.when(series.is_not_null()).then(pl.lit(NOT_LIST))).to_series()
+        why = pl.select(pl.when(~_missing(series, nulls)).then(pl.lit(NOT_LIST))).to_series()
         empty = pl.repeat([], len(series), dtype=polars_type(column.type), eager=True)
         return Converted(empty, why if why.is_not_null().any() else None)
     lengths = series.list.len().fill_null(0).to_numpy()
@@ -381,11 +371,10 @@ def _lists(series: pl.Series, column: Column, nulls: frozenset[str]) -> Converte
     np.cumsum(counts, out=offsets[1:])
     of = column.type.value_type
     elements = one.values.filter(pl.Series(kept)).to_arrow().cast(of)
-    values = pl.from_arrow(pa.LargeListArray.from_arrays(pa.array(offsets), elements))
-    assert isinstance(values, pl.Series)
+    values = pl.Series(pa.LargeListArray.from_arrays(pa.array(offsets), elements))
     if one.reasons is None:
         return Converted(values, None)
     bad = one.reasons.is_not_null()
     first, at = np.unique(parents[bad.to_numpy()], return_index=True)
-    why = pl.repeat(None, len(series), dtype=pl.String, eager=True)
+    why = _nothing(len(series))
     return Converted(values, why.scatter(first, one.reasons.filter(bad).gather(at)))

@@ -91,21 +91,24 @@ class CsvBlock(Block):
     starts: npt.NDArray[np.int64] | None = None
     alone: tuple[int, ...] = ()
 
+    @property
+    def at(self) -> npt.NDArray[np.int64]:
+        """(records + 1,) where each begins in `data`, and the end."""
+        return self.offsets if self.starts is None else self.starts
+
     def records_at(self, places: Sequence[int]) -> list[int]:
         """The records that some bytes of `data` are of."""
         if not places:
             return []
-        at = self.offsets if self.starts is None else self.starts
-        found: list[int] = (np.searchsorted(at, places, "right") - 1).tolist()
+        found: list[int] = (np.searchsorted(self.at, places, "right") - 1).tolist()
         return found
 
     def record(self, index: int) -> tuple[int, bytes]:
         """The 0-based number in the file of the line where a record begins, and its bytes."""
         if self.too_long is not None:
             return self.first_line, self.too_long
-        at = self.offsets if self.starts is None else self.starts
-        data = self.data[at[index] : at[index + 1]]
-        before = index if self.starts is None else self.data.count(b"\n", 0, int(at[index]))
+        data = self.data[self.at[index] : self.at[index + 1]]
+        before = index if self.starts is None else self.data.count(b"\n", 0, int(self.at[index]))
         return self.first_line + before, data
 
 
@@ -207,9 +210,7 @@ class CsvSource:
         """The blocks in UTF-8, without the header."""
         skip = 1 if self.form.has_header and not part.begin else 0
         for block in stream:
-            if not part.begin and not block.first_line:
-                block = _without_mark(block)
-            block = _in_utf8(block, self.form.encoding)
+            block = _in_utf8(block.unmarked, self.form.encoding)
             if not skip:
                 yield block
                 continue
@@ -385,7 +386,7 @@ def _first_line(path: Path, form: CsvFormat) -> str | None:
         block = next(stream, None)
     if block is None:
         return None
-    head = _in_utf8(_without_mark(block), form.encoding)
+    head = _in_utf8(block.unmarked, form.encoding)
     return head.data[: head.data.find(b"\n")].decode(errors="replace")
 
 
@@ -487,11 +488,10 @@ def _others(block: CsvBlock, alone: Sequence[int]) -> bytes:
     """The records of a block that do not stand alone."""
     if not alone:
         return block.data
-    at = block.offsets if block.starts is None else block.starts
     pieces, begin = [], 0
     for index in alone:
-        pieces.append(block.data[begin : at[index]])
-        begin = int(at[index + 1])
+        pieces.append(block.data[begin : block.at[index]])
+        begin = int(block.at[index + 1])
     return b"".join((*pieces, block.data[begin:]))
 
 
@@ -506,11 +506,6 @@ def _not_utf8(data: bytes) -> Iterator[int]:
             at = data.index(b"\n", at + error.start) + 1
         else:
             return
-
-
-def _without_mark(block: Block) -> Block:
-    """The first block of a file without the mark of UTF-8."""
-    return replace(block, data=block.data.removeprefix(b"\xef\xbb\xbf"))
 
 
 def _in_utf8(block: Block, encoding: str) -> Block:
@@ -545,7 +540,7 @@ class _Cutter:
         self.delimiter = form.delimiter.encode()
         self.begun: Block | None = None  # the lines of a record that has no end so far
 
-    def cut(self, block: Block, last: bool = False) -> Iterator[CsvBlock]:
+    def cut(self, block: Block) -> Iterator[CsvBlock]:
         """The whole records of the block, and of what was begun before it."""
         if block.too_long is not None:
             yield from self.rest()
@@ -557,7 +552,7 @@ class _Cutter:
         if self.quote is None or self.quote not in block.data:
             yield CsvBlock(block.first_line, block.data, block.lines)
             return
-        yield from self._cut(block, last)
+        yield from self._cut(block, last=False)
 
     def rest(self) -> Iterator[CsvBlock]:
         """The records of what was begun, when no more lines follow."""

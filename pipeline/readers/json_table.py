@@ -19,39 +19,36 @@ import numpy.typing as npt
 import polars as pl
 from polars.exceptions import PolarsError
 
-from pipeline.readers.json_text import decode, is_text
+from pipeline.readers.json_text import (
+    NOT_JSON,
+    NOT_OBJECT,
+    NOT_USUAL,
+    decode,
+    decode_lines,
+    is_text,
+)
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part, blocks
-from pipeline.readers.parsed import TOO_LONG, Refused
-from pipeline.readers.values import NOT_UTF8
+from pipeline.readers.parsed import TOO_LONG, Refused, read_alone
 from schemas.errors import InputError
 
-NOT_JSON = "not JSON"
-NOT_OBJECT = "not a JSON object"
 _SAMPLED_FILES = 8
 SAMPLED_LINES = 10_000
 """A key that none of so many first lines has is no column."""
 
 _Leaf = int | float | str | bool | None
 _Value = int | float | str | bool | list[_Leaf] | None
-_NOT_USUAL = (msgspec.DecodeError, RecursionError)
 _DEEPEST = 8  # of keys within keys that are columns
-
-
-class _Odd:
-    """Stands for a value that is of no kind: an object, or text that is no Unicode."""
+# Stands for a value that is of no kind: an object, or text that is no Unicode.
+_ODD = object()
 
 
 @dataclass(frozen=True)
 class JsonBlock(Block):
-    """Consecutive whole lines.
-
-    Attributes:
-        first_row: 0-based number of the first line in the file.
-    """
+    """Consecutive whole lines."""
 
     @property
     def first_row(self) -> int:
-        """A line is a row."""
+        """The 0-based number of the first row in the file: a line is a row."""
         return self.first_line
 
 
@@ -105,10 +102,7 @@ class JsonSource:
         """As `Source.blocks`."""
         with closing(blocks(part, self.block_bytes)) as stream:
             for block in stream:
-                data = block.data
-                if not block.first_line:
-                    data = data.removeprefix(b"\xef\xbb\xbf")
-                yield JsonBlock(block.first_line, data, block.lines, block.too_long)
+                yield JsonBlock(block.first_line, block.unmarked.data, block.lines, block.too_long)
 
     def frames(
         self, block: JsonBlock, wanted: Mapping[str, str], refused: Refused
@@ -118,13 +112,14 @@ class JsonSource:
             refused.add(block.first_line, TOO_LONG, block.too_long)
             return
         shape = _Shape({name: self.keys[name] for name in wanted})
-        rows = shape.at_once(block)
+        rows = shape.at_once(block.data)
         if rows is not None:
             indices = np.arange(block.lines)
             values = {name: shape.values(rows, name) for name in wanted}
         else:
-            found = list(self._one_by_one(block, shape, refused))
-            indices = np.array([index for index, _ in found], np.int64)
+            lines = enumerate(block.data.split(b"\n")[:-1], block.first_line)
+            found = list(read_alone(lines, shape.one, refused))
+            indices = np.array([number - block.first_line for number, _ in found], np.int64)
             values = {name: [row[k] for _, row in found] for k, name in enumerate(wanted)}
         yield (
             indices,
@@ -136,22 +131,6 @@ class JsonSource:
         if block.too_long is not None:
             return block.first_line, block.too_long
         return block.first_line + index, block.data[block.offsets[index] : block.offsets[index + 1]]
-
-    def _one_by_one(
-        self, block: JsonBlock, shape: _Shape, refused: Refused
-    ) -> Iterator[tuple[int, list[Any]]]:
-        for index, line in enumerate(block.data.split(b"\n")[:-1]):
-            if not line.strip(b" \t\r"):
-                continue
-            found: list[Any] | str
-            try:
-                found = shape.one(line.decode())
-            except UnicodeDecodeError:
-                found = NOT_UTF8
-            if isinstance(found, str):
-                refused.add(block.first_line + index, found, line)
-            else:
-                yield index, found
 
 
 class _Shape:
@@ -197,32 +176,14 @@ class _Shape:
             return [None if row is None else getattr(row, last) for row in rows]
         return list(map(attrgetter(last), rows))
 
-    def at_once(self, block: Block) -> list[Any] | None:
-        """All of a block's objects; None where some line may hold no object, or several."""
-        data = block.data
-        if b"\r" in data:
-            data = data.replace(b"\r\n", b"\n")
-        text = np.frombuffer(data, np.uint8)
-        ends = np.flatnonzero(text == ord("\n"))
-        begins = np.concatenate([[0], ends[:-1] + 1])
-        # msgspec passes over white space of any kind: such a line holds objects, and no part of
-        # one.
-        if not ((text[begins] == ord("{")).all() and (text[ends - 1] == ord("}")).all()):
-            return None
-        if self._decoder is None:
-            return None
-        try:
-            if not data.isascii():
-                data.decode()  # what msgspec passes over it does not look at
-            rows: list[Any] = self._decoder.decode_lines(data)
-        except (*_NOT_USUAL, UnicodeDecodeError):
-            return None
-        return rows if len(rows) == block.lines else None
+    def at_once(self, data: bytes) -> list[Any] | None:
+        """All objects of whole lines, as `decode_lines`."""
+        return None if self._decoder is None else decode_lines(self._decoder, data)
 
     def one(self, line: str) -> list[Any] | str:
         """The values of one line, exactly, or why it has none."""
         if self._decoder is not None:
-            with suppress(*_NOT_USUAL):
+            with suppress(*NOT_USUAL):
                 row = [self._decoder.decode(line)]
                 return [self.values(row, name)[0] for name in self.keys]
         try:
@@ -251,9 +212,6 @@ def _plain(value: Any) -> Any:
     return value
 
 
-_ODD = _Odd()
-
-
 def _series(name: str, values: list[Any], kind: str) -> pl.Series:
     """A column of values of one type, or of Python's objects."""
     types = set(map(type, values)) - {type(None)}
@@ -280,8 +238,7 @@ def _sample(path: Path) -> list[dict[str, Any]]:
     first = None
     with closing(blocks(path, 1 << 16)) as stream:
         for block in stream:
-            data = block.data if block.first_line else block.data.removeprefix(b"\xef\xbb\xbf")
-            for line in data.split(b"\n")[:-1]:
+            for line in block.unmarked.data.split(b"\n")[:-1]:
                 if first is None and line.strip():
                     first = line
                 try:

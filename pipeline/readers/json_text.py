@@ -7,11 +7,21 @@ import re
 import sys
 import threading
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeVar
+
+import numpy as np
+from msgspec import DecodeError
+from msgspec.json import Decoder
+
+NOT_JSON = "not JSON"
+NOT_OBJECT = "not a JSON object"
+NOT_USUAL = (DecodeError, RecursionError)
+"""What msgspec raises for a text that it does not accept."""
 
 _DEEPEST = 2_000  # of nested lists and objects
 _SHALLOW = 200  # far from Python's own limit
 _LIMIT_RAISED = threading.Lock()
+Row = TypeVar("Row")
 _STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
@@ -38,6 +48,25 @@ def decode(text: str) -> Any:
             raise ValueError("nested too deeply") from None
         finally:
             sys.setrecursionlimit(limit)
+
+
+def decode_lines(decoder: Decoder[Row], data: bytes) -> list[Row] | None:
+    """The objects of whole lines at once; None where some line may hold no object, or several."""
+    if b"\r" in data:
+        data = data.replace(b"\r\n", b"\n")
+    text = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(text == ord("\n"))
+    begins = np.concatenate([[0], ends[:-1] + 1])
+    # msgspec passes over white space of any kind: such a line holds objects, and no part of one.
+    if not ((text[begins] == ord("{")).all() and (text[ends - 1] == ord("}")).all()):
+        return None
+    try:
+        if not data.isascii():
+            data.decode()  # what msgspec passes over it does not look at
+        rows = decoder.decode_lines(data)
+    except (*NOT_USUAL, UnicodeDecodeError):
+        return None
+    return rows if len(rows) == len(ends) else None
 
 
 def is_text(value: Any) -> bool:

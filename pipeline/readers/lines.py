@@ -6,6 +6,7 @@ the file or of its longest line. Any damage ends in one `InputError`.
 
 from __future__ import annotations
 
+from codecs import BOM_UTF8
 from collections import deque
 from collections.abc import Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -49,6 +50,13 @@ class Block:
     def offsets(self) -> npt.NDArray[np.int64]:
         """(lines + 1,) where each line of `data` begins, and its end; found when first wanted."""
         return line_offsets(self.data)
+
+    @property
+    def unmarked(self) -> Block:
+        """The block without the byte order mark that some editors put before a file's text."""
+        if self.first_line or not self.data.startswith(BOM_UTF8):
+            return self
+        return Block(0, self.data.removeprefix(BOM_UTF8), self.lines)
 
 
 @dataclass(frozen=True)

@@ -32,8 +32,7 @@ import msgspec
 import numpy as np
 import polars as pl
 
-from pipeline.readers.json_text import decode, is_text, text_of_id
-from pipeline.readers.review_lines import NOT_USUAL
+from pipeline.readers.json_text import NOT_USUAL, decode, is_text, text_of_id
 
 NOT_READ = "neither JSON nor a Python literal"
 NOT_DICT = "not a dict"

@@ -43,9 +43,10 @@ from pipeline.readers.lines import BLOCK_BYTES, Block, Part
 from pipeline.readers.parquet_table import ParquetSource
 from pipeline.readers.parsed import Parsed, Refused
 from pipeline.readers.partitions import with_folders
-from pipeline.readers.values import BLANKS, UNITS, Column
+from pipeline.readers.values import BLANKS, Column
 from schemas.errors import InputError, UsageError
-from schemas.plain import meant
+from schemas.plain import meant, quoted
+from schemas.shards import UNITS
 
 FORMATS = ("csv", "jsonl", "parquet", "query")
 OUTSIDE = "outside"
@@ -551,9 +552,8 @@ def _as_numbers(
             continue
         if (first := first_odd(source, path, name, are_odd)) is None:
             continue
-        quoted = '"' + name.replace('"', '""') + '"'
-        token = rf"{re.escape(quoted)}|(?<![\w.\"']){re.escape(name)}(?![\w.\"'])"
-        plain = name if re.fullmatch(r"[^\W\d]\w*", name) else quoted
+        token = rf"{re.escape(quoted(name))}|(?<![\w.\"']){re.escape(name)}(?![\w.\"'])"
+        plain = name if re.fullmatch(r"[^\W\d]\w*", name) else quoted(name)
         text = re.sub(token, f"try_cast({plain} as double)".replace("\\", r"\\"), text)
         odd.append(f"{path.name}:{first[0]} has {first[1]!r} in {name}")
     try:

@@ -193,11 +193,9 @@ def rows_of(path: Path) -> int:
 
 
 def _opened(path: Path) -> _Footer:
-    try:
+    with told(path):
         found = path.stat()
         return _footer(path, found.st_size, found.st_mtime_ns)
-    except _DAMAGE as error:
-        raise _unreadable(path, error) from None
 
 
 @lru_cache(maxsize=1024)
@@ -235,22 +233,16 @@ def _columns(schema: pa.Schema) -> Iterator[tuple[str, Any]]:
 
 def _polars_type(kind: pa.DataType) -> Any:
     try:
-        found = pl.from_arrow(pa.array([], kind))
+        return pl.Series(pa.array([], kind)).dtype
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
         return pl.Unknown()
-    assert isinstance(found, pl.Series)
-    return found.dtype
 
 
 def _kind(of: Any) -> str:
     """What a type is at large: files of one table may be of integers of several widths."""
     if isinstance(of, str) or of in (pl.String, pl.Categorical, pl.Enum, pl.Binary):
         return "text"
-    if of.is_numeric():
-        return "number"
-    if of == pl.Null:
-        return "number"
-    return str(of.base_type())
+    return "number" if of.is_numeric() or of == pl.Null else str(of.base_type())
 
 
 def _column(table: pa.Table, name: str) -> pl.Series:
@@ -259,6 +251,4 @@ def _column(table: pa.Table, name: str) -> pl.Series:
     array = table[first]
     for field in rest:
         array = compute.struct_field(array, field)
-    found = pl.from_arrow(array)
-    assert isinstance(found, pl.Series)
-    return found.alias(name)
+    return pl.Series(name, array)

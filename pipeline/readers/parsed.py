@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import polars as pl
 import pyarrow as pa
@@ -22,6 +22,8 @@ NOT_UTF8 = "not UTF-8"
 MILLISECONDS_FROM = 100_000_000_000
 
 SHOWN = 200  # characters of a line
+
+Line = TypeVar("Line")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,29 @@ class Refused:
     def frame(self) -> pl.DataFrame:
         """A row of `REJECTED` for each, in the file's order."""
         return pl.DataFrame(self.found, schema=REJECTED, orient="row").sort("line")
+
+
+def read_alone(
+    lines: Iterable[tuple[int, bytes]], read: Callable[[str], Line | str], refused: Refused
+) -> Iterator[tuple[int, Line]]:
+    """Some lines through an exact reader; those that are blank are passed over.
+
+    Args:
+        lines: each with its 0-based number in the file.
+        read: gives what a line says, or the reason why it is refused.
+        refused: told of those.
+    """
+    for number, line in lines:
+        if not line.strip(b" \t\r"):
+            continue
+        try:
+            found = read(line.decode())
+        except UnicodeDecodeError:
+            found = NOT_UTF8
+        if isinstance(found, str):
+            refused.add(number, found, line)
+        else:
+            yield number, found
 
 
 class Reader(Protocol):

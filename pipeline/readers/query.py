@@ -31,6 +31,7 @@ from pyarrow import compute, parquet
 from pipeline.record import atomic
 from schemas.errors import EnvironmentFault, InputError, TinprepError, UsageError
 from schemas.interrupts import FOR_EVER
+from schemas.plain import quoted
 
 _BATCH_ROWS = 1 << 16
 # Seconds that a server may take to be reached, where its address says nothing else.
@@ -117,7 +118,7 @@ class _Database(Protocol):
         """
         ...
 
-    def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
         """The rows of a query with the columns of `schema`."""
         ...
 
@@ -152,7 +153,7 @@ class _Postgres:
     def schema(self, sql: str, name: str) -> pa.Schema:
         return self.cursor.adbc_execute_schema(sql)
 
-    def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
         self.cursor.execute(sql)
         with self.cursor.fetch_record_batch() as reader:
             yield from reader
@@ -187,7 +188,7 @@ class _DuckDB:
         # Only the relation has a name twice.
         return pa.schema([f.with_name(n) for f, n in zip(fields, found.columns, strict=True)])
 
-    def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
         found = self.connection.sql(sql)
         # Of DuckDB 1.4 by its older name.
         read = getattr(found, "to_arrow_reader", None) or found.fetch_record_batch
@@ -227,7 +228,7 @@ class _SQLite:
         if len({*names}) < len(names):
             return pa.schema([(name, pa.null()) for name in names])
         kinds = ("blob", "text", "real", "integer")
-        looks = [f"max(typeof({_quoted(n)}) = '{kind}')" for n in names for kind in kinds]
+        looks = [f"max(typeof({quoted(n)}) = '{kind}')" for n in names for kind in kinds]
         found = self.connection.execute(f"select {', '.join(looks)} {within}").fetchone()
         types = (pa.binary(), pa.string(), pa.float64(), pa.int64(), pa.null())
         there = [[*found[4 * n : 4 * n + 4], 1] for n in range(len(names))]
@@ -238,20 +239,20 @@ class _SQLite:
         return pa.schema([(n, types[k]) for n, k in zip(names, of_names, strict=True)])
 
     def _refuse_mixed(self, within: str, column: str, name: str) -> None:
-        quoted = _quoted(column)
+        name_ = quoted(column)
         counted = self.connection.execute(
-            f"select typeof({quoted}), count(*), min({quoted}) {within} "
-            f"where {quoted} is not null group by 1 order by 2 desc"
+            f"select typeof({name_}), count(*), min({name_}) {within} "
+            f"where {name_} is not null group by 1 order by 2 desc"
         )
         raise InputError(
             f"The column {column} of {name} has values of several types.",
             expected="numbers, texts or blobs alone: SQLite has types of values, not of columns",
             got="; ".join(f"{rows:,} of {kind}, as {value!r}" for kind, rows, value in counted),
-            do=f"cast it in the query, as text or as a number: cast({quoted} as text) as {quoted}; "
-            f"or leave rows out: where typeof({quoted}) = 'integer'",
+            do=f"cast it in the query, as text or as a number: cast({name_} as text) as {name_}; "
+            f"or leave rows out: where typeof({name_}) = 'integer'",
         )
 
-    def batches(self, sql: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
         with closing(self.connection.execute(sql)) as cursor:
             while rows := cursor.fetchmany(_BATCH_ROWS):
                 columns = zip(*rows, strict=True)
@@ -336,13 +337,13 @@ def _answer(
         given = database.schema(sql, query.name)
         _check(query, given)
         columns = [_selected(field) for field in given]
-        by = [_quoted(query.row)] if query.row else [_ordered(f, database) for f in given]
+        by = [quoted(query.row)] if query.row else [_ordered(f, database) for f in given]
         sql = f"select {', '.join(columns)} from (\n{sql}\n) as query"  # noqa: S608  # of theirs
         sql = f"select * from ({sql}) as plain order by {', '.join(by)}"  # noqa: S608
         sql += f" limit {query.rows}" if query.rows is not None else ""
         digest, writer, last = _Digest(), None, -1
         file = None if path is None else stack.enter_context(atomic(path))
-        with closing(_batches(database, sql, given)) as batches:
+        with closing(database.batches(sql, given)) as batches:
             for batch in batches:
                 if stopped.is_set():
                     raise InterruptedError
@@ -369,10 +370,6 @@ def _answer(
                 do="look at its conditions, and at the database it is asked of",
             )
     return Answer(digest.rows, digest.bytes, digest.sha256)
-
-
-def _batches(database: _Database, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
-    yield from database.batches(sql, schema)
 
 
 def _check(query: Query, given: pa.Schema) -> None:
@@ -429,10 +426,6 @@ def _numbered(values: pl.Series, last: int, query: Query) -> int:
     )
 
 
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
-
-
 def _is_numeric(field: pa.Field) -> bool:
     """Whether it is PostgreSQL's numeric, whose values come as text."""
     return (field.metadata or {}).get(b"POSTGRESQL:type") == b"numeric"
@@ -452,7 +445,7 @@ def _is_known(kind: pa.DataType) -> bool:
 
 def _selected(field: pa.Field) -> str:
     """A column in SQL: as it is, or as text, where it is of a type of the database's own."""
-    name = _quoted(field.name)
+    name = quoted(field.name)
     if _is_known(field.type) or _is_numeric(field):
         return name
     several = pa.types.is_list(field.type)
@@ -462,7 +455,7 @@ def _selected(field: pa.Field) -> str:
 def _ordered(field: pa.Field, database: _Database) -> str:
     kind = getattr(field.type, "value_type", field.type)
     number = _is_numeric(field) or (_is_known(kind) and not pa.types.is_string(kind))
-    return _quoted(field.name) + ("" if number else database.collation)
+    return quoted(field.name) + ("" if number else database.collation)
 
 
 def _plain(column: pa.Array, field: pa.Field, query: Query) -> pa.Array:

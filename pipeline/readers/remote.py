@@ -274,15 +274,8 @@ class _Reading(io.RawIOBase):
             done, failed, self.at = done + len(piece), 0, self.at + len(piece)
         return done
 
-    def read(self, size: int = -1) -> bytes:
-        into = bytearray(
-            max(0, self.size - self.at if size < 0 else min(size, self.size - self.at))
-        )
-        del into[self.readinto(into) :]
-        return bytes(into)
-
     def readall(self) -> bytes:
-        return self.read()
+        return self.read(max(0, self.size - self.at)) or b""
 
     def _reopen(self) -> None:
         """Open the file again, if it can be reached.

@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-import numpy as np
-from msgspec import DecodeError, Meta, Struct
+from msgspec import Meta, Struct
 from msgspec.json import Decoder
 
-from pipeline.readers.json_text import decode, text_of_id
-from pipeline.readers.lines import Block
+from pipeline.readers.json_text import NOT_JSON, NOT_OBJECT, NOT_USUAL, decode, text_of_id
 from pipeline.readers.parsed import MILLISECONDS_FROM
 
-NOT_JSON = "not JSON"
-NOT_OBJECT = "not a JSON object"
 NO_USER = "no reviewerID"
 USER_NOT_TEXT = "reviewerID is not text"
 NO_ITEM = "no asin"
@@ -28,9 +24,6 @@ TIME_NOT_WHOLE = "unixReviewTime is not a whole number"
 TIME_NEGATIVE = "negative unixReviewTime"
 TIME_TOO_LARGE = "unixReviewTime is too large"
 MILLISECONDS = "unixReviewTime looks like milliseconds"
-
-NOT_USUAL = (DecodeError, RecursionError)
-"""What msgspec raises for a text that it does not accept."""
 
 _DIGITS = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
@@ -43,22 +36,7 @@ class Review(Struct, gc=False):
     unixReviewTime: Annotated[int, Meta(ge=0, lt=MILLISECONDS_FROM)]  # noqa: N815
 
 
-_DECODER = Decoder(Review)
-
-
-def read_usual(block: Block) -> list[Review] | None:
-    """Read a block at once; None if some line is not as usual, so that each is to be read alone."""
-    text, at = np.frombuffer(block.data, np.uint8), block.offsets
-    # msgspec passes over white space of any kind: such a line holds objects, and no part of one.
-    if not ((text[at[:-1]] == ord("{")).all() and (text[at[1:] - 2] == ord("}")).all()):
-        return None
-    try:
-        if not block.data.isascii():
-            block.data.decode()  # what msgspec passes over it does not look at
-        reviews = _DECODER.decode_lines(block.data)
-    except (*NOT_USUAL, UnicodeDecodeError):
-        return None
-    return reviews if len(reviews) == block.lines else None
+DECODER = Decoder(Review)
 
 
 def read_review(text: str) -> Review | str:
@@ -70,7 +48,7 @@ def read_review(text: str) -> Review | str:
     last counts, as in Python. What nests deeper than 2,000 is no JSON.
     """
     try:
-        return _DECODER.decode(text)
+        return DECODER.decode(text)
     except NOT_USUAL:
         pass
     try:

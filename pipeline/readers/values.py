@@ -17,6 +17,9 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from schemas.manifest import SPLITS
+from schemas.shards import UNITS
+
 NULLS = (
     *("", "NULL", "Null", "null", "NaN", "nan", "NAN", "None", "none", "\\N"),
     *("NA", "N/A", "n/a", "<NA>"),
@@ -24,10 +27,6 @@ NULLS = (
 """What pandas, R, Hive, MySQL and Python write for a value that is missing."""
 
 KINDS = ("whole", "text", "time", "label", "number", "list", "mask", "keep", "weight", "split")
-UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
-"""The units of times, and how many there are in a second."""
-
-SPLITS = ("train", "valid", "test")
 
 NO_VALUE = "missing value"
 NOT_WHOLE = "not a whole number"
@@ -66,7 +65,7 @@ _EXACT = 1 << 53
 _LONGEST = 10**38
 
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?", re.ASCII)
-_DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
+DECIMAL = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?", re.ASCII | re.IGNORECASE)
 _MOST_DIGITS = 19
 _ISO = re.compile(
     r"([12][0-9]{3})-([0-9]{2})-([0-9]{2})"
@@ -116,11 +115,6 @@ class Column:
     separator: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no column can be.
-
-        Raises:
-            ValueError: it is such a column.
-        """
         kinds = {"list": ("whole", "text"), "keep": ("whole", "text", "number")}
         assert self.kind in KINDS, self.kind
         assert self.unit in (*UNITS, "iso"), self.unit
@@ -288,7 +282,7 @@ def _whole(value: Any, exponent: bool) -> int:
         # Python refuses to read integers of thousands of digits.
         found = int(match[2]) if len(match[2]) <= _MOST_DIGITS else _LIMIT
         return -found if match[1] == "-" else found
-    decimal = _DECIMAL.fullmatch(text)
+    decimal = DECIMAL.fullmatch(text)
     if decimal is None or decimal[1] is None:
         raise Refusal(NOT_WHOLE)
     if not exponent:
@@ -312,7 +306,7 @@ def number_of(value: Any) -> float:
     """
     if isinstance(value, str):
         text = value.strip(BLANKS)
-        if _DECIMAL.fullmatch(text) is None:
+        if DECIMAL.fullmatch(text) is None:
             infinite = text.lstrip("+-").lower() in ("inf", "infinity")
             raise Refusal(NOT_FINITE if infinite else NOT_NUMBER)
         value = float(text)
