@@ -8,7 +8,7 @@ from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from schemas.bounds import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
+from schemas.bounds import LAYOUTS, MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
 from schemas.errors import UsageError
 from schemas.machine import usable_cores
 from schemas.manifest import HOW
@@ -54,7 +54,7 @@ class Config(ABC):
         None, "Folder with the raw files, nothing is downloaded. Default: download."
     )
     bins: int = option(10, "Equal-frequency bins of the interval; the paper's 4.4 takes 10.")
-    max_len: int = option(50, "Behaviours kept of a history, the latest.")
+    max_len: int = option(MAX_LEN, "Behaviours kept of a history, the latest.")
     layout: str = option("padded", "padded: dense for every reader; ragged: smaller and faster.")
     session_gap: int = option(
         86_400, "Seconds of silence that end a session; a day, where times are days."

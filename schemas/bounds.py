@@ -1,5 +1,7 @@
 """What a data set's form allows. Nothing is loaded for it."""
 
+MAX_LEN = 50
+"""Behaviours kept of a history, where nobody says how many."""
 LAYOUTS = ("padded", "ragged")
 # What the only history of a data set is called, if there is no other.
 HISTORY = "history"

@@ -75,7 +75,7 @@ def test_a_draft_that_finds_no_times_says_which_value_is_none(here: Path) -> Non
 def test_the_columns_of_a_file_may_stand_between_other_delimiters(here: Path) -> None:
     refused(tinprep("prepare", "log.csv", *COLUMNS), 3, 'add --delimiter ";"')
     # One text among the times does not hide that they need a unit.
-    refused(tinprep("prepare", "log.csv", *COLUMNS, "--delimiter", ";"), 2, "--unit ms")
+    refused(tinprep("prepare", "log.csv", *COLUMNS, "--delimiter", ";"), 2, "--time\n", "--unit ms")
     more = ("--delimiter", ";", "--unit", "ms")
     ended = tinprep("prepare", "log.csv", *COLUMNS, *more)
     finished(ended)

@@ -153,6 +153,10 @@ def pair_accuracy(user: Integers, label: Integers, score: Floats) -> float | Non
     return float((score[1::2] > score[0::2]).mean()) if pairs else None
 
 
+MEASURES = {"gauc": "GAUC", "pair_accuracy": "pair accuracy", "auc": "AUC", "logloss": "logloss"}
+"""What of `Metrics` logs, terminals and reports show, by name: what people call it."""
+
+
 @dataclass(frozen=True)
 class Metrics:
     """All metrics of one split; None where one does not apply to its rows.

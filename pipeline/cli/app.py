@@ -15,6 +15,7 @@ if __name__ == "__main__":  # as `pipeline.start`: what follows loads much
     watch()
 
 import typer
+from typer.models import CommandInfo, TyperInfo
 
 from pipeline.cli import described as cli_described
 from pipeline.cli import look as cli_look
@@ -25,6 +26,20 @@ from pipeline.cli import synthesize as cli_synthesize
 from pipeline.cli import train as cli_train
 from schemas.errors import EnvironmentFault
 from schemas.terminal import Terminal
+
+PANELS = {
+    "Prepare a data set": ("prepare", "describe", "transform", "amazon", "alibaba", "synthesize"),
+    "Look into one": ("inspect", "verify", "doctor"),
+    "Train, compare, predict": ("train", "models", "evaluate", "importance", "report", "predict"),
+    "Serve": ("export", "score", "serve"),
+    "The paper": ("correlate", "reproduce", "results"),
+}
+"""What the help shows together, in the order of the work."""
+
+
+def _name(command: CommandInfo | TyperInfo) -> str:
+    return command.name or str(getattr(command.callback, "__name__", None))
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -42,6 +57,11 @@ for commands in (
     cli_synthesize,
 ):
     commands.add_to(app)
+_OF = {name: panel for panel, names in PANELS.items() for name in names}
+_KNOWN: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
+for command in _KNOWN:
+    command.rich_help_panel = _OF[_name(command)]
+app.registered_commands.sort(key=lambda one: [*_OF].index(_name(one)))
 
 
 def _version(asked: bool) -> None:

@@ -24,6 +24,7 @@ from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import Part, blocks
 from pipeline.readers.own_tables import first_odd
+from schemas.bounds import MAX_LEN
 from schemas.errors import InputError, UsageError
 
 _SHOWN, _LOOKED_AT = 3, 100
@@ -690,7 +691,7 @@ class _Writer:
         """One history; of a log of several kinds of event one of each, and targets of one kind."""
         found = history.kind
         if found is None:
-            keys["histories"]["history"] = {"table": history.name, "max_len": 50}
+            keys["histories"]["history"] = {"table": history.name, "max_len": MAX_LEN}
             return
         counts: list[tuple[str, int]] = found.values.value_counts(sort=True).rows()
         column = found.name if found.name.isidentifier() else f'"{found.name}"'
@@ -707,7 +708,7 @@ class _Writer:
             keys["histories"][name] = {
                 "table": history.name,
                 "where": where[kind],
-                "max_len": 50,
+                "max_len": MAX_LEN,
             }
             if not n:
                 said = "a history for each kind; one without where would hold all"

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import ConfigDict, Field
 
-from schemas.bounds import MOST_BEHAVIOURS, MOST_BINS
+from schemas.bounds import MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
 
 _KEYS: ConfigDict = {
     "strict": True,
@@ -23,6 +23,7 @@ _KEYS: ConfigDict = {
 
 Text = Annotated[str, MinLen(1)]
 Seconds = Annotated[int, Ge(0), Lt(1 << 40)]
+Format = Literal["csv", "tsv", "jsonl", "parquet"]
 Length = Annotated[int, Ge(1), Le(MOST_BEHAVIOURS)]
 Share = Annotated[float, Ge(0), Le(1)]
 _Most = Annotated[int, Ge(1), Lt(1 << 31)]
@@ -116,7 +117,7 @@ class Table:
     files: Text | Annotated[tuple[Text, ...], MinLen(1)] | None = None
     """A file, a folder, a glob or a list of these, below the description's folder or --raw. CSV,
     TSV, JSON lines or Parquet; gzip or zstd."""
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    format: Format | None = None
     """Of the files. Default: by the end of their names."""
     csv: Csv | None = None
     """How CSV or TSV files are written."""
@@ -162,7 +163,7 @@ class Lookup:
     """The column of the values that are looked up."""
     files: Text | Annotated[tuple[Text, ...], MinLen(1)] | None = None
     """As of a table."""
-    format: Literal["csv", "tsv", "jsonl", "parquet"] | None = None
+    format: Format | None = None
     """As of a table."""
     csv: Csv | None = None
     """As of a table."""
@@ -292,7 +293,7 @@ class History:
     """The table of its events."""
     where: Text | None = None
     """Which of them: SQL over the table's columns."""
-    max_len: Length = 50
+    max_len: Length = MAX_LEN
     """Events kept, the latest."""
     window: Literal["before", "order"] = "before"
     """Where it ends: strictly before the target's time; or at the target in the order of the table

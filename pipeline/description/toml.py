@@ -45,15 +45,18 @@ class Source:
         name: of the file, for people.
         text: TOML.
         keys: what it says, as plain values.
+        options: by key the option that said it, where nobody wrote the text.
     """
 
-    def __init__(self, name: str | Path, text: str) -> None:
+    def __init__(
+        self, name: str | Path, text: str, options: Mapping[str, str] | None = None
+    ) -> None:
         """Read TOML.
 
         Raises:
             UsageError: it is not TOML.
         """
-        self.name, self.text = name, text
+        self.name, self.text, self.options = name, text, options
         try:
             self.keys: dict[str, Any] = _plain(tomllib.loads(text))
         except (tomllib.TOMLDecodeError, RecursionError) as error:
@@ -86,9 +89,11 @@ class Source:
         Raises:
             UsageError: always.
         """
-        raise UsageError(
-            what, where=self.name, line=self.line(at), expected=expected, got=got, do=do
-        )
+        where, line = self.name, self.line(at)
+        if self.options is not None:
+            said = (self.options.get(str(key)) for key in reversed(at))
+            where, line = next(filter(None, said), self.name), None
+        raise UsageError(what, where=where, line=line, expected=expected, got=got, do=do)
 
     def line(self, at: Sequence[str | int]) -> int | None:
         """The 1-based line of a key, or of the nearest one that leads to it; None where none is."""

@@ -297,6 +297,12 @@ class Events:
         r"Of a file of events, which then is text: what separates its columns, as ';' or '\t'.",
     )
 
+    @staticmethod
+    def options() -> dict[str, str]:
+        """By key of the description that `keys` makes, the option that says it."""
+        same = ("user", "time", "item", "label", "where", "split", "negatives")
+        return {**{key: f"--{key}" for key in same}, "csv": "--delimiter"}
+
     @property
     def asked(self) -> bool:
         """Whether any of it is given."""
@@ -388,7 +394,14 @@ def of_events(
     near = os.path.relpath(path.resolve(), out.resolve()) if type(out) is type(path) else str(path)
     text = written(events.keys(name, path.name, asked))
     return replace(
-        of_source(Source("the options", text), path.parent, Asked(), name, out=out, **how),
+        of_source(
+            Source("the options", text, events.options()),
+            path.parent,
+            Asked(),
+            name,
+            out=out,
+            **how,
+        ),
         kept=written(events.keys(name, near, asked)),
     )
 

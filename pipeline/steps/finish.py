@@ -378,7 +378,7 @@ def finish(
         description=dict(d.said),
         rejected=content.rejected,
         notes=[
-            *_warnings(own, d.splits),
+            *_warnings(own, d, content.shares),
             *_of_one_label(results, d.fields, own, d.splits),
             *_notes(content, rows, histories),
             *content.notes,
@@ -472,10 +472,12 @@ def _in_history(
     return found
 
 
-def _warnings(shares: dict[str, manifest.Share], splits: Sequence[str]) -> list[str]:
+def _warnings(
+    shares: dict[str, manifest.Share], d: Description, counted: dict[str, manifest.Share]
+) -> list[str]:
     """Where targets stand in their own history so unevenly that it tells the labels apart."""
     told = []
-    for split in splits:
+    for split in d.splits:
         negative, positive = (shares[manifest.in_history(split, label)] for label in range(2))
         low, high = sorted((negative, positive), key=lambda one: one.share)
         differ = high.share > low.share + _MORE and high.share > _TIMES * low.share
@@ -483,10 +485,15 @@ def _warnings(shares: dict[str, manifest.Share], splits: Sequence[str]) -> list[
             told.append(f"{split} {positive.share:.1%} and {negative.share:.1%}")
     if not told:
         return []
+    helps = []
+    if any((n := counted.get(manifest.repeated(t.name, False))) and n.count for t in d.tables):
+        helps.append("Records stand twice in the raw file: --duplicates drop leaves them out.")
+    if d.said and not d.only_new:
+        helps.append("only_new = true in [target] leaves out what a user comes back to.")
     return [
         "Warning: many more targets of one label than of the other stand in their own history "
         f"(positives and negatives: {', '.join(told)}), so a model may tell the labels apart by "
-        "this alone. Where records stand twice in the raw file, --duplicates drop helps."
+        f"this alone. {' '.join(helps)}"
     ]
 
 

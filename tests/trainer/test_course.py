@@ -80,6 +80,11 @@ def test_a_log_that_is_gone_on_with_holds_each_step_once(tmp_path):
         with pytest.raises(InputError, match="log cannot be read"):
             log.begin(10)
         assert log.path.read_text() == damaged
+    # A log that is older than a metric.
+    older = [line.split(",") for line in whole.splitlines(keepends=True)]
+    log.path.write_text("".join(",".join(line[:4] + line[5:]) for line in older))
+    log.begin(15)
+    assert log.path.read_text() == whole
 
 
 @pytest.mark.skipif(find_spec("tensorboard") is None, reason="tensorboard is not installed")

@@ -192,7 +192,10 @@ def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> Shard
     sizes, found = _by_name(trained), _by_name(inputs_of(shards))
     before, now = trained.digests, shards.digests
     different = [name for name in {**sizes, **found} if found.get(name) != sizes.get(name)]
-    meaning = [n for n in differing(now, before) if users or n != f"{VOCABULARY}user"]
+    # A unit that is told in words needs no digest beside it.
+    untold = {"time unit"} if "time_unit" in different else set()
+    untold |= set() if users else {f"{VOCABULARY}user"}
+    meaning = [n for n in differing(now, before) if n not in untold]
     if different or meaning:
 
         def shown(values: dict[str, Any], digests: dict[str, str]) -> str:

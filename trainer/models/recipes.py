@@ -27,6 +27,7 @@ from trainer.models.attention import (
     Uniform,
     WeightedSum,
 )
+from trainer.models.encodings import ENCODINGS
 from trainer.models.recurrent import (
     AUGRU,
     RECURRENT,
@@ -147,9 +148,9 @@ class Recipe:
 # Experts that multiply the histories' means by the target.
 _MULTIPLYING = {"gwpfm", "ipnn", "dcn_v2"}
 _SETS = re.compile("shared|apart|[1-9][0-9]?")
-_ANY = ("tte-p", "tte-t", "tte-pt", "coe", "timestamp")
-_BY_INTERVAL = ("tte-t", "tte-p", "tte-pt", "coe", "timestamp")
-_BY_ORDER = ("coe", "tte-p", "tte-t", "tte-pt", "timestamp")
+_ANY = tuple(name for name in ENCODINGS if name != "none")
+_BY_INTERVAL = ("tte-t", *(name for name in _ANY if name != "tte-t"))
+_BY_ORDER = ("coe", *(name for name in _ANY if name != "coe"))
 
 _avg = Recipe("TIN, Table 1: average pooling", attention=Uniform, all_histories=True)
 _din = Recipe(

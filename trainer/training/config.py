@@ -84,8 +84,8 @@ class TrainConfig:
     model: str = option("tin", "A recipe of `tinprep models`; tin is the paper's equation 2.")
     encoding: str | None = option(
         None,
-        "tte-p: positions; tte-t: interval bins; tte-pt: both; coe; timestamp; none. Default: the "
-        "recipe's.",
+        "What is learned of time: tte-p (positions), tte-t (interval bins), tte-pt (both) or "
+        "another that `tinprep models` names. Default: the recipe's.",
     )
     optimizer: Literal["adam", "adagrad"] | None = option(
         None, "adam or adagrad. Default: the data set's, of the paper's A.1 for its data."

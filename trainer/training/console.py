@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 from rich.table import Table
 
 from schemas.terminal import Terminal
-from trainer.metrics import Metrics
+from trainer.metrics import MEASURES, Metrics
 from trainer.training import events
 from trainer.training.evaluation import Evaluation, Predicted
 from trainer.training.runs import METRICS, Result
@@ -190,7 +190,7 @@ def result_table(result: Result) -> Table:
         ),
     )
     table.add_column("split")
-    for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
+    for name in ("rows", *MEASURES.values()):
         table.add_column(name, justify="right")
     for split in ("test", "valid"):
         if split in result.metrics:
@@ -202,7 +202,7 @@ def evaluation_table(found: Evaluation) -> Table:
     """What a run's weights reach on a split, and on its ranges of history length."""
     table = Table(title=f"{_named(found.run)} on {found.split} of {found.data}")
     table.add_column("history length")
-    for name in ("rows", "GAUC", "pair accuracy", "AUC", "logloss"):
+    for name in ("rows", *MEASURES.values()):
         table.add_column(name, justify="right")
     table.add_row("all", *_cells(found.metrics))
     for name, metrics in found.by_length.items():
@@ -249,7 +249,7 @@ def _course(event: events.Started) -> str:
 
 
 def _cells(m: Metrics) -> list[str]:
-    return [f"{m.rows:,}", *(_figure(x) for x in (m.gauc, m.pair_accuracy, m.auc, m.logloss))]
+    return [f"{m.rows:,}", *(_figure(getattr(m, name)) for name in MEASURES)]
 
 
 def _figure(value: float | None) -> str:

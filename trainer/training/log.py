@@ -14,20 +14,14 @@ from typing import TYPE_CHECKING
 
 from schemas.errors import InputError, UsageError
 from trainer.files import atomically
-from trainer.metrics import Metrics
+from trainer.metrics import MEASURES, Metrics
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 LOG, TENSORBOARD = "log.csv", "tensorboard"
-_COLUMNS = ("step", "epoch", "train_loss", "gauc", "pair_accuracy", "auc", "logloss", "seconds")
-_SCALARS = {
-    "train_loss": "train/loss",
-    "gauc": "valid/gauc",
-    "pair_accuracy": "valid/pair_accuracy",
-    "auc": "valid/auc",
-    "logloss": "valid/logloss",
-}
+_COLUMNS = ("step", "epoch", "train_loss", *MEASURES, "seconds")
+_SCALARS = {"train_loss": "train/loss", **{name: f"valid/{name}" for name in MEASURES}}
 
 _EVENTS = "events.out.tfevents.*"
 
@@ -78,8 +72,8 @@ class Log:
 
     def add(self, step: int, epoch: int, loss: float, seconds: float, metrics: Metrics) -> None:
         """Append one evaluation."""
-        m = metrics
-        row = (step, epoch, loss, m.gauc, m.pair_accuracy, m.auc, m.logloss, round(seconds, 3))
+        found = (getattr(metrics, name) for name in MEASURES)
+        row = (step, epoch, loss, *found, round(seconds, 3))
         line = {k: "" if v is None else str(v) for k, v in zip(_COLUMNS, row, strict=True)}
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, _COLUMNS).writerow(line)
@@ -118,7 +112,8 @@ class Log:
 def lines_of(path: Path) -> list[dict[str, str]]:
     """The lines of a run's log, by column; an unfinished last one is none.
 
-    A kill may have cut it short. Then it is made again, as no checkpoint came after it.
+    A kill may have cut it short. Then it is made again, as no checkpoint came after it. A metric
+    that a log is older than is empty.
 
     Raises:
         ValueError, csv.Error: no run wrote it, or it was changed since.
@@ -126,15 +121,16 @@ def lines_of(path: Path) -> list[dict[str, str]]:
     with path.open(newline="", encoding="utf-8") as file:
         text = file.read()
     head, *rows = csv.reader(text[: text.rfind("\n") + 1].splitlines() or [""], strict=True)
-    if head != list(_COLUMNS):
+    lacking = {name for name in MEASURES if name not in head}
+    if head != [name for name in _COLUMNS if name not in lacking]:
         raise ValueError(f"the columns {', '.join(head)!a}"[:200])
     for number, row in enumerate(rows, start=2):
-        if len(row) != len(_COLUMNS) or not all(math.isfinite(float(x or 0)) for x in row):
+        if len(row) != len(head) or not all(math.isfinite(float(x or 0)) for x in row):
             raise ValueError(f"line {number}: {','.join(row)!a}"[:200])
     steps = [int(row[0]) for row in rows]
     if steps != sorted({*steps}):
         raise ValueError("steps that do not rise")
-    return [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    return [dict.fromkeys(lacking, "") | dict(zip(head, row, strict=True)) for row in rows]
 
 
 def _write(lines: list[dict[str, str]], path: Path) -> None:

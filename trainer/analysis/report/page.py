@@ -27,12 +27,12 @@ from trainer.analysis.importance import importance_of
 from trainer.analysis.learned_correlation import MEASURED, learned_like
 from trainer.analysis.plots import require_matplotlib
 from trainer.analysis.report import html
-from trainer.analysis.report.runs import MEASURES, FinishedRun, Line, Pair, by_seed, read_runs
+from trainer.analysis.report.runs import FinishedRun, Line, Pair, by_seed, read_runs
 from trainer.analysis.tables import said
 from trainer.data.batches import Index
 from trainer.data.shards import Shards
 from trainer.files import atomically
-from trainer.metrics import mean_by_user, paired_p
+from trainer.metrics import MEASURES, mean_by_user, paired_p
 from trainer.training.run_folder import require_free
 
 _TOP = 12
