@@ -113,7 +113,8 @@ def _make(run: Run, ours: Ours) -> manifest.Manifest:
     config, paths = run.config, [*run.paths]
     with identifying(config, paths, _asked(run, write=True)) as run.identity:
         # Loads the libraries, for which one core has to wait: the other sums up the files.
-        from pipeline.steps.make import apart, fixed_bytes, make
+        from pipeline.steps.deal import apart, fixed_bytes
+        from pipeline.steps.make import make
 
         d = config.description(run.paths)
         fixed = fixed_bytes(d, apart(config, d))
@@ -223,7 +224,7 @@ def _done(run: Run, ours: Ours) -> manifest.Manifest:
 
 def plan(config: Config) -> str:
     """What `--dry-run` says; nothing is downloaded or written."""
-    from pipeline.steps.make import kept_bytes, output_bytes
+    from pipeline.steps.deal import kept_bytes, output_bytes
 
     fetched, paths = config.absent()
     if paths is None:

@@ -166,6 +166,11 @@ class Behaviours(NamedTuple):
         firsts = np.flatnonzero(np.diff(user, prepend=-1))
         return Behaviours(user, time, fields, np.append(firsts, len(user)).astype(np.int64))
 
+    @property
+    def place_of_user(self) -> npt.NDArray[np.int64]:
+        """(behaviours,) the user of each, as its place in the bucket."""
+        return np.repeat(np.arange(len(self.offsets) - 1), np.diff(self.offsets))
+
     def take(self, some: npt.NDArray[np.bool_]) -> Behaviours:
         """Some of them, in the same order."""
         fields = {name: ids[some] for name, ids in self.fields.items()}

@@ -106,7 +106,7 @@ def _of_known(d: Description, fitted: Fitted, known: Known | None) -> dict[str, 
     """What is counted of new events alone: users who had none, and events that came late."""
     if known is None:
         return {}
-    late = {manifest.late(table.name): fitted.late[table.name] for table in d.tables}
+    late = {manifest.late(table.name): fitted.found.late[table.name] for table in d.tables}
     return {manifest.NEW_USERS: len(fitted.words[USER]) - len(known.words[USER])} | late
 
 
@@ -190,24 +190,25 @@ def _without_history(d: Description) -> str | None:
 
 def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> dict[str, Share]:
     target, seen, counts = d.target, dealt.seen, dealt.counts
+    ordered, shown = fitted.found, fitted.found.shown
     found = {manifest.repeated(target.name, d.target.drop): Share(counts.repeated, seen.kept)}
     if target.label:
         once = seen.kept - counts.repeated
         found[f"{target.name} both clicked and not"] = Share(counts.contradicting, once)
     for name, of in dealt.others.items():
         dropped = d.table(name).drop
-        repeated = of.kept - fitted.kept[name] if dropped else fitted.repeated[name]
+        repeated = of.kept - ordered.kept[name] if dropped else ordered.repeated[name]
         found[manifest.repeated(name, dropped)] = Share(repeated, of.kept)
     if (empty := _without_history(d)) is not None:
         found[empty] = no_history
     if d.only_new:
-        before = Share(fitted.shown.touched, fitted.shown.may)
+        before = Share(shown.touched, shown.may)
         found[manifest.touched_before(target.name)] = before
     if d.k_core:
         once = seen.kept - (counts.repeated if d.target.drop else 0)
         found[manifest.outside_core(target.name)] = Share(counts.cut, once)
     if d.min_history:
-        short = Share(fitted.shown.short, fitted.shown.long)
+        short = Share(shown.short, shown.long)
         found[manifest.short_history(target.name, d.min_history)] = short
     counted = seen.kept - (counts.repeated if d.target.drop else 0) - counts.cut
     found |= {name: Share(n, counted) for name, n in counts.lacking.items()}

@@ -51,7 +51,7 @@ class Drawing:
         of_many = many[user]
         touched = Touched.of(self.pool, user[of_many], ids[of_many], users)
         full = many & touched.leave_nothing(self.pool)
-        found: Bools = ~full[_users(bucket)[at]]
+        found: Bools = ~full[bucket.targets.events.place_of_user[at]]
         return found
 
     def negatives(self, bucket: Bucket, at: Int64s) -> Int32s:
@@ -64,12 +64,12 @@ class Drawing:
             return drawn
         users = len(bucket.targets.events.offsets) - 1
         touched = Touched.of(self.pool, *self._of_users(bucket), users)
-        return self._draw(bucket, at, _users(bucket)[at], touched)
+        return self._draw(bucket, at, bucket.targets.events.place_of_user[at], touched)
 
     def _draw(self, bucket: Bucket, at: Int64s, owner: Int64s, touched: Touched) -> Int32s:
         """Of some targets; what each may not have is that of its owner."""
         events, pool = bucket.targets.events, self.pool
-        position = at - events.offsets[_users(bucket)[at]]
+        position = at - events.offsets[events.place_of_user[at]]
         drawn = draw(
             self.rule.seed,
             self.who[events.user[at]],
@@ -87,7 +87,7 @@ class Drawing:
     def _of_users(self, bucket: Bucket) -> tuple[Int64s, Int32s]:
         """(touches,) the user, as its place in the bucket, and what was touched at any time."""
         events = bucket.targets.events
-        user, ids = _users(bucket), events.fields[self.rule.field]
+        user, ids = events.place_of_user, events.fields[self.rule.field]
         if bucket.outside is None:
             return user, ids
         others, of_others = bucket.outside
@@ -96,9 +96,8 @@ class Drawing:
 
     def _stored(self, bucket: Bucket, name: str, at: Int64s) -> rows.Windows:
         """(targets,) the history of this name as it is stored."""
-        window = bucket.targets.windows[name].take(at)
         most = self.d.histories[name].max_len or MOST_BEHAVIOURS
-        return rows.Windows(np.maximum(window.start, window.end - most), window.end)
+        return bucket.targets.windows[name].take(at).latest(most)
 
     def _cells(self, bucket: Bucket, at: Int64s) -> Int64s:
         """(targets,) how many behaviours are stored of each."""
@@ -117,12 +116,6 @@ class Drawing:
             owner.append(found.target)
             ids.append(behaviours[found.source])
         return Touched.of(self.pool, np.concatenate(owner), np.concatenate(ids), len(at))
-
-
-def _users(bucket: Bucket) -> Int64s:
-    """(events,) the user of each, as its place in the bucket."""
-    offsets = bucket.targets.events.offsets
-    return np.repeat(np.arange(len(offsets) - 1), np.diff(offsets))
 
 
 def numbers_of(users: pa.Table, rule: Negatives) -> npt.NDArray[np.uint64]:

@@ -291,11 +291,7 @@ def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict
     return dict(sorted(reasons.items()))
 
 
-def finish(
-    run: Run,
-    results: list[dict[str, Any]],
-    content: Content,
-) -> manifest.Manifest:
+def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifest.Manifest:
     """Write the manifest, which makes the data set one.
 
     Args:
@@ -466,8 +462,7 @@ def _in_history(
     """Of the positives and negatives of each split, those whose target stands in their history."""
     found = {}
     for split in splits:
-        counts = [r["in_history"][split] for r in results if split in r["in_history"]]
-        for label, share in enumerate(np.sum([np.zeros((2, 2), int), *counts], axis=0).tolist()):
+        for label, share in enumerate(_counted(results, "in_history", split, 2)):
             found[manifest.in_history(split, label)] = manifest.Share(*share)
     return found
 
@@ -507,7 +502,9 @@ def _of_one_label(
     told = []
     for split in splits[1:]:
         of = [own[manifest.in_history(split, label)].of for label in range(2)]
-        for name, counts in zip(fields, _no_id(results, split, len(fields)), strict=True):
+        for name, counts in zip(
+            fields, _counted(results, "no_id", split, len(fields)), strict=True
+        ):
             few, many = sorted(range(2), key=lambda label: counts[label])
             # As many as this of the other label would be by chance, and none is.
             expected = counts[many] * of[few] / max(of[many], 1)
@@ -523,10 +520,12 @@ def _of_one_label(
     ]
 
 
-def _no_id(results: Sequence[dict[str, Any]], split: str, fields: int) -> list[list[int]]:
-    """(fields, 2) the rows of a split by label whose target has no id in a field."""
-    counts = [one["no_id"][split] for one in results if split in one["no_id"]]
-    found: list[list[int]] = np.sum([np.zeros((fields, 2), np.int64), *counts], axis=0).tolist()
+def _counted(
+    results: Sequence[dict[str, Any]], what: str, split: str, rows: int
+) -> list[list[int]]:
+    """(rows, 2) what all buckets have counted of a split: `in_history` or `no_id`."""
+    counts = [one[what][split] for one in results if split in one[what]]
+    found: list[list[int]] = np.sum([np.zeros((rows, 2), np.int64), *counts], axis=0).tolist()
     return found
 
 

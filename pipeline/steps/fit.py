@@ -51,14 +51,9 @@ class Fitted:
         scales: column of numbers -> how it was standardised.
         bins: history -> its bins, with the train split's intervals counted.
         stored: history -> how it is stored.
-        drawing: of the negatives; None for none.
         pool: value and weight of what negatives are drawn from; None for none.
-        apart: the keys of the lookups that no task holds as a whole; buckets have asked for them.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
-        kept: table but the targets' -> its events in order.
-        repeated: table but the targets' -> how many of them are as another one.
-        late: table -> how many are older than one that was there before.
-        shown: what the targets of all buckets show.
+        found: what ordering the buckets has found.
         shares: what joins have lost.
     """
 
@@ -70,14 +65,9 @@ class Fitted:
     scales: dict[str, dict[str, Any]]
     bins: dict[str, Bins]
     stored: dict[str, Stored]
-    drawing: Drawing | None
     pool: pa.Table | None
-    apart: list[str]
     released: Int64s | None
-    kept: dict[str, int]
-    repeated: dict[str, int]
-    late: dict[str, int]
-    shown: Shown
+    found: Ordered
     shares: dict[str, Share]
 
 
@@ -186,14 +176,9 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         scales,
         bins,
         stored,
-        found.drawing,
         None if found.drawing is None else _values(found.drawing, first),
-        found.apart,
         released,
-        found.kept,
-        found.repeated,
-        found.late,
-        found.shown,
+        found,
         shares,
     )
 
@@ -263,7 +248,7 @@ def _words(
     first: Mapping[str, pa.Table],
     counts: Mapping[str, list[pl.DataFrame]],
     lines: Mapping[str, lookups.Lines],
-    found: _Ordered,
+    found: Ordered,
 ) -> dict[str, pa.Table]:
     """The vocabularies of rows, where they are others than those of ordered events.
 
@@ -335,12 +320,20 @@ def _read_late(run: Run, late: Sequence[Lookup], words: dict[str, pa.Table]) -> 
 
 
 @dataclass(frozen=True)
-class _Ordered:
-    """What ordering and measuring the buckets has found; see `Fitted`, `Found` and `Shown`.
+class Ordered:
+    """What ordering and measuring the buckets has found.
 
-    `places` is lookup's key -> (places,) the rows of train of each; `held` column -> (values,) how
-    many events have it that train holds; `lines` timed lookup's key -> (places,) how many such
-    events look it up there.
+    Attributes:
+        drawing: of the negatives; None for none.
+        apart: the keys of the lookups that no task holds as a whole; buckets have asked for them.
+        totals: history -> the counted intervals of train.
+        places: lookup's key -> (places,) the rows of train of each.
+        held: column -> (values,) how many events have it that train holds.
+        lines: timed lookup's key -> (places,) how many such events look it up there.
+        kept: table but the targets' -> its events in order.
+        repeated: table but the targets' -> how many of them are as another one.
+        late: table -> how many are older than one that was there before.
+        shown: what the targets of all buckets show.
     """
 
     drawing: Drawing | None
@@ -362,7 +355,7 @@ def _order(
     words: dict[str, pa.Table],
     looked_up: dict[str, lookups.Encoded],
     known: Known | None,
-) -> _Ordered:
+) -> Ordered:
     """Encode and order each bucket; count the intervals of train, and what train looks up."""
     name, drawn = "order and fit intervals", d.negatives
     names = (USER, *d.columns, *d.target.lists)
@@ -413,7 +406,7 @@ def _order(
                 for h, tally in zip(totals, fine, strict=True)
             }
         rows[:] = sum(one.events for one in found), sum(of.height for of in totals.values())
-    return _Ordered(
+    return Ordered(
         drawing,
         apart,
         totals,

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pipeline.description.split import TRAIN
 from pipeline.engines.buckets import Behaviours
-from pipeline.steps.rows import Windows
+from pipeline.steps.rows import Windows, stored
 from schemas.arrays import Int32s
 from schemas.manifest import FIRST_ID, SPLITS, Share, not_in_train
 
@@ -38,14 +38,10 @@ def ids_held(
         for k, split in enumerate(SPLITS)
     }
     for windows, behaviours, max_len in histories:
-        train = windows.take(which == TRAIN)
-        ends = len(behaviours.user) + 1
-        # A behaviour is stored where more windows have begun than have ended.
-        begun = np.bincount(np.maximum(train.start, train.end - max_len), minlength=ends)
-        stored = np.cumsum(begun - np.bincount(train.end, minlength=ends))[:-1] > 0
+        of_rows = stored(windows.take(which == TRAIN), behaviours, max_len)
         for name, of_train in held[SPLITS[TRAIN]].items():
             if name in behaviours.fields:
-                of_train.append(behaviours.fields[name][stored])
+                of_train.append(behaviours.fields[name][of_rows])
     return {split: {name: _packed(ids) for name, ids in of.items()} for split, of in held.items()}
 
 

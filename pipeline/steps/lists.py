@@ -91,8 +91,3 @@ def encode(values: pl.Series, words: Encoder, most: int) -> Lists:
     found = Lists(ids, length.astype(np.int16))
     ids[found.real] = words.of(pl.Series(array.flatten()))
     return found
-
-
-def element(kind: pa.DataType) -> pa.DataType:
-    """The type of a list's values as they are held on the way: int64, or text."""
-    return pa.int64() if pa.types.is_integer(kind.value_type) else pa.large_string()

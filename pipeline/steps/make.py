@@ -9,14 +9,12 @@ from pipeline import memory
 from pipeline.description import Description
 from pipeline.steps import finish, order, spread, transform
 from pipeline.steps.account import account
-from pipeline.steps.deal import apart, deal, fixed_bytes, kept_bytes, output_bytes
+from pipeline.steps.deal import deal
 from pipeline.steps.fit import fit
 from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas.interrupts import FOR_EVER
 from schemas.manifest import Manifest
-
-__all__ = ["apart", "fixed_bytes", "kept_bytes", "make", "output_bytes"]
 
 
 def make(run: Run, d: Description) -> Manifest:
@@ -28,9 +26,9 @@ def make(run: Run, d: Description) -> Manifest:
     with ThreadPoolExecutor(1, "vocabularies") as beside:
         writing = beside.submit(finish.write_vocabularies, run, fitted.words)
         looked_up, brought = spread.bring(
-            run, d, fitted.looked_up, fitted.numbers, fitted.apart, "for-rows"
+            run, d, fitted.looked_up, fitted.numbers, fitted.found.apart, "for-rows"
         )
-        brought_numbers = {n for key in fitted.apart for n in d.lookup(key).numbers}
+        brought_numbers = {n for key in fitted.found.apart for n in d.lookup(key).numbers}
         rows = transform.Rows(
             d,
             dealt.split,
@@ -38,7 +36,7 @@ def make(run: Run, d: Description) -> Manifest:
             {name: of for name, of in fitted.numbers.items() if name not in brought_numbers},
             fitted.scales,
             fitted.stored,
-            fitted.drawing,
+            fitted.found.drawing,
             fitted.final,
             fitted.released,
         )

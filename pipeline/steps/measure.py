@@ -122,15 +122,9 @@ class Measure:
 
     def _stored(self, found: Bucket, history: str, train: Int64s) -> Int64s:
         """Which of a history's behaviours are stored in a row of train."""
-        window, ends = (
-            found.targets.windows[history].take(train),
-            len(found.behaviours[history].user),
-        )
+        windows = found.targets.windows[history].take(train)
         most = self.d.histories[history].max_len or MOST_BEHAVIOURS
-        # A behaviour is stored where more windows have begun than have ended.
-        begun = np.bincount(np.maximum(window.start, window.end - most), minlength=ends + 1)
-        open_at = np.cumsum(begun - np.bincount(window.end, minlength=ends + 1))
-        return np.flatnonzero(open_at[:-1] > 0)
+        return np.flatnonzero(rows.stored(windows, found.behaviours[history], most))
 
     @staticmethod
     def tallies(d: Description) -> dict[str, dict[str, Tally]]:

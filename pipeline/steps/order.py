@@ -479,7 +479,7 @@ def _late(events: Behaviours, fresh: Bools, behaves: Bools | None) -> int:
     if fresh.all():
         return 0
     new = fresh if behaves is None else fresh & behaves
-    user = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
+    user = events.place_of_user
     last = np.full(len(events.offsets) - 1, np.iinfo(np.int64).min)
     last[user[~fresh]] = events.time[~fresh]  # in order, so the last one stays
     return int(np.count_nonzero(events.time[new] < last[user[new]]))
@@ -544,8 +544,7 @@ def _new(events: Behaviours, ids: Int32s, behaves: Bools | None) -> Bools:
         ids: (events,) of what they touch.
         behaves: (events,) which of them touch anything; None for all.
     """
-    users = np.repeat(np.arange(len(events.offsets) - 1), np.diff(events.offsets))
-    key = users * (int(ids.max(initial=0)) + np.int64(1)) + ids
+    key = events.place_of_user * (int(ids.max(initial=0)) + np.int64(1)) + ids
     by = np.argsort(key, kind="stable")
     touches = np.ones(len(ids), np.bool_) if behaves is None else behaves
     before = np.append(0, np.cumsum(touches[by]))[:-1]

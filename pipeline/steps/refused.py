@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -92,14 +92,6 @@ class Summary:
 def place(names: Sequence[str], lines: pa.Table) -> tuple[int, int]:
     """Where some refused lines begin, in a table of files that are called so."""
     return names.index(lines["file"][0].as_py()), lines["line"][0].as_py()
-
-
-def merged(summaries: Iterable[Summary]) -> Summary:
-    """What is known of the lines of all of them."""
-    whole = Summary()
-    for one in summaries:
-        whole.merge(one)
-    return whole
 
 
 class RefusedLines:

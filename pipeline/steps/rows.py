@@ -36,10 +36,23 @@ class Windows(NamedTuple):
         """The windows of some targets."""
         return Windows(self.start[rows], self.end[rows])
 
+    def latest(self, most: int) -> Windows:
+        """The windows of at most so many behaviours, the latest of each."""
+        return Windows(np.maximum(self.start, self.end - most), self.end)
+
     @property
     def lengths(self) -> Int64s:
         """(targets,) how many behaviours each holds."""
         return self.end - self.start
+
+
+def stored(windows: Windows, behaviours: Behaviours, max_len: int) -> Bools:
+    """(behaviours,) which stand in a row, of which the latest `max_len` of its window are kept."""
+    ends = len(behaviours.user) + 1
+    # A behaviour is stored where more windows have begun than have ended.
+    begun = np.bincount(windows.latest(max_len).start, minlength=ends)
+    found: Bools = np.cumsum(begun - np.bincount(windows.end, minlength=ends))[:-1] > 0
+    return found
 
 
 class Held(NamedTuple):
@@ -160,7 +173,7 @@ def count_intervals(
         a_second: how many of the unit of times: intervals count by whole seconds, rounded down.
         within: the seconds of which intervals count, by the unit; None for all, by the second.
     """
-    for block in cut(np.minimum(windows.end - windows.start, max_len)):
+    for block in cut(np.minimum(windows.lengths, max_len)):
         part = windows.take(block)
         found = histories.latest(part.start, part.end, max_len)
         gaps = target_time[block][found.target] - behaviours.time[found.source]

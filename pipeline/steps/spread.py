@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +38,6 @@ class Spread:
         kind: of the files with its lines.
         keys: how many ids of the key there are, or places where it is asked by these.
         places: of the whole lookup; the last is of all other keys.
-        by_place: whether it is asked by places.
         schema: of its lines, serialized: pickled, it would be another.
         others: column of numbers -> what other keys have.
         most: column of lists -> how many ids each has at most.
@@ -49,7 +47,6 @@ class Spread:
     kind: str
     keys: int
     places: int
-    by_place: bool
     schema: bytes
     others: Mapping[str, np.float32]
     most: Mapping[str, int]
@@ -181,14 +178,13 @@ def bring(
         kind, one = f"looked-up-{key}-{when}", looked_up[key]
         of = {name: numbers[name] for name in d.lookup(key).numbers if name in numbers}
         by_place = d.lookup(key).has_place
-        lines = _Lines(one, of, by_place).table
+        lines = _lines(one, of, by_place)
         run.engine.spread(kind, asked(key), lines, run.count)
         found[key] = Spread(
             key,
             kind,
             one.places if by_place else len(one.place_of_id),
             one.places,
-            by_place,
             lines.schema.serialize().to_pybytes(),
             {name: values[-1] for name, values in of.items()},
             {name: lists.ids.shape[1] for name, lists in one.lists.items()},
@@ -197,31 +193,22 @@ def bring(
     return found, kinds
 
 
-@dataclass(frozen=True)
-class _Lines:
+def _lines(of: Encoded, numbers: Mapping[str, npt.NDArray[np.float32]], by_place: bool) -> pa.Table:
     """The lines of a lookup, by what they are asked by."""
-
-    of: Encoded
-    numbers: Mapping[str, npt.NDArray[np.float32]]
-    by_place: bool
-
-    @cached_property
-    def table(self) -> pa.Table:
-        of = self.of
-        if self.by_place:
-            at = place = np.arange(of.places - 1, dtype=np.int32)
-        elif of.since is None:
-            at = np.flatnonzero(of.place_of_id != of.places - 1).astype(np.int32)
-            place = of.place_of_id[at]
-        else:
-            lines = np.diff(of.since.first)
-            at = np.repeat(np.arange(len(lines), dtype=np.int32), lines)
-            place = np.arange(len(at), dtype=np.int32)
-        columns: dict[str, Any] = {AT: at, _PLACE: place}
-        if of.since is not None:
-            columns[_TIME] = of.since.time
-        columns |= {_ID + name: ids[place] for name, ids in of.ids.items()}
-        columns |= {_NUMBER + name: values[place] for name, values in self.numbers.items()}
-        kind = pa.list_(pa.int32())
-        columns |= {_LIST + n: lists.take(place).array(kind) for n, lists in of.lists.items()}
-        return pa.table(columns)
+    if by_place:
+        at = place = np.arange(of.places - 1, dtype=np.int32)
+    elif of.since is None:
+        at = np.flatnonzero(of.place_of_id != of.places - 1).astype(np.int32)
+        place = of.place_of_id[at]
+    else:
+        lines = np.diff(of.since.first)
+        at = np.repeat(np.arange(len(lines), dtype=np.int32), lines)
+        place = np.arange(len(at), dtype=np.int32)
+    columns: dict[str, Any] = {AT: at, _PLACE: place}
+    if of.since is not None:
+        columns[_TIME] = of.since.time
+    columns |= {_ID + name: ids[place] for name, ids in of.ids.items()}
+    columns |= {_NUMBER + name: values[place] for name, values in numbers.items()}
+    kind = pa.list_(pa.int32())
+    columns |= {_LIST + n: lists.take(place).array(kind) for n, lists in of.lists.items()}
+    return pa.table(columns)

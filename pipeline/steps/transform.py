@@ -28,12 +28,7 @@ from pipeline.steps.numbers import scaled
 from pipeline.steps.order import Bucket, load, of_nobodies
 from pipeline.steps.spread import Held, of_bucket
 from schemas.arrays import Int32s, Int64s
-from schemas.manifest import (
-    FIRST_ID,
-    UNKNOWN_ID,
-    unknown_behaviours,
-    unknown_targets,
-)
+from schemas.manifest import FIRST_ID, UNKNOWN_ID, unknown_behaviours, unknown_targets
 from schemas.shards import Shape, schema_of
 
 
@@ -127,14 +122,14 @@ class Rows:
                 counts = int((unknown & (split == k)).sum()), int((split == k).sum())
                 found[unknown_targets(of, name)] = counts
         for history, behaviours in targets.bucket.behaviours.items():
-            window = targets.bucket.targets.windows[history].take(targets.at)
-            first = np.maximum(window.start, window.end - self.stored[history].max_len)
+            windows = targets.bucket.targets.windows[history].take(targets.at)
+            stored = windows.latest(self.stored[history].max_len)
             for name, ids in behaviours.fields.items():
                 before = np.append(0, np.cumsum(ids == UNKNOWN_ID))
-                unknown = before[window.end] - before[first]
+                unknown = before[stored.end] - before[stored.start]
                 for k, of in enumerate(self.d.splits):
                     some = split == k
-                    counts = int(unknown[some].sum()), int((window.end - first)[some].sum())
+                    counts = int(unknown[some].sum()), int(stored.lengths[some].sum())
                     found[unknown_behaviours(of, history, name)] = counts
         return found
 
