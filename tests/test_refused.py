@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.engines.buckets import bucket_path, spilled_pieces
 from pipeline.readers.parsed import REJECTED
-from pipeline.steps.refused import RefusedLines, Summary, merged
+from pipeline.steps.refused import RefusedLines, Summary
 from schemas.errors import InputError
 from tests.alibaba_made import RawLog
 
@@ -57,13 +57,12 @@ def test_later_shares_of_a_table_are_in_no_earlier_bucket(tmp_path: Path) -> Non
 
 def test_what_is_said_of_parts_is_what_is_said_of_the_whole() -> None:
     parts = [lines(range(5, 8)), lines(range(2, 5), "cut"), lines(range(9, 9)), lines(range(8, 12))]
-    summaries = []
-    for part in parts:
-        summaries.append(Summary())
-        summaries[-1].add(part)
-    whole = Summary()
+    whole, forward, backward = Summary(), Summary(), Summary()
     whole.add(pl.concat(parts))
-    assert merged(summaries) == merged(reversed(summaries)) == whole
+    for first, last in zip(parts, reversed(parts), strict=True):
+        forward.add(first)
+        backward.add(last)
+    assert forward == backward == whole
     assert whole == Summary({"odd": 7, "cut": 3}, (2, "cut", "text 2"))
     whole.check([Path("log.csv")], 100, 0.1)
     with pytest.raises(InputError, match="first: cut") as said:
