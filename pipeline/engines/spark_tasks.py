@@ -142,15 +142,19 @@ def answer_part(kind: str, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.Record
                 asked.append((int(who), table))
     for bucket, table in asked:
         assert lines is not None
-        found = lines_at(lines, table[AT].to_numpy())
-        a_piece = max(1, len(found) * _BLOB_BYTES // max(found.nbytes, 1))
-        for begin in range(0, len(found), a_piece):
-            yield row_of(bucket, kind, found.slice(begin, a_piece))
+        yield from _rows_of(bucket, kind, lines_at(lines, table[AT].to_numpy()))
 
 
 def row_of(bucket: int, kind: str, table: pa.Table) -> pa.RecordBatch:
     """Some rows of a bucket's file as a row of a Spark table."""
     return _row(bucket, kind, _stream(table))
+
+
+def _rows_of(bucket: int, kind: str, table: pa.Table) -> Iterator[pa.RecordBatch]:
+    """A bucket's file as rows of a Spark table, none of which is large."""
+    a_piece = max(1, len(table) * _BLOB_BYTES // max(table.nbytes, 1))
+    for begin in range(0, len(table), a_piece):
+        yield row_of(bucket, kind, table.slice(begin, a_piece))
 
 
 def _checked(wanted: dict[str, str], work: Callable[[], Any]) -> Any:
@@ -175,9 +179,7 @@ def _pieces(folder: Path, kind: str, bucket: int, *, empty: bool) -> Iterator[pa
     if not path.exists():
         return
     table = read_spilled(path)
-    a_piece = max(1, len(table) * _BLOB_BYTES // max(table.nbytes, 1))
-    for begin in range(0, len(table), a_piece):
-        yield row_of(bucket, kind, table.slice(begin, a_piece))
+    yield from _rows_of(bucket, kind, table)
     if empty and not len(table):
         yield row_of(bucket, kind, table)
 

@@ -181,8 +181,9 @@ class AlibabaConfig(Config):
         """As `Config.description`."""
         from pipeline.description import Description, History, Lookup, Table
         from pipeline.description.split import ByDay, ByTime
+        from pipeline.presets import fast
         from pipeline.readers import alibaba_columns as columns
-        from pipeline.readers.alibaba_parse import Csv, read_lookup
+        from pipeline.readers.alibaba_parse import Csv
         from schemas import tables
         from schemas.manifest import REPEATED_AD, REPEATED_PROFILE, WITHOUT_PROFILE
 
@@ -196,17 +197,12 @@ class AlibabaConfig(Config):
                     name="impressions",
                     file="raw_sample",
                     paths=(shown,),
-                    reader=Csv(columns.IMPRESSIONS),
                     fields=(),
                     features=("ad", "pid"),
                     label=True,
                     drop=self.duplicates == "drop",
-                    model=tables.Impressions,
-                    bytes_a_line=60,
-                    disk_bytes_a_line=45,
-                    lines_a_second=1_000_000,
-                    header=1,
                     expected="lines of user, time, ad, pid, nonclk, clk",
+                    **fast.IMPRESSIONS,
                 ),
                 Table(
                     name="behaviours",
@@ -217,10 +213,7 @@ class AlibabaConfig(Config):
                     order="fields",
                     drop=self.duplicates == "drop",
                     model=tables.Behaviours,
-                    bytes_a_line=60,
-                    disk_bytes_a_line=16,
-                    lines_a_second=2_200_000,
-                    header=1,
+                    **fast.BEHAVIOURS,
                 ),
             ),
             lookups=(
@@ -228,9 +221,6 @@ class AlibabaConfig(Config):
                     key="ad",
                     file="ad_feature",
                     path=ads,
-                    read=partial(read_lookup, columns.ADS),
-                    raw=tables.Ads,
-                    encoded=tables.EncodedAds,
                     without="impressions of ads not in ad_feature",
                     lacks="ads without a {}",
                     repeated=REPEATED_AD,
@@ -238,24 +228,19 @@ class AlibabaConfig(Config):
                     fields=FIELDS,
                     features=("campaign", "customer"),
                     numbers=("price",),
-                    all_lines=True,
                     refuse=NO_AD,
-                    bytes_a_line=150,
+                    **fast.ADS,
                 ),
                 Lookup(
                     key="user",
                     file="user_profile",
                     path=profiles,
-                    read=partial(read_lookup, columns.PROFILES),
-                    raw=tables.Profiles,
-                    encoded=tables.EncodedProfiles,
                     without=WITHOUT_PROFILE,
                     lacks="profiles without a {}",
                     repeated=REPEATED_PROFILE,
                     lines="profiles",
                     features=columns.PROFILE_FIELDS,
-                    all_lines=True,
-                    bytes_a_line=150,
+                    **fast.PROFILES,
                 ),
             ),
             split=split if at is None else ByTime(at, at, self.timezone),

@@ -182,9 +182,8 @@ class AmazonConfig(Config):
         """As `Config.description`."""
         from pipeline.description import Description, History, Lookup, Negatives, Table
         from pipeline.description.split import ByOrder
-        from pipeline.readers.amazon_parse import Reviews
+        from pipeline.presets import fast
         from pipeline.steps.negatives import released_stream
-        from schemas import tables
         from schemas.manifest import REPEATED_ITEM, WITHOUT_CATEGORY, WITHOUT_META
 
         reviews, meta = paths[0], paths[1] if len(paths) > 1 else None
@@ -196,15 +195,10 @@ class AmazonConfig(Config):
                     name="reviews",
                     file="reviews",
                     paths=(reviews,),
-                    reader=Reviews(),
                     fields=("item",),
                     order=self.ties,
                     drop=self.duplicates == "drop",
-                    model=tables.Reviews,
-                    bytes_a_line=250,
-                    disk_bytes_a_line=125,
-                    lines_a_second=240_000,
-                    expected="JSON lines",
+                    **fast.REVIEWS,
                 ),
             ),
             lookups=(
@@ -212,14 +206,11 @@ class AmazonConfig(Config):
                     key="item",
                     file="meta",
                     path=meta,
-                    read=read_meta,
-                    raw=tables.Meta,
-                    encoded=tables.Items,
                     without=WITHOUT_META,
                     lacks=WITHOUT_CATEGORY,
                     repeated=REPEATED_ITEM,
                     fields=("category",),
-                    require=require_categories,
+                    **fast.META_LINES,
                 ),
             ),
             split=ByOrder(self.split == "tin", None if self.parity else din),

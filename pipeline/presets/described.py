@@ -248,9 +248,6 @@ class DescribedConfig(Config):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        from pipeline.description.binding import Binding
-        from pipeline.presets.fast import LOOKUPS, TABLES
-
         found = self._paths()
         if {path for some in found.values() for path in some} != {*paths}:
             raise InputError(
@@ -258,8 +255,17 @@ class DescribedConfig(Config):
                 where=self.raw_folder,
                 do="run the same command again when nothing writes there",
             )
+        return self._bound(found)
+
+    def _bound(
+        self, found: Mapping[tuple[str, str], list[Path]], rows: int | None = None
+    ) -> Description:
+        """The description of files, of which so many rows are read; None for all."""
+        from pipeline.description.binding import Binding
+        from pipeline.presets.fast import LOOKUPS, TABLES
+
         known = {"tables": TABLES, "lookups": LOOKUPS}
-        bound = Binding(self.spec, self.source, found, known, fixed=self._fixed())
+        bound = Binding(self.spec, self.source, found, known, rows, self._fixed())
         bound.check_times()
         return bound.description()
 
@@ -427,13 +433,7 @@ class SampledConfig(DescribedConfig):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        from pipeline.description.binding import Binding
-        from pipeline.presets.fast import LOOKUPS, TABLES
-
-        known = {"tables": TABLES, "lookups": LOOKUPS}
-        bound = Binding(self.spec, self.source, self._paths(), known, self.rows)
-        bound.check_times()
-        return bound.description()
+        return self._bound(self._paths(), self.rows)
 
 
 def presets() -> list[str]:

@@ -23,44 +23,61 @@ from schemas import tables
 
 Options = Mapping[str, Any]
 
+REVIEWS: dict[str, Any] = {
+    "reader": Reviews(),
+    "model": tables.Reviews,
+    "expected": "JSON lines",
+}
+META_LINES: dict[str, Any] = {
+    "read": read_meta,
+    "raw": tables.Meta,
+    "encoded": tables.Items,
+    "require": require_categories,
+}
+IMPRESSIONS: dict[str, Any] = {
+    "reader": Csv(columns.IMPRESSIONS),
+    "model": tables.Impressions,
+    "bytes_a_line": 60,
+    "disk_bytes_a_line": 45,
+    "lines_a_second": 1_000_000,
+    "header": 1,
+}
+BEHAVIOURS: dict[str, Any] = {
+    "bytes_a_line": 60,
+    "disk_bytes_a_line": 16,
+    "lines_a_second": 2_200_000,
+    "header": 1,
+}
+ADS: dict[str, Any] = {
+    "read": partial(read_lookup, columns.ADS),
+    "raw": tables.Ads,
+    "encoded": tables.EncodedAds,
+    "all_lines": True,
+    "bytes_a_line": 150,
+}
+PROFILES: dict[str, Any] = {
+    "read": partial(read_lookup, columns.PROFILES),
+    "raw": tables.Profiles,
+    "encoded": tables.EncodedProfiles,
+    "all_lines": True,
+    "bytes_a_line": 150,
+}
+"""Attributes of tables and lookups that have these files; sizes and speeds are measured."""
+
 _BTAGS = re.compile(r"btag\s*(?:=\s*('\w+')|in\s*\(\s*('\w+'(?:\s*,\s*'\w+')*)\s*\))", re.I)
 
 
 def _reviews(said: Said, options: Options) -> Fast:
-    reader = Reviews()
-    return Fast(
-        ("item",),
-        dict.fromkeys(("user", "item"), "text"),
-        {"reader": reader, "model": tables.Reviews, "expected": "JSON lines", "header": 0},
-    )
+    return Fast(("item",), dict.fromkeys(("user", "item"), "text"), {**REVIEWS, "header": 0})
 
 
 def _meta(said: Said, options: Options) -> Fast:
-    return Fast(
-        tuple(set(META) - {"row"}),
-        dict.fromkeys(("item", "category"), "text"),
-        {
-            "read": read_meta,
-            "raw": tables.Meta,
-            "encoded": tables.Items,
-            "require": require_categories,
-        },
-    )
+    names = tuple(set(META) - {"row"})
+    return Fast(names, dict.fromkeys(("item", "category"), "text"), META_LINES)
 
 
 def _impressions(said: Said, options: Options) -> Fast:
-    return Fast(
-        ("ad", "pid"),
-        {"user": "whole", "ad": "whole", "pid": "text"},
-        {
-            "reader": Csv(columns.IMPRESSIONS),
-            "model": tables.Impressions,
-            "bytes_a_line": 60,
-            "disk_bytes_a_line": 45,
-            "lines_a_second": 1_000_000,
-            "header": 1,
-        },
-    )
+    return Fast(("ad", "pid"), {"user": "whole", "ad": "whole", "pid": "text"}, IMPRESSIONS)
 
 
 def _behaviours(said: Said, options: Options) -> Fast | str:
@@ -73,13 +90,7 @@ def _behaviours(said: Said, options: Options) -> Fast | str:
     return Fast(
         ("category", "brand"),
         dict.fromkeys(("user", "category", "brand"), "whole"),
-        {
-            "reader": Csv(columns.BEHAVIORS, btags),
-            "bytes_a_line": 60,
-            "disk_bytes_a_line": 16,
-            "lines_a_second": 2_200_000,
-            "header": 1,
-        },
+        {**BEHAVIOURS, "reader": Csv(columns.BEHAVIORS, btags)},
         where=True,
         hooks={"since": partial(_since, days, zone)} if days is not None else {},
     )
@@ -92,17 +103,7 @@ def _since(days: int, timezone: str, first: int) -> int:
 
 def _ads(said: Said, options: Options) -> Fast:
     ids = ("ad", "category", "brand", "campaign", "customer")
-    return Fast(
-        (*ids, "price"),
-        dict.fromkeys(ids, "whole"),
-        {
-            "read": partial(read_lookup, columns.ADS),
-            "raw": tables.Ads,
-            "encoded": tables.EncodedAds,
-            "all_lines": True,
-            "bytes_a_line": 150,
-        },
-    )
+    return Fast((*ids, "price"), dict.fromkeys(ids, "whole"), ADS)
 
 
 def _profiles(said: Said, options: Options) -> Fast:
@@ -110,13 +111,7 @@ def _profiles(said: Said, options: Options) -> Fast:
     return Fast(
         columns.PROFILE_FIELDS,
         dict.fromkeys(("user", *columns.PROFILE_FIELDS), "whole"),
-        {
-            "read": partial(read_lookup, columns.PROFILES),
-            "raw": tables.Profiles,
-            "encoded": tables.EncodedProfiles,
-            "all_lines": True,
-            "bytes_a_line": 150,
-        },
+        PROFILES,
         hooks={"sample": partial(sampled_users, share)},
     )
 

@@ -76,7 +76,7 @@ def read(run: Run, lookup: Lookup, wanted: pl.Series | None) -> Lines:
         with run.step(name) as rows:
             about = estimate_lines(path)
             with (
-                refused.RefusedLines(run.work / refused.kind(lookup.file)) as left,
+                refused.RefusedLines.within(run.work / refused.kind(lookup.file)) as left,
                 closing(lookup.read(path, wanted)) as stream,
             ):
                 for parsed in stream:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import TracebackType
 
 import numpy as np
 import polars as pl
@@ -101,32 +101,28 @@ class RefusedLines:
     bucket, so that the buckets hold the lines in the table's order.
 
     Args:
-        folder: where the files of the kind go.
-        before: which share of the table's bytes is before them, from 0 to 1.
-        buckets: how many there are.
+        spill: to its file.
     """
 
-    def __init__(self, folder: Path, before: float = 0.0, buckets: int = 1) -> None:
-        self.summary = Summary()
-        first = min(int(before * buckets), buckets - 1)
-        self._spill = Spill(folder, 1, _SCHEMA, first=first, gather=1)
+    def __init__(self, spill: Spill) -> None:
+        self.summary, self._spill = Summary(), spill
         self._held: list[pl.DataFrame] = []
 
-    def __enter__(self) -> RefusedLines:
-        self._spill.__enter__()
-        return self
+    @classmethod
+    @contextmanager
+    def within(cls, folder: Path, before: float = 0.0, buckets: int = 1) -> Iterator[RefusedLines]:
+        """The lines that are refused in the block.
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        at: TracebackType | None,
-    ) -> None:
-        try:
-            if kind is None:
-                self._write()
-        finally:
-            self._spill.__exit__(kind, error, at)
+        Args:
+            folder: where the files of the kind go.
+            before: which share of the table's bytes is before them, from 0 to 1.
+            buckets: how many there are.
+        """
+        first = min(int(before * buckets), buckets - 1)
+        with Spill(folder, 1, _SCHEMA, first=first, gather=1) as spill:
+            lines = cls(spill)
+            yield lines
+            lines._write()
 
     def append(self, lines: pl.DataFrame, file: int = 0) -> None:
         """Refuse some lines of a file of the table, with the columns of `REJECTED`."""

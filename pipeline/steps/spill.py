@@ -168,7 +168,9 @@ class SpillPart:
         looked_up = {one.key: Distinct(one) for one in self.lookups}
         with ExitStack() as spills:
             refused_lines = spills.enter_context(
-                refused.RefusedLines(folder / refused.kind(table.file), share.before, self.buckets)
+                refused.RefusedLines.within(
+                    folder / refused.kind(table.file), share.before, self.buckets
+                )
             )
             keep, schema = None, kept_schema(table)
             if self.keeps:
