@@ -26,7 +26,7 @@ def lines(numbers: range, reason: str = "odd") -> pl.DataFrame:
 
 
 def test_they_come_back_in_order_and_piece_by_piece(tmp_path: Path) -> None:
-    with RefusedLines(tmp_path / "refused") as refused:
+    with RefusedLines.within(tmp_path / "refused") as refused:
         for begin in range(1, 120_001, 10_000):
             refused.append(lines(range(begin, begin + 10_000)))
         refused.append(lines(range(0)))
@@ -39,7 +39,7 @@ def test_they_come_back_in_order_and_piece_by_piece(tmp_path: Path) -> None:
 
 def test_later_shares_of_a_table_are_in_no_earlier_bucket(tmp_path: Path) -> None:
     for begin in (0, 100, 600, 998):
-        with RefusedLines(tmp_path / "refused", begin / 1_000, buckets=5) as refused:
+        with RefusedLines.within(tmp_path / "refused", begin / 1_000, buckets=5) as refused:
             refused.append(lines(range(begin + 1, begin + 2)))
     found = {
         bucket: pl.DataFrame(next(spilled_pieces(bucket_path(tmp_path / "refused", bucket))))[
