@@ -97,15 +97,6 @@ class Profiles(_Table):
     new_user_class_level: pl.Int64 = pa.Field(ge=0, nullable=True)
 
 
-class Behaviours(_Table):
-    """A bucket of behaviours, encoded and in order."""
-
-    user: pl.Int32 = pa.Field(ge=FIRST_ID)
-    time: pl.Int64 = pa.Field(ge=1, description="unix seconds")
-    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    brand: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-
-
 class TextVocabulary(_Table):
     """The vocabulary of a field whose values are text."""
 
@@ -120,38 +111,6 @@ class NumberVocabulary(_Table):
     value: pl.Int64 = pa.Field(ge=0, unique=True)
     id: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
     count: pl.Int64 = pa.Field(ge=1, description="occurrences in the parsed rows")
-
-
-class Items(_Table):
-    """`items.parquet`: every item with its category, as ids."""
-
-    item: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
-    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-
-
-class EncodedAds(_Table):
-    """`ads.parquet`: every ad with its fields, as ids."""
-
-    ad: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
-    category: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    brand: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    campaign: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    customer: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    price: pl.Float64 = pa.Field(nullable=True)
-
-
-class EncodedProfiles(_Table):
-    """`profiles.parquet`: every user who has a profile with its fields, as ids."""
-
-    user: pl.Int32 = pa.Field(ge=FIRST_ID, unique=True)
-    cms_segid: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    cms_group_id: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    final_gender_code: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    age_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    pvalue_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    shopping_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    occupation: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
-    new_user_class_level: pl.Int32 = pa.Field(ge=UNKNOWN_ID)
 
 
 def made(name: str, columns: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> type[_Table]:

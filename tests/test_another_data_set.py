@@ -58,14 +58,6 @@ class Films(_Table):
     studio: pl.String
 
 
-class EncodedFilms(_Table):
-    """Films as ids."""
-
-    film: pl.Int32
-    genre: pl.Int32
-    studio: pl.Int32
-
-
 @dataclass(frozen=True)
 class Lines:
     """Comma-separated text without a header; a line with another number of fields is refused."""
@@ -128,7 +120,6 @@ class FilmsConfig(Config):
             paths[1],
             lambda path, wanted: read(FILMS, path),
             Films,
-            EncodedFilms,
             without="films without a line",
             lacks="films without a {}",
             repeated="line of a film that had one",

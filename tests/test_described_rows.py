@@ -134,13 +134,6 @@ class Items(_Table):
     genre: pl.String = pandera.Field(nullable=True)
 
 
-class EncodedItems(_Table):
-    """Items as ids."""
-
-    item: pl.Int32
-    genre: pl.Int32
-
-
 @dataclass(frozen=True)
 class JsonLines:
     """A line of JSON a record, each with just these columns."""
@@ -216,7 +209,6 @@ class LogConfig(Config):
             paths[2],
             lambda path, wanted: read(JsonLines(("item", "genre")), path),
             Items,
-            EncodedItems,
             without="items without a line",
             lacks="items without a {}",
             repeated="line of an item that had one",

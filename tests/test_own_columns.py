@@ -112,7 +112,7 @@ class Shop(Config):
                 for name, text in texts.items()
             }
             return Lookup(
-                key, key + "s", path, reader, None, None, columns=reader.columns,
+                key, key + "s", path, reader, None, columns=reader.columns,
                 all_lines=self.all_lines, lines=key + "s", **told, **columns,
             )  # fmt: skip
 

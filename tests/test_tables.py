@@ -8,13 +8,13 @@ import pytest
 from schemas.errors import ContractError
 from schemas.tables import (
     Impressions,
-    Items,
     Meta,
     NumberVocabulary,
     Rejected,
     Reviews,
     TextVocabulary,
     check,
+    encoded,
 )
 
 REVIEWS = pl.DataFrame({"row": [0, 3], "user": ["A1", "A2"], "item": ["B1", "B1"], "time": [0, 9]})
@@ -27,6 +27,7 @@ IMPRESSIONS = pl.DataFrame(
 ITEMS = pl.DataFrame(
     {"item": [2, 3], "category": [1, 5]}, schema={"item": pl.Int32, "category": pl.Int32}
 )
+ENCODED = encoded("items", ["item"], ["category"], [], [])
 
 
 def test_good_tables_pass_as_they_are() -> None:
@@ -65,7 +66,7 @@ LINES = [
     (Meta, META.with_columns(item=pl.Series(["B1", ""])), 2),
     (Impressions, IMPRESSIONS.with_columns(label=pl.Series([0, 2], dtype=pl.Int8)), 9),
     (Rejected, REJECTED.with_columns(reason=pl.lit("")), 1),
-    (Items, ITEMS.with_columns(category=pl.Series([0, 1], dtype=pl.Int32)), None),
+    (ENCODED, ITEMS.with_columns(category=pl.Series([0, 1], dtype=pl.Int32)), None),
 ]
 
 

@@ -76,7 +76,7 @@ class Table:
     paths: tuple[Path, ...]
     reader: Reader
     fields: tuple[str, ...]
-    model: Any
+    model: Any = None
     features: tuple[str, ...] = ()
     label: bool = False
     order: str = "file"
@@ -156,7 +156,6 @@ class Lookup:
         max_missing: the share of its keys that may have no line, or of events where the key is of
             every line, or of targets where it is `timed`; None for what the settings allow.
         raw: the contract of its rows; None for the one that follows from `columns`.
-        encoded: the contract of its table of ids; None for the one that follows from its columns.
         lines: what its lines are, in the plural, e.g. ads.
         columns: the types of the key and of all that is looked up.
         header: lines before row 0.
@@ -170,7 +169,6 @@ class Lookup:
     path: Path | None
     read: Callable[[Path, pl.Series | None], Generator[Parsed]]
     raw: Any
-    encoded: Any
     without: str
     lacks: str
     repeated: str

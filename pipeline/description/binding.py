@@ -571,7 +571,7 @@ class Binding:
             masks=(*conditions, *((OUTSIDE,) if outside else ())),
             split=own and isinstance(spec.target.split, told.ByColumn),
             drop=table.duplicates == "drop",
-            **{"model": None, **made},
+            **made,
         )
 
     def _opened(
@@ -664,7 +664,7 @@ class Binding:
             lacks = f"lines of lookups.{name}"
             if name in (USER, *target.fields, *target.features):
                 without = f"{self.spec.target.table} without an earlier line in lookups.{name}"
-        made: dict[str, Any] = {"raw": None, "encoded": None}
+        made: dict[str, Any] = {"raw": None}
         if (fast := self.fast.get(("lookups", name))) is not None:
             made |= fast.puts
         elif self._is_of_table(name):

@@ -184,7 +184,6 @@ class AlibabaConfig(Config):
         from pipeline.presets import fast
         from pipeline.readers import alibaba_columns as columns
         from pipeline.readers.alibaba_parse import Csv
-        from schemas import tables
         from schemas.manifest import REPEATED_AD, REPEATED_PROFILE, WITHOUT_PROFILE
 
         shown, ads, profiles, log = paths
@@ -212,7 +211,6 @@ class AlibabaConfig(Config):
                     fields=FIELDS,
                     order="fields",
                     drop=self.duplicates == "drop",
-                    model=tables.Behaviours,
                     **fast.BEHAVIOURS,
                 ),
             ),

@@ -31,7 +31,6 @@ REVIEWS: dict[str, Any] = {
 META_LINES: dict[str, Any] = {
     "read": read_meta,
     "raw": tables.Meta,
-    "encoded": tables.Items,
     "require": require_categories,
 }
 IMPRESSIONS: dict[str, Any] = {
@@ -51,14 +50,12 @@ BEHAVIOURS: dict[str, Any] = {
 ADS: dict[str, Any] = {
     "read": partial(read_lookup, columns.ADS),
     "raw": tables.Ads,
-    "encoded": tables.EncodedAds,
     "all_lines": True,
     "bytes_a_line": 150,
 }
 PROFILES: dict[str, Any] = {
     "read": partial(read_lookup, columns.PROFILES),
     "raw": tables.Profiles,
-    "encoded": tables.EncodedProfiles,
     "all_lines": True,
     "bytes_a_line": 150,
 }

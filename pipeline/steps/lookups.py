@@ -437,8 +437,8 @@ def encode(
         at = np.flatnonzero(in_rows >= FIRST_ID)
         at = at[np.argsort(in_rows[at], kind="stable")]
         name = f"lookups/{lookup.key}.parquet"
-        of = lookup.lines, lookup.by, lookup.ids, lookup.numbers, lookup.lists
-        _write(run, name, lookup.encoded or tables.encoded(*of), columns, of_lists, at)
+        contract = tables.encoded(lookup.lines, lookup.by, lookup.ids, lookup.numbers, lookup.lists)
+        _write(run, name, contract, columns, of_lists, at)
         if run.config.keep_events:  # what has no id is still looked up
             columns |= {lookup.key: first[lookup.key]}
             unknown = (in_rows < FIRST_ID) & first[lookup.key].is_not_null().to_numpy()
