@@ -328,6 +328,14 @@ class _Check:
                 found += [name for name in self.spec.lookups[key].fields if name not in found]
         return found
 
+    def _of_target(self) -> list[str]:
+        """The fields of a target, those that are looked up too, by a feature as well."""
+        target = self.spec.tables[self.spec.target.table]
+        found = self._carried(self.spec.target.table)
+        for key in target.features:
+            found += self.spec.lookups[key].fields if key in self.spec.lookups else []
+        return found
+
     # Lookups and histories.
 
     def _lookups(self) -> None:
@@ -374,10 +382,7 @@ class _Check:
     def _histories(self) -> None:
         spec = self.spec
         own = spec.target.table
-        target = {*self._carried(own)}
-        for key in spec.tables[own].features:
-            if key in spec.lookups:
-                target |= {*spec.lookups[key].fields}
+        target = {*self._of_target()}
         for name, history in spec.histories.items():
             at, table = ("histories", name), spec.tables[history.table]
             if seconds(history.session_gap) is None:
@@ -394,8 +399,8 @@ class _Check:
                     expected=f"within of the delay, {history.delay}, or more",
                     got=str(history.within),
                 )
-            lacks = [one for one in self._carried(history.table) if one not in target]
-            lacks = [one for one in lacks if one not in spec.tables[own].features]
+            known = {*target, *spec.tables[own].features}
+            lacks = [one for one in self._carried(history.table) if one not in known]
             if lacks:
                 self.source.refuse(
                     ("tables", history.table, "fields", lacks[0]),
@@ -571,12 +576,9 @@ class _Check:
 
     def _others(self) -> None:
         spec = self.spec
-        group = spec.train.group_field
-        fields = self._carried(spec.target.table)
-        for key in spec.tables[spec.target.table].features:
-            fields += list(spec.lookups[key].fields) if key in spec.lookups else []
-        if group is not None:
-            self._known(("train", "group_field"), group, dict.fromkeys(fields), "a field")
+        if (group := spec.train.group_field) is not None:
+            fields = dict.fromkeys(self._of_target())
+            self._known(("train", "group_field"), group, fields, "a field")
         ids = {
             USER,
             *(n for t in spec.tables.values() for n in (*t.fields, *t.features, *t.lists)),

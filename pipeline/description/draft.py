@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,13 +20,14 @@ import polars as pl
 from pipeline.description import language as told
 from pipeline.description.binding import MOST, Whence
 from pipeline.description.checks import is_reserved, spec_of
-from pipeline.description.files import FORMATS, bases, files_of
+from pipeline.description.files import bases, by_name, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
-from pipeline.readers.lines import Part, blocks
+from pipeline.readers.lines import blocks
 from pipeline.readers.own_tables import first_odd
 from schemas.bounds import MAX_LEN
 from schemas.errors import InputError, UsageError
+from schemas.shards import UNITS
 
 _SHOWN, _LOOKED_AT = 3, 100
 _SNIFFED_LINES = 200
@@ -45,7 +47,6 @@ _NAMES = {
     "split": r"^split$|^fold$",
 }
 _SECONDS = (631_152_000, 4_102_444_800)  # 1990 to 2100
-_UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
 _FEW = 20  # distinct values of a kind
 _HISTORIES = 6  # of a kind each
 _LIKED = 4
@@ -113,7 +114,7 @@ class Column:
         numbers = self.numbers
         if numbers is not None and len(numbers):
             low, high = _SECONDS
-            for unit, size in _UNITS.items():
+            for unit, size in UNITS.items():
                 if numbers.is_between(low * size, high * size).mean() > 0.99:  # type: ignore[operator]
                     return unit, False
             return None
@@ -257,14 +258,14 @@ def _table(pattern: str, folder: Path) -> Table:
     said: dict[str, Any] = {}
     notes: list[str] = []
     found = _format(paths[0])
-    if found != _by_name(paths[0]):
+    if found != by_name(paths[0]):
         said["format"] = found
     if found in ("csv", "tsv"):
         how, notes = _csv(paths[0], found)
         if how:
             said["csv"] = how
-    time = told.Time("")
-    of = told.Table(user="", time=time, format=found, csv=_as_csv(said.get("csv")))  # type: ignore[arg-type]
+    csv_ = told.Csv(**said["csv"]) if "csv" in said else None
+    of = told.Table(user="", time=told.Time(""), format=found, csv=csv_)  # type: ignore[arg-type]
     whence = Whence.of("tables", paths[0].name, of, paths)
     columns = {}
     frame = whence.head()
@@ -330,15 +331,6 @@ def _follows(column: Column, item: Column) -> bool:
     return len(pairs) <= item.distinct * 1.01 and column.distinct > _FEW
 
 
-def _as_csv(how: Mapping[str, Any] | None) -> told.Csv | None:
-    return None if how is None else told.Csv(**{**how, "columns": how.get("columns")})
-
-
-def _by_name(path: Path) -> str | None:
-    ends = [end.lower() for end in path.suffixes if end.lower() not in (".gz", ".zst")]
-    return FORMATS.get(ends[-1]) if ends else None
-
-
 def _format(path: Path) -> str:
     with path.open("rb") as file:
         magic = file.read(4)
@@ -347,19 +339,13 @@ def _format(path: Path) -> str:
     lines = _lines(path)
     if lines and lines[0].lstrip().startswith("{"):
         return "jsonl"
-    by_name = _by_name(path)
-    return by_name if by_name in ("csv", "tsv") else "csv"
+    return "tsv" if by_name(path) == "tsv" else "csv"
 
 
 def _lines(path: Path) -> list[str]:
     """The first lines, read as latin-1 where they are not UTF-8."""
-    stream = blocks(Part(path), _HEAD_BYTES)
-    try:
-        data = next(stream).data
-    except StopIteration:
-        return []
-    finally:
-        stream.close()
+    with closing(blocks(path, _HEAD_BYTES)) as stream:
+        data = next((block.data for block in stream), b"")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
@@ -373,28 +359,25 @@ def _csv(path: Path, found: str) -> tuple[dict[str, Any], list[str]]:
     if not lines:
         raise InputError("The file is empty.", where=path, expected="lines", got="none")
     how: dict[str, Any] = {}
-    notes: list[str] = []
     delimiter = _delimiter(lines)
     if delimiter != ("\t" if found == "tsv" else ","):
         how["delimiter"] = delimiter
     rows = [_fields(line, delimiter) for line in lines]
     if _is_header(rows):
-        return how | _encoding(path), notes
+        return how | _encoding(path), []
     how["columns"] = [f"c{n}" for n in range(1, len(rows[0]) + 1)]
-    notes.append(
+    note = (
         f"{path.name} seems to have no header, so its columns are numbered: give them better names"
     )
-    return how | _encoding(path), notes
+    return how | _encoding(path), [note]
 
 
 def _encoding(path: Path) -> dict[str, str]:
-    stream = blocks(Part(path))
-    try:
-        next(stream).data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        return {"encoding": "latin-1"}
-    finally:
-        stream.close()
+    with closing(blocks(path)) as stream:
+        try:
+            next(stream).data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            return {"encoding": "latin-1"}
     return {}
 
 
@@ -584,7 +567,7 @@ class _Writer:
         value = values[min(int(len(values) * share), len(values) - 1)]
         if unit is None:
             return str(value)[:10]
-        return f"{datetime.fromtimestamp(value / _UNITS[unit], UTC):%Y-%m-%d}"
+        return f"{datetime.fromtimestamp(value / UNITS[unit], UTC):%Y-%m-%d}"
 
     def _split(self, target: Table) -> dict[str, Any]:
         assert target.time is not None

@@ -153,7 +153,7 @@ def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
     """
     if told is not None:
         return told
-    found = {_by_name(path) for path in paths}
+    found = {by_name(path) for path in paths}
     if len(found) == 1 and (only := found.pop()) is not None:
         return only
     ends = dict.fromkeys("".join(path.suffixes[-2:]) or path.name for path in paths)
@@ -168,7 +168,8 @@ def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
     )
 
 
-def _by_name(path: Path) -> str | None:
+def by_name(path: Path) -> str | None:
+    """What is in a file, by its name; None where that does not tell."""
     ends = [end.lower() for end in path.suffixes]
     while ends and ends[-1] in _PACKED:
         ends.pop()
