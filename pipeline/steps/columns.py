@@ -17,9 +17,9 @@ from pipeline.description import Table
 from pipeline.engines.buckets import bucket_path, read_spilled, save_table
 from pipeline.steps import lists
 from pipeline.steps.lists import Lists
-from pipeline.steps.numbers import Floats
 from pipeline.steps.sql import arrow
 from pipeline.steps.vocabulary import Encoder
+from schemas.arrays import Floats
 from schemas.shards import KEPT_TYPES, kept_type
 
 _LENGTH = "{}_length"

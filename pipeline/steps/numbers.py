@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.arrays import Bools
+from schemas.arrays import Bools, Floats
 
 # Logarithms this close are of one number: a deviation made of them would be their rounding. So are
 # numbers that differ by so small a part of themselves.
@@ -22,8 +22,6 @@ _ONE_NUMBER = 1e-9
 _UNIT = 2_300
 _HALF = 27
 _OF = {"log": "natural logarithm", "standard": "number", "none": "number as it is"}
-
-Floats = npt.NDArray[np.float64]
 
 
 def usable(numbers: Floats, scale: str) -> Bools:

@@ -4,23 +4,24 @@ Four files as the real ones are, `raw_sample.csv`, `ad_feature.csv`, `user_profi
 `behavior_log.csv`, of the real size at scale 1, and beside them `SYNTHETIC.json`, whose presence
 says that the folder's data is made up, and how.
 
-Clicks follow a planted semantic-temporal correlation: see `synthetic_alibaba_law`. The recipe is
-in `synthetic_alibaba_recipe`, ads and users in `synthetic_alibaba_market`, what users do in
-`synthetic_alibaba_draw`. The files' bytes are a pure function of the recipe.
+Clicks follow a planted semantic-temporal correlation: see `alibaba_law`. The recipe is in
+`alibaba_recipe`, ads and users in `alibaba_market`, what users do in `alibaba_draw`. The files'
+bytes are a pure function of the recipe.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 import polars as pl
 
+from pipeline.parallel import map_stream
 from pipeline.synthetic.alibaba_draw import Block, draw_block
 from pipeline.synthetic.alibaba_law import LAW, click_log_odds, click_probability, fit_base
 from pipeline.synthetic.alibaba_market import Market, People, draw_profiles
@@ -33,7 +34,6 @@ from pipeline.synthetic.folder import (
     writing,
 )
 from pipeline.synthetic.law import Progress
-from schemas.interrupts import FOR_EVER
 from schemas.replacing import require_folder
 
 __all__ = [
@@ -212,19 +212,8 @@ def _base_log_odds(recipe: AlibabaRecipe, market: Market, people: People) -> flo
 
 def _blocks(recipe: AlibabaRecipe, market: Market, people: People, count: int) -> Iterator[Block]:
     """Draw the first `count` blocks, in order; few are held at once."""
-    bounds = people.blocks(_BLOCK_ROWS)
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        waiting: list[Future[Block]] = []
-        try:
-            for k in range(count):
-                waiting.append(pool.submit(draw_block, recipe, market, people, bounds, k))
-                if len(waiting) > _WORKERS:
-                    yield waiting.pop(0).result(FOR_EVER)
-            while waiting:
-                yield waiting.pop(0).result(FOR_EVER)
-        finally:
-            for future in waiting:
-                future.cancel()
+    draw = partial(draw_block, recipe, market, people, people.blocks(_BLOCK_ROWS))
+    return map_stream(draw, iter(range(count)), _WORKERS)
 
 
 def _impressions(

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.synthetic.alibaba_law import gain
-from pipeline.synthetic.alibaba_market import Floats, Ints, Market, People
+from pipeline.synthetic.alibaba_market import Market, People
 from pipeline.synthetic.alibaba_recipe import (
     DAY_S,
     FIRST_BEHAVIOUR_S,
@@ -25,7 +25,7 @@ from pipeline.synthetic.alibaba_recipe import (
     AlibabaRecipe,
     stream,
 )
-from schemas.arrays import Int32s
+from schemas.arrays import Floats, Int32s, Int64s
 
 Bytes = npt.NDArray[np.uint8]
 
@@ -82,7 +82,7 @@ class Block:
     brand: Int32s
     impression_user: Int32s
     impression_time: Int32s
-    ad: Ints
+    ad: Int64s
     gains: Floats
     luck: Floats
     known: npt.NDArray[np.bool_]
@@ -92,14 +92,14 @@ class Block:
 class _Behaviours:
     """Behaviours by user, time, category, brand, kind; categories are inner numbers."""
 
-    key: Ints
+    key: Int64s
     kind: Bytes
     category: Int32s
     brand: Int32s
 
 
 def draw_block(
-    recipe: AlibabaRecipe, market: Market, people: People, bounds: Ints, k: int
+    recipe: AlibabaRecipe, market: Market, people: People, bounds: Int64s, k: int
 ) -> Block:
     """Draw all lines of the users bounds[k] .. bounds[k + 1] - 1 of `people`."""
     users = slice(int(bounds[k]), int(bounds[k + 1]))
@@ -140,7 +140,7 @@ def draw_block(
     )
 
 
-def _clock(u: Floats, days: int) -> Ints:
+def _clock(u: Floats, days: int) -> Int64s:
     """Uniform draws turned into seconds within `days` days, by the hours' shares."""
     day, part = np.divmod(u * days, 1.0)
     seconds = np.interp(part, _HOUR_EDGES, np.arange(25) * (DAY_S / 24))
@@ -151,7 +151,7 @@ def _sixteen_bits(draws: np.random.Generator, count: int) -> npt.NDArray[np.uint
     return draws.integers(0, _U16, count, dtype=np.uint16)
 
 
-def _draw_keys(count: Ints, draws: np.random.Generator) -> Ints:
+def _draw_keys(count: Int64s, draws: np.random.Generator) -> Int64s:
     """Sorted keys of the behaviours of users that have `count` [U] each."""
     total = int(count.sum())
     owner = np.repeat(np.arange(len(count)), count)
@@ -168,13 +168,13 @@ def _draw_keys(count: Ints, draws: np.random.Generator) -> Ints:
     # What would fall behind the log's end is folded back into it.
     late = seconds > _SPAN_S
     seconds[late] = np.maximum(2 * _SPAN_S - seconds[late], 0)
-    key: Ints = (owner << _TIME_BITS) | seconds
+    key: Int64s = (owner << _TIME_BITS) | seconds
     key.sort()
     return key
 
 
 def _draw_behaviours(
-    recipe: AlibabaRecipe, market: Market, count: Ints, draws: np.random.Generator
+    recipe: AlibabaRecipe, market: Market, count: Int64s, draws: np.random.Generator
 ) -> _Behaviours:
     key = _draw_keys(count, draws)
     total = len(key)
@@ -207,7 +207,7 @@ def _draw_behaviours(
 
 
 def _order_ties(
-    key: Ints, category: Int32s, category_id: Int32s, brand: Int32s, kind: Bytes
+    key: Int64s, category: Int32s, category_id: Int32s, brand: Int32s, kind: Bytes
 ) -> None:
     """Order behaviours of one user and second by category, brand and kind, in place."""
     same = key[1:] == key[:-1]
@@ -217,7 +217,9 @@ def _order_ties(
         column[tied] = column[order]
 
 
-def _impression_seconds(owner: Ints, viewed: Ints, users: int, draws: np.random.Generator) -> Ints:
+def _impression_seconds(
+    owner: Int64s, viewed: Int64s, users: int, draws: np.random.Generator
+) -> Int64s:
     """Time of each impression [I]: shortly after a page view, or any by the clock of the day."""
     begin, end = FIRST_IMPRESSION_S - FIRST_BEHAVIOUR_S, LAST_IMPRESSION_S - FIRST_BEHAVIOUR_S
     low = np.searchsorted(viewed, (np.arange(users) << _TIME_BITS) | begin, "left")[owner]
@@ -242,10 +244,10 @@ def _targets(
     recipe: AlibabaRecipe,
     market: Market,
     past: _Behaviours,
-    before: Ints,
-    depth: Ints,
+    before: Int64s,
+    depth: Int64s,
     draws: np.random.Generator,
-) -> tuple[Ints, Ints]:
+) -> tuple[Int64s, Int64s]:
     """Category and ad of each impression [I]; `before` is where its history ends in `past`."""
     count = len(before)
     category = market.advertised[draws.integers(0, len(market.advertised), count)].astype(np.int64)
@@ -262,10 +264,10 @@ def _targets(
 def _sum_gains(
     recipe: AlibabaRecipe,
     past: _Behaviours,
-    before: Ints,
-    depth: Ints,
-    seconds: Ints,
-    category: Ints,
+    before: Int64s,
+    depth: Int64s,
+    seconds: Int64s,
+    category: Int64s,
     brand: Int32s,
 ) -> tuple[Floats, npt.NDArray[np.bool_]]:
     """Sum the law's gains of each impression [I]; say where the category occurs in its history."""

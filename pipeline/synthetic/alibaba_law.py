@@ -17,13 +17,9 @@ section 2; the law and its numbers are ours.
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.synthetic.alibaba_recipe import AlibabaRecipe
-from schemas.arrays import Bools
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from schemas.arrays import Bools, Floats, Int64s
 
 LAW = {
     "1 history": "Of each impression the user's latest `window` behaviours with btag pv and a time "
@@ -41,8 +37,8 @@ LAW = {
 
 def gain(
     recipe: AlibabaRecipe,
-    position: Ints,
-    interval: Ints,
+    position: Int64s,
+    interval: Int64s,
     same_category: Bools,
     same_brand: Bools,
 ) -> Floats:
@@ -68,7 +64,7 @@ def gain(
 def click_log_odds(
     recipe: AlibabaRecipe,
     base: float,
-    interval: Ints,
+    interval: Int64s,
     same_category: Bools,
     same_brand: Bools,
 ) -> Floats:

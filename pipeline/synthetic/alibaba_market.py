@@ -9,15 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import polars as pl
 
 from pipeline.synthetic.alibaba_recipe import AlibabaRecipe, AlibabaSizes, stream
 from pipeline.synthetic.shelf import apportion
-from schemas.arrays import Int32s
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from schemas.arrays import Floats, Int32s, Int64s
 
 _RANK_SHIFT = 8.0
 _TABLE = 1 << 20  # entries of a table that turns a uniform draw into a category
@@ -53,7 +49,7 @@ class Market:
     advertised: Int32s
     brand_start: Int32s
     brand_size: Int32s
-    ad_start: Ints
+    ad_start: Int64s
     ad_brand: Int32s
     ads: pl.DataFrame
 
@@ -147,8 +143,8 @@ class People:
     """
 
     user: Int32s
-    behaviours: Ints
-    impressions: Ints
+    behaviours: Int64s
+    impressions: Int64s
 
     @classmethod
     def gather(cls, recipe: AlibabaRecipe) -> People:
@@ -168,7 +164,7 @@ class People:
             impressions=share_out(shown, sizes.impressions, _MOST_IMPRESSIONS),
         )
 
-    def blocks(self, rows: int) -> Ints:
+    def blocks(self, rows: int) -> Int64s:
         """int64 [blocks + 1]: bounds of runs of users with about `rows` lines each."""
         start = np.cumsum(self.behaviours + self.impressions) - self.behaviours - self.impressions
         last = int(start[-1]) // rows
@@ -176,7 +172,7 @@ class People:
         return np.concatenate([[0], inner[inner < len(start)], [len(start)]])
 
 
-def share_out(weight: Floats, total: int, most: int) -> Ints:
+def share_out(weight: Floats, total: int, most: int) -> Int64s:
     """Whole numbers near to proportional to `weight` [U] with an exact sum.
 
     Where the weight is 0 the number is 0, elsewhere at least 1 and at most `most`.
@@ -189,7 +185,7 @@ def share_out(weight: Floats, total: int, most: int) -> Ints:
     if not int(holds.sum()) <= total <= most * int(holds.sum()):
         raise ValueError(f"{total} cannot be shared out among {int(holds.sum())}")
 
-    def counts(factor: float) -> Ints:
+    def counts(factor: float) -> Int64s:
         return np.where(holds, np.clip(weight * factor, 1, most), 0).astype(np.int64)
 
     low, high = 0.0, 1.0

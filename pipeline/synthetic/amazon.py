@@ -4,9 +4,9 @@ Two files as the real ones are, `reviews_<Category>_5.json.gz` (JSON lines by as
 `meta_<Category>.json.gz` (Python-literal lines), of the real size at scale 1, and beside them
 `SYNTHETIC.json`, whose presence says that the folder's data is made up, and how.
 
-The planted law is in `synthetic_law`, the recipe in `synthetic_recipe`, the items and their
-popularity in `synthetic_shelf`, the lines in `synthetic_lines`, their words in `synthetic_text`.
-What the files unpack to is a pure function of the recipe and the category's name.
+The planted law is in `law`, the recipe in `recipe`, the items and their popularity in `shelf`, the
+lines in `lines`, their words in `text`. What the files unpack to is a pure function of the recipe
+and the category's name.
 """
 
 from __future__ import annotations

@@ -35,13 +35,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.synthetic.recipe import CORE, AmazonRecipe, AmazonSizes, stream
 from pipeline.synthetic.shelf import Shelf, lift_rare_items, log_logistic
+from schemas.arrays import Floats, Int64s
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Progress = Callable[[str, int, int], None]
 
 LAW = {
@@ -88,11 +86,11 @@ class Draw:
 
     """
 
-    first: Ints
-    day: Ints
-    item: Ints
-    category_of: Ints
-    copied: Ints
+    first: Int64s
+    day: Int64s
+    item: Int64s
+    category_of: Int64s
+    copied: Int64s
 
 
 def draw_reviews(recipe: AmazonRecipe, category: str, progress: Progress | None = None) -> Draw:
@@ -139,14 +137,14 @@ def draw_reviews(recipe: AmazonRecipe, category: str, progress: Progress | None 
     return Draw(first, day, shelf.asin_order[item], shelf.category_by_asin(), copied)
 
 
-def history_lengths(sizes: AmazonSizes) -> Ints:
+def history_lengths(sizes: AmazonSizes) -> Int64s:
     """Lay out the reviews of each user, int64 [U], falling: 5 and a power-law tail, summing up."""
     extra = sizes.reviews - CORE * sizes.users
     quantile = (np.arange(sizes.users) + 0.5) / sizes.users
     shape = quantile ** (-1 / _LENGTH_TAIL) - 1
     most = sizes.items // 3 - CORE
 
-    def tail(width: float) -> Ints:
+    def tail(width: float) -> Int64s:
         return np.minimum(np.floor(width * shape), most).astype(np.int64)
 
     low, high = 0.0, 1e4
@@ -158,7 +156,7 @@ def history_lengths(sizes: AmazonSizes) -> Ints:
     return np.sort(lengths)[::-1].copy()
 
 
-def _days(first: Ints, recipe: AmazonRecipe, draws: np.random.Generator) -> Ints:
+def _days(first: Int64s, recipe: AmazonRecipe, draws: np.random.Generator) -> Int64s:
     """Day of each review: growing density to 2014, heavy-tailed gaps, many on one day."""
     users, reviews = len(first) - 1, int(first[-1])
     length = np.diff(first)
@@ -184,17 +182,17 @@ def _days(first: Ints, recipe: AmazonRecipe, draws: np.random.Generator) -> Ints
     return np.asarray(np.clip(days, _FIRST_DAY, _LAST_DAY))
 
 
-def _ascending_within_day(u: Floats, owner: Ints, day: Ints) -> Floats:
+def _ascending_within_day(u: Floats, owner: Int64s, day: Int64s) -> Floats:
     """Reorder the draws [N] so that those of one user and day ascend."""
     return np.asarray(u[np.lexsort((u, day, owner))])
 
 
 def _leave_exhausted(
-    chosen: Ints,
-    target: Ints,
+    chosen: Int64s,
+    target: Int64s,
     step: int,
-    behaviour_category: Ints,
-    copied: Ints,
+    behaviour_category: Int64s,
+    copied: Int64s,
     shelf: Shelf,
     draws: np.random.Generator,
 ) -> None:
@@ -211,7 +209,9 @@ def _leave_exhausted(
         copied[target[ask]] = 0
 
 
-def _unseen(shelf: Shelf, chosen: Ints, place: Floats, target: Ints, step: int, item: Ints) -> Ints:
+def _unseen(
+    shelf: Shelf, chosen: Int64s, place: Floats, target: Int64s, step: int, item: Int64s
+) -> Int64s:
     """Take the item at `place` of each category, or the next that the user has not reviewed."""
     found = shelf.draw_item(chosen, place)
     ask = np.arange(len(found)) if step else np.zeros(0, np.int64)

@@ -7,15 +7,13 @@ from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.synthetic import text as synthetic_text
 from pipeline.synthetic.law import Draw
 from pipeline.synthetic.recipe import AmazonRecipe, AmazonSizes, stream
 from pipeline.synthetic.shelf import log_logistic
+from schemas.arrays import Floats, Int64s
 
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
 Word = TypeVar("Word")
 
 DAY_S = 86_400
@@ -49,7 +47,7 @@ class Lines:
         self.asin = synthetic_text.asins(self.sizes.meta_lines, self._stream("asins"))
         # The reviewed items are a random part of the meta file, in its order.
         shuffled = self._stream("reviewed").permutation(self.sizes.meta_lines)
-        self.reviewed: Ints = np.sort(shuffled[: self.sizes.items])
+        self.reviewed: Int64s = np.sort(shuffled[: self.sizes.items])
 
     def _stream(self, purpose: str) -> np.random.Generator:
         return stream(self.recipe, self.category, purpose)

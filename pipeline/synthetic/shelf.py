@@ -5,12 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from pipeline.synthetic.recipe import AmazonRecipe, AmazonSizes
-
-Ints = npt.NDArray[np.int64]
-Floats = npt.NDArray[np.float64]
+from schemas.arrays import Floats, Int64s
 
 _RANK_SHIFT = 8.0
 
@@ -24,9 +21,9 @@ class Shelf:
     asin.
     """
 
-    start: Ints
+    start: Int64s
     reach: Floats
-    asin_order: Ints
+    asin_order: Int64s
 
     @classmethod
     def stock(cls, sizes: AmazonSizes, recipe: AmazonRecipe, draws: np.random.Generator) -> Shelf:
@@ -50,36 +47,36 @@ class Shelf:
         return cls(start, reach, order)
 
     @property
-    def size(self) -> Ints:
+    def size(self) -> Int64s:
         """int64 [C]: items of each category."""
         return np.diff(self.start)
 
-    def quota(self, users: int) -> Ints:
+    def quota(self, users: int) -> Int64s:
         """int64 [C]: `users` shared out by popularity, each category at least its items."""
         return apportion(users * self.size / self.start[-1], users)
 
-    def draw_category(self, u: Floats) -> Ints:
+    def draw_category(self, u: Floats) -> Int64s:
         """Draw a category by popularity, which is its share of all items, for each uniform draw."""
         return np.asarray(np.searchsorted(self.start[1:], np.floor(u * self.start[-1]), "right"))
 
-    def draw_item(self, category: Ints, u: Floats) -> Ints:
+    def draw_item(self, category: Int64s, u: Floats) -> Int64s:
         """Draw an item of each category by popularity within it."""
         found = np.searchsorted(self.reach, category + u, "right")
         return np.clip(found, self.start[category], self.start[category + 1] - 1)
 
-    def next_item(self, item: Ints, category: Ints) -> Ints:
+    def next_item(self, item: Int64s, category: Int64s) -> Int64s:
         """Take the item after each one in its category, the first after the last."""
         after = item + 1
         return np.where(after == self.start[category + 1], self.start[category], after)
 
-    def category_by_asin(self) -> Ints:
+    def category_by_asin(self) -> Int64s:
         """int64 [I]: category of each item, items by asin."""
         result = np.empty(len(self.asin_order), np.int64)
         result[self.asin_order] = np.repeat(np.arange(len(self.size)), self.size)
         return result
 
 
-def apportion(ideal: Floats, total: int) -> Ints:
+def apportion(ideal: Floats, total: int) -> Int64s:
     """Whole numbers next to `ideal` with an exact sum: the largest remainders get one more."""
     whole = np.floor(ideal).astype(np.int64)
     by_remainder = np.argsort(-(ideal - whole), kind="stable")
@@ -94,7 +91,7 @@ def log_logistic(u: Floats, spread: float) -> Floats:
 
 
 def lift_rare_items(
-    item: Ints, owner: Ints, shelf: Shelf, least: int, draws: np.random.Generator
+    item: Int64s, owner: Int64s, shelf: Shelf, least: int, draws: np.random.Generator
 ) -> None:
     """Give each item `least` reviews, in place, out of those of its category's better-known items.
 

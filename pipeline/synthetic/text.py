@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from schemas.arrays import Int64s
 
 _DIGITS = np.frombuffer(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ", np.uint8)
 
@@ -137,7 +137,7 @@ class Prose:
     """Sentences escaped for JSON in one string; `edge[k]` is where sentence k starts."""
 
     text: str
-    edge: Ints
+    edge: Int64s
 
     @classmethod
     def write(cls, draws: np.random.Generator, sentences: int = 12_000) -> Prose:
