@@ -62,13 +62,7 @@ def key_of(made: manifest.Manifest) -> str:
 def differing(
     made: manifest.Manifest, config: Config, inputs: list[manifest.InputFile]
 ) -> tuple[str, str]:
-    """Where a data set differs from the one that is wanted: what is wanted, and what is there.
-
-    Args:
-        made: of the data set that is there.
-        config: what is wanted.
-        inputs: the raw files that it would be made of.
-    """
+    """Where a data set differs from the one that is wanted: what is wanted, and what is there."""
     by = "tinprep's version"
     now = json.loads(json.dumps(config.rows_depend_on())) | {by: version("tinprep")}
     was = without_how(made.config) | {by: made.version}

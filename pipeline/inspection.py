@@ -95,10 +95,6 @@ def bins(made: Manifest, history: str) -> Table:
 def inspect(out: Path, rows: int) -> Group:
     """Everything that `tinprep inspect` shows.
 
-    Args:
-        out: folder of the data set.
-        rows: how many rows of each split to decode.
-
     Raises:
         InputError: there is no data set, or a file of it is missing or damaged.
         ContractError: its manifest, a vocabulary or a shard breaks the contract.

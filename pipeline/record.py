@@ -233,13 +233,7 @@ def begun(path: Path) -> Path:
 
 
 def finished(file: Path, path: Path, *, sync: bool = True) -> None:
-    """Have a whole file that was `begun` become `path`.
-
-    Args:
-        file: the file.
-        path: what it becomes.
-        sync: whether it has to be on disk first.
-    """
+    """Have a whole file that was `begun` become `path`; with `sync` it is on disk first."""
     record = record_of(path)
     if record is not None:
         record.place(file, path, sync=sync)

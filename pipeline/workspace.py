@@ -300,10 +300,6 @@ def _refuse(out: Path, others: set[str], record: Record | None) -> None:
 def check_apart(raw: Path, out: Path) -> None:
     """Refuse folders of which one is in the other, links followed.
 
-    Args:
-        raw: the folder of the raw files.
-        out: the folder of the data set.
-
     Raises:
         UsageError: they are the same, or one is in the other.
     """
@@ -325,10 +321,6 @@ def _resolved(path: Path) -> PurePosixPath:
 
 def check_out(out: Path, *, force: bool) -> None:
     """Refuse a folder that holds what is not ours, before anything is done.
-
-    Args:
-        out: the folder.
-        force: whether a data set in it is to be replaced.
 
     Raises:
         UsageError: as `look`.

@@ -20,13 +20,7 @@ CONTRACT = (
 
 
 def read(path: Path) -> pa.Table:
-    """Read a vocabulary and hold it to its contract.
-
-    Args:
-        path: the file.
-
-    Returns:
-        value (int64 or text), id (int32: 2, 3, ...) and count (int64), no value twice, no nulls.
+    """Read a vocabulary and hold it to its `CONTRACT`.
 
     Raises:
         InputError: the file is missing or damaged.

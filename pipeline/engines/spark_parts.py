@@ -34,11 +34,6 @@ def cut(session: SparkSession, path: Path, part_bytes: int = PART_BYTES) -> list
 
     A packed file cannot be entered in the middle and stays whole.
 
-    Args:
-        session: its executors count the lines.
-        path: the file.
-        part_bytes: of a part.
-
     Raises:
         InputError: the file is neither text nor gzip nor zstd.
     """

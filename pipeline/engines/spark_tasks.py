@@ -124,12 +124,7 @@ def ask_parts(
 
 
 def answer_part(kind: str, rows: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-    """A task: the rows of a part of a large table that buckets ask for.
-
-    Args:
-        kind: of the buckets' files with them.
-        rows: the part, and the questions.
-    """
+    """A task: the rows of a part of a large table that buckets ask for."""
     lines: pa.Table | None = None
     asked: list[tuple[int, pa.Table]] = []
     for batch in rows:

@@ -507,15 +507,7 @@ def described(named: str, asked: Asked, **how: Any) -> DescribedConfig:
 def sampled(
     named: str, asked: Asked, rows: int, raw: Path | None, max_rejected: float
 ) -> SampledConfig:
-    """What `tinprep describe --check` is asked to do; as `described`.
-
-    Args:
-        named: as for `described`.
-        asked: likewise.
-        rows: of each table, at least.
-        raw: as in `Config`.
-        max_rejected: likewise.
-    """
+    """What `tinprep describe --check` is asked to do, with so many rows of each table at least."""
     config = described(named, asked, out=Path("sample"), raw=raw, max_rejected=max_rejected)
     names = ("source", "spec", "folder", "out", "raw", "max_rejected")
     return SampledConfig(**{name: getattr(config, name) for name in names}, rows=rows)

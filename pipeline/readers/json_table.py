@@ -134,11 +134,7 @@ class JsonSource:
 
 
 class _Shape:
-    """Reads some keys of objects.
-
-    Args:
-        keys: by name, the key within keys.
-    """
+    """Reads some keys of objects: by name, the key within keys."""
 
     def __init__(self, keys: Mapping[str, tuple[str, ...]]) -> None:
         self.keys = dict(keys)

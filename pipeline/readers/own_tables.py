@@ -574,12 +574,6 @@ def first_odd(
 ) -> tuple[int, str] | None:
     """The 1-based line of the first record of a sample whose value is odd, and that value.
 
-    Args:
-        source: of the file's columns.
-        path: the file.
-        name: of a column of text.
-        odd: (rows,) whether values are.
-
     Raises:
         InputError: the file cannot be read.
     """

@@ -110,12 +110,7 @@ class _Database(Protocol):
     collation: str
 
     def schema(self, sql: str, name: str) -> pa.Schema:
-        """The columns that a query gives; none if it is no query.
-
-        Args:
-            sql: the query.
-            name: of what it gives, for errors.
-        """
+        """The columns that a query gives, which errors call `name`; none if it is no query."""
         ...
 
     def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
@@ -538,12 +533,7 @@ class _Digest:
 
 @contextmanager
 def _in_our_words(query: Query, *, connecting: bool = False) -> Iterator[None]:
-    """Turn what a database says into one error.
-
-    Args:
-        query: what is asked.
-        connecting: whether it is the address that may be wrong.
-    """
+    """Turn what a database says into one error; of the address, while it is `connecting`."""
     try:
         yield
     except TinprepError as error:

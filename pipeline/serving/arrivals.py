@@ -157,13 +157,7 @@ def _fitting(names: list[str], said: Sequence[Sql]) -> dict[str, str]:
 
 
 class _Table:
-    """A table whose events may be posted.
-
-    Args:
-        table: as the description has it.
-        made: of the data set.
-        refusing: the lookups without whose line a target is no event.
-    """
+    """A table whose events may be posted; one without a line in a `refusing` lookup is none."""
 
     def __init__(self, table: Table, made: Manifest, refusing: Sequence[str]) -> None:
         assert isinstance(table.reader, TableReader)

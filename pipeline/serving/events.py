@@ -42,10 +42,6 @@ class Pasts:
 def read(folder: Path, made: Manifest) -> Mapping[str, Pasts]:
     """The behaviours that a data set has kept: history -> those of its users.
 
-    Args:
-        folder: of a data set made with `--keep-events`.
-        made: its manifest.
-
     Raises:
         UsageError: it keeps none.
         InputError: a file is missing or damaged.

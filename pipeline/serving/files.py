@@ -121,11 +121,7 @@ def _time(told: str, unit: str) -> int:
 
 
 def request_of(raw: Any, unit: str) -> Request:
-    """A request of decoded JSON.
-
-    Args:
-        raw: the value.
-        unit: as for `requests`.
+    """A request of decoded JSON; `unit` is as for `requests`.
 
     Raises:
         Misfit: it is none.

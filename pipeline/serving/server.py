@@ -68,13 +68,7 @@ class Another:
 
 
 class _Refused(Exception):
-    """A call is answered with an error.
-
-    Args:
-        status: of HTTP.
-        what: is wrong.
-        more: of the answer.
-    """
+    """A call is answered with an error."""
 
     def __init__(self, status: int, what: str, **more: str) -> None:
         self.status, self.told = status, {"what": what, **more}

@@ -243,11 +243,7 @@ class Service:
     # Scores.
 
     def score(self, raw: Any, features: bool) -> dict[str, Any]:
-        """What is answered to a request.
-
-        Args:
-            raw: the request, of decoded JSON.
-            features: whether the features are told, too.
+        """What is answered to a request of decoded JSON, with its features if they are asked for.
 
         Raises:
             Misfit: it is no request.

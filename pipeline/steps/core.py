@@ -103,16 +103,7 @@ def _codes(table: Table, column: str, words: pa.Table, folder: Path, bucket: int
 
 
 def _count(table: Table, least: int, stay: Bools, folder: Path, bucket: int, found: Tally) -> int:
-    """Count the values that stay in a bucket's events of users that do; how many events there are.
-
-    Args:
-        table: that of the targets.
-        least: events that a user has to have.
-        stay: (values,) by code.
-        folder: of the buckets' files.
-        bucket: its number.
-        found: the count.
-    """
+    """Count the values that stay in events of users that do; `stay` is (values,) by code."""
     columns = load_columns(bucket_path(folder / kind(table), bucket))
     of_value = stay[columns["value"]]
     user, value = columns["user"][of_value], columns["value"][of_value]

@@ -352,14 +352,7 @@ def _deal_targets(
     known: Mapping[str, pl.DataFrame],
     sample: npt.NDArray[np.int64] | None,
 ) -> Seen:
-    """Parse the targets' table into buckets of users.
-
-    Args:
-        run: the preparation.
-        d: what is made.
-        known: the rows of the lookups that were read already, by key.
-        sample: the users that count; None for all.
-    """
+    """Parse the targets' table into buckets of users; `known` are the lookups read already."""
     table = d.target
 
     def once() -> dict[str, Any]:
@@ -402,14 +395,6 @@ def _deal_behaviours(
 
     Every event that counts is in the vocabularies; only those of users of the targets' table are
     in a bucket.
-
-    Args:
-        run: the preparation.
-        d: what is made.
-        table: of events.
-        users: the vocabulary of users.
-        sample: the users that count; None for all.
-        since: the time from which on events count.
     """
 
     def once() -> dict[str, Any]:
@@ -606,11 +591,6 @@ def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:
 
 def _events(table: Table, frame: pl.DataFrame, of: Mapping[str, pl.DataFrame]) -> Events:
     """What is known of a bucket's events; the last is before the first where none may be a target.
-
-    Args:
-        table: they are of.
-        frame: those that count.
-        of: column -> how often its values occur in them.
 
     Raises:
         InputError: one names a split that there is not.

@@ -292,13 +292,7 @@ def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict
 
 
 def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifest.Manifest:
-    """Write the manifest, which makes the data set one.
-
-    Args:
-        run: the preparation.
-        results: of `write_shards`.
-        content: the rest.
-    """
+    """Write the manifest, which makes the data set one."""
     written = [manifest.DataFile(**s) for r in results for s in r["shards"]]
     written.sort(key=lambda s: (content.d.splits.index(s.path.split("/")[0]), s.path))
     rows = dict.fromkeys(content.d.splits, 0)

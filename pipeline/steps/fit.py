@@ -293,12 +293,7 @@ def _words(
 
 
 def _held(words: pa.Table, counts: Int64s) -> pl.DataFrame:
-    """The values of a vocabulary that occur, and how often: value, count.
-
-    Args:
-        words: value, and id.
-        counts: (values,) in the order of ids.
-    """
+    """Value and count of what occurs of a vocabulary; `counts` are (values,) by its ids."""
     frame = pl.DataFrame({"value": pl.Series(words["value"]), "count": counts})
     return frame.filter(pl.col("count") > 0)
 

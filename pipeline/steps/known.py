@@ -66,10 +66,6 @@ class Known:
     def check(self, paths: Sequence[Path], identity: Identity) -> None:
         """Make sure that the events that were read are those that were kept.
 
-        Args:
-            paths: the files that were read.
-            identity: of them.
-
         Raises:
             ContractError: one is another.
         """
@@ -99,11 +95,7 @@ class Known:
         return Core(table.ids[0], 1, self.core_values)
 
     def drawn(self, words: pa.Table) -> Pool:
-        """What negatives are drawn from.
-
-        Args:
-            words: of the field, those of ordered events.
-        """
+        """What negatives are drawn from; `words` are those of ordered events."""
         assert self.pool is not None and self.made.target.negatives is not None
         weights = np.zeros(len(words), np.int64)
         at = Encoder(words).of(pl.Series(self.pool["value"])) - FIRST_ID

@@ -72,12 +72,7 @@ def cut(rows: pl.DataFrame, lists: Mapping[str, int]) -> pl.DataFrame:
 
 
 def count_values(rows: pl.DataFrame, column: str) -> pl.DataFrame:
-    """How often each value occurs in lists that are `cut`: columns value, count.
-
-    Args:
-        rows: with the column.
-        column: of lists.
-    """
+    """How often each value occurs in lists that are `cut`: columns value, count."""
     values = rows.select(pl.col(column).alias("value")).explode("value").drop_nulls("value")
     counted = values.group_by("value").agg(pl.len().cast(pl.Int64).alias("count"))
     return pl.DataFrame(arrow(counted))  # as `vocabulary.count_values` lets go of the file

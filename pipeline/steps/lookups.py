@@ -60,13 +60,7 @@ class Lines:
 
 
 def read(run: Run, lookup: Lookup, wanted: pl.Series | None) -> Lines:
-    """Read a lookup's file; lines refused go to a file of theirs.
-
-    Args:
-        run: the preparation.
-        lookup: what to read.
-        wanted: the keys that count; None for all.
-    """
+    """Read a lookup's file, of all or some keys; lines refused go to a file of theirs."""
     empty = tables.empty(lookup.raw or _model(lookup))
     found, rows_of = Distinct(lookup), [empty]
     lines = 0
@@ -107,14 +101,7 @@ def of_table(lookup: Lookup, distinct: pl.DataFrame, wanted: pl.Series) -> Lines
 
 
 def _lines(lookup: Lookup, distinct: pl.DataFrame, frame: pl.DataFrame, lines: int) -> Lines:
-    """Find the first row of each key.
-
-    Args:
-        lookup: whose rows they are.
-        distinct: as `Distinct.rows` returned them.
-        frame: all of them, where every line counts.
-        lines: how many lines the file has.
-    """
+    """Find the first row of each key."""
     raw = lookup.raw or _model(lookup)
     columns = tables.columns(raw)
     frame = frame.select(columns)
@@ -254,10 +241,6 @@ def _alike(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
 
 def _require_rule(lookup: Lookup, distinct: pl.DataFrame) -> None:
     """Refuse lines that repeat a key where they may not, or say something else.
-
-    Args:
-        lookup: whose they are.
-        distinct: as `Distinct.rows` returned them.
 
     Raises:
         InputError: there are some.
@@ -464,16 +447,7 @@ def _write(
     of_lists: Mapping[str, Lists],
     some: Int64s,
 ) -> None:
-    """Write what is looked up for some values of the key.
-
-    Args:
-        run: the preparation.
-        name: of the file.
-        contract: of its rows; None for none.
-        columns: of all values.
-        of_lists: likewise.
-        some: the places of those that are written.
-    """
+    """Write what is looked up at some places; a contract of None holds it to nothing."""
     rows = {name: of.take(some).array(pa.list_(pa.int32())) for name, of in of_lists.items()}
     table, path = pl.DataFrame(columns)[some], run.config.out / name
     if contract is not None:

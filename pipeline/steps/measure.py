@@ -92,12 +92,6 @@ class Measure:
         """The ids in a column of those events that some row of train holds, or may as a negative.
 
         They come with the events' times, but for those of lists.
-
-        Args:
-            found: the bucket.
-            own: what its events have besides.
-            name: of the column.
-            train: the targets of train.
         """
         d, targets = self.d, found.targets
         if name == USER:
@@ -169,14 +163,7 @@ class Measure:
     def within(
         self, seconds: Mapping[str, Int64s], folder: Path, bucket: int, *tallies: Tally
     ) -> None:
-        """Count the intervals of some seconds by the unit of times, a tally a history.
-
-        Args:
-            seconds: history -> the seconds.
-            folder: where the buckets' files are.
-            bucket: its number.
-            tallies: what the counts are added to.
-        """
+        """Count the intervals of some seconds of each history by the unit of times."""
         found = load(folder, bucket, self.d, {}, self.split)
         train = np.flatnonzero(found.targets.split == TRAIN)
         if self.drawing is not None:

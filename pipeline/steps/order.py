@@ -264,10 +264,7 @@ class Order:
     ) -> tuple[dict[str, npt.NDArray[Any]], Int64s]:
         """The columns of a table's events in order, and where each event stood before.
 
-        Args:
-            frame: the events; of another table than the targets', repeats are dropped if asked for.
-            user: (events,) ids.
-            table: that they are of.
+        Repeats of another table than the targets' are dropped if asked for.
         """
         time = frame["time"].to_numpy().astype(np.int64, copy=False)
         ids = {name: self.encoders[name].of(frame[name]) for name in table.ids}
@@ -452,15 +449,7 @@ def of_nobodies(
     looked_up: Mapping[str, lookups.Encoded],
     final: Mapping[str, Int32s],
 ) -> dict[str, Behaviours]:
-    """History -> what may stand in it of a bucket's users whom the targets' table lacks.
-
-    Args:
-        folder: where the buckets' files are.
-        bucket: its number.
-        d: what is made.
-        looked_up: the lookups, by key.
-        final: as for `load`.
-    """
+    """History -> what may stand in it of a bucket's users whom the targets' table lacks."""
     found = {}
     for name, history in d.histories.items():
         if history.table == d.target.name:

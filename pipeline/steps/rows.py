@@ -127,12 +127,7 @@ class History(NamedTuple):
 
 
 def blocks(of: Sequence[History], each: int = 1) -> Iterator[slice]:
-    """Targets to make rows of at a time, by the cells of their histories.
-
-    Args:
-        of: the histories of every name.
-        each: rows of a target.
-    """
+    """Targets to make `each` rows of at a time, by the cells of their histories."""
     cells = np.sum([one.stored.cells(one.windows) for one in of], axis=0)
     return cut(cells * each)
 

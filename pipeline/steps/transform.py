@@ -152,14 +152,7 @@ def _kept(behaviours: Behaviours) -> pa.Table:
 
 
 class _Targets:
-    """The targets of a bucket.
-
-    Args:
-        fitted: what is known of the whole data set.
-        looked_up: the lookups as the bucket has them.
-        bucket: its events.
-        own: what they have besides.
-    """
+    """The targets of a bucket."""
 
     def __init__(
         self, fitted: Rows, looked_up: Mapping[str, Encoded], bucket: Bucket, own: Columns

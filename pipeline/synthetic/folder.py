@@ -63,10 +63,6 @@ def writing(out: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
 def read_marker(marker: Path, files: list[Path]) -> tuple[dict[str, Any], dict[str, int]] | None:
     """What the marker says, and the sizes in bytes that it gives; None in a folder without data.
 
-    Args:
-        marker: its path.
-        files: the data files that are beside it.
-
     Raises:
         UsageError: there is data without a marker, or the marker is none.
     """
