@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any
 
 import typer
+from rich.console import Group
+from rich.text import Text
 
 from pipeline.cli.errors import GOES_ON, told_errors
 from pipeline.cli.options import DryRun, next_command, options_of, run
@@ -22,6 +26,8 @@ _OF_TRANSFORM = (
     *("max_rejected", "max_missing", "keep_events", "buckets", "threads", "memory", "force"),
     *("engine", "master", "spark_conf"),
 )
+
+_TARGETS_OF_A_SPLIT = 4
 
 
 def add_to(app: typer.Typer) -> None:
@@ -153,7 +159,8 @@ def describe(
 def _check(
     files: list[str], rows: int, raw: Path | None, asked: Asked, max_rejected: float
 ) -> None:
-    from pipeline.describing import check
+    """Prepare a sample of the data as the whole will be, and show what it says; nothing is kept."""
+    from pipeline import flow, inspection
     from pipeline.readers.remote import located
 
     if len(files) > 1:
@@ -163,10 +170,16 @@ def _check(
             expected="a description, or a preset",
             got=", ".join(files),
         )
-    with progress() as told:
+    with progress() as told, tempfile.TemporaryDirectory(prefix="tinprep-") as folder:
         config = sampled(files[0], asked, rows, raw and located(raw), max_rejected)
-        shown = check(config, told)
-    Terminal().print(shown)
+        out = Path(folder) / "sample"
+        made = flow.prepare(replace(config, out=out, force=False), told)
+        shown = inspection.sample(made, out, _TARGETS_OF_A_SPLIT)
+    head = Text(
+        f"Of a sample: the first events of each table, {rows:,} at least where there are so many. "
+        "Nothing is kept."
+    )
+    Terminal().print(Group(head, *shown))
     options = [f"--set {quote(f'{n}={value}')}" for n, value in (asked.parameters or {}).items()]
     options += [f"--without {quote(name)}" for name in asked.without]
     options += [f"--raw {quote(str(raw))}"] if raw else []
