@@ -30,12 +30,21 @@ _KEPT = {
     "string": lambda kind: pa.types.is_string(kind) or pa.types.is_large_string(kind),
 }
 
+# Of every row: what stands before its fields, and what follows them.
+_FIRST: dict[str, pa.DataType] = {"row": pa.int64(), "user": pa.int32()}
+_THEN: dict[str, pa.DataType] = {"target_time": pa.int64(), "label": pa.int8()}
+WEIGHT = "weight"
+
 HISTORY_COLUMNS: dict[str, pa.DataType] = {
     "position": pa.int16(),
     "interval_bin": pa.uint8(),
     "time": pa.int64(),
     "session": pa.int16(),
 }
+
+
+TAKEN = frozenset({*_FIRST, *_THEN, WEIGHT, *HISTORY_COLUMNS, "length"})
+"""Names of columns that every data set has, or histories after their own name: no field's."""
 
 
 def history_type(value: pa.DataType, layout: str, max_len: int) -> pa.DataType:
@@ -87,12 +96,10 @@ def schema_of(
             that may hold nulls.
     """
     scalar: list[tuple[str, pa.DataType]] = [
-        ("row", pa.int64()),
-        ("user", pa.int32()),
+        *_FIRST.items(),
         *((f"target_{name}", pa.int32()) for name in fields),
-        ("target_time", pa.int64()),
-        ("label", pa.int8()),
-        *([("weight", pa.float32())] if weight else []),
+        *_THEN.items(),
+        *([(WEIGHT, pa.float32())] if weight else []),
         *((name, pa.int32()) for name in features),
         *((name, pa.float32()) for name in numbers),
     ]

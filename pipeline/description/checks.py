@@ -20,18 +20,14 @@ from pipeline.description.language import (
 from pipeline.description.toml import Source, read
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.errors import UsageError
-from schemas.shards import HISTORY_COLUMNS, session_prefix
+from schemas.shards import HISTORY_COLUMNS, TAKEN, session_prefix
 
 USER = "user"
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 # Of columns that every row or history has.
-_RESERVED = frozenset(
-    {
-        *("row", "user", "label", "weight", "time", "length", "position"),
-        *("interval_bin", "session", "split", "is_target", "outside", "key", "target"),
-    }
-)
 _BEGINNINGS = ("target_", "in_")
+_RESERVED = {name for name in TAKEN if not name.startswith(_BEGINNINGS)}
+_RESERVED |= {"split", "is_target", "outside", "key", "target"}
 _DURATION = re.compile(r"([0-9]{1,9}) ?([smhdw])")
 _SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 _QUOTED = re.compile(r'"((?:[^"]|"")+)"')

@@ -74,7 +74,11 @@ class Places(Encoding):
 
     @abstractmethod
     def target(self, batch: Batch) -> Tensor:
-        """What the targets' vectors are looked up by, B; of several tables, each one's B."""
+        """What the targets' vectors are looked up by, B; of several tables, each one's B.
+
+        Where targets share one history, they share their time: B is 1 here and for behaviours, but
+        `target_time` has one for each target.
+        """
 
     @abstractmethod
     def history(self, batch: Batch) -> Tensor:
