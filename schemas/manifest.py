@@ -19,6 +19,7 @@ from annotated_types import Ge, Le
 from schemas.bounds import LAYOUTS, MOST_BEHAVIOURS, MOST_BINS
 from schemas.checked import OPEN, STRICT, Count, Misfit, Whole, build, decode
 from schemas.errors import ContractError, InputError, UsageError
+from schemas.plain import meant
 from schemas.shards import KEPT_TYPES, UNITS, Shape, schema_of
 
 FORMAT = 2
@@ -493,11 +494,12 @@ def load(out: Path) -> Manifest:
     except FileNotFoundError:
         above = out.absolute().parent
         within = out.name in SPLITS and (above / NAME).exists()
+        near = meant(out.name, (one.parent.name for one in above.glob(f"*/{NAME}")))
         raise InputError(
             "There is no data set here.",
             where=path,
             expected="a finished data set (its manifest is written last)",
-            got="a split of one" if within else "no such file",
+            got="a split of one" if within else f"no such file{near}",
             do=f"give {above}, and perhaps `--split {out.name}`"
             if within
             else "make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",

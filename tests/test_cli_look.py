@@ -125,6 +125,8 @@ def test_verify_says_sound_and_finds_damage(made: Path, copy: Path) -> None:
 
 
 def test_a_training_is_measured_and_scores_rows(made: Path, tmp_path: Path) -> None:
+    wrong = tinprep("models", made.with_name(f"{made.name}x"))
+    assert wrong.code == 3 and f"no such file; did you mean {made.name}?" in wrong.said
     models = tinprep("models", made)
     finished(models)
     assert "tin_released" in models.said

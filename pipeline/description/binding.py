@@ -447,7 +447,7 @@ class Binding:
                     "Times look like those of another unit.",
                     expected=f'unit = "{likely}"',
                     got=f'unit = "{time.unit}" and {time.column} = {found[0]:.0f}',
-                    do="give the unit that makes these times those of your events",
+                    do=f'say unit = "{likely}" (--unit {likely}), if so',
                 )
 
     # What is made of it.

@@ -192,7 +192,7 @@ def score(
             counts["candidates"] += sum(sizes)
             told("score", counts["requests"], None)
     candidates, asked = (counts.pop(name, 0) for name in ("candidates", "requests"))
-    found = [f"{candidates:,} candidates of {asked:,} requests: {out}"]
+    found = [f"{candidates:,} candidates of {asked:,} request{'s' * (asked != 1)}: {out}"]
     return found + [f"{count:,} {what}" for what, count in sorted(counts.items())]
 
 
