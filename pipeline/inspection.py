@@ -26,13 +26,7 @@ _SHOWN_BEHAVIOURS = 4
 
 
 def summary(made: Manifest, out: Path, *, kept: bool = True) -> Group:
-    """The tables that close a preparation and open an inspection.
-
-    Args:
-        made: of the data set.
-        out: its folder.
-        kept: whether the folder stays.
-    """
+    """The tables that close a preparation and open an inspection; a sample's is not `kept`."""
     kind = f"{made.dataset} (synthetic data)" if made.synthetic else made.dataset
     what = Table(title=kind, show_header=False)
     what.add_column("what")
@@ -106,11 +100,6 @@ def inspect(out: Path, rows: int) -> Group:
 
 def sample(made: Manifest, out: Path, targets: int) -> list[RenderableType]:
     """What tells whether a description fits its data: targets in plain words, and the summary.
-
-    Args:
-        made: of the data set.
-        out: its folder.
-        targets: how many of each split to decode, without their negatives.
 
     Raises:
         ContractError: a file breaks the contract.

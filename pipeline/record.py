@@ -135,12 +135,7 @@ class Record:
                 file.unlink(missing_ok=True)
 
     def add(self, *said: Any, sync: bool = False) -> None:
-        """Append a line, and know what it says.
-
-        Args:
-            said: the line.
-            sync: whether it has to be on disk.
-        """
+        """Append a line, and know what it says; with `sync` it is on disk then."""
         line = as_line(*said)
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._lock:
@@ -161,12 +156,7 @@ class Record:
             self._take(line[:-1])
 
     def place(self, file: Path, path: Path, *, sync: bool = True) -> None:
-        """Have a whole file become `path`, which is below `out`.
-
-        Args:
-            file: the file.
-            path: what it becomes.
-            sync: whether it has to be on disk first.
+        """Have a whole file become `path`, which is below `out`; with `sync` it is on disk first.
 
         Raises:
             UsageError: a file of others has come to stand there.

@@ -229,10 +229,6 @@ class Ours:
 def look(out: Path, *, force: bool) -> Ours:
     """Find what a folder holds of ours; nothing is changed.
 
-    Args:
-        out: the folder.
-        force: whether a data set in it is to be replaced.
-
     Raises:
         UsageError: `out` is no folder, or holds anything else, and something is to be written.
     """

@@ -151,13 +151,7 @@ def given_of(context: typer.Context, name: str) -> bool:
 
 
 def run(config: Config, dry_run: bool, then: str | None = None) -> None:
-    """Prepare a data set, or say what it would take, and show what came of it.
-
-    Args:
-        config: what to make.
-        dry_run: whether that is only said.
-        then: the command that may well be run next; None for `train`.
-    """
+    """Prepare a data set, or say what it would take; show what came of it and what to do `then`."""
     from pipeline import flow
 
     if dry_run:

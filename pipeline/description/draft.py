@@ -178,10 +178,6 @@ class Table:
 def draft(patterns: Sequence[str], folder: Path) -> str:
     """The TOML of a description of files, with comments on what was not sure.
 
-    Args:
-        patterns: files, folders or globs, each of one table.
-        folder: that they are to be relative to.
-
     Raises:
         InputError: a file cannot be read, or none holds events.
     """

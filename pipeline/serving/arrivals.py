@@ -96,14 +96,8 @@ def _opened(
 ) -> TableReader:
     """The reader of posted events.
 
-    Args:
-        said: what the description says of their table.
-        seen: the columns of its raw files, and how SQL sees them, as `Kept` has it; empty where it
-            does not say.
-        name: of the table.
-        columns: what rows are to have.
-        where: the condition for an event to count; None where all do.
-        unit: of times.
+    `seen` are the columns of their table's raw files, and how SQL sees them, as `Kept` has it;
+    empty where it does not say.
 
     Raises:
         UsageError: SQL sees a column of a type that JSON does not have.

@@ -154,12 +154,7 @@ def _spread(values: list[Any], lengths: Sequence[int], most: int) -> list[Any]:
 
 
 def write(folder: Path, of: Bundle, data: Path) -> int:
-    """Write a bundle's golden requests; returns how many there are.
-
-    Args:
-        folder: of the bundle, with its other files.
-        of: what it says of itself.
-        data: a data set; one that keeps no events gives none.
+    """Write a bundle's golden requests; returns how many: none of a data set without its events.
 
     Raises:
         ContractError: a row's request has other features than the row.

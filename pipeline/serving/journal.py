@@ -104,11 +104,6 @@ class Journal:
 def replayed(log: Path, folder: Path, data: Path) -> int:
     """Hold a log to what its requests come to now; returns how many there are.
 
-    Args:
-        log: of a server, or of `tinprep score`.
-        folder: of the bundle.
-        data: of the data set whose users they were.
-
     Raises:
         InputError: the log cannot be read.
         ContractError: a score is another one; or the data set is another.

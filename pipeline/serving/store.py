@@ -149,12 +149,7 @@ class Store:
         return found
 
     def follow(self, base: str, rows: Mapping[str, int], gone: Iterable[int]) -> None:
-        """Go on behind another data set, which holds some of the events itself.
-
-        Args:
-            base: as for the store itself.
-            rows: likewise.
-            gone: the sequences of those events.
+        """Go on behind another data set, which holds the events of the sequences `gone` itself.
 
         Raises:
             EnvironmentFault: as `add`.

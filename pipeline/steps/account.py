@@ -36,16 +36,7 @@ def account(
     results: list[dict[str, Any]],
     known: Known | None,
 ) -> finish.Content:
-    """What a data set holds.
-
-    Args:
-        run: the preparation.
-        d: what is made.
-        dealt: what was known once every table was dealt out.
-        fitted: what is known of the whole data set.
-        results: of `finish.write_shards`.
-        known: what an earlier data set has fitted, where new events follow its own.
-    """
+    """What a data set holds; `results` are those of `finish.write_shards`."""
     no_history = sum(one["no_history"] for one in results)
     rejected = _write_rejected(run, d, [row for one in results for row in one["left_out"]])
     rejected |= {

@@ -54,13 +54,7 @@ def kind(table: Table) -> str:
 
 
 def core(run: Run, table: Table, least: int, counts: pl.DataFrame) -> Core:
-    """What of the targets' table stays.
-
-    Args:
-        run: the preparation.
-        table: that of the targets.
-        least: events that each user, and each value of its first column, has to have.
-        counts: how often the values of that column occur.
+    """What stays of the targets' table: users, and values of its first column, with `least` events.
 
     Raises:
         InputError: nothing stays.

@@ -155,10 +155,7 @@ class Dealt:
 def deal(run: Run, d: Description, known: Known | None) -> Dealt:
     """Read the lookups that have to be known by then, and deal every table out.
 
-    Args:
-        run: the preparation.
-        d: what is made.
-        known: what an earlier data set has fitted, where new events follow its own.
+    New events follow what an earlier data set has fitted, if that is `known`.
     """
     target = d.target
     lines = {one.key: lookups.read(run, one, None) for one in d.lookups if one.early}
@@ -300,9 +297,7 @@ def choose_buckets(run: Run, d: Description) -> int:
 def fixed_bytes(d: Description, apart: Sequence[str] = ()) -> int:
     """The memory that is held all along: lookups, vocabularies, and what grows with them.
 
-    Args:
-        d: what is made.
-        apart: the keys of lookups of which no task holds more than the keys.
+    Of the lookups `apart` no task holds more than the keys.
     """
     held = estimate_table(d.target.paths) * d.fixed_bytes_a_line
     for one in d.lookups:

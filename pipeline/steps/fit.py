@@ -250,15 +250,7 @@ def _words(
     lines: Mapping[str, lookups.Lines],
     found: Ordered,
 ) -> dict[str, pa.Table]:
-    """The vocabularies of rows, where they are others than those of ordered events.
-
-    Args:
-        d: what is made.
-        first: those that events were ordered with.
-        counts: column -> how often its values occur, where all of them count.
-        lines: the lookups' rows, by key.
-        found: what ordering has found.
-    """
+    """The vocabularies of rows, where they are others than those of ordered events."""
     train, drawn = d.vocabulary_from == "train", d.negatives
     of = {name: [*counted] for name, counted in counts.items()}
     if train:

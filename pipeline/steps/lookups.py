@@ -89,13 +89,7 @@ def read(run: Run, lookup: Lookup, wanted: pl.Series | None) -> Lines:
 
 
 def of_table(lookup: Lookup, distinct: pl.DataFrame, wanted: pl.Series) -> Lines:
-    """The rows of a lookup of a table of events, which is dealt out by now.
-
-    Args:
-        lookup: what is looked up.
-        distinct: the table's rows, as `Distinct.rows` returned them.
-        wanted: the keys that count.
-    """
+    """The rows of a lookup of a table of events, which is dealt out by now."""
     some = distinct.filter(pl.col(lookup.key).is_in(wanted.implode()))
     return _lines(lookup, some, some.clear(), int(distinct[_LINES].sum()))
 

@@ -15,11 +15,7 @@ def check_missing(
 ) -> dict[str, Share]:
     """The losses of a join with a raw file, where they are no more than the settings allow.
 
-    Args:
-        config: the settings.
-        path: the raw file.
-        losses: what is lost, by name.
-        limits: of some of them the share that may be, in place of the settings'.
+    Some may have limits of their own, by their names.
 
     Raises:
         InputError: one is larger.

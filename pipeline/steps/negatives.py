@@ -160,7 +160,7 @@ def draw(
     return unit if upto is None else np.searchsorted(upto, unit, side="right") - 1
 
 
-def released_stream(histories: Sequence[Sequence[int]], items: int, seed: int = 1234) -> list[int]:
+def released_stream(histories: Sequence[Sequence[int]], items: int) -> list[int]:
     """The negatives that the released preprocessing draws, one a behaviour, for `--parity`.
 
     One stream of Python's `random.seed(1234)`, users in sorted order, one draw a position (the
@@ -169,9 +169,8 @@ def released_stream(histories: Sequence[Sequence[int]], items: int, seed: int = 
     Args:
         histories: every user's items 0..items-1 by time, users in the order of their ids.
         items: number of items.
-        seed: of the stream.
     """
-    randint = random.Random(seed).randint  # noqa: S311
+    randint = random.Random(1234).randint  # noqa: S311
     drawn = []
     for history in histories:
         touched = set(history)

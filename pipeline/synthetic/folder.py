@@ -40,10 +40,6 @@ def check_ranges(recipe: object, ranges: Mapping[str, tuple[bool, str]]) -> None
 def writing(out: Path, names: Sequence[str]) -> Iterator[dict[str, Path]]:
     """Files that become those of `names` in a folder, in this order, when the block has ended.
 
-    Args:
-        out: the folder, made when absent.
-        names: of the files.
-
     Raises:
         EnvironmentFault: the disk refused.
     """
