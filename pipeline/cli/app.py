@@ -15,31 +15,28 @@ if __name__ == "__main__":  # as `pipeline.start`: what follows loads much
     watch()
 
 import typer
-from typer.models import CommandInfo, TyperInfo
 
-from pipeline.cli import described as cli_described
-from pipeline.cli import look as cli_look
-from pipeline.cli import prepare as cli_prepare
-from pipeline.cli import report as cli_report
-from pipeline.cli import reproduce as cli_reproduce
-from pipeline.cli import synthesize as cli_synthesize
-from pipeline.cli import train as cli_train
+from pipeline.cli.amounts import checked
+from pipeline.cli.described import describe, prepare, transform
+from pipeline.cli.fit import train
+from pipeline.cli.look import doctor, inspect, score, serve, verify
+from pipeline.cli.prepare import alibaba, amazon
+from pipeline.cli.report import report
+from pipeline.cli.reproduce import correlate, reproduce, results
+from pipeline.cli.synthesize import synthesize
+from pipeline.cli.train import evaluate, export, importance, models, predict
 from schemas.errors import EnvironmentFault
 from schemas.terminal import Terminal
 
-PANELS = {
-    "Prepare a data set": ("prepare", "describe", "transform", "amazon", "alibaba", "synthesize"),
-    "Look into one": ("inspect", "verify", "doctor"),
-    "Train, compare, predict": ("train", "models", "evaluate", "importance", "report", "predict"),
-    "Serve": ("export", "score", "serve"),
-    "The paper": ("correlate", "reproduce", "results"),
+_FIRST = "Prepare a data set"
+_COMMANDS = {
+    _FIRST: (prepare, describe, transform, amazon, alibaba),
+    "Look into one": (inspect, verify, doctor),
+    "Train, compare, predict": (train, models, evaluate, importance, report, predict),
+    "Serve": (export, score, serve),
+    "The paper": (correlate, reproduce, results),
 }
 """What the help shows together, in the order of the work."""
-
-
-def _name(command: CommandInfo | TyperInfo) -> str:
-    return command.name or str(getattr(command.callback, "__name__", None))
-
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -47,21 +44,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Raw behaviour logs in, model-ready Parquet shards out, and a trainer for TIN.",
 )
-for commands in (
-    cli_look,
-    cli_train,
-    cli_reproduce,
-    cli_report,
-    cli_described,
-    cli_prepare,
-    cli_synthesize,
-):
-    commands.add_to(app)
-_OF = {name: panel for panel, names in PANELS.items() for name in names}
-_KNOWN: list[CommandInfo | TyperInfo] = [*app.registered_commands, *app.registered_groups]
-for command in _KNOWN:
-    command.rich_help_panel = _OF[_name(command)]
-app.registered_commands.sort(key=lambda one: [*_OF].index(_name(one)))
+for panel, commands in _COMMANDS.items():
+    for command in commands:
+        app.command(rich_help_panel=panel)(checked(command))
+app.add_typer(synthesize, name="synthesize", rich_help_panel=_FIRST)
 
 
 def _version(asked: bool) -> None:

@@ -30,12 +30,6 @@ _OF_TRANSFORM = (
 _TARGETS_OF_A_SPLIT = 4
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (prepare, describe, transform):
-        app.command()(command)
-
-
 @options_of(Events, Config, Asked)
 def prepare(
     events: dict[str, Any],

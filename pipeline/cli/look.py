@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from pipeline.cli.amounts import Bytes, checked
+from pipeline.cli.amounts import Bytes
 from pipeline.cli.errors import told_errors
 from pipeline.cli.progress import progress
 from schemas.errors import UsageError
@@ -17,12 +17,6 @@ from schemas.terminal import Terminal
 
 _BODY = Bytes(1 << 20)
 _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (inspect, verify, score, serve, doctor):
-        app.command()(checked(command))
 
 
 def inspect(

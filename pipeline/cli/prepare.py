@@ -22,12 +22,6 @@ _Demo = Annotated[
 ]
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (amazon, alibaba):
-        app.command()(command)
-
-
 @options_of(AmazonConfig)
 def amazon(
     settings: dict[str, Any],

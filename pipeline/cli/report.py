@@ -7,14 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.amounts import checked
 from pipeline.cli.errors import told_errors
 from schemas.terminal import Terminal
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the command to the command line."""
-    app.command()(checked(report))
 
 
 def report(

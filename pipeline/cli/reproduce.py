@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.cli.amounts import Widths, checked
+from pipeline.cli.amounts import Widths
 from pipeline.cli.demo import demo_data
 from pipeline.cli.errors import GOES_ON, told_errors
 from pipeline.cli.options import given_of
@@ -35,12 +35,6 @@ _USED_BY = {
     "widths": ("fig5",),
     **dict.fromkeys(("category", "top", "positions", "by", "released"), ("fig1", "table2", "fig3")),
 }
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    for command in (correlate, reproduce, results):
-        app.command()(checked(command))
 
 
 def correlate(

@@ -15,11 +15,6 @@ from schemas.terminal import Terminal
 synthesize = typer.Typer(no_args_is_help=True, help="Make synthetic raw files, said to be so.")
 
 
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.add_typer(synthesize, name="synthesize")
-
-
 def make_amazon(out: Path, scale: float, seed: int, category: str) -> None:
     """Make Amazon's raw files, and show how far that is."""
     from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon

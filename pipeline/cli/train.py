@@ -8,9 +8,7 @@ from typing import Annotated
 
 import typer
 
-from pipeline.cli.amounts import checked
 from pipeline.cli.errors import told_errors
-from pipeline.cli.fit import train
 from pipeline.cli.options import next_command
 from schemas.errors import UsageError
 from schemas.replacing import replacing
@@ -24,13 +22,6 @@ _Data = Annotated[
     Path | None, typer.Option(help="Folder of another data set. Default: the run's own.")
 ]
 _Device = Annotated[str, typer.Option(help="cpu or cuda.")]
-
-
-def add_to(app: typer.Typer) -> None:
-    """Add the commands to the command line."""
-    app.command()(train)
-    for command in (models, evaluate, importance, predict, export):
-        app.command()(checked(command))
 
 
 def models(
