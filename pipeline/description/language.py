@@ -7,19 +7,12 @@ A description knows nothing of files: `pipeline.description.binding` brings the 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from annotated_types import Ge, Gt, Le, Lt, MinLen
 from pydantic import ConfigDict, Field
 
 from schemas.bounds import MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
-
-_KEYS: ConfigDict = {
-    "strict": True,
-    "allow_inf_nan": False,
-    "extra": "forbid",
-    "use_attribute_docstrings": True,
-}
 
 Text = Annotated[str, MinLen(1)]
 Seconds = Annotated[int, Ge(0), Lt(1 << 40)]
@@ -33,7 +26,6 @@ _Most = Annotated[int, Ge(1), Lt(1 << 31)]
 class Connection:
     """A database, of which queries are asked."""
 
-    __pydantic_config__ = _KEYS
     url_env: Text
     """The environment variable that holds its address: postgresql://user:password@host/name,
     duckdb:///FILE or sqlite:///FILE."""
@@ -43,7 +35,6 @@ class Connection:
 class Csv:
     """How a CSV or TSV file is written."""
 
-    __pydantic_config__ = _KEYS
     columns: Annotated[tuple[Text, ...], MinLen(1)] | None = None
     """The names of the columns, for a file without a header. Default: the first line has them."""
     delimiter: Annotated[str, MinLen(1)] | None = None
@@ -60,7 +51,6 @@ class Csv:
 class Reader:
     """A fast reader with options, which are for the presets alone."""
 
-    __pydantic_config__ = _KEYS
     name: Text
     """Of the reader."""
     options: dict[str, int | float | str] = field(default_factory=dict)
@@ -71,7 +61,6 @@ class Reader:
 class Time:
     """When something was. A naive time needs a timezone."""
 
-    __pydantic_config__ = _KEYS
     column: Text
     """A column, or SQL over columns."""
     unit: Literal["s", "ms", "us"] | None = None
@@ -84,7 +73,6 @@ class Time:
 class List:
     """A feature of several values, e.g. genres."""
 
-    __pydantic_config__ = _KEYS
     column: Text
     """A column, or SQL over columns: a list, or text to be cut."""
     max_len: Length
@@ -97,7 +85,6 @@ class List:
 class Number:
     """A feature that is a number. A missing one becomes the mean."""
 
-    __pydantic_config__ = _KEYS
     column: Text
     """A column, or SQL over columns."""
     scale: Literal["log", "standard", "none"] = "standard"
@@ -109,7 +96,6 @@ class Number:
 class Table:
     """A table of events: who did what, and when."""
 
-    __pydantic_config__ = _KEYS
     user: Text
     """The column of the user. Here and below: a column, or SQL over columns."""
     time: Time
@@ -158,7 +144,6 @@ class Table:
 class Lookup:
     """What is known of the values of a field or feature, or of users: [lookups.NAME] is of NAME."""
 
-    __pydantic_config__ = _KEYS
     key: Text
     """The column of the values that are looked up."""
     files: Text | Annotated[tuple[Text, ...], MinLen(1)] | None = None
@@ -203,7 +188,6 @@ class Lookup:
 class ByOrder:
     """Leave one out: a user's last event is test, the one before valid, the first no target."""
 
-    __pydantic_config__ = _KEYS
     by: Literal["order"]
     """How to split."""
     valid: bool = True
@@ -214,7 +198,6 @@ class ByOrder:
 class ByDay:
     """The last day is test, the one before valid."""
 
-    __pydantic_config__ = _KEYS
     by: Literal["day"]
     """How to split."""
     timezone: Text
@@ -225,7 +208,6 @@ class ByDay:
 class ByTime:
     """Valid begins at one time, test at another."""
 
-    __pydantic_config__ = _KEYS
     by: Literal["time"]
     """How to split."""
     test: int | Text
@@ -240,7 +222,6 @@ class ByTime:
 class ByColumn:
     """A column says it."""
 
-    __pydantic_config__ = _KEYS
     by: Literal["column"]
     """How to split."""
     column: Text
@@ -251,7 +232,6 @@ class ByColumn:
 class Negatives:
     """Random negatives of each positive."""
 
-    __pydantic_config__ = _KEYS
     per_positive: Annotated[int, Ge(1), Le(1_000)] = 1
     """How many."""
     field: Text | None = None
@@ -270,7 +250,6 @@ class Negatives:
 class Target:
     """What a row is about."""
 
-    __pydantic_config__ = _KEYS
     table: Text
     """The table whose events are targets."""
     split: Annotated[ByOrder | ByDay | ByTime | ByColumn, Field(discriminator="by")]
@@ -288,7 +267,6 @@ class Target:
 class History:
     """What a user did before a target."""
 
-    __pydantic_config__ = _KEYS
     table: Text
     """The table of its events."""
     where: Text | None = None
@@ -314,7 +292,6 @@ class History:
 class Vocabulary:
     """Which values get an id."""
 
-    __pydantic_config__ = _KEYS
     from_: Annotated[Literal["train", "all"], Field(alias="from")] = "train"
     """Values of train, histories included, or of all rows; others are unknown."""
     min_count: Annotated[int, Ge(1), Lt(1 << 40)] = 1
@@ -325,7 +302,6 @@ class Vocabulary:
 class Filters:
     """Which events are left out, before anything is counted."""
 
-    __pydantic_config__ = _KEYS
     k_core: Annotated[int, Ge(0), Lt(1 << 40)] = 0
     """Only users and values with so many events each, over and over until it holds."""
     min_history: Annotated[int, Ge(0), Le(MOST_BEHAVIOURS)] = 0
@@ -336,7 +312,6 @@ class Filters:
 class Train:
     """What `tinprep train` takes where it is not told otherwise."""
 
-    __pydantic_config__ = _KEYS
     optimizer: Literal["adam", "adagrad"] | None = None
     """Default: adam."""
     lr: Annotated[float, Gt(0)] | None = None
@@ -355,7 +330,12 @@ class Train:
 class Spec:
     """A description of a data set."""
 
-    __pydantic_config__ = _KEYS
+    __pydantic_config__: ClassVar[ConfigDict] = {
+        "strict": True,
+        "allow_inf_nan": False,
+        "extra": "forbid",
+        "use_attribute_docstrings": True,
+    }  # and of all that stands within it
     tables: Annotated[dict[str, Table], MinLen(1)]
     """The tables of events, by name."""
     target: Target
