@@ -68,7 +68,6 @@ class Rule(Protocol):
 
     def fixed(self, events: Events) -> Split:
         """The rule once this is known of the events."""
-        ...
 
 
 class Split(Protocol):
@@ -77,7 +76,6 @@ class Split(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The splits that the rule makes."""
-        ...
 
     def of(self, events: InOrder) -> Splits:
         """Split a bucket's events.
@@ -85,7 +83,6 @@ class Split(Protocol):
         Returns:
             (events,) index into `schemas.manifest.SPLITS`, -1 for what is no target.
         """
-        ...
 
     def by_train(self, split: Splits, time: Int64s, column: Splits | None) -> Bools:
         """(events,) which are seen by the end of train: what may be known of while training.
@@ -95,7 +92,6 @@ class Split(Protocol):
             time: (events,) of them.
             column: (events,) as `InOrder` has it; None for another table's, of no split.
         """
-        ...
 
     def require_train(self, events: Events) -> None:
         """Refuse events that no train row can be made of.
@@ -103,11 +99,9 @@ class Split(Protocol):
         Raises:
             InputError: there is nothing to train on.
         """
-        ...
 
     def told(self) -> dict[str, Any]:
         """The rule as the manifest has it: `by`, and what else there is to it."""
-        ...
 
 
 @dataclass(frozen=True)

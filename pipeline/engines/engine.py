@@ -30,17 +30,14 @@ class Engine(Protocol):
     @property
     def threads(self) -> int:
         """Threads that one call of a function may use."""
-        ...
 
     @property
     def resumes(self) -> bool:
         """Whether what was dealt out is still there when the command is given again."""
-        ...
 
     @property
     def least_buckets(self) -> int:
         """How many buckets keep all of it at work."""
-        ...
 
     def shares(self, paths: Sequence[Path], reader: Reader) -> Sequence[Share]:
         """A table's raw files as shares, which may be dealt side by side.
@@ -49,7 +46,6 @@ class Engine(Protocol):
             paths: the files, in the table's order.
             reader: of their lines.
         """
-        ...
 
     def deal(
         self,
@@ -71,7 +67,6 @@ class Engine(Protocol):
         Returns:
             What `work` returned, for each share.
         """
-        ...
 
     def gather(self, kind: str, order: Callable[[pa.Table], Any]) -> Iterator[pa.Table]:
         """Bring here the files of a kind that was dealt, from the first bucket to the last.
@@ -83,7 +78,6 @@ class Engine(Protocol):
         Returns:
             Some rows at a time, those of a bucket in order.
         """
-        ...
 
     def spread(self, kind: str, asked: str, table: pa.Table, buckets: int) -> None:
         """Bring to each bucket the rows of a large table that it asks for.
@@ -95,7 +89,6 @@ class Engine(Protocol):
             table: ascending by `AT`.
             buckets: how many.
         """
-        ...
 
     def each(
         self,
@@ -119,4 +112,3 @@ class Engine(Protocol):
         Returns:
             What `work` returned, in the order of the buckets.
         """
-        ...

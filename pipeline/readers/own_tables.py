@@ -82,22 +82,18 @@ class Source(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """The files' columns."""
-        ...
 
     @property
     def schema(self) -> Mapping[str, Any] | None:
         """The types of the columns, as Polars has them; None where the files do not say them."""
-        ...
 
     @property
     def tells_nulls(self) -> bool:
         """Whether frames hold null wherever a value is missing."""
-        ...
 
     @property
     def nulls(self) -> frozenset[str]:
         """Text that stands for a missing value."""
-        ...
 
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         """Make sure that every file has these columns, and of the types of the first.
@@ -105,15 +101,12 @@ class Source(Protocol):
         Raises:
             InputError: one has not.
         """
-        ...
 
     def parts(self, path: Path) -> Sequence[Part] | None:
         """As `TableReader.parts`."""
-        ...
 
     def blocks(self, part: Part, wanted: Mapping[str, str]) -> Generator[Any]:
         """As `Reader.blocks`; a block says its `first_row`, and in `lines` how many records."""
-        ...
 
     def frames(
         self, block: Any, wanted: Mapping[str, str], refused: Refused
@@ -129,11 +122,9 @@ class Source(Protocol):
         Yields:
             (rows,) where in the block the records are; and their columns.
         """
-        ...
 
     def record(self, block: Any, index: int) -> tuple[int, bytes | None]:
         """The 0-based line in the file where a record begins, and its text if it is text."""
-        ...
 
 
 @dataclass(frozen=True)

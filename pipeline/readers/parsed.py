@@ -104,7 +104,6 @@ class Reader(Protocol):
     @property
     def columns(self) -> Mapping[str, pa.DataType]:
         """The columns that rows have besides `row`, with their types: int64, text, float64."""
-        ...
 
     def blocks(self, part: Part) -> Generator[Block]:
         """The lines of a part of a file, some at a time, without a header.
@@ -112,7 +111,6 @@ class Reader(Protocol):
         Raises:
             InputError: the file cannot be read, or is another than it should be.
         """
-        ...
 
     def parse(self, file: str, block: Block) -> Parsed:
         """Read some lines; any number of threads may do so at once.
@@ -124,7 +122,6 @@ class Reader(Protocol):
         Returns:
             `rows` with `row`, the 0-based row in the file (a header is none), and `columns`.
         """
-        ...
 
 
 def read(reader: Reader, part: Part | Path, threads: int = 1) -> Generator[Parsed]:

@@ -111,19 +111,15 @@ class _Database(Protocol):
 
     def schema(self, sql: str, name: str) -> pa.Schema:
         """The columns that a query gives, which errors call `name`; none if it is no query."""
-        ...
 
     def batches(self, sql: str, schema: pa.Schema) -> Generator[pa.RecordBatch]:
         """The rows of a query with the columns of `schema`."""
-        ...
 
     def cancel(self) -> None:
         """End what another thread has it do."""
-        ...
 
     def close(self) -> None:
         """Leave it."""
-        ...
 
 
 class _Postgres:

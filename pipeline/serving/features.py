@@ -41,7 +41,6 @@ class Users(Protocol):
 
     def of(self, user: int) -> Past:
         """That of one user, by id; nothing of one who is not known."""
-        ...
 
 
 @dataclass(frozen=True)
