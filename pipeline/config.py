@@ -64,9 +64,7 @@ class Config(ABC):
         "What a file holds more than once (same user, time and fields): keep, or drop all but one.",
     )
     max_rejected: float = option(
-        0.001,
-        "Share of raw lines that may be refused before it is an error.",
-        written=SHARE,
+        0.001, "Share of raw lines that may be refused before it is an error.", written=SHARE
     )
     max_missing: float | None = option(
         None,

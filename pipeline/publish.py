@@ -18,9 +18,7 @@ from schemas.errors import UsageError
 
 
 def publish(
-    config: Config,
-    out: RemotePath,
-    prepare: Callable[[Config, RemotePath], manifest.Manifest],
+    config: Config, out: RemotePath, prepare: Callable[[Config, RemotePath], manifest.Manifest]
 ) -> manifest.Manifest:
     """Prepare a data set in a folder of this machine, and have it in `out` at the end.
 

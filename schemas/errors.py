@@ -53,12 +53,7 @@ class TinprepError(Exception):
         where = None
         if self.where is not None:
             where = f"{self.where}" if self.line is None else f"{self.where}:{self.line}"
-        rows = [
-            ("where", where),
-            ("expected", self.expected),
-            ("got", self.got),
-            ("do", self.do),
-        ]
+        rows = [("where", where), ("expected", self.expected), ("got", self.got), ("do", self.do)]
         told = [f"  {name + ':':<10}{_lines(text)}" for name, text in rows if text]
         return "\n".join([printable(self.what), *told])
 

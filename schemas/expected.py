@@ -46,7 +46,7 @@ AMAZON_COUNTS: dict[str, AmazonCounts] = {
         valid_rows=2 * 192_403,
         test_rows=2 * 192_403,
         longest_history=430,
-    ),
+    )
 }
 
 # Data lines of each file of tianchi data set 56.

@@ -14,12 +14,7 @@ PAIRS = "pairs"
 
 
 def option(
-    default: Any,
-    text: str,
-    *,
-    flag: str = "",
-    written: str = "",
-    last: bool = False,
+    default: Any, text: str, *, flag: str = "", written: str = "", last: bool = False
 ) -> Any:
     """A field of a dataclass that is an option of a command, too.
 

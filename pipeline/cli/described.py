@@ -86,8 +86,7 @@ def transform(
         ),
     ] = None,
     raw: Annotated[
-        Path | None,
-        typer.Option(help="Folder of the lookups' files. Default: where they were."),
+        Path | None, typer.Option(help="Folder of the lookups' files. Default: where they were.")
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -117,8 +116,7 @@ def describe(
         Path | None, typer.Option(help="The file to write the draft to. Default: it is printed.")
     ] = None,
     check: Annotated[
-        bool,
-        typer.Option("--check", help="Hold a description against a sample of its data."),
+        bool, typer.Option("--check", help="Hold a description against a sample of its data.")
     ] = False,
     raw: Annotated[
         Path | None, typer.Option(help="Folder of the raw files. Default: the description's own.")

@@ -20,8 +20,7 @@ _Out = Annotated[Path, typer.Argument(help="Folder of a data set.")]
 
 
 def inspect(
-    out: _Out,
-    rows: Annotated[int, typer.Option(min=0, help="Rows of each split to decode.")] = 3,
+    out: _Out, rows: Annotated[int, typer.Option(min=0, help="Rows of each split to decode.")] = 3
 ) -> None:
     """What a data set holds: counts, bins, history lengths, a few rows in plain words."""
     with told_errors():

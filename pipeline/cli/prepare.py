@@ -24,10 +24,7 @@ _Demo = Annotated[
 
 @options_of(AmazonConfig)
 def amazon(
-    settings: dict[str, Any],
-    context: typer.Context,
-    dry_run: DryRun = False,
-    demo: _Demo = False,
+    settings: dict[str, Any], context: typer.Context, dry_run: DryRun = False, demo: _Demo = False
 ) -> None:
     """Amazon 2014 reviews to shards: leave-one-out, random negatives, histories, interval bins."""
     with told_errors(GOES_ON):

@@ -86,7 +86,7 @@ def importance(
         typer.Option(
             help="In place of permuting: the description of the data set, to be written again "
             "beside it, shop.toml as shop-selected.toml, without the features and histories that a "
-            "model of experts can do without.",
+            "model of experts can do without."
         ),
     ] = None,
     sparsity: Annotated[
@@ -174,13 +174,7 @@ def export(
         from trainer.export.write import summary
 
         made = write(
-            run,
-            out,
-            precision=precision,
-            shape=shape,
-            data=data,
-            force=force,
-            also=golden.write,
+            run, out, precision=precision, shape=shape, data=data, force=force, also=golden.write
         )
         for line in summary(out, made):
             Terminal(soft_wrap=True).print(line, highlight=False)

@@ -8,15 +8,7 @@ from datetime import datetime
 from difflib import get_close_matches
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pipeline.description.language import (
-    ByColumn,
-    ByDay,
-    ByOrder,
-    ByTime,
-    Lookup,
-    Spec,
-    Table,
-)
+from pipeline.description.language import ByColumn, ByDay, ByOrder, ByTime, Lookup, Spec, Table
 from pipeline.description.toml import Source, read
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.errors import UsageError

@@ -42,12 +42,7 @@ class Spill:
     """
 
     def __init__(
-        self,
-        folder: Path,
-        buckets: int,
-        schema: pa.Schema,
-        first: int = 0,
-        gather: int = 100_000,
+        self, folder: Path, buckets: int, schema: pa.Schema, first: int = 0, gather: int = 100_000
     ) -> None:
         self.gather = gather
         self.paths = [bucket_path(folder, first + k) for k in range(buckets)]

@@ -23,16 +23,8 @@ from schemas import tables
 
 Options = Mapping[str, Any]
 
-REVIEWS: dict[str, Any] = {
-    "reader": Reviews(),
-    "model": tables.Reviews,
-    "expected": "JSON lines",
-}
-META_LINES: dict[str, Any] = {
-    "read": read_meta,
-    "raw": tables.Meta,
-    "require": require_categories,
-}
+REVIEWS: dict[str, Any] = {"reader": Reviews(), "model": tables.Reviews, "expected": "JSON lines"}
+META_LINES: dict[str, Any] = {"read": read_meta, "raw": tables.Meta, "require": require_categories}
 IMPRESSIONS: dict[str, Any] = {
     "reader": Csv(columns.IMPRESSIONS),
     "model": tables.Impressions,

@@ -20,13 +20,7 @@ import polars as pl
 import pyarrow as pa
 from pyarrow import csv
 
-from pipeline.readers.alibaba_columns import (
-    BTAGS,
-    WHOLE_LIMIT,
-    Column,
-    Kind,
-    read_line,
-)
+from pipeline.readers.alibaba_columns import BTAGS, WHOLE_LIMIT, Column, Kind, read_line
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part, blocks
 from pipeline.readers.parsed import (
     MILLISECONDS_FROM,

@@ -263,11 +263,7 @@ class TableReader:
         return rows.filter(~bad).cast(self._empty.schema), left_out, faults
 
     def _taken(
-        self,
-        found: Converted,
-        column: Column,
-        outside: pl.Series,
-        why: pl.Series | None,
+        self, found: Converted, column: Column, outside: pl.Series, why: pl.Series | None
     ) -> tuple[pl.Series, pl.Series | None]:
         """A column's values, and the reasons of those before it and its own."""
         values, reasons = found

@@ -130,9 +130,7 @@ class _Postgres:
             from adbc_driver_postgresql import dbapi
         except ImportError as error:
             raise UsageError(
-                "PostgreSQL needs its driver.",
-                got=str(error),
-                do="pip install 'tinprep[postgres]'",
+                "PostgreSQL needs its driver.", got=str(error), do="pip install 'tinprep[postgres]'"
             ) from None
         os.environ.setdefault("PGCONNECT_TIMEOUT", _CONNECT_S)
         with ExitStack() as stack:

@@ -394,10 +394,7 @@ def load(
         new = _new(events, columns[table.ids[0]], behaves)
     split = rule.of(
         InOrder(
-            events.offsets,
-            events.time,
-            may if new is None else may & new,
-            columns.get("split"),
+            events.offsets, events.time, may if new is None else may & new, columns.get("split")
         )
     )
     split = np.where(fresh[table.name], split, np.int8(NO_TARGET))
@@ -622,11 +619,7 @@ def repeated(behaviours: Behaviours, order: str) -> Bools:
 
 
 def windows_before(
-    behaviours: Behaviours,
-    user: Int32s,
-    time: Int64s,
-    delay: int = 0,
-    within: int | None = None,
+    behaviours: Behaviours, user: Int32s, time: Int64s, delay: int = 0, within: int | None = None
 ) -> rows.Windows:
     """The behaviours of each target's user strictly before it.
 

@@ -26,13 +26,7 @@ from pipeline.synthetic.alibaba_draw import Block, draw_block
 from pipeline.synthetic.alibaba_law import LAW, click_log_odds, click_probability, fit_base
 from pipeline.synthetic.alibaba_market import Market, People, draw_profiles
 from pipeline.synthetic.alibaba_recipe import KINDS, AlibabaRecipe, AlibabaSizes, stream
-from pipeline.synthetic.folder import (
-    MARKER,
-    check_sizes,
-    other_data,
-    read_marker,
-    writing,
-)
+from pipeline.synthetic.folder import MARKER, check_sizes, other_data, read_marker, writing
 from pipeline.synthetic.law import Progress
 from schemas.replacing import require_folder
 
@@ -250,9 +244,5 @@ def _append(file: IO[bytes], table: pl.DataFrame, *, header: bool) -> None:
     """Write rows as CSV; missing values become NULL for an ad, nothing for a profile."""
     missing = "NULL" if "adgroup_id" in table.columns else ""
     table.write_csv(
-        file,
-        include_header=header,
-        quote_style="never",
-        null_value=missing,
-        float_scientific=False,
+        file, include_header=header, quote_style="never", null_value=missing, float_scientific=False
     )

@@ -284,11 +284,7 @@ def _sum_gains(
         row, column = np.nonzero(same_category | same_brand)
         interval = seconds[part][row] - (past.key[cell[row, column]] & _TIME_MASK)
         each = gain(
-            recipe,
-            position[column],
-            interval,
-            same_category[row, column],
-            same_brand[row, column],
+            recipe, position[column], interval, same_category[row, column], same_brand[row, column]
         )
         size = len(within)
         gains[part] = np.bincount(row, each, minlength=size)

@@ -62,11 +62,7 @@ def gain(
 
 
 def click_log_odds(
-    recipe: AlibabaRecipe,
-    base: float,
-    interval: Int64s,
-    same_category: Bools,
-    same_brand: Bools,
+    recipe: AlibabaRecipe, base: float, interval: Int64s, same_category: Bools, same_brand: Bools
 ) -> Floats:
     """Log odds of a click of N impressions with histories of P behaviours.
 

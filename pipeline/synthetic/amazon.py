@@ -21,13 +21,7 @@ from typing import Any
 import numpy as np
 from isal import isal_zlib
 
-from pipeline.synthetic.folder import (
-    MARKER,
-    check_sizes,
-    other_data,
-    read_marker,
-    writing,
-)
+from pipeline.synthetic.folder import MARKER, check_sizes, other_data, read_marker, writing
 from pipeline.synthetic.law import LAW, Draw, Progress, draw_reviews
 from pipeline.synthetic.lines import Lines
 from pipeline.synthetic.recipe import AmazonRecipe, AmazonSizes

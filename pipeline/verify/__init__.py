@@ -62,9 +62,7 @@ class Report:
 
 
 def verify(
-    out: Path | str,
-    told: Told = lambda step, done, total: None,
-    threads: int | None = None,
+    out: Path | str, told: Told = lambda step, done, total: None, threads: int | None = None
 ) -> Report:
     """Check every file of a data set, and every value in it.
 
