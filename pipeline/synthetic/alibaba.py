@@ -68,7 +68,6 @@ def synthesize_alibaba(
     Raises:
         UsageError: `out` holds other data, or is a file.
         EnvironmentFault: the disk refused.
-
     """
     recipe = recipe or AlibabaRecipe()
     require_folder("The folder of the synthetic data", out)

@@ -72,7 +72,6 @@ class Block:
         gains: float64 [I]; the law's gains, summed.
         luck: float64 [I]; uniform: clicked where it is below the probability of a click.
         known: bool [I]; whether the target's category is among the latest `window` page views.
-
     """
 
     user: Int32s

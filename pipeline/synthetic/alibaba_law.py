@@ -53,7 +53,6 @@ def gain(
 
     Returns:
         float64 of the common shape; 0 where neither is the same.
-
     """
     match = recipe.category_gain * same_category + recipe.brand_gain * same_brand
     fall = recipe.position_decay * (position - 1.0)
@@ -75,7 +74,6 @@ def click_log_odds(
 
     Returns:
         float64 [N].
-
     """
     seen = min(recipe.window, interval.shape[1])
     position = np.arange(1, seen + 1)

@@ -40,7 +40,6 @@ class Market:
         ad_start: int64 [C + 1].
         ad_brand: int32 [A]; brand in the files' numbers, 0 for none.
         ads: the table ad_feature.csv in the order of the ads' inner numbers.
-
     """
 
     category_id: Int32s
@@ -139,7 +138,6 @@ class People:
         user: int32 [U]; number in the files.
         behaviours: int64 [U]; how many each one has, 0 for some.
         impressions: int64 [U]; 0 for the bystanders.
-
     """
 
     user: Int32s
@@ -179,7 +177,6 @@ def share_out(weight: Floats, total: int, most: int) -> Int64s:
 
     Raises:
         ValueError: the sum cannot be met within these bounds.
-
     """
     holds = weight > 0
     if not int(holds.sum()) <= total <= most * int(holds.sum()):

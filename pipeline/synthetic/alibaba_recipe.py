@@ -58,7 +58,6 @@ class AlibabaRecipe:
 
     Raises:
         UsageError: a value is out of its range.
-
     """
 
     scale: float = 1.0

@@ -58,7 +58,6 @@ def synthesize_amazon(
     Raises:
         UsageError: the category cannot name a file, or `out` holds other data.
         EnvironmentFault: the disk refused.
-
     """
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_]{0,99}", category):
         raise UsageError(

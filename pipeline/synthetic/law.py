@@ -83,7 +83,6 @@ class Draw:
         item: int64 [N]; 0-based in ascending order of asin.
         category_of: int64 [I]; category of each item, 0-based.
         copied: int64 [N]; position of the behaviour whose category was repeated, 0 for none.
-
     """
 
     first: Int64s

@@ -36,7 +36,6 @@ class AmazonRecipe:
 
     Raises:
         UsageError: a value is out of its range.
-
     """
 
     scale: float = 1.0
