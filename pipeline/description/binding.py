@@ -81,7 +81,7 @@ class Whence:
     csv: CsvFormat | None
 
     @classmethod
-    def of(cls, kind: str, name: str, said: told.Table | told.Lookup, paths: list[Path]) -> Whence:
+    def of(cls, kind: str, name: str, said: Said, paths: list[Path]) -> Whence:
         """Find what is in the files.
 
         Raises:
@@ -264,13 +264,11 @@ class Binding:
         Raises:
             UsageError: it cannot be told.
         """
-        named = {"tables": self.spec.tables, "lookups": self.spec.lookups}
         apart = self.fixed.get("apart", ())
         self.whences = {}
-        for (kind, name), paths in self.files.items():
+        for at, paths in self.files.items():
             own = [path for path in paths if path not in apart] or paths
-            said = named[kind][name]  # type: ignore[index]
-            self.whences[kind, name] = Whence.of(kind, name, said, own)
+            self.whences[at] = Whence.of(*at, self.spec.sources[at], own)
         self.fast = {at: fast for at in self.whences if (fast := self._fast(*at)) is not None}
 
     def _fast(self, kind: str, name: str) -> Fast | None:
@@ -332,16 +330,12 @@ class Binding:
 
     def _ids(self) -> Iterator[tuple[str, pl.Series]]:
         """Each column of ids: its field, and the first of its values."""
-        whose: list[tuple[str, str, str, told.Table | told.Lookup]] = [
-            *(("tables", name, USER, one) for name, one in self.spec.tables.items()),
-            *(("lookups", name, name, one) for name, one in self.spec.lookups.items()),
-        ]
-        for kind, name, key, one in whose:
+        for (kind, name), one in self.spec.sources.items():
             at = self.whence(kind, name)
             if (kind, name) in self.fast:
                 continue
-            of_key = one.user if isinstance(one, told.Table) else one.key
-            for field_, column in {key: of_key, **one.fields, **one.features}.items():
+            key = {USER: one.user} if isinstance(one, told.Table) else {name: one.key}
+            for field_, column in {**key, **one.fields, **one.features}.items():
                 yield field_, at.sample(column)
             for field_, several in one.lists.items():
                 yield field_, _several(at.sample(several.column), several.separator)
@@ -429,12 +423,8 @@ class Binding:
         Raises:
             UsageError: a table's or lookup's are.
         """
-        named: dict[str, Mapping[str, Said]] = {
-            "tables": self.spec.tables,
-            "lookups": self.spec.lookups,
-        }
-        timed = [(kind, n, one.time) for kind, of in named.items() for n, one in of.items()]
-        for kind, name, time in timed:
+        for (kind, name), one in self.spec.sources.items():
+            time = one.time
             there = kind == "lookups" or name not in self.fixed.get("readers", ())
             if time is None or time.unit is None or not there:
                 continue
@@ -492,7 +482,7 @@ class Binding:
     def _column(self, name: str, source: str, *, nullable: bool = True) -> Column:
         return Column(name, source, self.types[name], nullable=nullable)
 
-    def _more(self, one: told.Table | told.Lookup) -> list[Column]:
+    def _more(self, one: Said) -> list[Column]:
         """The columns of features, numbers and lists."""
         found = [self._column(name, source) for name, source in one.features.items()]
         for name, number in one.numbers.items():

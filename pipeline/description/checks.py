@@ -82,12 +82,9 @@ class _Check:
                     expected='the name of a variable, e.g. "ADS_DSN": the address is in it',
                     got="something else, which may be secret",
                 )
-        for name, table in spec.tables.items():
-            self._whence(("tables", name), table)
-            self._zone(("tables", name, "time"), table.time.timezone)
-        for name, lookup in spec.lookups.items():
-            self._whence(("lookups", name), lookup)
-            self._zone(("lookups", name, "time"), lookup.time.timezone if lookup.time else None)
+        for at, one in spec.sources.items():
+            self._whence(at, one)
+            self._zone((*at, "time"), one.time.timezone if one.time else None)
         self._tables()
         self._names()
         self._lookups()
@@ -542,8 +539,7 @@ class _Check:
         found: list[tuple[tuple[str, ...], str | None]] = [
             (("target", "where"), self.spec.target.where)
         ]
-        found += [(("tables", name, "where"), t.where) for name, t in self.spec.tables.items()]
-        found += [(("lookups", name, "where"), o.where) for name, o in self.spec.lookups.items()]
+        found += [((*at, "where"), one.where) for at, one in self.spec.sources.items()]
         found += [(("histories", n, "where"), h.where) for n, h in self.spec.histories.items()]
         for at, told in found:
             if told is None:
@@ -567,11 +563,8 @@ class _Check:
         if (group := spec.train.group_field) is not None:
             fields = dict.fromkeys(self._of_target())
             self._known(("train", "group_field"), group, fields, "a field")
-        ids = {
-            USER,
-            *(n for t in spec.tables.values() for n in (*t.fields, *t.features, *t.lists)),
-            *(n for t in spec.lookups.values() for n in (*t.fields, *t.features, *t.lists)),
-        }
+        of = spec.sources.values()
+        ids = {USER, *(n for one in of for n in (*one.fields, *one.features, *one.lists))}
         for name in spec.types:
             self._known(("types", name), name, dict.fromkeys(sorted(ids)), "a field")
 

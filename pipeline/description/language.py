@@ -365,3 +365,9 @@ class Spec:
     """Lists of a fixed size, or of their own. Default: padded; ragged with several histories."""
     seed: Annotated[int, Ge(0), Lt(1 << 63)] = 1234
     """Of negatives and of the order by hash."""
+
+    @property
+    def sources(self) -> dict[tuple[str, str], Table | Lookup]:
+        """The tables and the lookups, by their kind and name."""
+        tables = {("tables", name): table for name, table in self.tables.items()}
+        return tables | {("lookups", name): lookup for name, lookup in self.lookups.items()}

@@ -176,11 +176,10 @@ class DescribedConfig(Config):
         from pipeline.description.files import filled
 
         found = {}
-        for kind, named in (("tables", self.spec.tables), ("lookups", self.spec.lookups)):
-            for name, one in named.items():
-                if one.files is not None:
-                    given = (one.files,) if isinstance(one.files, str) else one.files
-                    found[kind, name] = [filled(p, self.spec.parameters) for p in given]
+        for at, one in self.spec.sources.items():
+            if one.files is not None:
+                given = (one.files,) if isinstance(one.files, str) else one.files
+                found[at] = [filled(p, self.spec.parameters) for p in given]
         return found
 
     def apart(self, paths: Sequence[Path]) -> list[Path]:
@@ -207,25 +206,24 @@ class DescribedConfig(Config):
             UsageError: the environment does not say where a database is.
         """
         found = {}
-        for kind, named in (("tables", self.spec.tables), ("lookups", self.spec.lookups)):
-            for name, one in named.items():
-                if one.query is None or one.connection is None:
-                    continue
-                # Imported where it is wanted, as it is slow to load.
-                from pipeline.readers.query import Query
+        for (kind, name), one in self.spec.sources.items():
+            if one.query is None or one.connection is None:
+                continue
+            # Imported where it is wanted, as it is slow to load.
+            from pipeline.readers.query import Query
 
-                line = self.source.line((kind, name, "query"))
-                query = Query(
-                    f"{kind}.{name}",
-                    one.query,
-                    one.connection,
-                    self.spec.connections[one.connection].url_env,
-                    f"{self.source.name}:{line or 1}",
-                    getattr(one, "row", None),
-                    rows if kind == "tables" else None,
-                )
-                assert query.address
-                found[self.out / WORK / query.name] = query
+            line = self.source.line((kind, name, "query"))
+            query = Query(
+                f"{kind}.{name}",
+                one.query,
+                one.connection,
+                self.spec.connections[one.connection].url_env,
+                f"{self.source.name}:{line or 1}",
+                getattr(one, "row", None),
+                rows if kind == "tables" else None,
+            )
+            assert query.address
+            found[self.out / WORK / query.name] = query
         return found
 
     def _paths(self) -> dict[tuple[str, str], list[Path]]:
