@@ -18,10 +18,10 @@ INPUTS = Inputs({"item": 50, "category": 9}, {}, (), {"history": ONE})
 WITH_SESSIONS = replace(INPUTS, histories={"history": replace(ONE, sessions=(3, 4))})
 
 
-def make(model="tin", encoding=None, inputs=INPUTS, scale=1.0):
+def make(model="tin", encoding=None, inputs=INPUTS, scale=1.0, **how):
     """A model whose weights are large enough for every part to matter."""
     torch.manual_seed(0)
-    built = build(model, encoding, inputs, dim=4, hidden=(6, 5)).eval()
+    built = build(model, encoding, inputs, dim=4, hidden=(6, 5), **how).eval()
     with torch.no_grad():
         for p in built.parameters():
             p.copy_(torch.randn_like(p) * scale)

@@ -67,12 +67,13 @@ def test_scores_and_gradients(model):
 
 @pytest.mark.parametrize("optimizer", ["adam", "adagrad"])
 @pytest.mark.parametrize("clip", [None, 0.01])
-def test_steps_of_the_optimizers(planted, optimizer, clip):
+@pytest.mark.parametrize("tables", ["float32", "bfloat16"])
+def test_steps_of_the_optimizers(planted, optimizer, clip, tables):
     shards = Shards(planted)
     chosen = config(planted, planted, optimizer=optimizer).hyperparameters(shards.facts.training)
     weights = {}
     for device in ("cpu", "cuda"):
-        m = make(scale=0.3).to(device)
+        m = make(scale=0.3, tables=tables).to(device)
         steps = optimizer_of(replace(chosen, lr=0.01), m.parameters())
         batches = shards.grouped_batches(
             "train", batch_size=32, cells=100, columns=(*m.columns, "label")

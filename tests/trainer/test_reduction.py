@@ -10,8 +10,10 @@ import pytest
 import torch
 
 from tests.trainer.batches import INPUTS, make_batch
+from trainer.data.facts import DEFAULTS
 from trainer.models.interest import build
 from trainer.training.loss import gradients
+from trainer.training.optimizer import optimizer_of
 from trainer.training.ranks import Ranks
 from trainer.training.reduction import GradientSum
 
@@ -46,16 +48,26 @@ def cut(batch, rows):
         [[4], [], [0, 1, 2, 3]],
     ],
 )
-@pytest.mark.parametrize("model", ["tin", "tin_released", "din", "dsin"])
-def test_parts_have_the_gradient_of_the_whole(model, shares):
+@pytest.mark.parametrize(
+    ("model", "tables"),
+    [
+        ("tin", "float32"),
+        ("tin_released", "float32"),
+        ("din", "bfloat16"),
+        ("dsin", "float32"),
+    ],
+)
+def test_parts_have_the_gradient_of_the_whole(model, tables, shares):
     torch.manual_seed(0)
-    whole = build(model, None, INPUTS, dim=8, hidden=(6,))
+    whole = build(model, None, INPUTS, dim=8, hidden=(6,), tables=tables)
+    optimizer_of(DEFAULTS, whole.parameters())  # then gradients are in float32
     batch = make_batch([3, 0, 7, 1, 4]) | {"label": torch.tensor([1.0, 0, 1, 0, 0])}
     loss = gradients(whole, batch, 5)
     barrier, shelf = threading.Barrier(len(shares)), {}
     models = [copy.deepcopy(whole) for _ in shares]
     for each in models:
         each.zero_grad()
+        optimizer_of(DEFAULTS, each.parameters())
     found = {}
 
     def part(rank):
@@ -83,6 +95,7 @@ def test_parts_have_the_gradient_of_the_whole(model, shares):
             assert (p.grad is None) == (q.grad is None), name
             if p.grad is not None:
                 assert p.grad.is_sparse == q.grad.is_sparse
+                assert p.grad.dtype == q.grad.dtype == torch.float32
                 ours, theirs = q.grad.to_dense(), p.grad.to_dense()
                 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6, msg=name)
                 assert torch.equal(ours, r.grad.to_dense())

@@ -91,6 +91,7 @@ def test_resumed_ends_as_uninterrupted(
     [
         {"steps": 20, "evaluations": None, "evaluate_every": 7},
         {"amp": True, "loss_weight": 3.0},
+        {"tables": "bfloat16", "model": "din_apart", "clip": 0.5},
         {"loss_weight": "balanced", "evaluations": None, "evaluate_every": 5},
     ],
 )
@@ -158,6 +159,8 @@ def test_what_cannot_be_resumed(planted, tmp_path, monkeypatch):
     with pytest.raises(UsageError, match="other settings") as caught:
         train(replace(cfg, lr=0.5, resume=True))
     assert "lr 0.02" in str(caught.value)
+    with pytest.raises(UsageError, match="tables float32"):
+        train(replace(cfg, tables="bfloat16", resume=True))
     with pytest.raises(UsageError, match="out of range"):
         replace(cfg, resume=True, force=True)
     last = tmp_path / "run/last.pt"

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 Unit = Literal["s", "ms", "us"]
 Width = Annotated[int, Ge(1), Le(1 << 20)]
 Widths = Annotated[tuple[Width, ...], MaxLen(100)]
+# What the vocabularies' embedding tables are held in.
+TableNumbers = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,8 @@
 """Embedding tables in fewer bytes: half floats, or bytes with a scale for each row.
 
-Their numbers are read as floats, and everything else is computed as before. The vocabularies'
-tables alone are replaced. Those of an encoding are small, and an item's bias, which goes into the
+Their numbers are read as floats, and everything else is computed as before. Tables that were
+trained in bfloat16 are float32 where no other precision is asked for. The vocabularies' tables
+alone are replaced. Those of an encoding are small, and an item's bias, which goes into the
 logit as it is, is a number a row.
 """
 
@@ -34,7 +35,7 @@ class ByteTable(nn.Module):
 
     def __init__(self, table: Table) -> None:
         super().__init__()
-        weight = table.weight.detach()
+        weight = table.weight.detach().float()
         scale = weight.abs().amax(1, keepdim=True).clamp(min=torch.finfo(torch.float32).tiny) / 127
         self.register_buffer("weight", (weight / scale).round().to(torch.int8))
         self.register_buffer("scale", scale)
@@ -45,20 +46,29 @@ class ByteTable(nn.Module):
         return embedding(ids, weight).float() * embedding(ids, scale)
 
 
-NARROW: dict[str, Callable[[Table], nn.Module]] = {"fp16": HalfTable, "int8": ByteTable}
-PRECISIONS = ("fp32", *NARROW)
+def _wide(table: Table) -> Table:
+    """The table in float32."""
+    table.weight = nn.Parameter(table.weight.detach().float())
+    return table
+
+
+_TABLES: dict[str, Callable[[Table], nn.Module]] = {
+    "fp32": _wide,
+    "fp16": HalfTable,
+    "int8": ByteTable,
+}
+PRECISIONS = tuple(_TABLES)
 
 
 def narrow(model: InterestModel, precision: str) -> None:
     """Replace the tables of the vocabularies by those of a precision, one of `PRECISIONS`."""
-    if precision in NARROW:
-        for fields in [m for m in model.modules() if isinstance(m, Fields)]:
-            for name, table in fields.tables.items():
-                assert isinstance(table, Table)
-                fields.tables[name] = NARROW[precision](table)
-        for one in [m for m in model.modules() if isinstance(m, OneTable)]:
-            assert isinstance(one.table, Table)
-            one.table = NARROW[precision](one.table)
+    for fields in [m for m in model.modules() if isinstance(m, Fields)]:
+        for name, table in fields.tables.items():
+            assert isinstance(table, Table)
+            fields.tables[name] = _TABLES[precision](table)
+    for one in [m for m in model.modules() if isinstance(m, OneTable)]:
+        assert isinstance(one.table, Table)
+        one.table = _TABLES[precision](one.table)
 
 
 def table_bytes(model: InterestModel) -> int:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from schemas.checked import OPEN
 from trainer.data.batches import HISTORY, Batch
-from trainer.data.facts import Width, Widths
+from trainer.data.facts import TableNumbers, Width, Widths
 from trainer.data.inputs import Inputs
 from trainer.models import layers as parts
 from trainer.models.base import TARGET, InterestModel
@@ -44,6 +44,7 @@ class HeadModel(InterestModel):
         hidden: widths of the head's hidden layers.
         attention_dim: width of each field's embedding in the attention's own tables, where the
             recipe has such; None for `dim`.
+        tables: what the vocabularies' tables are held in.
 
     The parts of an only reader are the model's own.
     """
@@ -56,13 +57,14 @@ class HeadModel(InterestModel):
         dim: int,
         hidden: tuple[int, ...],
         attention_dim: int | None = None,
+        tables: TableNumbers = "float32",
     ) -> None:
         super().__init__()
         self.inputs = inputs
         both, own_dim = inputs.of_behaviours, attention_dim or dim
         width = dim * len(both)
-        self.fields = parts.Fields(both, dim)
-        self.attention_fields = parts.Fields(both, own_dim) if recipe.apart else None
+        self.fields = parts.Fields(both, dim, tables)
+        self.attention_fields = parts.Fields(both, own_dim, tables) if recipe.apart else None
         self.readers = {
             called: Reader(recipe, encoding, inputs, called, dim, own_dim)
             for called in inputs.histories
@@ -91,7 +93,7 @@ class HeadModel(InterestModel):
         ]
         of_others = dict(zip((of for _, of in (*self.singles, *self.lists)), sizes, strict=True))
         of_others = {name: size for name, size in of_others.items() if name not in both}
-        self.others = parts.Fields(of_others, dim) if of_others else None
+        self.others = parts.Fields(of_others, dim, tables) if of_others else None
         features = dim * (len(self.singles) + len(self.lists)) + len(inputs.numbers)
         interest = sum(reader.width for reader in self.readers.values())
         self.transform: nn.Module | None = None
@@ -230,6 +232,7 @@ class Built:
     attention_dim: Width | None = None
     embeddings: str | None = None
     mix: str | None = None
+    tables: TableNumbers = "float32"
 
     def build(self) -> InterestModel:
         """The model, with new weights; raises as the function."""
@@ -264,6 +267,7 @@ def build(
     attention_dim: int | None = None,
     embeddings: str | None = None,
     mix: str | None = None,
+    tables: TableNumbers = "float32",
 ) -> InterestModel:
     """Build a model by its recipe's name.
 
@@ -278,6 +282,8 @@ def build(
         embeddings: which expert reads which table set, see `trainer.models.experts.sets_of`, for a
             recipe of experts.
         mix: how experts' vectors meet: their `average`, or by a learned `gate`; None for the first.
+        tables: what the vocabularies' tables are held in. Those of an encoding are small, and stay
+            in float32; so does an item's bias, which goes into the logit as it is.
 
     Raises:
         UsageError: no such recipe, or the recipe cannot take the encoding, the width, several
@@ -285,11 +291,11 @@ def build(
     """
     recipe, encoding = choose(model, encoding, attention_dim, inputs.histories, embeddings, mix)
     if not recipe.experts:
-        return HeadModel(recipe, encoding, inputs, dim, hidden, attention_dim)
+        return HeadModel(recipe, encoding, inputs, dim, hidden, attention_dim, tables)
 
     def made(of: Recipe, inner: int = 1) -> MixModel:
         encoded = encoding if of is recipe else of.encodings[0]
-        return MixModel(of, encoded, inputs, dim, hidden, embeddings, mix, inner)
+        return MixModel(of, encoded, inputs, dim, hidden, embeddings, mix, inner, tables)
 
     if not recipe.flat:
         return made(recipe)

@@ -6,33 +6,100 @@ Shape legend: N ids or rows, D width of an embedded behaviour or target.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import accumulate
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import embedding
+
+from trainer.data.facts import TableNumbers
+
+# Numbers of a narrow table that are drawn at a time.
+_DRAWN = 1 << 20
+
+
+class _Widened(Function):
+    """Rows of a table in bfloat16, in float32, and so is their gradient.
+
+    Left to autograd, the gradient would be rounded to bfloat16.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, ids: Tensor) -> Tensor:
+        """Give the rows."""
+        ctx.save_for_backward(ids)
+        ctx.shape = weight.shape
+        return embedding(ids, weight).float()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_rows: Tensor) -> tuple[Tensor, None]:
+        """Give a sparse gradient, with a row that was looked up twice in it twice."""
+        (ids,) = ctx.saved_tensors
+        index, values = ids.reshape(1, -1).long(), of_rows.reshape(-1, ctx.shape[1])
+        return torch.sparse_coo_tensor(index, values, ctx.shape, check_invariants=False), None
 
 
 class Table(nn.Embedding):
     """An embedding table whose gradient is sparse; the optimizer makes it dense.
+
+    What is looked up is in float32, whatever the table's own numbers.
 
     Args:
         size: number of ids, padding and unknown included.
         width: numbers per id.
         scale: None for Glorot's uniform limit sqrt(6 / (size + width)), else the standard
             deviation of a normal.
+        numbers: what it is held in.
     """
 
-    def __init__(self, size: int, width: int, scale: float | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        width: int,
+        scale: float | None = None,
+        numbers: TableNumbers = "float32",
+    ) -> None:
         self.scale = scale
-        super().__init__(size, width, sparse=True)
+        super().__init__(size, width, sparse=True, dtype=getattr(torch, numbers))
 
     def reset_parameters(self) -> None:
         """Draw the initial values: small, as attention saturates otherwise."""
         if self.scale is None:
-            nn.init.xavier_uniform_(self.weight)
+            limit = math.sqrt(3.0) * math.sqrt(2.0 / (self.num_embeddings + self.embedding_dim))
+            draw(self.weight, partial(nn.init.uniform_, a=-limit, b=limit))
         else:
-            nn.init.normal_(self.weight, std=self.scale)
+            draw(self.weight, partial(nn.init.normal_, std=self.scale))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """Look up ids of any shape, in float32: their shape, then the width."""
+        if self.weight.dtype == torch.bfloat16:
+            found: Tensor = _Widened.apply(self.weight, ids)  # type: ignore[no-untyped-call]
+            return found
+        return super().forward(ids)
+
+
+@torch.no_grad()
+def draw(weight: Tensor, fill: Callable[[Tensor], object]) -> None:
+    """Fill a weight with drawn values, the same but for rounding whatever its numbers.
+
+    Args:
+        weight: whose values are replaced; of a narrow one some rows at a time are drawn in float32,
+            so that all of them never are in memory.
+        fill: fills a tensor of float32 in place.
+    """
+    if weight.dtype == torch.float32:
+        fill(weight)
+        return
+    for rows in torch.split(weight, max(1, _DRAWN // weight.shape[1])):
+        drawn = torch.empty_like(rows, dtype=torch.float32)
+        fill(drawn)
+        rows.copy_(drawn)
 
 
 class Fields(nn.Module):
@@ -41,13 +108,16 @@ class Fields(nn.Module):
     Args:
         sizes: field -> ids, in the order of concatenation.
         width: numbers per field.
+        numbers: what the tables are held in.
     """
 
-    def __init__(self, sizes: dict[str, int], width: int) -> None:
+    def __init__(
+        self, sizes: dict[str, int], width: int, numbers: TableNumbers = "float32"
+    ) -> None:
         super().__init__()
         self.width, self.names = width, tuple(sizes)
         self.tables = nn.ModuleDict(
-            {_key(name): Table(size, width) for name, size in sizes.items()}
+            {_key(name): Table(size, width, numbers=numbers) for name, size in sizes.items()}
         )
 
     def __getitem__(self, name: str) -> nn.Module:
@@ -90,19 +160,25 @@ class OneTable(nn.Module):
         sizes: vocabulary -> ids.
         width: numbers per id and set.
         sets: how many embeddings each id has, side by side, each drawn by itself.
+        numbers: what the table is held in.
     """
 
-    def __init__(self, sizes: Mapping[str, int], width: int, sets: int) -> None:
+    def __init__(
+        self,
+        sizes: Mapping[str, int],
+        width: int,
+        sets: int,
+        numbers: TableNumbers = "float32",
+    ) -> None:
         super().__init__()
         self.width = width * sets
         ends = [*accumulate(sizes.values())]
         self.begins = dict(zip(sizes, [0, *ends], strict=False))
-        self.table: nn.Module = Table(ends[-1], self.width, scale=0.0)
-        weight = self.table.get_parameter("weight")
-        with torch.no_grad():
-            for name, size in sizes.items():
-                limit = math.sqrt(6 / (size + width))
-                weight[self.begins[name] : self.begins[name] + size].uniform_(-limit, limit)
+        self.table: nn.Module = Table(ends[-1], self.width, 0.0, numbers)
+        weight = self.table.get_parameter("weight").detach()
+        for name, size in sizes.items():
+            limit, begin = math.sqrt(6 / (size + width)), self.begins[name]
+            draw(weight[begin : begin + size], partial(nn.init.uniform_, a=-limit, b=limit))
 
     def forward(self, *ids: Tensor) -> list[Tensor]:
         """Embed ids, moved by where their vocabulary begins: each's shape, then the width."""

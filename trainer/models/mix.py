@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.batches import LENGTH, Batch
+from trainer.data.facts import TableNumbers
 from trainer.data.inputs import Inputs
 from trainer.models import layers as parts
 from trainer.models.base import TARGET, InterestModel
@@ -41,6 +42,7 @@ class MixModel(InterestModel):
         embeddings: which expert reads which set, see `experts.sets_of`.
         mix: `average`, or `gate`: weights by a softmax of a dense layer of the fields.
         inner: width of a hidden layer more in each flat DNN of a `flat` recipe.
+        tables: what the one table is held in.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class MixModel(InterestModel):
         embeddings: str | None = None,
         mix: str | None = None,
         inner: int = 1,
+        tables: TableNumbers = "float32",
     ) -> None:
         super().__init__()
         self.inputs, self.dim = inputs, dim
@@ -78,7 +81,7 @@ class MixModel(InterestModel):
         self.numbers = [*inputs.numbers]
         sizes = inputs.fields | {names(n): size for n, size in inputs.others.items()}
         sizes |= {names(n): size for n, (size, _) in inputs.lists.items()}
-        self.tables = parts.OneTable(sizes, dim, sets)
+        self.tables = parts.OneTable(sizes, dim, sets, tables)
         begins = self.tables.begins
         self.register_buffer(
             "begins", torch.tensor([begins[of] for _, of in singles]), persistent=False

@@ -15,7 +15,7 @@ from schemas.checked import Count, Misfit, build, decode, hold
 from schemas.errors import InputError, UsageError
 from schemas.machine import usable_cores
 from schemas.options import WEIGHT, WIDTHS, option
-from trainer.data.facts import Hyperparameters, Width, Widths
+from trainer.data.facts import Hyperparameters, TableNumbers, Width, Widths
 
 _Whole = Annotated[int, Ge(1), Lt(1 << 31)]
 _Float = Annotated[float, Ge(1e-38), Le(3.4e38)]  # of 32 bits
@@ -158,6 +158,12 @@ class TrainConfig:
         last=True,
     )
     compile: bool = option(False, "torch.compile: a wait first; needs a C++ compiler.", last=True)
+    tables: TableNumbers = option(
+        "float32",
+        "What the vocabularies' embedding tables are held in: float32, or bfloat16, rounded by "
+        "chance at each step: half the memory or less, with what the optimizer keeps, and slower.",
+        last=True,
+    )
     cells: Annotated[_Whole, ROUNDING] | None = option(
         None,
         "The most history cells computed at a time: time and memory, not the gradient. Default: "

@@ -10,51 +10,51 @@ fused dense Adam runs, and only the rows that were touched are zeroed again.
 Adagrad leaves rows without a gradient where they are, and PyTorch's takes sparse gradients. It
 sorts them to add up those of a row; here a table of places does. With a step's several backward
 passes that sort took 22 to 44% of a step more (Alibaba's columns, batch 4,096, 2 cores).
+
+Tables in bfloat16 are trained by `trainer.training.rounded`, beside these.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from trainer.data.facts import Hyperparameters
+from trainer.training.rounded import RoundedAdagrad, RoundedAdam
+from trainer.training.steps import Optimizer, RowSums
 
 _unchecked: Any = torch.sparse.check_sparse_tensor_invariants
 
 
-class Optimizer(Protocol):
-    """Call `collect` after each backward pass, any number of times, then `step`."""
+def optimizer_of(
+    chosen: Hyperparameters, parameters: Iterable[nn.Parameter], seed: int = 0
+) -> Optimizer:
+    """Build the optimizer that was chosen, with its learning rate.
 
-    def collect(self) -> None:
-        """Take in the sparse gradients of the last backward pass."""
-
-    def step(self, clip: float | None = None) -> None:
-        """Update every parameter, and forget the gradients.
-
-        Args:
-            clip: the gradient's largest Euclidean norm over all parameters; None for any.
-        """
-
-    def state(self) -> dict[str, Any]:
-        """What `restore` needs to go on as if nothing had happened; between steps."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Take over the state of an optimizer of the same parameters."""
+    Args:
+        chosen: which.
+        parameters: what to train.
+        seed: of the rounding of those in bfloat16, which are embedding tables.
+    """
+    plain, rounded = _KINDS[chosen.optimizer]
+    every = [p for p in parameters if p.requires_grad]
+    tables = [p for p in every if p.dtype == torch.bfloat16]
+    others = plain([p for p in every if p.dtype != torch.bfloat16], chosen.lr)
+    return _Both(others, rounded(tables, chosen.lr, seed)) if tables else others
 
 
-def optimizer_of(chosen: Hyperparameters, parameters: Iterable[nn.Parameter]) -> Optimizer:
-    """Build the optimizer that was chosen, with its learning rate."""
-    kinds: dict[str, type[DenseAdam] | type[RowAdagrad]] = {
-        "adam": DenseAdam,
-        "adagrad": RowAdagrad,
-    }
-    return kinds[chosen.optimizer](parameters, chosen.lr)
+def bytes_of(optimizer: str, parameter: Tensor) -> int:
+    """What a parameter takes with all that the optimizer keeps of it, a key of `OPTIMIZERS`."""
+    numbers = {"adam": 3, "adagrad": 2}[optimizer]
+    if optimizer == "adam" and parameter.dtype != torch.bfloat16:
+        numbers += 1  # the dense gradient
+    return numbers * parameter.numel() * parameter.element_size()
 
 
-class DenseAdam:
+class DenseAdam(Optimizer):
     """Adam with PyTorch's default betas and epsilon (A.1: learning rate 1e-3).
 
     Args:
@@ -82,13 +82,15 @@ class DenseAdam:
             self._touched.setdefault(p, []).append(rows)
             p.grad = None
 
-    @torch.no_grad()
-    def step(self, clip: float | None = None) -> None:
-        """Update every parameter, and forget the gradients; see `Optimizer`."""
+    def gradient(self) -> list[Tensor]:
+        """See `Optimizer`."""
         for p, dense in self._dense.items():
             p.grad = dense
-        if clip is not None:
-            nn.utils.clip_grad_norm_(self.parameters, clip)
+        return [p.grad for p in self.parameters if p.grad is not None]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """See `Optimizer`."""
         self.adam.step()
         for p in self.parameters:
             p.grad = None
@@ -122,7 +124,7 @@ class DenseAdam:
                 self._dense[p] = torch.zeros_like(p)
 
 
-class RowAdagrad:
+class RowAdagrad(Optimizer):
     """PyTorch's Adagrad, its accumulators from 0, over sparse gradients that are added up before.
 
     Args:
@@ -133,9 +135,7 @@ class RowAdagrad:
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.adagrad = torch.optim.Adagrad(self.parameters, lr=lr)
-        self._sparse: dict[nn.Parameter, list[tuple[Tensor, Tensor]]] = {}
-        # For each row of a table, a place in the step's block; stale where a step did not write.
-        self._place: dict[nn.Parameter, Tensor] = {}
+        self._rows = RowSums()
 
     @property
     def squares(self) -> list[Tensor]:
@@ -145,27 +145,21 @@ class RowAdagrad:
     @torch.no_grad()
     def collect(self) -> None:
         """Keep the sparse gradients of the last backward pass."""
-        for p in self.parameters:
-            if p.grad is not None and p.grad.is_sparse:
-                kept = self._sparse.setdefault(p, [])
-                kept.append((p.grad._indices()[0], p.grad._values()))
-                p.grad = None
+        self._rows.collect(self.parameters)
 
     @torch.no_grad()
-    def step(self, clip: float | None = None) -> None:
-        """Update every parameter, and forget the gradients; see `Optimizer`."""
-        for p in self._sparse:
-            rows, gradient = self._block(p)
+    def gradient(self) -> list[Tensor]:
+        """See `Optimizer`."""
+        for p, (rows, gradient) in self._rows.sums().items():
             p.grad = torch.sparse_coo_tensor(
                 rows.unsqueeze(0), gradient, p.shape, is_coalesced=True, check_invariants=False
             )
-        self._sparse.clear()
-        if clip is not None:
-            found = [p.grad for p in self.parameters if p.grad is not None]
-            parts = [g._values() if g.is_sparse else g for g in found]
-            norm = torch.stack([part.norm() for part in parts]).norm()
-            for part in parts:
-                part.mul_((clip / (norm + 1e-6)).clamp(max=1.0))
+        found = [p.grad for p in self.parameters if p.grad is not None]
+        return [g._values() if g.is_sparse else g for g in found]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """See `Optimizer`."""
         with _unchecked(False):  # each row is there once
             self.adagrad.step()
         for p in self.parameters:
@@ -182,23 +176,38 @@ class RowAdagrad:
                 raise ValueError("an optimizer's state of another shape than its weights")
             ours.copy_(theirs)
 
-    def _block(self, p: nn.Parameter) -> tuple[Tensor, Tensor]:
-        """The rows that this step touched, each once, and the sum of each one's gradients."""
-        parts = self._sparse[p]
-        touched = torch.cat([rows for rows, _ in parts])
-        if p not in self._place:
-            self._place[p] = touched.new_zeros(len(p))
-        place = self._place[p]
-        # Of equal rows one write stays, whichever: it stands for them. No sort is needed.
-        order = torch.arange(len(touched), device=touched.device)
-        place[touched] = order
-        first = place[touched] == order
-        rows = touched[first]
-        place[rows] = torch.arange(len(rows), device=rows.device)
-        gradient = p.new_zeros(len(rows), *p.shape[1:])
-        to = place[touched]
-        start = 0
-        for part, values in parts:
-            gradient.index_add_(0, to[start : start + len(part)], values)
-            start += len(part)
-        return rows, gradient
+
+class _Both(Optimizer):
+    """Two optimizers of one model's parameters, whose gradient is clipped as one."""
+
+    def __init__(self, *parts: Optimizer) -> None:
+        self.parts = parts
+
+    def collect(self) -> None:
+        """See `Optimizer`."""
+        for part in self.parts:
+            part.collect()
+
+    def gradient(self) -> list[Tensor]:
+        """See `Optimizer`."""
+        return [one for part in self.parts for one in part.gradient()]
+
+    def update(self) -> None:
+        """See `Optimizer`."""
+        for part in self.parts:
+            part.update()
+
+    def state(self) -> dict[str, Any]:
+        """See `Optimizer`."""
+        return {"parts": [part.state() for part in self.parts]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """See `Optimizer`."""
+        for part, of_part in zip(self.parts, state["parts"], strict=True):
+            part.restore(of_part)
+
+
+_KINDS: dict[str, tuple[type[DenseAdam | RowAdagrad], type[RoundedAdam | RoundedAdagrad]]] = {
+    "adam": (DenseAdam, RoundedAdam),
+    "adagrad": (RowAdagrad, RoundedAdagrad),
+}

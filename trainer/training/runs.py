@@ -290,9 +290,9 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
         built.require_borne_out(content["weights"])
         # Without memory at first: what the file says of sizes must be what its weights have.
         with torch.device("meta"):
-            shapes = {n: p.shape for n, p in built.build().state_dict().items()}
-        if shapes != {name: weight.shape for name, weight in content["weights"].items()}:
-            raise ValueError("weights of other shapes than the model's")
+            kinds = {n: (p.shape, p.dtype) for n, p in built.build().state_dict().items()}
+        if kinds != {name: (w.shape, w.dtype) for name, w in content["weights"].items()}:
+            raise ValueError("weights of other shapes or types than the model's")
         model = built.build()
         model.load_state_dict(content["weights"])
     except (*UNREADABLE, UsageError) as error:

@@ -22,7 +22,9 @@ from trainer.training.config import DIGESTS, TrainConfig, cells_of, threads_of
 from trainer.training.events import Found, OnEvent
 from trainer.training.loop import Training
 from trainer.training.loss import gradients, positive_weight
+from trainer.training.optimizer import bytes_of
 from trainer.training.ranks import ALONE, Ranks, device_of, joined
+from trainer.training.rounded import require_wide_gradients
 from trainer.training.run_folder import at_work, require_run
 from trainer.training.runs import Result, Run, result_of
 from trainer.training.threads import sharing
@@ -67,6 +69,8 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
     embeddings, mix = config.embeddings, config.mix
     # Before anything is read.
     choose(config.model, config.encoding, config.attention_dim, (), embeddings, mix)
+    if config.tables == "bfloat16":
+        require_wide_gradients()
     device = device_of(config.device, ranks)
     shards = Shards(config.data, memory_mb=config.memory_mb, history=config.history)
     if "train" not in shards.splits:
@@ -96,10 +100,11 @@ def _train(config: TrainConfig, ranks: Ranks, on_event: OnEvent) -> Result:
         attention_dim=config.attention_dim,
         embeddings=embeddings,
         mix=mix,
+        tables=config.tables,
     )
     with torch.device("meta"):  # sizes alone, no memory
-        numbers = sum(p.numel() for p in built.build().parameters())
-    _require_memory(numbers, chosen.optimizer, device)
+        parameters = [*built.build().parameters()]
+    _require_memory(parameters, chosen.optimizer, device)
     if "valid" in shards.splits:
         _require_gauc(shards, config)
     with at_work(config.run, ranks.first), _settings(config.seed, threads):
@@ -166,16 +171,18 @@ def _require_gauc(shards: Shards, config: TrainConfig) -> None:
         )
 
 
-def _require_memory(numbers: int, optimizer: str, device: torch.device) -> None:
+def _require_memory(
+    parameters: list[torch.nn.Parameter], optimizer: str, device: torch.device
+) -> None:
     """Refuse a model whose weights, with what the optimizer keeps of each, no memory holds.
 
     Args:
-        numbers: that are learned.
+        parameters: what is learned.
         optimizer: a key of `OPTIMIZERS`.
         device: where they lie.
     """
-    kept = 4 if optimizer == "adam" else 2  # Adam: two moments and a dense gradient
-    needed, there = 4 * kept * numbers, total_memory()
+    numbers = sum(p.numel() for p in parameters)
+    needed, there = sum(bytes_of(optimizer, p) for p in parameters), total_memory()
     if device.type == "cuda":
         there = torch.cuda.mem_get_info(device)[1]
     if needed > there:
@@ -184,7 +191,8 @@ def _require_memory(numbers: int, optimizer: str, device: torch.device) -> None:
             where=f"{numbers:,} weights, and what {optimizer} keeps of each",
             expected=f"at most {there / 1e9:,.1f} GB, all that there is",
             got=f"{needed / 1e9:,.1f} GB",
-            do="give a smaller --dim or --hidden, or make the data set with a smaller vocabulary",
+            do="give a smaller --dim or --hidden, --tables bfloat16, or make the data set with a "
+            "smaller vocabulary",
         )
 
 

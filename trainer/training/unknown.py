@@ -17,11 +17,8 @@ from schemas.shards import session_prefix
 from trainer.data.batches import PLACE, Batch
 from trainer.data.inputs import Inputs
 from trainer.models.interest import TARGET
+from trainer.training.hashing import mixed
 
-# 2^64 by the golden ratio, and SplitMix64's factors, as signed numbers.
-_GOLDEN, *_FACTORS = (
-    number - (1 << 64) for number in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB)
-)
 _BITS = 24
 
 
@@ -46,28 +43,20 @@ def with_unknown(
     of |= {name: inputs.shared.get(name, name) for name in (*inputs.others, *inputs.lists)}
     numbers = {name: n for n, name in enumerate(sorted({*of.values()}))}
     columns = {column: numbers[vocabulary] for column, vocabulary in of.items()}
-    key = _mixed(_mixed(torch.tensor(seed)) + epoch)
+    key = mixed(mixed(torch.tensor(seed)) + epoch)
     replaced = partial(_replaced, columns=columns, rate=rate, key=key)
     yield from (list(map(replaced, groups)) for groups in batches)
 
 
 def _replaced(batch: Batch, columns: dict[str, int], rate: float, key: Tensor) -> Batch:
     """A batch of B rows with some ids replaced; see `with_unknown`."""
-    of_row = _mixed(key + batch[PLACE])
+    of_row = mixed(key + batch[PLACE])
     found = dict(batch)
     for column, number in columns.items():
         if (ids := batch.get(column)) is None:
             continue
-        row = _mixed(of_row + number).view(-1, *[1] * (ids.dim() - 1))
-        chance = (_mixed(row + ids) >> 7) & ((1 << _BITS) - 1)
+        row = mixed(of_row + number).view(-1, *[1] * (ids.dim() - 1))
+        chance = (mixed(row + ids) >> 7) & ((1 << _BITS) - 1)
         gone = (chance < int(rate * (1 << _BITS))) & (ids >= FIRST_ID)
         found[column] = ids.masked_fill(gone, UNKNOWN_ID)
     return found
-
-
-def _mixed(number: Tensor) -> Tensor:
-    """64 bits for each number, as SplitMix64 makes them; right shifts keep the sign."""
-    number = number + _GOLDEN
-    for shift, factor in zip((30, 27), _FACTORS, strict=True):
-        number = (number ^ (number >> shift)) * factor
-    return number ^ (number >> 31)
