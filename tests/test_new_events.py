@@ -375,6 +375,39 @@ def test_targets_need_no_labels(tmp_path: Path) -> None:
     )
 
 
+TWO = """
+[tables.shown]
+files = "shown.csv"
+user = "user"
+time = { column = "time", unit = "s" }
+label = "time % 2 = 0"
+fields = { item = "item" }
+[tables.clicks]
+files = "clicks.csv"
+user = "user"
+time = { column = "time", unit = "s" }
+fields = { item = "item" }
+[target]
+table = "shown"
+split = { by = "time", test = 350 }
+[histories.history]
+table = "clicks"
+"""
+
+
+def test_a_history_is_said_to_be_empty_only_where_it_is(tmp_path: Path) -> None:
+    written(tmp_path / "clicks.csv", LOG)
+    shown = written(tmp_path / "shown.csv", [f"{line}{n % 3}" for n, line in enumerate(LOG)])
+    (tmp_path / "d.toml").write_text(TWO)
+    finished(prepare(tmp_path / "d.toml", tmp_path / "out"))
+    to = ("--out", tmp_path / "rows")
+    finished(tinprep("transform", tmp_path / "out", "--events", f"shown={shown}", *to))
+    assert decoded(tmp_path / "rows", "new")["history_length"].max() == 4
+    notes = load(tmp_path / "rows").notes
+    assert not [one for one in notes if "empty" in one]
+    assert [one for one in notes if one.startswith("Warning: half of the shown or more repeat")]
+
+
 def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     log, new = written(tmp_path / "log.csv", LOG), written(tmp_path / "new.csv", ["a,x,60"])
     plain, out, to = tmp_path / "plain", tmp_path / "out", ("--out", tmp_path / "rows")

@@ -118,6 +118,22 @@ def test_several_files_make_the_data_set_of_one(
     refused(ended, 3, f"logs/{named[2]}:12", "not a whole number in time")
 
 
+def test_what_no_log_is_meant_to_be_is_told(tmp_path: Path) -> None:
+    """A file under two names, events that repeat others, and a time of 0 for none."""
+    (tmp_path / "logs").mkdir()
+    for name in ("a.csv", "a (1).csv"):
+        (tmp_path / "logs" / name).write_text(HEADER + "".join(lines_of(9)) + "u1,3,2000000000\n")
+    (tmp_path / "d.toml").write_text(DESCRIPTION.replace("FILES", "logs"))
+    for more, said in (((), 3), (("--duplicates", "drop"), 2)):
+        ended = tinprep("prepare", tmp_path / "d.toml", "--out", tmp_path / "out", "--force", *more)
+        finished(ended)
+        told = [one for one in load(tmp_path / "out").notes if one.startswith("Warning")]
+        assert len(told) == said, told
+        assert all(one[:40] in " ".join(ended.said.split()) for one in told)
+        assert "a (1).csv and a.csv hold the same bytes" in told[0]
+        assert "to 2033-05-18 03:33:20 (2000000000)" in told[-1]
+
+
 def test_files_are_called_by_their_names_or_their_folders() -> None:
     assert names_of([Path("/a/x.csv"), Path("/b/y.csv")]) == ["x.csv", "y.csv"]
     same = [Path("/a/d=1/x.csv"), Path("/a/d=2/x.csv")]

@@ -466,6 +466,12 @@ FILES: dict[str, Bad] = {
         "log.zip",
         USAGE,
     ),
+    "a file that is there packed, too": Bad(
+        ("log.csv, log.csv.gz", "twice"),
+        {"log.csv.gz": gzip.compress(LOG.encode())},
+        swap("log.csv", "log.*"),
+        "raw",
+    ),
     "a zip called .csv": Bad(("zip", "unpack"), {"log.csv": zipped(LOG)}),
     "a web page": Bad(("web page",), {"log.csv": "<!DOCTYPE html><html>404</html>\n"}),
     "lines that are no JSON": Bad(

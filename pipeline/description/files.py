@@ -78,7 +78,22 @@ def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
             got=", ".join(patterns),
             do="name it once: its events would count twice",
         )
+    by_content: dict[Path, Path] = {}
+    for path in found:
+        other = by_content.setdefault(path.with_suffix("") if _is_packed(path) else path, path)
+        if other != path:
+            raise InputError(
+                "A file is there more than once, packed and not.",
+                where=path.parent,
+                expected=f"each file of {whose} once",
+                got=f"{other.name}, {path.name}",
+                do="move away what is not meant: its events would count twice",
+            )
     return found
+
+
+def _is_packed(path: Path) -> bool:
+    return path.suffix.lower() in _PACKED
 
 
 def _of(pattern: str, folder: Path) -> Iterator[Path]:

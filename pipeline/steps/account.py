@@ -24,8 +24,13 @@ from pipeline.steps.known import Known
 from pipeline.workspace import Run
 from schemas import manifest
 from schemas.manifest import Share
+from schemas.shards import UNITS
 
 TOUCHED_EVERYTHING = "touched every {}"
+# No log is known that goes on for so long; from 1970 to the first logs of the web it is less.
+_LONG_S = 30 * 365 * 86_400
+# Files that have no more may well be alike.
+_BYTES_OF_A_HEADER = 256
 
 
 def account(
@@ -50,6 +55,9 @@ def account(
     read |= {d.lookup(key).file: lines.read for key, lines in own.items()}
     synthetic = (d.target.path.parent / SYNTHETIC).exists()
     synthetic |= known is not None and known.made.synthetic
+    shares = fitted.shares | _shares(
+        d, dealt, fitted, Share(no_history, sum(one["targets"] for one in results))
+    )
     published = [] if synthetic else d.published(read, fitted.words)
     return finish.Content(
         d=d,
@@ -60,10 +68,14 @@ def account(
         bins=fitted.bins,
         rejected=rejected,
         counts=_counts(d, dealt, no_history, fitted.shares) | _of_known(d, fitted, known),
-        shares=fitted.shares
-        | _shares(d, dealt, fitted, Share(no_history, sum(one["targets"] for one in results))),
+        shares=shares,
         numbers=fitted.scales,
-        notes=[*_notes(d, dealt, fitted), *_begin(d, dealt), *published],
+        notes=[
+            *_notes(d, dealt, fitted),
+            *_strange(run, d, dealt, shares),
+            *_begin(d, dealt),
+            *published,
+        ],
         missing=_missing(d, dealt),
         first_rows=_first_rows(d, dealt),
         kept=_kept(run, d, dealt) if d.keeps else None,
@@ -241,8 +253,16 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
         begin = f"Valid begins at {valid}, test" if split.valid < split.test else "Test begins"
         names = "".join(f"; {name} count from {since} on" for name in dealt.others if dealt.since)
         notes.append(f"{begin} at {test}{names}; {d.timezone}.")
-    if dealt.others and not any(of.kept for of in dealt.others.values()):
-        notes.append(f"None of the {' and '.join(dealt.others)} counts, so every history is empty.")
+    none = [n for n, of in dealt.others.items() if not (of.kept or d.table(n).earlier)]
+    if none:
+        empty = [name for name, one in d.histories.items() if one.table in none]
+        what = (
+            f"the history {' and '.join(empty)} is"
+            if len(empty) == 1
+            else f"{' and '.join(empty)} are"
+        )
+        what = "every history is" if len(empty) == len(d.histories) else what
+        notes.append(f"None of the {' and '.join(none)} counts, so {what} empty.")
     notes += [
         f"No {name} of a train row is known: each is 0 there, a plain "
         f"{how['of'].split()[-1]} in other splits."
@@ -250,3 +270,32 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
         if not how.get("train_rows", 1)
     ]
     return notes
+
+
+def _strange(run: Run, d: Description, dealt: Dealt, shares: dict[str, Share]) -> list[str]:
+    """What a log is seldom meant to be: of a file that is given twice, or of broken times."""
+    alike: dict[str, list[str]] = {}
+    for one in run.identity().inputs:
+        if one.bytes > _BYTES_OF_A_HEADER:
+            alike.setdefault(one.sha256, []).append(one.file)
+    found = [
+        f"Warning: {' and '.join(names)} hold the same bytes, so what they say counts {len(names)} "
+        "times."
+        for names in alike.values()
+        if len(names) > 1
+    ]
+    for table in d.tables:
+        of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
+        repeated = shares[manifest.repeated(table.name, table.drop)]
+        if repeated.count and 2 * repeated.count >= repeated.of and not table.drop:
+            found.append(
+                f"Warning: half of the {table.name} or more repeat another one. Were files given "
+                'twice? `--duplicates drop` (`duplicates = "drop"`) keeps one of each.'
+            )
+        if of.kept and of.last - of.first > _LONG_S * UNITS[d.unit]:
+            first, last = moment(of.first, zone, d.unit), moment(of.last, zone, d.unit)
+            found.append(
+                f"Warning: times of {table.name} go from {first} to {last}. If some are 0, or of "
+                "another unit, leave those events out."
+            )
+    return found
