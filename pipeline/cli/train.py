@@ -110,12 +110,37 @@ def importance(
 
 
 def _select(run: Path, description: Path, sparsity: float, seed: int, data: Path | None) -> None:
+    from pipeline.description.checks import spec_of
     from pipeline.description.toml import without, written
     from pipeline.presets.described import source_of
+    from schemas import manifest
     from trainer.analysis.selection import select, selection_table
+    from trainer.training.evaluation import data_of
 
     source, folder = source_of(str(description))
     to = (folder or Path()) / f"{description.stem}-selected.toml"
+    if to.exists():
+        raise UsageError(
+            "There is such a file already.",
+            where=to,
+            expected="no file, as the description is to be written there",
+            got="one that may have been changed by hand",
+            do="move it away",
+        )
+    spec = spec_of(source)
+    shown, known = spec.tables[spec.target.table], spec.lookups.values()
+    said = {*shown.features, *shown.numbers, *shown.lists}
+    said |= {name for one in known for name in (*one.features, *one.numbers, *one.lists)}
+    made = manifest.load(data or data_of(run))
+    lacks = {*made.features} - said | {*made.histories} ^ {*spec.histories}
+    if lacks:
+        raise UsageError(
+            "The description is not that of the data set.",
+            where=description,
+            expected=", ".join([*made.features, *made.histories]),
+            got=f"another {' and '.join(sorted(lacks))}",
+            do="give the description that the data set was prepared by",
+        )
     with Terminal(stderr=True).status("selecting") as status:
         found = select(
             run, sparsity, seed=seed, data=data,

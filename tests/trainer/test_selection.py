@@ -95,8 +95,16 @@ def test_noise_is_dropped_and_a_description_without_it_is_prepared(made):
 
 
 def test_what_cannot_be_selected(made, planted, tmp_path):
-    told = tinprep("importance", made / "run", "--select", made / "log.toml", "--sparsity", 0)
+    mine, there = tmp_path / "log.toml", tmp_path / "log-selected.toml"
+    mine.write_text((made / "log.toml").read_text())
+    told = tinprep("importance", made / "run", "--select", mine, "--sparsity", 0)
     refused(told, 2, "--sparsity", "above 0")
-    finished(tinprep("train", planted, "--run", tmp_path / "tin", "--steps", 1, "--dim", 2))
-    told = tinprep("importance", tmp_path / "tin", "--select", made / "log.toml")
+    finished(tinprep("train", made / "data", "--run", tmp_path / "tin", "--steps", 1, "--dim", 2))
+    told = tinprep("importance", tmp_path / "tin", "--select", mine)
     refused(told, 2, "a model of experts")
+    finished(tinprep("train", planted, "--run", tmp_path / "other", "--steps", 1, "--dim", 2))
+    told = tinprep("importance", tmp_path / "other", "--select", mine)
+    refused(told, 2, "not that of the data set", "seen")
+    there.write_text("mine")
+    refused(tinprep("importance", made / "run", "--select", mine), 2, there, "already")
+    assert there.read_text() == "mine"
