@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +22,14 @@ DUPLICATES = ("keep", "drop")
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
 ENGINES = ("local", "spark")
+# The types of settings, for people and as Python has them.
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "int": ("a whole number", (int,)),
+    "float": ("a number", (int, float)),
+    "bool": ("True or False", (bool,)),
+    "str": ("text", (str,)),
+    "tuple[str, ...]": ("a list of texts", (tuple, list)),
+}
 _THREADS = "Buckets worked on at once; of no use to Spark. Default: the usable cores."
 
 
@@ -37,6 +45,7 @@ class How:
     threads: int | None = option(None, _THREADS, last=True)
 
     def __post_init__(self) -> None:
+        require_kind(self, "threads", "int | None")
         within(self, "threads", 1, 1_024)
 
     @property
@@ -103,6 +112,8 @@ class Config(ABC):
     )
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            require_kind(self, field.name, str(field.type))
         for name, low, high in (
             ("bins", 1, MOST_BINS),
             ("max_len", 1, MOST_BEHAVIOURS),
@@ -188,6 +199,25 @@ class Config(ABC):
     def rows_depend_on(self) -> dict[str, Any]:
         """The settings that change which rows there are, or their shape."""
         return without_how(self.resolved())
+
+
+def require_kind(config: object, name: str, kind: str) -> None:
+    """Refuse a value of another type than the field's: "no" would count as true.
+
+    Args:
+        config: its values are those of a command line, or of Python.
+        name: of the field.
+        kind: its type, as it is written; such as are no plain values take any.
+
+    Raises:
+        UsageError: it is.
+    """
+    value, (plain, *rest) = getattr(config, name), kind.split(" | ")
+    if plain not in _KINDS or (value is None and rest):
+        return
+    expected, types = _KINDS[plain]
+    if not isinstance(value, types) or (isinstance(value, bool) and plain != "bool"):
+        refuse(name, expected, ascii(value)[:100])
 
 
 def within(config: object, name: str, low: int, high: int) -> None:

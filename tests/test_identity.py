@@ -23,6 +23,7 @@ from tests.alibaba_made import RawLog, alibaba
 from tests.alibaba_raw import PROFILE, raw_rows
 from tests.conftest import Ended, amazon, finished, refused, tinprep, write_raw
 from tests.oracle import Review
+from tinprep import predict
 
 DAY = 86_400
 MAY_6 = 1_494_000_000
@@ -187,6 +188,9 @@ def test_each_score_has_its_user_and_item(amazon_run: Path, tmp_path: Path) -> N
     assert {score["user"] for score in scores} == {*names}
     # A negative may be drawn twice.
     assert len({(s["row"], s["item"]) for s in scores}) > len(scores) * 3 / 4
+
+    twice = predict(amazon_run / "run", data, tmp_path / "t.csv", splits=("test", "test"))
+    assert twice.rows == sum(score["split"] == "test" for score in scores)
 
     finished(tinprep("predict", amazon_run / "run", data, "--out", tmp_path / "s.csv"))
     with (tmp_path / "s.csv").open(newline="", encoding="utf-8") as file:

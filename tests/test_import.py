@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import doctest
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -55,6 +56,22 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     with Server("bundles/log", "--events", "data/log", "--store", "store") as server:
         for block in shown:
             exec(block.replace("8000", str(server.address[1])), {})
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *({"force": "no"}, {"keep_events": "false"}, {"threads": "2"}, {"memory": "2GB"}),
+        *({"max_rejected": "5%"}, {"without": "item"}, {"split": ("day",)}, {"max_len": "3"}),
+    ],
+)
+def test_a_setting_of_another_type_is_refused(setting: dict[str, Any], tmp_path: Path) -> None:
+    """As the command line does: "no" is true in Python."""
+    with pytest.raises(tinprep.TinprepError) as error:
+        tinprep.prepare("amazon-2014", out=tmp_path / "out", raw=tmp_path, **setting)
+    told = str(error.value)
+    assert next(iter(setting)).replace("_", "-") in told.replace("_", "-")
+    assert not (tmp_path / "out").exists()
 
 
 def test_all_names_are_there() -> None:

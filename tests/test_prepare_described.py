@@ -303,6 +303,8 @@ def test_what_does_not_fit_the_files_is_told(
         (("ratings.csv",), "tinprep describe ratings.csv"),
         (("movielens-5m",), "movielens-1m"),
         (("mine.toml", "--set", "x"), "NAME=VALUE"),
+        (("mine.toml", "--set", "x=y"), "no file's name has {braces}"),
+        (("amazon-2018", "--set", "categry=Books"), "did you mean category?"),
         (("mine.toml", "--without", "item"), "no such lookup"),
     ],
 )

@@ -381,6 +381,9 @@ WRONG: dict[str, tuple[str, str, int, tuple[str, ...]]] = {
     "a row number twice": ("* from imp", "*, 5 as n from imp", INPUT, ("twice", "n = 5")),
     "a row number of nothing": ("* from imp", "*, nullif(id, 10) as n from imp", INPUT, ("null",)),
     "a negative row number": ("* from imp", "*, id - 4 as n from imp", INPUT, ("n = -1",)),
+    "no rows, nor their types": (
+        "* from impressions", "* from impressions where id < 0", INPUT, ("ads.toml:7", "no rows")
+    ),
     "no rows": ("from ads", "from ads where ad > 9", INPUT, ("ads.toml:24", "no rows")),
     "a label of 2": ("select * from imp", "select id, uid, shown_at, ad, 2 as clicked from imp",
                      INPUT, ("ads.toml:7, id = 3", "label")),

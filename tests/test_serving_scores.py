@@ -135,6 +135,10 @@ def _asked(**more: object) -> str:
     ("line", "told"),
     [
         ("[]", "a JSON object"),
+        (
+            '{"user": "u1", "time": 1600900000000, "candidates": [{"item": "i1"}]}',
+            "like one of another unit",
+        ),
         ('{"user": "u1", "candidates": [{}]}', "time"),
         ('{"user": "u1", "time": 1600900000, "candidates": []}', "candidates"),
         ('{"user": "u1", "time": 1600900000, "candidates": [{"item": "i1"}]}', "lacks device"),

@@ -6,16 +6,18 @@ No library is loaded but for what is asked of a description.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config
+from pipeline.config import Config, require_kind
 from pipeline.record import WORK
 from schemas.errors import InputError, UsageError
 from schemas.options import PAIRS, option
+from schemas.plain import meant
 
 if TYPE_CHECKING:
     from pipeline.description import Description
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 _PRESETS = files("pipeline") / "description" / "presets"
 _ENDING = ".toml"
 _SAYS = "Default: what the description says."
+_BRACES = re.compile(r"\{([^{}]*)\}")
 # Of `Config` what a description says in its place.
 _SAID = ("bins", "max_len", "layout", "session_gap", "duplicates")
 
@@ -59,8 +62,17 @@ class Asked:
         (), "A lookup to do without, as its file is not there; may be repeated."
     )
 
+    def __post_init__(self) -> None:
+        # The others are keys of a description, and held to them.
+        for name, kind in (("split", "str | None"), ("without", "tuple[str, ...]")):
+            require_kind(self, name, kind)
+
     def put_into(self, keys: dict[str, Any]) -> None:
-        """Change what a description says; what it lacks is refused when it is checked."""
+        """Change what a description says; what it lacks is refused when it is checked.
+
+        Raises:
+            UsageError: it has no such parameter, or no such lookup to do without.
+        """
         for name in ("bins", "layout", "seed"):
             _put(keys, name, getattr(self, name))
         for name in ("max_len", "session_gap"):
@@ -85,6 +97,14 @@ class Asked:
         if self.min_count is not None:
             keys["vocabulary"] = {**keys.get("vocabulary", {}), "min_count": self.min_count}
         if self.parameters:
+            known = _parameters(keys)
+            if unknown := [name for name in self.parameters if name not in known]:
+                raise UsageError(
+                    "The description has no such parameter.",
+                    where="--set",
+                    expected=", ".join(known) or "none: no file's name has {braces}",
+                    got=unknown[0] + meant(unknown[0], known),
+                )
             keys["parameters"] = {**keys.get("parameters", {}), **self.parameters}
         for name in self.without:
             _leave_out(keys, name)
@@ -102,6 +122,13 @@ def _put(keys: dict[str, Any], name: str, value: object) -> None:
 
 def _tables(of: object) -> list[dict[str, Any]]:
     return [one for one in of.values() if isinstance(one, dict)] if isinstance(of, dict) else []
+
+
+def _parameters(keys: Mapping[str, Any]) -> list[str]:
+    """What a description has as parameters, or in the names of its files."""
+    owners = [one for kind in ("tables", "lookups") for one in _tables(keys.get(kind))]
+    braces = [name for one in owners for name in _BRACES.findall(str(one.get("files")))]
+    return list(dict.fromkeys([*keys.get("parameters", {}), *braces]))
 
 
 def _leave_out(keys: dict[str, Any], name: str) -> None:

@@ -382,7 +382,8 @@ def _check(query: Query, given: pa.Schema) -> None:
     if query.row is None:
         return
     kind = given.field(query.row).type if query.row in given.names else None
-    if kind is None or not pa.types.is_integer(kind):
+    # Of no rows SQLite knows no types.
+    if kind is None or not (pa.types.is_integer(kind) or pa.types.is_null(kind)):
         raise InputError(
             f"The query of {query.name} has no column {query.row} that numbers its rows.",
             where=query.at,

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Lt, MinLen
 
+from pipeline.readers.values import LATEST_S
 from pipeline.serving.features import Columns, Cut, Users
 from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
@@ -24,6 +25,7 @@ from schemas.checked import STRICT, Count, is_finite
 from schemas.errors import InputError
 from schemas.manifest import UNKNOWN_ID, Manifest
 from schemas.plain import meant
+from schemas.shards import UNITS
 
 USER = "user"
 _WHOLE = re.compile(r"-?[0-9]{1,19}")
@@ -218,6 +220,7 @@ class Features:
         Raises:
             InputError: a value is missing, or is none that its column can hold.
         """
+        self._require(request)
         rows = [{**request.context, **one} for one in request.candidates]
         said = {name for row in rows for name in row}
         _require_known("a key", said, self._own_first, request)
@@ -241,6 +244,30 @@ class Features:
                 lines[name] = self.lookups[name].lines(found[""], values, request.time)
             columns |= {f"{prefix}{name}{end}": of for end, of in found.items()}
         return columns
+
+    def _require(self, request: Request) -> None:
+        """Refuse what JSON's requests are held to already, and a time that none has.
+
+        Raises:
+            InputError: it is such.
+        """
+        unit, latest = self.made.time_unit, LATEST_S * UNITS[self.made.time_unit]
+        if not isinstance(request.time, int | np.integer):
+            raise _misfit("time", f"a whole number of the unit {unit}", request.time, request)
+        if request.time >= latest:
+            raise InputError(
+                "A request's time looks like one of another unit.",
+                where=f"the request of user {request.user!r} at {request.time}",
+                expected=f"a time in the unit {unit}, below {latest}",
+                got=str(request.time),
+                do=f"give the time in the unit {unit}, or as text with a zone",
+            )
+        if request.user is None:
+            raise _misfit(USER, "text or a whole number", None, request)
+        odd = [one for one in request.candidates if not isinstance(one, Mapping)]
+        if odd or not request.candidates:
+            got = odd[0] if odd else request.candidates
+            raise _misfit("candidates", "objects: name -> value, one or more", got, request)
 
     def of_history(self, user: int, request: Request) -> Columns:
         """The columns of all histories of a user, by id."""

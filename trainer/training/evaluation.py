@@ -188,7 +188,7 @@ def predict(
     def write(path: Path) -> None:
         nonlocal written
         with writer(path, shown) as file:
-            for split in splits or shards.splits:
+            for split in dict.fromkeys(splits or shards.splits):
                 kept = _Kept(shards, split, to.suffix == ".csv") if shards.manifest.keep else None
                 for table in _scores(model, shards, split, where, words, schema, kept):
                     file.write_table(table.select(shown.names))
