@@ -55,7 +55,9 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(shown) >= 3
     with Server("bundles/log", "--events", "data/log", "--store", "store") as server:
         for block in shown:
-            exec(block.replace("8000", str(server.address[1])), {})
+            # The docs' files are MovieLens', with other names of columns.
+            block = block.replace("movieId", "item").replace("8000", str(server.address[1]))
+            exec(block, {})
 
 
 @pytest.mark.parametrize(
