@@ -198,11 +198,22 @@ def test_no_impression_that_can_be_used(raw: Path, out: Path, name: str) -> None
     assert not (out / NAME).exists()
 
 
-def test_no_behaviours_give_empty_histories_and_say_so(raw: Path, out: Path) -> None:
-    write_csv(raw / LOG, [])
+@pytest.mark.parametrize(
+    ("log", "kept", "said"),
+    [
+        ([], 0, "None of the behaviours counts, so every history is empty."),
+        ([f"{u},{NIGHT + 30 * DAY},pv,1,1" for u in range(40)], 40, "Warning: nothing stands"),
+    ],
+)
+def test_no_behaviours_give_empty_histories_and_say_so(
+    raw: Path, out: Path, log: list[str], kept: int, said: str
+) -> None:
+    write_csv(raw / LOG, log)
     finished(alibaba(raw, out))
     made = load(out)
-    assert made.counts["behaviours kept"] == 0
+    assert sum(note.startswith(said) for note in made.notes) == 1
+    assert sum("history is empty" in note for note in made.notes) == 1
+    assert made.counts["behaviours kept"] == kept
     assert made.history.bins.train_counts == [0] * made.history.bins.count
     rows = read_made(out).values()
     assert len(rows) == len(GOOD.impressions)

@@ -284,6 +284,13 @@ def _strange(run: Run, d: Description, dealt: Dealt, shares: dict[str, Share]) -
         for names in alike.values()
         if len(names) > 1
     ]
+    without = shares.get(_without_history(d) or "", Share(0, 0))
+    some = any(of.kept for of in dealt.others.values())  # else it is told already
+    if some and d.continues is None and without.count == without.of > 0:
+        found.append(
+            f"Warning: nothing stands before any of the {d.target.name}, so every history is "
+            "empty. Look at the times and the users of both."
+        )
     for table in d.tables:
         of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
         repeated = shares[manifest.repeated(table.name, table.drop)]
