@@ -99,7 +99,7 @@ def slow(m, batch, b, roles, mix=None):
                     int(batch[f"{called}_{c}"][b, i]) for c in ("position", "interval_bin")
                 )
                 x.append(torch.cat(e) + position[at_p] + interval[at_t])
-            z = [math.exp(float(e @ t) / math.sqrt(len(t))) for e in x]
+            z = [torch.exp(e @ t / math.sqrt(len(t))) for e in x]
             seen.append(sum((a / sum(z) * e * t for a, e in zip(z, x, strict=True)), 0 * t))
         return torch.cat([*seen, *(of(n, at) for n in inputs.of_behaviours)])
 
@@ -135,9 +135,17 @@ def test_a_model_of_experts_equals_loops_over_rows_and_pairs(name, inputs, how):
     roles = [role for role, _ in sets_of(RECIPES[name].experts, how.get("embeddings"))]
     if RECIPES[name].flat:
         roles = ["flat_dnn"] * len(roles)
-    with torch.no_grad():
-        expected = torch.stack([slow(m, batch, b, roles, how.get("mix")) for b in range(4)])
-        torch.testing.assert_close(m(batch), expected, rtol=1e-5, atol=1e-5)
+    expected = torch.stack([slow(m, batch, b, roles, how.get("mix")) for b in range(4)])
+    torch.testing.assert_close(m(batch), expected, rtol=1e-5, atol=1e-5)
+    of_rows, parameters = torch.tensor([1.0, -2.0, 0.5, 3.0]), [*m.parameters()]
+    found, wanted = (
+        torch.autograd.grad(each @ of_rows, parameters, allow_unused=True)
+        for each in (m(batch), expected)
+    )
+    for one, other in zip(found, wanted, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one.to_dense(), other, rtol=1e-4, atol=1e-4)
 
 
 def made(name, inputs, **how):

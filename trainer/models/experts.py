@@ -11,15 +11,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from trainer.models.layers import dense
 
 _CROSS_LAYERS = 2
 # Above so many numbers a row a cross layer's matrix is a product of two thinner ones.
 _FULL_RANK, _RANK = 1024, 256
+# Rows whose products are made at a time: 222 fields' are 3 MB, which caches hold.
+_ROWS = 16
 
 
 @dataclass(frozen=True)
@@ -111,6 +116,46 @@ class GwPFM(Expert):
         return (self.linear * own_BFD).sum(1) + pairs_BD / 2
 
 
+class _Pairs(Function):
+    """Embeddings, and the inner products of each two of them; see `IPNN`.
+
+    Left to autograd, the gradient of F (F - 1) / 2 products is spread over F^2 zeros and multiplied
+    twice; here it is looked up in both places and multiplied once, some rows at a time.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, e_BFD: Tensor, pair_P: Tensor, at_FF: Tensor) -> Tensor:
+        """Give B x (F D + P): `pair_P` says where the pairs stand in F x F."""
+        ctx.save_for_backward(e_BFD, at_FF)
+        rows, fields, width = e_BFD.shape
+        made = e_BFD.new_empty(rows, fields * width + len(pair_P))
+        for begin in range(0, rows, _ROWS):
+            e, out = e_BFD[begin : begin + _ROWS], made[begin : begin + _ROWS]
+            product_BFF = torch.bmm(e, e.transpose(1, 2))
+            out[:, : fields * width] = e.flatten(1)
+            out[:, fields * width :] = product_BFF.flatten(1).index_select(1, pair_P)
+        return made
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, of_made: Tensor) -> tuple[Tensor, None, None]:
+        """Give the gradient of the embeddings; `at_FF` says which pair two fields are."""
+        e_BFD, at_FF = ctx.saved_tensors
+        _, fields, width = e_BFD.shape
+        of_e = torch.empty_like(e_BFD)
+        for begin in range(0, len(e_BFD), _ROWS):
+            some = of_made[begin : begin + _ROWS]
+            of_product = some[:, fields * width :].index_select(1, at_FF.flatten())
+            of_product = of_product.view(-1, fields, fields)
+            of_product.diagonal(dim1=1, dim2=2).zero_()
+            of_e[begin : begin + _ROWS] = torch.baddbmm(
+                some[:, : fields * width].view(-1, fields, width),
+                of_product,
+                e_BFD[begin : begin + _ROWS],
+            )
+        return of_e, None, None
+
+
 class IPNN(Expert):
     """Inner-product neural network's input: [e_1, ..., e_F, <e_i, e_j> for i < j]."""
 
@@ -118,14 +163,20 @@ class IPNN(Expert):
         super().__init__(shape)
         fields = len(shape.groups)
         low, high = torch.triu_indices(fields, fields, offset=1)
+        at = torch.zeros(fields, fields, dtype=torch.int64)
+        at[low, high] = at[high, low] = torch.arange(len(low))
         self.register_buffer("pairs", low * fields + high, persistent=False)
+        self.register_buffer("at", at, persistent=False)
         self.out += len(low)
 
     def forward(self, interest: Tensor | None, e_BFD: Tensor) -> Tensor:
         """Give embeddings and products, B x (F D + F (F - 1) / 2)."""
+        pair_P = self.get_buffer("pairs")
+        if not torch.compiler.is_exporting():
+            made: Tensor = _Pairs.apply(e_BFD, pair_P, self.get_buffer("at"))  # type: ignore[no-untyped-call]
+            return made
         product_BFF = torch.bmm(e_BFD, e_BFD.transpose(1, 2))
-        of_pairs = product_BFF.flatten(1).index_select(1, self.get_buffer("pairs"))
-        return torch.cat([e_BFD.flatten(1), of_pairs], dim=1)
+        return torch.cat([e_BFD.flatten(1), product_BFF.flatten(1).index_select(1, pair_P)], dim=1)
 
 
 class DCNv2(Expert):

@@ -180,11 +180,10 @@ class OneTable(nn.Module):
             limit, begin = math.sqrt(6 / (size + width)), self.begins[name]
             draw(weight[begin : begin + size], partial(nn.init.uniform_, a=-limit, b=limit))
 
-    def forward(self, *ids: Tensor) -> list[Tensor]:
-        """Embed ids, moved by where their vocabulary begins: each's shape, then the width."""
-        found = self.table(torch.cat([each.flatten() for each in ids]))
-        parts = torch.split(found, [each.numel() for each in ids])
-        return [part.view(*each.shape, self.width) for part, each in zip(parts, ids, strict=True)]
+    def forward(self, *ids: Tensor) -> Tensor:
+        """Embed ids, moved by where their vocabulary begins, N x width, one after the other."""
+        found: Tensor = self.table(torch.cat([each.flatten() for each in ids]))
+        return found
 
 
 def _key(name: str) -> str:

@@ -9,8 +9,12 @@ set, S sets, H width of an expert's vector, U width of all histories' interests.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from trainer.data.batches import LENGTH, Batch
 from trainer.data.facts import TableNumbers
@@ -20,6 +24,113 @@ from trainer.models.base import TARGET, InterestModel
 from trainer.models.experts import EXPERTS, FlatDNN, Shape, sets_of
 from trainer.models.reader import Reader
 from trainer.models.recipes import Recipe
+
+
+class _Layout(NamedTuple):
+    """How looked-up rows become fields.
+
+    Attributes:
+        rows: B.
+        singles: fields of one value.
+        lists: multi-valued features; what means follow are of histories.
+        sets: S.
+        kept: the sets whose behaviours are wanted one by one.
+    """
+
+    rows: int
+    singles: int
+    lists: int
+    sets: int
+    kept: tuple[int, ...]
+
+    def of_set(self, each: Tensor, at: int) -> Tensor:
+        """One set's part of the last dimension, S D."""
+        width = each.shape[-1] // self.sets
+        return each[..., at * width : (at + 1) * width]
+
+
+def _spread(
+    found_NW: Tensor, number_BFW: Tensor | None, layout: _Layout, *weights: Tensor
+) -> tuple[Tensor, ...]:
+    """Make fields of what was looked up.
+
+    Args:
+        found_NW: rows of the table with all sets: of B rows the single values, then of each mean
+            its values.
+        number_BFW: the numbers' fields.
+        layout: see there.
+        weights: of each mean the values' weights, B x values, or 1 x values where all rows share.
+
+    Returns:
+        The fields in each set, B x F x D: singles, multi-valued features, numbers, histories. Then
+        of each kept set the behaviours, all histories' one after the other.
+    """
+    begin = layout.rows * layout.singles
+    parts = [found_NW[:begin].view(layout.rows, layout.singles, -1)]
+    for k, weight_BN in enumerate([*weights, None]):
+        if k == layout.lists:
+            behaviours_NW = found_NW[begin:]
+            parts += [] if number_BFW is None else [number_BFW]
+        if weight_BN is not None:
+            end = begin + weight_BN.numel()
+            value_BNW = found_NW[begin:end].view(*weight_BN.shape, -1)
+            mean_BFW = torch.bmm(weight_BN.to(value_BNW.dtype).unsqueeze(1), value_BNW)
+            parts.append(mean_BFW.expand(layout.rows, -1, -1))
+            begin = end
+    sets = (torch.cat([layout.of_set(p, at) for p in parts], 1) for at in range(layout.sets))
+    kept = (layout.of_set(behaviours_NW, at).contiguous() for at in layout.kept)
+    return *sets, *kept
+
+
+class _Spread(Function):
+    """`_spread`, whose gradient is written once.
+
+    Left to autograd, a behaviour's gradient in all sets is made, filled up with zeros and added up
+    for each that reads it, which took half of a step with 200 features and 10 histories.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, found_NW: Tensor, number_BFW: Tensor | None, layout: _Layout, *weights: Tensor
+    ) -> tuple[Tensor, ...]:
+        """See `_spread`; each row has histories of its own."""
+        ctx.shape, ctx.layout = found_NW.shape, layout
+        ctx.numbers = 0 if number_BFW is None else number_BFW.shape[1]
+        ctx.save_for_backward(*weights)
+        return _spread(found_NW, number_BFW, layout, *weights)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *of_each: Tensor) -> tuple[Tensor | None, ...]:
+        """Give the gradients of the rows and of the numbers."""
+        layout, weights = ctx.layout, ctx.saved_tensors
+        of_fields, of_kept = of_each[: layout.sets], of_each[layout.sets :]
+        of_found = of_fields[0].new_empty(ctx.shape)
+
+        def all_sets(into_BFW: Tensor, first: int) -> None:
+            for at, of_set in enumerate(of_fields):
+                layout.of_set(into_BFW, at).copy_(of_set[:, first : first + into_BFW.shape[1]])
+
+        begin = layout.rows * layout.singles
+        all_sets(of_found[:begin].view(layout.rows, layout.singles, -1), 0)
+        field, of_number = layout.singles, None
+        for k, weight_BN in enumerate([*weights, None]):
+            if k == layout.lists:
+                behaviours = begin
+                if ctx.numbers:
+                    of_number = of_found.new_empty(layout.rows, ctx.numbers, ctx.shape[1])
+                    all_sets(of_number, field)
+                    field += ctx.numbers
+            if weight_BN is not None:
+                end = begin + weight_BN.numel()
+                into_BNW = of_found[begin:end].view(*weight_BN.shape, -1)
+                for at, of_set in enumerate(of_fields):
+                    of_mean = of_set[:, field].unsqueeze(1)
+                    torch.mul(weight_BN.unsqueeze(2), of_mean, out=layout.of_set(into_BNW, at))
+                begin, field = end, field + 1
+        for at, of_behaviours in zip(layout.kept, of_kept, strict=True):
+            layout.of_set(of_found[behaviours:], at).add_(of_behaviours)
+        return of_found, of_number, None, *(None for _ in weights)
 
 
 class MixModel(InterestModel):
@@ -160,87 +271,83 @@ class MixModel(InterestModel):
 
         Of the first table set that is read so: B x U and B x D for each field that is compared.
         """
-        e_BFW, of_histories, views = self._fields(batch)
-        at = int(next(iter(self.interests), "0"))
-        e_BFD = self._set(e_BFW, at)
-        t_BD = e_BFD[:, : len(self.compared)].flatten(1)
-        if self.interests:
-            return self._interest(at, t_BD, of_histories, views), t_BD
+        e, interests = self._fields(batch)
+        at = next(iter(interests), 0)
+        t_BD = e[at][:, : len(self.compared)].flatten(1)
+        if interests:
+            return interests[at], t_BD
         pooled = sum(len(one.fields) for one in self.inputs.histories.values())
-        return e_BFD[:, e_BFD.shape[1] - pooled :].flatten(1), t_BD
+        return e[at][:, e[at].shape[1] - pooled :].flatten(1), t_BD
 
-    def _set(self, e_BFW: Tensor, at: int) -> Tensor:
-        """One table set's part, B x F x D."""
-        return e_BFW[:, :, at * self.dim : (at + 1) * self.dim]
-
-    def _fields(self, batch: Batch) -> tuple[Tensor, list[list[Tensor]], list[Batch]]:
+    def _fields(self, batch: Batch) -> tuple[list[Tensor], dict[int, Tensor]]:
         """Embed a batch.
 
         Returns:
-            The fields in all sets, B x F x S D; of each history the behaviours by its fields, each
-            N x S D; the histories' views.
+            The fields in each set, B x F x D; by the sets that TIN reads its interests, B x U.
         """
         readers = [*self.readers.values()]
         views = [reader.view(batch) for reader in readers]
         single_BF = torch.stack([batch[name] for name in self.singles], dim=1)
-        asked = [single_BF + self.get_buffer("begins")]
+        asked, weights = [single_BF + self.get_buffer("begins")], []
         for name, begin in self.lists.items():
-            asked.append(_real(batch[name], batch[f"{name}_length"]) * batch[name] + begin)
-        counts = [len(reader.fields) for reader in readers]
+            real_BN = _real(batch[name], batch[f"{name}_length"])
+            asked.append(real_BN * batch[name] + begin)
+            weights.append(_weights(real_BN, batch[f"{name}_length"]))
         for reader, view in zip(readers, views, strict=True):
             ids = reader.ids(view)
             asked += [each + self.tables.begins[name] for name, each in ids.items()]
-        e_BFW, *rest = self.tables(*asked)
-        rows = e_BFW.shape[0]
-        lists, of_behaviours = rest[: len(self.lists)], rest[len(self.lists) :]
-        seen = [e_BFW]
-        for name, e_BNW in zip(self.lists, lists, strict=True):
-            seen.append(_mean(e_BNW, batch[f"{name}_length"]))
+            length_B = view[LENGTH]
+            rows_BN = next(iter(ids.values())).view(length_B.shape[0], -1)
+            weights += [_weights(_real(rows_BN, length_B), length_B)] * len(ids)
+        number_BFW = None
         if self.of_numbers is not None:
             value_BF = torch.stack([batch[name] for name in self.numbers], dim=1)
-            seen.append(value_BF.unsqueeze(2) * self.of_numbers)
-        histories, begin = [], 0
-        for count, view in zip(counts, views, strict=True):
-            histories.append(of_behaviours[begin : begin + count])
-            begin += count
-            length = view[LENGTH]
-            for e_NW in histories[-1]:
-                mean = _mean(e_NW.view(length.shape[0], -1, e_NW.shape[1]), length)
-                seen.append(mean.expand(rows, -1, -1))
-        found = torch.cat(seen, dim=1)
+            number_BFW = value_BF.unsqueeze(2) * self.of_numbers
+        kept = tuple(map(int, self.interests))
+        rows, singles = single_BF.shape
+        layout = _Layout(rows, singles, len(self.lists), self.sets, kept)
+        found_NW = self.tables(*asked)
+        own = all(view[LENGTH].shape[0] == layout.rows for view in views)
+        mixed = torch.is_autocast_enabled(found_NW.device.type)
+        plain = torch.compiler.is_exporting() or mixed or not own
+        spread = _spread if plain else _Spread.apply
+        made = spread(found_NW, number_BFW, layout, *weights)
+        e, behaviours = [*made[: self.sets]], made[self.sets :]
         if self.gates is not None:
-            found = found * self.gates[0].unsqueeze(1)
-        return found, histories, views
+            e = [each * self.gates[0].unsqueeze(1) for each in e]
+        counts = [w.numel() for w in weights[len(self.lists) :]]
+        interests = {}
+        for at, x_ND in zip(kept, behaviours, strict=True):
+            fields = [*x_ND.split(counts)]
+            interests[at] = self._interest(at, e[at][:, : len(self.compared)], fields, views)
+        return e, interests
 
-    def _interest(
-        self, at: int, t_BD: Tensor, of_histories: list[list[Tensor]], views: list[Batch]
-    ) -> Tensor:
-        """TIN's interests in one table set, B x U."""
-        found, rows = [], t_BD.shape[0]
-        each = t_BD.chunk(len(self.compared), dim=1)
-        readers = self.interests[str(at)]
-        for reader, fields, view in zip(readers, of_histories, views, strict=True):  # type: ignore[call-overload]
-            asked = torch.cat([each[self.compared.index(name)] for name in reader.fields], dim=1)
-            e = [part[:, at * self.dim : (at + 1) * self.dim] for part in fields]
+    def _interest(self, at: int, t_BFD: Tensor, fields: list[Tensor], views: list[Batch]) -> Tensor:
+        """TIN's interests in one table set, B x U.
+
+        Args:
+            at: the set.
+            t_BFD: the targets, by the fields that are compared.
+            fields: the behaviours, by each history's fields, N x D.
+            views: of each history.
+        """
+        made, rows = [], t_BFD.shape[0]
+        for reader, view in zip(self.interests[str(at)], views, strict=True):  # type: ignore[call-overload]
+            e, fields = fields[: len(reader.fields)], fields[len(reader.fields) :]
+            places = [self.compared.index(name) for name in reader.fields]
+            asked = torch.cat([t_BFD[:, place] for place in places], dim=1)
             factors = reader.factors(view, rows)
             if factors is not None:
-                found.append(reader.factored(view, asked, e, factors))
+                made.append(reader.factored(view, asked, e, factors))
             else:
                 both_ND = torch.cat([asked, torch.cat(e, dim=1)])
-                found.append(reader(view, both_ND, rows, None).u)
-        interest = torch.cat(found, dim=1)
+                made.append(reader(view, both_ND, rows, None).u)
+        interest = torch.cat(made, dim=1)
         return interest if self.gates is None else interest * self.gates[1]
 
     def forward(self, batch: Batch) -> Tensor:
         """Score a batch; see `InterestModel`."""
-        e_BFW, of_histories, views = self._fields(batch)
-        # Each set that is read, once.
-        read = dict.fromkeys(at for sets in self.reads for at in sets)
-        e = {at: self._set(e_BFW, at).contiguous() for at in read}
-        interests = {}
-        for key in self.interests:
-            t_BD = e[int(key)][:, : len(self.compared)].flatten(1)
-            interests[int(key)] = self._interest(int(key), t_BD, of_histories, views)
+        e, interests = self._fields(batch)
         made = [
             out(expert(interests.get(sets[0]), *(e[at] for at in sets)))
             for expert, out, sets in zip(self.experts, self.outs, self.reads, strict=True)
@@ -259,7 +366,6 @@ def _real(ids_BN: Tensor, length_B: Tensor) -> Tensor:
     return torch.arange(ids_BN.shape[1], device=ids_BN.device) < length_B.unsqueeze(1)
 
 
-def _mean(e_BNW: Tensor, length_B: Tensor) -> Tensor:
-    """The mean over a row's own values, B x 1 x W; zeros where it has none."""
-    weight_BN = _real(e_BNW[:, :, 0], length_B) / length_B.clamp(min=1).unsqueeze(1)
-    return torch.bmm(weight_BN.to(e_BNW.dtype).unsqueeze(1), e_BNW)
+def _weights(real_BN: Tensor, length_B: Tensor) -> Tensor:
+    """What a row's own values weigh in their mean, B x N; zeros where it has none."""
+    return real_BN / length_B.clamp(min=1).unsqueeze(1)
