@@ -97,7 +97,7 @@ def lines(folder: Path, flags: Any) -> Iterator[str]:
     converted = folder / "converted"
     prepare: list[str | Path] = [sys.executable, HERE / "fuxictr_data.py", shards, converted]
     made = json.loads(run([*prepare, *([] if flags.data else ["--full", "40960"])]).stdout)
-    if made["histories"]["history"]["max_len"] != 50:
+    if made["max_len"] != 50:
         sys.exit(f"{shards}: histories of at most 50 are needed (`--max-len 50`)")
     peer = run([flags.peer_python, "-P", HERE / "fuxictr_peer.py", converted, "version"]).stdout
     what = f"{made['rows']:,} rows, mean history {made['mean']:.1f}"

@@ -1,16 +1,19 @@
 """Width: 200 features and 10 histories, training beside FuxiCTR's layers, and serving.
 
-    python -m venv PEER && PEER/bin/pip install torch==2.13.0 fuxictr==2.3.10
+    python -m venv PEER
+    PEER/bin/pip install torch==2.13.0 fuxictr==2.3.10 onnxruntime onnxscript
     PYTHONPATH=. PEER/bin/python -P benchmarks/fuxictr_width.py           rows/s of training
-    python benchmarks/fuxictr_width.py --serving                          ms a request
+    PYTHONPATH=. PEER/bin/python -P benchmarks/fuxictr_width.py --serving      ms a request
 
 Both sides are given the same made-up batches in memory, by turns, in one process: warm-up, then
 stretches of steps, of which the best counts. FuxiCTR's model is PNN, made of its wheel's layers
 (`FeatureEmbedding`, `MaskedAveragePooling`, `InnerProductInteraction`, `MLP_Block`). Ours with the
 same products of the same fields is `ipnn`; `tin_mix` does much more. Histories share the target's
-tables on both sides. Adam on both; FuxiCTR clips gradients, ours does not.
+tables on both sides. Adam on both; FuxiCTR clips gradients, ours does not. Ours computes as many
+rows at a time as `tinprep train` does.
 
-Serving is a request, one user's histories with some candidates, by ONNX Runtime on one thread.
+Serving is a request, one user's histories with some candidates, on one thread: ours by ONNX
+Runtime, FuxiCTR, which exports no graph, by PyTorch, each candidate with the histories.
 """
 
 from __future__ import annotations
@@ -25,8 +28,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from trainer.data.facts import Hyperparameters
 from trainer.data.inputs import HistoryInputs, Inputs
 from trainer.models.interest import build
+from trainer.training.config import cells_of
 from trainer.training.loss import gradients
 from trainer.training.optimizer import DenseAdam
 
@@ -68,17 +73,23 @@ def ours(model: str, inputs: Inputs, dim: int) -> Callable[[Any], object]:
     """A training step of a recipe."""
     built = build(model, None, inputs, dim=dim, hidden=HIDDEN)
     optimizer = DenseAdam(built.parameters(), lr=1e-3)
+    length, histories = next(iter(inputs.histories.values())).max_len, len(inputs.histories)
 
     def step(batch: Any) -> None:
-        gradients(built, batch, len(batch["label"]))
-        optimizer.collect()
+        rows = len(batch["label"])
+        chosen = Hyperparameters("adam", 1e-3, rows, 1, HIDDEN)
+        some = max(1, cells_of(chosen, "cpu", histories) // (histories * length))
+        for begin in range(0, rows, some):
+            group = {name: column[begin : begin + some] for name, column in batch.items()}
+            gradients(built, group, rows)
+            optimizer.collect()
         optimizer.step()
 
     return step
 
 
-def theirs(inputs: Inputs, dim: int, length: int, folder: Path) -> Callable[[Any], object]:
-    """A training step of FuxiCTR's layers."""
+def theirs(inputs: Inputs, dim: int, length: int, folder: Path) -> Any:
+    """A model of FuxiCTR's layers."""
     from fuxictr.features import FeatureMap
     from fuxictr.pytorch.layers import FeatureEmbedding, InnerProductInteraction, MLP_Block
     from fuxictr.pytorch.models import BaseModel
@@ -123,7 +134,7 @@ def theirs(inputs: Inputs, dim: int, length: int, folder: Path) -> Callable[[Any
 
     model = PNN().train()
     model._max_gradient_norm = 10.0  # as `fit` has it
-    return lambda batch: model.train_step(batch)
+    return model
 
 
 def rates(steps: dict[str, Callable[[Any], object]], batches: list[Any], repeats: int) -> None:
@@ -141,27 +152,36 @@ def rates(steps: dict[str, Callable[[Any], object]], batches: list[Any], repeats
 
 
 def serving(inputs: Inputs, dim: int, length: int, candidates: int, repeats: int) -> None:
-    """Print the median ms of a request."""
+    """Print the median ms of a request; see the module's text."""
     import onnxruntime
 
     from trainer.export import graph
 
+    torch.set_num_threads(1)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
-    for name in ("tin_mix", "ipnn"):
-        model = build(name, None, inputs, dim=dim, hidden=HIDDEN).eval()
-        asked = graph.inputs_of(model, request=True)
-        with tempfile.TemporaryDirectory() as folder:
-            graph.write(model, Path(folder) / "model.onnx", asked)
-            session = onnxruntime.InferenceSession(Path(folder) / "model.onnx", options)
-        batch = batch_of(inputs, candidates, length, seed=0, shared=True)
-        columns = {one.name: batch[one.name].numpy().astype(one.type) for one in asked}
-        took = []
-        for _ in range(repeats):
+    batch = batch_of(inputs, candidates, length, seed=0, shared=True)
+    calls: dict[str, Callable[[], object]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        peer = theirs(inputs, dim, length, Path(folder)).eval()
+        for name in ("ipnn", "tin_mix"):
+            model = build(name, None, inputs, dim=dim, hidden=HIDDEN).eval()
+            asked = graph.inputs_of(model, request=True)
+            path = Path(folder) / f"{name}.onnx"
+            graph.write(model, path, asked)
+            session = onnxruntime.InferenceSession(path, options)
+            columns = {one.name: batch[one.name].numpy().astype(one.type) for one in asked}
+            calls[name] = lambda session=session, columns=columns: session.run(None, columns)
+    each = {name: column.expand(candidates, *column.shape[1:]) for name, column in batch.items()}
+    calls["FuxiCTR's PNN"] = torch.inference_mode()(lambda: peer(each))
+    took: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(repeats):
+        for name, call in calls.items():
             began = time.perf_counter()
-            session.run(None, columns)
-            took.append(1e3 * (time.perf_counter() - began))
-        print(f"{name}: {np.median(took):.2f} ms, {min(took):.2f} at best, {candidates} candidates")
+            call()
+            took[name].append(1e3 * (time.perf_counter() - began))
+    for name, ms in took.items():
+        print(f"{name}: {np.median(ms):.2f} ms, {min(ms):.2f} at best, {candidates} candidates")
 
 
 def main() -> None:
@@ -185,7 +205,7 @@ def main() -> None:
     batches = [batch_of(inputs, flags.batch_size, flags.length, n) for n in range(flags.steps)]
     with tempfile.TemporaryDirectory() as folder:
         steps = {
-            "FuxiCTR's PNN": theirs(inputs, flags.dim, flags.length, Path(folder)),
+            "FuxiCTR's PNN": theirs(inputs, flags.dim, flags.length, Path(folder)).train_step,
             "ipnn": ours("ipnn", inputs, flags.dim),
             "dcn_v2": ours("dcn_v2", inputs, flags.dim),
             "tin_mix": ours("tin_mix", inputs, flags.dim),
