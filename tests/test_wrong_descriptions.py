@@ -10,9 +10,11 @@ import gzip
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from decimal import Decimal
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
@@ -264,6 +266,13 @@ def parquet(**columns: pa.Array) -> bytes:
     return bytes(sink.getvalue())
 
 
+def of_decimals(column: str) -> bytes:
+    """The log as Parquet, one column in decimals wider than Polars has."""
+    table = pa.csv.read_csv(pa.BufferReader(LOG.encode()))
+    wide = pa.array([Decimal(n) for n in range(len(table))], pa.decimal256(50, 2))
+    return parquet(**{n: wide if n == column else table[n] for n in table.column_names})
+
+
 def zipped(text: str) -> bytes:
     """A zip archive of one file."""
     import io
@@ -483,6 +492,12 @@ FILES: dict[str, Bad] = {
     "a Parquet file that is none": Bad(
         ("Parquet",),
         {"log.csv": None, "log.parquet": LOG},
+        swap("log.csv", "log.parquet"),
+        "log.parquet",
+    ),
+    "a column of a type that is not read": Bad(
+        ("what (decimal256(50, 2))",),
+        {"log.csv": None, "log.parquet": of_decimals("what")},
         swap("log.csv", "log.parquet"),
         "log.parquet",
     ),

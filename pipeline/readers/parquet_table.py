@@ -129,6 +129,15 @@ class ParquetSource:
             with told(block.path), _reopened(block.path) as file:
                 names = self._read_for(wanted)
                 table = file.read_row_groups(block.groups, names, use_threads=False)
+        if odd := [name for name in wanted if self.schema[name] == pl.Unknown]:
+            fields = [table.schema.field(name.split(".")[0]) for name in odd]
+            raise InputError(
+                "A column is of a type that cannot be read.",
+                where=block.path,
+                expected="numbers, text, dates, times, or lists of them",
+                got=", ".join(f"{field.name} ({field.type})" for field in fields),
+                do="write it as another type",
+            )
         columns = [_column(table, name) for name in wanted]
         rows = np.arange(block.lines)
         if self.row is not None:
@@ -232,6 +241,8 @@ def _columns(schema: pa.Schema) -> Iterator[tuple[str, Any]]:
 
 
 def _polars_type(kind: pa.DataType) -> Any:
+    if "decimal256" in str(kind):  # Polars panics
+        return pl.Unknown()
     try:
         return pl.Series(pa.array([], kind)).dtype
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
