@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.errors import told_errors
-from pipeline.cli.options import next_command
+from pipeline.cli.options import given_of, next_command
 from schemas.errors import UsageError
 from schemas.replacing import replacing
 from schemas.terminal import Terminal
@@ -71,6 +71,7 @@ def evaluate(
 
 
 def importance(
+    context: typer.Context,
     run: _Run,
     by: Annotated[
         str | None,
@@ -95,6 +96,15 @@ def importance(
 ) -> None:
     """What each feature, field and history is worth to a run: how GAUC falls with it permuted."""
     with told_errors():
+        apart = ("sparsity",) if select is None else ("by", "split", "draws", "device")
+        for name in apart:
+            if given_of(context, name):
+                raise UsageError(
+                    "An option has no effect here.",
+                    where=f"--{name}",
+                    expected="--select beside it" if select is None else "no --select beside it",
+                    got="it alone" if select is None else "both",
+                )
         if select is not None:
             _select(run, select, sparsity, seed, data)
             return
