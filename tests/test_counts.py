@@ -26,6 +26,7 @@ REVIEWS: list[Review | None] = [
     for n in range(5)
 ]
 META: list[tuple[str, str | None]] = [(f"I{k:02}", f"C{k % 3}") for k in range(12)]
+FIELDS = "category", "brand"  # the ads' are 0 to 3, the behaviours' are 7
 LOG = RawLog(
     [(u, NIGHT + day * DAY + u, u, "p", u % 2) for u in range(4) for day in range(4)],
     [(ad, ad, ad, ad, ad, "9.5") for ad in range(4)],
@@ -84,7 +85,8 @@ def test_impressions_that_stand_twice_or_contradict_each_other(tmp_path: Path) -
     shown = [*LOG.impressions, *LOG.impressions[:3], *other, *slot]
     raw = RawLog(shown, LOG.ads, LOG.profiles, [*LOG.behaviours, LOG.behaviours[0]])
     raw.write(tmp_path / "raw")
-    lines = "both clicked and not 4 of 17 (23.5%)", "repeated behaviours 1 of 13 (7.7%)"
+    lines = ["both clicked and not 4 of 17 (23.5%)", "repeated behaviours 1 of 13 (7.7%)"]
+    lines += [f"no {name} of the behaviours is one that a target may" for name in FIELDS]
     kept, out = tmp_path / "kept", tmp_path / "out"
     told(kept, alibaba(tmp_path / "raw", kept), "repeated impressions 7 of 24 (29.2%)", *lines)
     ended = alibaba(tmp_path / "raw", out, "--duplicates", "drop")

@@ -72,7 +72,7 @@ def account(
         numbers=fitted.scales,
         notes=[
             *_notes(d, dealt, fitted),
-            *_strange(run, d, dealt, shares),
+            *_strange(run, d, dealt, fitted, shares),
             *_begin(d, dealt),
             *published,
         ],
@@ -272,7 +272,9 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
     return notes
 
 
-def _strange(run: Run, d: Description, dealt: Dealt, shares: dict[str, Share]) -> list[str]:
+def _strange(
+    run: Run, d: Description, dealt: Dealt, fitted: Fitted, shares: dict[str, Share]
+) -> list[str]:
     """What a log is seldom meant to be: of a file that is given twice, or of broken times."""
     alike: dict[str, list[str]] = {}
     for one in run.identity().inputs:
@@ -291,6 +293,12 @@ def _strange(run: Run, d: Description, dealt: Dealt, shares: dict[str, Share]) -
             f"Warning: nothing stands before any of the {d.target.name}, so every history is "
             "empty. Look at the times and the users of both."
         )
+    found += [
+        f"Warning: no {name} of the {table} is one that a target may have, so no behaviour is like "
+        "its target. Look at how both spell it."
+        for table, name in fitted.strangers
+        if d.continues is None
+    ]
     for table in d.tables:
         of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
         repeated = shares[manifest.repeated(table.name, table.drop)]

@@ -55,6 +55,7 @@ class Fitted:
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         found: what ordering the buckets has found.
         shares: what joins have lost.
+        strangers: table and field of behaviours none of whose values a target may have.
     """
 
     words: dict[str, pa.Table]
@@ -69,6 +70,7 @@ class Fitted:
     released: Int64s | None
     found: Ordered
     shares: dict[str, Share]
+    strangers: list[tuple[str, str]]
 
 
 def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
@@ -78,7 +80,7 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
     do not keep. So it is where ids, edges and scales are `known` of an earlier data set.
     """
     later = known is not None or _ids_come_later(d)
-    counts, first = _first(run, d, dealt, 1 if later else d.min_count, known)
+    counts, first, strangers = _first(run, d, dealt, 1 if later else d.min_count, known)
     lines, shares = dict(dealt.lines), dict(dealt.shares)
     late = [one for one in d.lookups if not one.all_lines]
     done = None if later else run
@@ -180,6 +182,7 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         released,
         found,
         shares,
+        strangers,
     )
 
 
@@ -214,19 +217,26 @@ def _ids_come_later(d: Description) -> bool:
 
 def _first(
     run: Run, d: Description, dealt: Dealt, min_count: int, known: Known | None
-) -> tuple[dict[str, list[pl.DataFrame]], dict[str, pa.Table]]:
-    """How often values occur in events, and in lookups of which every line counts; their ids."""
+) -> tuple[dict[str, list[pl.DataFrame]], dict[str, pa.Table], list[tuple[str, str]]]:
+    """How often values occur in events, and in lookups of which every line counts; their ids.
+
+    And which fields of which behaviours have no value that a target may have.
+    """
     with run.step("fit vocabulary") as rows:
         found: dict[str, list[pl.DataFrame]] = {}
         for name in (*d.target.ids, *d.target.lists):
             found.setdefault(name, []).append(dealt.counts.of[name])
-        for table in d.tables[1:]:
-            for name in table.fields:
-                path = run.work / deal.counts_file(table, name)
-                found.setdefault(name, []).append(pl.read_parquet(path))
         for one in [one for one in d.lookups if one.all_lines]:
             for name, counts in lookups.counts(one, dealt.lines[one.key].rows, None).items():
                 found.setdefault(name, []).append(counts)
+        strangers, of_targets = [], {name: pl.concat(of) for name, of in found.items()}
+        for table in d.tables[1:]:
+            for name in table.fields:
+                counted = pl.read_parquet(run.work / deal.counts_file(table, name))
+                found.setdefault(name, []).append(counted)
+                wanted = of_targets.get(name, counted)
+                if len(wanted) and counted.join(wanted, on="value", how="semi").is_empty():
+                    strangers += [(table.name, name)] * (len(counted) > 0)
         if known is not None:
             for name, of in found.items():
                 of.append(pl.DataFrame(known.words[name].select(["value", "count"])))
@@ -240,7 +250,7 @@ def _first(
             sum(len(one) for of in found.values() for one in of),
             sum(map(len, words.values())),
         )
-        return found, {USER: dealt.users, **words}
+        return found, {USER: dealt.users, **words}, strangers
 
 
 def _words(
