@@ -3,6 +3,8 @@
 python benchmarks/planted_mix.py --out runs/planted-mix              every expert, pairs, the mix
 python benchmarks/planted_mix.py --out runs/planted-mix --without    and the mix without each
 python benchmarks/planted_mix.py --out runs/kuairand --data data/kuairand      of real data
+python benchmarks/planted_mix.py --out runs/planted-real --raw DIR     real rows, clicks by the law
+python benchmarks/planted_mix.py --out runs/planted-demo --demo        the demo's, fewer of them
 
 It makes a log as `planted_log.py` does, with three features of each impression, and writes
 `planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
@@ -14,6 +16,10 @@ are drawn, and moved so that no slot and no layout by itself says anything; the 
 as many of each. So no value of a feature tells anything alone: the first term wants who tells
 places apart, the second crosses of two features, the third of three.
 
+With `--raw`, files in the Alibaba data's layout, or `--demo`, made-up ones, all is theirs but the
+clicks: the histories are the users' page views. Each impression is there `TIMES` times, each time
+with a slot, a layout and a device.
+
 Pairs are trained by one seed, and the best on valid by all. Intervals are of the differences seed
 by seed, by Student's t.
 """
@@ -22,6 +28,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -30,9 +37,11 @@ from pathlib import Path
 import numpy as np
 import planted_log
 import polars as pl
-from planted_log import prepare
+from planted_log import prepare, tinprep
 from scipy.stats import t as student
 
+from pipeline import description
+from pipeline.description.toml import written
 from trainer.analysis.tables import title_of
 from trainer.analysis.trials import Case, Trial, Trials, mean_sd
 from trainer.data.shards import Shards
@@ -43,6 +52,10 @@ from trainer.training.runs import METRICS, Result, read_json
 
 CROSS, THIRD, WIDTH = 1.2, 0.8, 3
 SIZES = {"slot": 40, "layout": 40, "device": 8}
+# The law knows no ads: few rows a value would be learned by heart.
+MIN_COUNT = 50
+TIMES = 4  # each impression, clicked or not by a draw of its own
+DEMO_SCALE = 0.0025  # a quarter of the demo's, some 66,000 impressions
 EXPERTS = RECIPES["tin_mix"].experts
 # As many table sets as the mix has, so as large tables.
 MATCHED = "4"
@@ -56,10 +69,10 @@ SETTINGS = {
     "patience": 4,
     "device": "cpu",
     "threads": 1,
+    "optimizer": "adam",
 }
 # Of a data set that is not planted.
 REAL = SETTINGS | {"hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 2}
-REAL |= {"optimizer": "adam"}
 DESCRIPTION = planted_log.DESCRIPTION.replace(
     'fields = { item = "item", category = "category" }\n',
     'fields = { item = "item", category = "category" }\n'
@@ -67,17 +80,19 @@ DESCRIPTION = planted_log.DESCRIPTION.replace(
 )
 
 
-def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFrame:
-    """As `planted_log.draw`; `sizes` says how many slots, layouts and devices there are."""
+def crossed(
+    sizes: Mapping[str, int] = SIZES,
+) -> Callable[[np.random.Generator], Callable[[int], planted_log.Added]]:
+    """What draws slots, layouts and devices, and what their crosses add to the log odds."""
 
-    def crossed(rng: np.random.Generator) -> Callable[[int], planted_log.Added]:
+    def begun(rng: np.random.Generator) -> Callable[[int], planted_log.Added]:
         one, other = (rng.normal(size=(sizes[name], WIDTH)) for name in ("slot", "layout"))
         table = (one - one.mean(0)) @ (other - other.mean(0)).T
         table *= CROSS / table.std()
         signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in sizes.values()]
 
-        def add(users: int) -> planted_log.Added:
-            features = [rng.integers(0, size, users) for size in sizes.values()]
+        def add(rows: int) -> planted_log.Added:
+            features = [rng.integers(0, size, rows) for size in sizes.values()]
             third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
             named = zip(sizes, features, strict=True)
             columns = {name: [f"{name[0]}{n}" for n in of] for name, of in named}
@@ -85,7 +100,66 @@ def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFram
 
         return add
 
-    return planted_log.draw(users, seed, crossed)
+    return begun
+
+
+def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFrame:
+    """As `planted_log.draw`; `sizes` says how many slots, layouts and devices there are."""
+    return planted_log.draw(users, seed, crossed(sizes))
+
+
+def plant(raw: Path | None, folder: Path, seed: int) -> tuple[Path, pl.DataFrame]:
+    """Files in Alibaba's layout with clicks by the law, prepared, and each line's log odds.
+
+    Without `raw` the files are such as the demo's.
+    """
+    first, data = folder / "as-it-is", folder / "data"
+    folder.mkdir(parents=True, exist_ok=True)
+    if raw is None:
+        raw = folder / "demo"
+        of_demo = ["--scale", str(DEMO_SCALE), "--out", str(raw)]
+        if not raw.exists() and tinprep(["synthesize", "alibaba", *of_demo]):
+            raise SystemExit("the demo's files could not be made")
+    if not (first / "manifest.json").exists() and tinprep(
+        ["alibaba", "--split-by-day", "--raw", str(raw), "--out", str(first)]
+    ):
+        raise SystemExit("the files could not be prepared")
+    rows = pl.concat(
+        [pl.read_parquet(first / split / "*.parquet") for split in ("train", "valid", "test")]
+    )
+    category = rows["history_category"].to_numpy(), rows["target_category"].to_numpy()
+    position = rows["history_position"].to_numpy()
+    gain = np.array([0.0, *planted_log.GAIN])
+    near = (position < len(gain)) & (category[0] == category[1][:, None])
+    log = pl.read_csv(raw / "raw_sample.csv").drop("nonclk", "clk")
+    by_time = np.zeros(len(log))
+    by_time[rows["row"].to_numpy()] = gain[np.where(near, position, 0)].sum(1)
+    rng = np.random.default_rng(seed)
+    add, parts = crossed()(rng), []
+    for _ in range(TIMES):
+        columns, added = add(len(log))
+        odds = planted_log.BASE + by_time + added
+        clicked = (rng.random(len(log)) < 1 / (1 + np.exp(-odds))).astype(np.int8)
+        parts.append(log.hstack(pl.DataFrame({**columns, "clk": clicked, "odds": odds})))
+    log = pl.concat(parts)
+    if not (data / "manifest.json").exists():
+        log.drop("odds").write_csv(folder / "shown.csv")
+        (folder / "shown.toml").write_text(described(raw, folder / "shown.csv"), encoding="utf-8")
+        prepare(folder / "shown.toml", data)
+    return data, log
+
+
+def described(raw: Path, shown: Path) -> str:
+    """The preset for such files as a description of one's own, with three features more."""
+    preset = Path(description.__file__).parent / "presets" / "alibaba-ads.toml"
+    said = tomllib.loads(preset.read_text(encoding="utf-8"))
+    for one in (*said["tables"].values(), *said["lookups"].values()):
+        del one["reader"]
+        one["files"] = str((raw / one["files"]).absolute())
+    said["tables"]["impressions"]["files"] = str(shown.absolute())
+    said["tables"]["impressions"]["features"] |= {name: name for name in SIZES}
+    said["vocabulary"]["min_count"] = MIN_COUNT
+    return written(said)
 
 
 def make(folder: Path, users: int, seed: int) -> tuple[Path, pl.DataFrame]:
@@ -190,11 +264,17 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=1, help="of the log")
     parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
     parser.add_argument("--data", type=Path, help="a prepared data set, in place of the log")
+    parser.add_argument("--raw", type=Path, help="Alibaba's files, whose clicks are drawn anew")
+    parser.add_argument("--demo", action="store_true", help="the same of made-up files")
     options = parser.parse_args()
     settings, data, log = REAL, options.data, None
     if data is None:
         settings = SETTINGS
-        data, log = make(options.out, options.users, options.seed)
+        if options.raw or options.demo:
+            settings = SETTINGS | {"lr": 3e-3}
+            data, log = plant(options.raw, options.out, options.seed)
+        else:
+            data, log = make(options.out, options.users, options.seed)
     with LiveReport() as report:
         runs = options.out / "runs"
         trials = Trials((data,), runs, options.seeds, settings, report.line, report.watch)
