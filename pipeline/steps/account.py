@@ -27,7 +27,7 @@ from schemas.manifest import Share
 from schemas.shards import UNITS
 
 TOUCHED_EVERYTHING = "touched every {}"
-# No log is known that goes on for so long; from 1970 to the first logs of the web it is less.
+# Longer than any log that we know. From a time of 0, which is 1970, to a log of today it is more.
 _LONG_S = 30 * 365 * 86_400
 # Files that have no more may well be alike.
 _BYTES_OF_A_HEADER = 256

@@ -88,7 +88,8 @@ class _Spread(Function):
     """`_spread`, whose gradient is written once.
 
     Left to autograd, a behaviour's gradient in all sets is made, filled up with zeros and added up
-    for each that reads it, which took half of a step with 200 features and 10 histories.
+    for each that reads it. With this and `experts._Pairs` a step of `tin_mix` takes a fifth less
+    time, with 200 features and 10 histories.
     """
 
     @staticmethod

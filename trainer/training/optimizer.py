@@ -23,8 +23,8 @@ import torch
 from torch import Tensor, nn
 
 from trainer.data.facts import Hyperparameters
+from trainer.training.optimizer_base import Optimizer, RowSums
 from trainer.training.rounded import RoundedAdagrad, RoundedAdam
-from trainer.training.steps import Optimizer, RowSums
 
 _unchecked: Any = torch.sparse.check_sparse_tensor_invariants
 

@@ -28,7 +28,7 @@ from torch.optim.adam import adam
 
 from schemas.errors import EnvironmentFault
 from trainer.training.hashing import mixed
-from trainer.training.steps import Optimizer, RowSums
+from trainer.training.optimizer_base import Optimizer, RowSums
 
 _BITS = 16  # those that float32 has more
 # Numbers that are drawn for at a time: the bits of two of them are independent.

@@ -20,7 +20,6 @@ from trainer.data.shards import Shards
 from trainer.training.log import LOG, lines_of
 from trainer.training.runs import METRICS, Result, load, read_json
 
-"""Each metric's name, for people."""
 Pair = tuple[float, float | None]
 """A mean, and its standard deviation over seeds: None of one run."""
 _HIGHEST = 1e30  # more is drawn nowhere
