@@ -47,8 +47,9 @@ def told(value: Any, of: Column, unit: str = "s") -> Any:
         (column("text"), 12.0, "12"),
         (column("text"), 12.5, values.NOT_TEXT),
         (column("text"), True, "true"),
-        (column("time"), "1.5e9", 1_500_000_000),
-        (column("time"), "1500000000.25", values.NOT_WHOLE),
+        (column("time"), "1.500000000e9", 1_500_000_000),
+        (column("time"), "1.5001e9", values.EXPONENT),
+        (column("time"), "1500000000.25", values.FRACTION),
         (column("time"), "1511539200000", values.TOO_LATE["s"]),
         (column("time", unit="ms"), "1511539200500", values.FRACTION),
         (column("time", unit="ms"), "1511539200000", 1_511_539_200),
@@ -114,6 +115,7 @@ WORDS += [
     "0.1",
     "123456.789",
 ]
+WORDS += ["1.500000001e9", "1.25e1"]
 WORDS += ["train", "test ", "TRAIN", "a|b", "1| 2||x", "|", "1511539200", "1511539200.0", "1.5e9"]
 WORDS += ["1511539200123", "1511539200123456", "99999999999", "100000000000", "1.5e-1", "1e18"]
 MOMENTS = [
@@ -187,6 +189,31 @@ COLUMNS = st.one_of(
 
 def same(one: Any, other: Any) -> bool:
     return bool(one == other and type(one) is type(other))
+
+
+@pytest.mark.parametrize("kind", ["whole", "text", "time", "list"])
+def test_a_float_of_32_bits_is_no_large_whole_number(kind: str) -> None:
+    drawn = [7.0, float(1 << 24), float((1 << 24) + 2), None, 1.5]
+    series = pl.Series("c", drawn, pl.Float32)
+    of = column(kind, nullable=True)
+    if kind == "list":
+        series, of = series.reshape((5, 1)).arr.to_list(), column(kind, of="whole")
+    found, reasons = converted(series, of, "s", NULL)
+    assert reasons is not None
+    odd = told(1.5, column("whole" if kind == "list" else kind))
+    assert reasons.to_list() == [None, None, values.INEXACT_32, None, odd]
+    whole = {"text": str, "list": lambda n: [n]}.get(kind, int)
+    assert found.to_list()[:2] == [whole(7), whole(1 << 24)]
+
+
+def test_decimals_are_the_numbers_that_they_are() -> None:
+    series = pl.Series("c", ["7.00", "9007199254740993.00", "7.50"]).cast(pl.Decimal(20, 2))
+    text = converted(series, column("text"), "s", NULL)
+    assert text.values.to_list() == ["7", "9007199254740993", "7.50"]
+    whole = converted(series, column("whole"), "s", NULL)
+    assert whole.values.to_list()[:2] == [7, 9007199254740993]
+    assert whole.reasons is not None
+    assert whole.reasons.to_list() == [None, None, values.NOT_WHOLE]
 
 
 @settings(max_examples=400, deadline=None)

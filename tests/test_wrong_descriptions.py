@@ -273,6 +273,17 @@ def of_decimals(column: str) -> bytes:
     return parquet(**{n: wide if n == column else table[n] for n in table.column_names})
 
 
+def of_floats(column: str) -> bytes:
+    """The log as Parquet, one column in floats that hold no more than 24 bits of a whole number."""
+    table = pa.csv.read_csv(pa.BufferReader(LOG.encode()))
+    return parquet(
+        **{
+            n: table[n].cast(pa.float32(), safe=False) if n == column else table[n]
+            for n in table.column_names
+        }
+    )
+
+
 def zipped(text: str) -> bytes:
     """A zip archive of one file."""
     import io
@@ -356,12 +367,31 @@ FILES: dict[str, Bad] = {
         "made.toml:4",
         USAGE,
     ),
+    "seconds of 32-bit floats": Bad(
+        ("32 bits", "ts", "all their digits"),
+        {"log.csv": None, "log.parquet": of_floats("ts")},
+        swap("log.csv", "log.parquet"),
+        "log.parquet",
+    ),
+    "seconds with half of their digits": Bad(
+        ("digits may be lost in ts", "all their digits"),
+        {"log.csv": column(4, lambda n, v: f"{int(v):.4e}")},
+    ),
+    "seconds with a fraction": Bad(
+        ("finer", "floor("), {"log.csv": column(4, lambda n, v: f"{v}.5")}
+    ),
+    "lines of an old Mac": Bad(("newlines", "tr "), {"log.csv": LOG.replace("\n", "\r")}),
     "text for a time": Bad(("whole number", "ts"), {"log.csv": column(4, lambda n, v: "soon")}),
     "a label that is always 0": Bad(
         ("label", "0"), {"log.csv": column(5, lambda n, v: "0")}, LABELS, ""
     ),
     "a label of 5": Bad(
         ("label", "0 or 1"), {"log.csv": column(5, lambda n, v: "5" if n % 2 else "0")}, LABELS
+    ),
+    "a label in words": Bad(
+        ("label", "= 'yes'"),
+        {"log.csv": column(5, lambda n, v: "yes" if v == "1" else "no")},
+        LABELS,
     ),
     "a weight that is no number": Bad(
         ("loss",), {"log.csv": column(6, lambda n, v: "nan")}, WEIGHED
@@ -502,7 +532,7 @@ FILES: dict[str, Bad] = {
         "log.parquet",
     ),
     "text that is not UTF-8": Bad(
-        ("UTF-8",), {"log.csv": column(0, lambda n, v: v + "é").encode("latin-1")}
+        ("UTF-8", "latin-1"), {"log.csv": column(0, lambda n, v: v + "é").encode("latin-1")}
     ),
     "a delimiter that is another": Bad(
         ("uid;what", 'csv = { delimiter = ";" }'), {"log.csv": LOG.replace(",", ";")}

@@ -792,6 +792,8 @@ def _are_whole(values: pl.Series) -> bool:
         return bool((values >= 0).all())
     if values.dtype.is_float():
         return bool(((values >= 0) & (values == values.floor())).all())
+    if values.dtype.is_decimal():
+        values = values.cast(pl.String)
     return values.dtype == pl.String and bool(values.str.contains(_CANONICAL).all())
 
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.readers.values import (
     BLANKS,
     FRACTION,
+    INEXACT_32,
     LATEST_S,
     NEGATIVE_TIME,
     NO_VALUE,
@@ -28,6 +29,7 @@ from schemas.manifest import SPLITS
 from schemas.shards import UNITS
 
 _EXACT = 1 << 53
+_EXACT_32 = 1 << 24  # a float of 32 bits holds each whole number up to here
 _DIGITS = r"^[0-9]{1,18}$"
 _ZERO_FRACTION = r"^([0-9]{1,18})\.0*$"
 _USUAL_NUMBER = r"^-?[0-9]{1,15}(\.[0-9]{1,15})?$"
@@ -89,6 +91,8 @@ def converted(
         return _one_by_one(series, column, unit, nulls)
     if series.dtype == pl.Binary:
         return _bytes(series, column, unit, nulls)
+    if series.dtype == pl.Float32 and column.value in ("whole", "integer", "text", "time"):
+        return _of_32_bits(series, column, unit, nulls)
     plain = _plain(series)
     if column.kind == "list":
         return _lists(plain, column, nulls)
@@ -144,6 +148,15 @@ def _bytes(series: pl.Series, column: Column, unit: str, nulls: frozenset[str]) 
     return Converted(values, reasons)
 
 
+def _of_32_bits(series: pl.Series, column: Column, unit: str, nulls: frozenset[str]) -> Converted:
+    """Whole numbers in floats of 32 bits, which take neighbours for one where they are large."""
+    values, reasons = converted(series.cast(pl.Float64), column, unit, nulls)
+    lost = series.is_finite() & (series.abs() > _EXACT_32)
+    if lost.any():
+        reasons = (reasons if reasons is not None else _nothing(len(series))).set(lost, INEXACT_32)
+    return Converted(values, reasons)
+
+
 def _one_by_one(series: pl.Series, column: Column, unit: str, nulls: frozenset[str]) -> Converted:
     values = series.to_list()
     if series.dtype in _SIMPLE:
@@ -176,8 +189,10 @@ def polars_type(kind: pa.DataType) -> Any:
 def _plain(series: pl.Series) -> pl.Series:
     """The same values in one of a few types; a number that is none is missing."""
     kind = series.dtype
-    if kind in (pl.Categorical, pl.Enum) or kind.is_decimal() or kind == pl.Null:
+    if kind in (pl.Categorical, pl.Enum) or kind == pl.Null:
         return series.cast(pl.String)
+    if kind.is_decimal():  # as text, since ids may have more digits than a float
+        return series.cast(pl.String).str.replace(r"\.0*$", "")
     if kind == pl.UInt64 and (series > (1 << 63) - 1).any():
         return series.cast(pl.String)  # read exactly, and refused where it is too large
     if kind.is_integer():

@@ -40,6 +40,7 @@ RECORD_LIMIT = 1 << 20
 
 _ARROW_TYPES = {"whole": pa.int64(), "number": pa.float64(), "text": pa.large_string()}
 _BLANK = BLANKS.encode() + b"\r\n"
+_SHOWN = 200  # characters of an error
 _STAND_INS = tuple(bytes([byte]) for byte in (0x1F, 0x1E, 0x1D, 0x1C, 0x01, 0x02))
 
 
@@ -374,7 +375,7 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             where=path,
             line=1,
             expected="the columns' names",
-            got=text[:200] or "an empty line",
+            got=text[:_SHOWN] or "an empty line",
             do="name the columns if it has no header",
         )
     return tuple(field.strip(BLANKS) for field in fields)
@@ -402,7 +403,7 @@ def _check_delimiter(path: Path, form: CsvFormat, names: Sequence[str]) -> None:
                 where=path,
                 line=1,
                 expected=f"{len(names)} columns, {form.delimiter!r} between them",
-                got=text[:200],
+                got=text[:_SHOWN],
                 do=delimiter_told(other),
             )
 
@@ -432,6 +433,15 @@ def _check_encoding(encoding: str) -> None:
 
 
 def _check_header(path: Path, names: Sequence[str]) -> None:
+    if any(re.search(r"\r(?!\n)", name) for name in names):
+        raise InputError(
+            "The file's lines do not end in newlines.",
+            where=path,
+            line=1,
+            expected="newlines",
+            got=ascii(", ".join(names))[:_SHOWN],
+            do="write them for carriage returns, as `tr '\\r' '\\n'` does",
+        )
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
         raise InputError(
@@ -439,8 +449,8 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
             where=path,
             line=1,
             expected="a name of its own for each column",
-            got=", ".join(names),
-            do=f"mend {', '.join(twice)}",
+            got=", ".join(names)[:_SHOWN],
+            do=f"mend {', '.join(twice)[:_SHOWN]}",
         )
 
 

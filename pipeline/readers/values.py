@@ -32,6 +32,7 @@ NO_VALUE = "missing value"
 NOT_WHOLE = "not a whole number"
 EXPONENT = "whole number with an exponent: digits may be lost"
 INEXACT = "whole number written as a float above 2^53: digits may be lost"
+INEXACT_32 = "whole number written as a float of 32 bits above 2^24: digits may be lost"
 NEGATIVE = "negative number"
 TOO_LARGE = "number too large"
 NOT_NUMBER = "not a number"
@@ -48,14 +49,20 @@ TOO_LATE = {
     "ms": "time looks like microseconds",
     "us": "time looks like nanoseconds",
 }
-CURES = {
-    of: f'give times the unit that they have: unit = "{unit}" (--unit {unit})'
-    for of, unit in ((TOO_LATE["s"], "ms"), (TOO_LATE["ms"], "us"))
-}
-"""What to do about values that are refused for such a reason, where that is plain."""
 FRACTION = "time finer than the table's unit"
 NO_ZONE = "time without a zone"
 SKIPPED = "time that its zone's clocks skip"
+_DIGITS_LOST = "have the program that wrote the file write whole numbers with all their digits"
+CURES = {
+    **{
+        of: f'give times the unit that they have: unit = "{unit}" (--unit {unit})'
+        for of, unit in ((TOO_LATE["s"], "ms"), (TOO_LATE["ms"], "us"))
+    },
+    **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
+    BAD_LABEL: """say in SQL when it is 1, such as label = "answer = 'yes'" or "rating >= 4\"""",
+    FRACTION: 'cut it off: time = { column = "floor(NAME)", ... }, as SQL may stand for a column',
+}
+"""What to do about a column's values that are refused for such a reason, where that is plain."""
 
 # Of unix time in seconds: the year 5138. What is later is of a finer unit.
 LATEST_S = 100_000_000_000
@@ -252,7 +259,8 @@ def whole(value: Any, *, signed: bool = False, exponent: bool = False) -> int:
     Args:
         value: as `read_value`.
         signed: whether it may be negative.
-        exponent: whether text may have an exponent: of an id, its last digits may be lost.
+        exponent: whether text may have an exponent, if all digits stand before it, as in
+            1.600100168e9: of 1.6001e9 the last may be lost.
 
     Raises:
         Refusal: it is none.
@@ -295,6 +303,8 @@ def _whole(value: Any, exponent: bool) -> int:
         raise Refusal(TOO_LARGE)
     if exact != exact.to_integral_value():
         raise Refusal(NOT_WHOLE)
+    if int(exact.as_tuple().exponent) > 0:
+        raise Refusal(EXPONENT)
     return int(exact)
 
 
@@ -353,13 +363,25 @@ def time(value: Any, column: Column, unit: str) -> int:
         if not isinstance(value, str):
             raise Refusal(NOT_TIME)
         return _in_unit(*_of_text(value.strip(BLANKS), column), unit)
-    found = whole(value, signed=True, exponent=True)
+    try:
+        found = whole(value, signed=True, exponent=True)
+    except Refusal as refusal:
+        if str(refusal) == NOT_WHOLE and _is_fraction(value):
+            raise Refusal(FRACTION) from None
+        raise
     a_second = UNITS[column.unit]
     if found < 0:
         raise Refusal(NEGATIVE_TIME)
     if found >= LATEST_S * a_second:
         raise Refusal(TOO_LATE[column.unit])
     return _in_unit(found // a_second, found % a_second * (1_000_000_000 // a_second), unit)
+
+
+def _is_fraction(value: Any) -> bool:
+    """Whether it is a number, though no whole one."""
+    if isinstance(value, str):
+        return DECIMAL.fullmatch(value.strip(BLANKS)) is not None
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _in_unit(seconds: int, nanoseconds: int, unit: str) -> int:

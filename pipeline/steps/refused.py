@@ -12,6 +12,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.engines.buckets import Spill
+from pipeline.readers import json_text, meta_lines, review_lines, values
 from pipeline.readers.values import CURES
 from pipeline.steps.sql import arrow
 from schemas.errors import InputError
@@ -85,8 +86,28 @@ class Summary:
             got=f"{self.count:,}: "
             + ", ".join(f"{reason} {n:,}" for reason, n in reasons)
             + f"; line {line} begins {text[:80]!r}",
-            do=next((do for of, do in CURES.items() if reason.startswith(of)), _DO),
+            do=_cure(reason),
         )
+
+
+def _cure(reason: str) -> str:
+    """What to do about lines that are refused for a reason."""
+    of, _, column = reason.partition(" in ")
+    if column:
+        return CURES.get(of, _DO)
+    cures = {
+        values.NOT_UTF8: 'say how CSV is written, csv = { encoding = "latin-1" }; or write it as '
+        "UTF-8, as `iconv` does",
+        **dict.fromkeys(
+            (json_text.NOT_OBJECT, meta_lines.NOT_DICT),
+            "write an array's objects a line each, as `jq -c '.[]'` does",
+        ),
+        **dict.fromkeys(
+            (review_lines.NO_USER, meta_lines.NO_ASIN),
+            f"{_DO}; files of 2023 are for `tinprep prepare amazon-2023`",
+        ),
+    }
+    return cures.get(reason, _DO)
 
 
 def place(names: Sequence[str], lines: pa.Table) -> tuple[int, int]:
