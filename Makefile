@@ -5,6 +5,7 @@ VENV := .venv
 LOWEST := .venv-lowest
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+LOWEST_READY := $(LOWEST)/.ready
 # Of the tests, those that hold what depends on Polars, DuckDB, Arrow and NumPy, and need no PyTorch.
 ON_LOWEST := golden amazon_beauty amazon_meta amazon_parse alibaba_parse alibaba_rows windows tables \
 	vocabulary sql parquet_shards
@@ -27,7 +28,7 @@ define install
 endef
 extra = $(call install,the extra $(1),-c constraints.txt -e '.[$(1)]')
 
-.PHONY: help setup test test-lowest export-test container-test cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
+.PHONY: help setup test test-more lowest test-lowest export-test container-test spark cluster-test check train bench docs docs-check docs-pages docs-site fuzz mutants coverage audit clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,10 +45,18 @@ $(READY): pyproject.toml constraints.txt
 test: $(READY) ## run every test, in WORKERS=8 processes, or one a core
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-lowest: ## what reads, orders and writes rows, with the oldest libraries that pyproject.toml allows
+test-more: $(READY) ## every test but those of Spark: test, export-test and container-test in one go
+	TINPREP_EXPORTS=1 TINPREP_CONTAINER=1 $(BIN)/python -m pytest $(PARALLEL) --ignore tests/spark
+
+lowest: $(LOWEST_READY)
+
+$(LOWEST_READY): pyproject.toml constraints-lowest.txt
 	$(PYTHON) -m venv $(LOWEST)
 	$(call install,the oldest libraries allowed,-r constraints-lowest.txt,$(LOWEST)/bin)
 	$(call install,tinprep,--no-deps -e .,$(LOWEST)/bin)
+	@touch $@
+
+test-lowest: lowest ## what reads, orders and writes rows, with the oldest libraries that pyproject.toml allows
 	$(LOWEST)/bin/python -m pytest $(PARALLEL) $(ON_LOWEST:%=tests/test_%.py)
 
 export-test: $(READY) ## every model as an ONNX graph; `make test` has a few, as each takes seconds
@@ -55,6 +64,9 @@ export-test: $(READY) ## every model as an ONNX graph; `make test` has a few, as
 
 container-test: $(READY) ## the steps of docs/Containerfile, in an environment of their own
 	TINPREP_CONTAINER=1 $(BIN)/python -m pytest tests/test_server.py -k container
+
+spark: $(READY) # alone: pandas beside it would have the tests of benchmarks run, too
+	$(call install,Spark,-c constraints.txt --no-deps pyspark)
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker
 	@command -v java > /dev/null || echo "no java here: Spark needs Java 17, and its tests are skipped"
