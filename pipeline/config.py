@@ -204,11 +204,6 @@ class Config(ABC):
 def require_kind(config: object, name: str, kind: str) -> None:
     """Refuse a value of another type than the field's: "no" would count as true.
 
-    Args:
-        config: its values are those of a command line, or of Python.
-        name: of the field.
-        kind: its type, as it is written; such as are no plain values take any.
-
     Raises:
         UsageError: it is.
     """

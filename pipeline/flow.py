@@ -39,10 +39,6 @@ _ROWS_A_SECOND = 300_000
 def prepare(config: Config, told: Told = lambda *_: None) -> manifest.Manifest:
     """Make the data set of `config`, or go on with an interrupted one, or find it done.
 
-    Args:
-        config: what to make.
-        told: progress: step, done, total.
-
     Raises:
         UsageError: `out` holds something else, or was made with other settings; or `memory` is
             less than the data needs.

@@ -41,13 +41,7 @@ class Identity(NamedTuple):
 
 
 def key(settings: dict[str, Any], inputs: list[manifest.InputFile], by: str) -> str:
-    """What rows are known by.
-
-    Args:
-        settings: those that the rows depend on.
-        inputs: the raw files, with their checksums.
-        by: the version that makes them.
-    """
+    """What rows are known by."""
     files = [{"file": i.file, "bytes": i.bytes, "sha256": i.sha256} for i in inputs]
     depends = [settings, files, manifest.FORMAT, by]
     return hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()
@@ -79,11 +73,6 @@ def identifying(
     config: Config, paths: list[Path], asked: Sequence[manifest.InputFile] = ()
 ) -> Iterator[Callable[[], Identity]]:
     """Sum up the raw files in a thread beside the work.
-
-    Args:
-        config: what to make.
-        paths: the raw files.
-        asked: what queries gave.
 
     Yields:
         A function that waits for the identity.

@@ -157,12 +157,7 @@ def _zone(made: Manifest, out: Path) -> ZoneInfo:
 
 
 def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:
-    """The first rows of a shard, of the columns that are shown.
-
-    Raises:
-        InputError: the shard is missing or damaged.
-        ContractError: it lacks a column.
-    """
+    """The first rows of a shard, of the columns that are shown."""
     shown = ["row", "user", "label", "target_time"]
     for called in made.histories:
         shown += [f"{called}_length", *_behaviours(made, called)]

@@ -25,13 +25,8 @@ def map_buckets(
 ) -> list[Result]:
     """Run `work` for each bucket, `threads` at once; results in the order of `buckets`.
 
-    The first error ends it: buckets that have not begun are left out.
-
-    Args:
-        work: a function of the bucket's number.
-        buckets: their numbers.
-        threads: how many at once.
-        done: called after each bucket, in the caller's thread.
+    The first error ends it: buckets that have not begun are left out. `done` is called after each
+    bucket, in the caller's thread.
     """
     with ThreadPoolExecutor(threads, thread_name_prefix="bucket") as pool:
         futures = [pool.submit(work, bucket) for bucket in buckets]
@@ -51,12 +46,7 @@ def map_stream(
     """Run `work` for each item of a stream, `threads` at once; results in the stream's order.
 
     At most one item more than there are threads is held, so memory stays bounded. Leaving early
-    stops the threads, and closes the stream.
-
-    Args:
-        work: a function of one item.
-        items: taken one by one, in the caller's thread.
-        threads: how many at once.
+    stops the threads, and closes the stream. Items are taken one by one, in the caller's thread.
     """
     pool = ThreadPoolExecutor(threads, thread_name_prefix="block")
     waiting: deque[Future[Result]] = deque()

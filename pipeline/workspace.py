@@ -380,13 +380,7 @@ def discard(record: Record, *, folder: bool) -> None:
 
 
 def enter(out: RemotePath, writer: str, names: Iterable[str]) -> None:
-    """Say which files a run may have below a folder of another file system, before they are there.
-
-    Args:
-        out: the folder.
-        writer: what the names of unfinished files have in them.
-        names: of the files, below the folder.
-    """
+    """Say which files a run may have in a folder of another file system, before they are."""
     with tempfile.NamedTemporaryFile(prefix="tinprep-") as file:
         file.write(as_line("unfinished", writer) + as_line("replaced", *sorted(names)))
         file.flush()

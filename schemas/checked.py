@@ -56,10 +56,6 @@ def decode(text: str | bytes) -> Any:
 def build(kind: type[T], value: Any) -> T:
     """What a plain value says, as JSON would hold it: a list may become a tuple, text a path.
 
-    Args:
-        kind: a dataclass, or any other type that pydantic knows.
-        value: plain: of decoded JSON, say.
-
     Raises:
         Misfit: the first place where it is another.
     """

@@ -110,9 +110,7 @@ def of_vocabulary(table: pa.Table) -> str:
 def of_data(out: Path, made: Manifest) -> dict[str, str]:
     """The digests of a data set, from its vocabularies' files and its manifest's keys.
 
-    Args:
-        out: its folder.
-        made: its manifest. What it says of digests must hold; one from before says nothing.
+    What the manifest says of digests must hold; one from before says nothing.
 
     Raises:
         InputError: a vocabulary is missing or damaged.

@@ -618,11 +618,7 @@ def require(path: Path, holds: bool, key: str, expected: str, got: object) -> No
 
 
 def _check_sizes(made: Manifest, path: Path) -> None:
-    """Hold lists of a manifest to the sizes that it declares.
-
-    Raises:
-        ContractError: they are of other sizes.
-    """
+    """Hold lists of a manifest to the sizes that it declares."""
     require(path, made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
     splits = {*SPLITS, NEW}
     require(path, made.rows.keys() <= splits, "rows", "rows of splits", ascii([*made.rows]))
@@ -656,11 +652,7 @@ def _check_sizes(made: Manifest, path: Path) -> None:
 
 
 def _check_names(manifest: Manifest, path: Path) -> None:
-    """Refuse names that, as those of files, could lead out of the data set's folder.
-
-    Raises:
-        ContractError: there is one.
-    """
+    """Refuse names that, as those of files, could lead out of the data set's folder."""
     histories = [name for one in manifest.histories.values() for name in one.fields]
     columns = (*manifest.fields, *manifest.features, *manifest.keep)
     names = (*columns, *manifest.histories, *histories)
@@ -697,11 +689,7 @@ def _check_names(manifest: Manifest, path: Path) -> None:
 
 
 def _resolved(file: Path, path: Path) -> Path:
-    """Where `file` lies once its links are followed.
-
-    Raises:
-        ContractError: it cannot be told.
-    """
+    """Where `file` lies once its links are followed."""
     try:
         return file.resolve()
     except (OSError, RuntimeError) as error:  # a name that is too long; links in a circle

@@ -38,10 +38,7 @@ def required(name: str, extra: str = "export") -> ModuleType:
 class Graph:
     """A bundle's model.
 
-    Args:
-        made: what the bundle says of itself.
-        model: its graph.
-        threads: of ONNX Runtime; one is the fastest for requests of hundreds of candidates.
+    One thread is the fastest for requests of hundreds of candidates.
 
     Raises:
         EnvironmentFault: ONNX Runtime is not installed.

@@ -152,10 +152,7 @@ def events(name: str, columns: Mapping[str, pyarrow.DataType], ids: Iterable[str
 def lines(name: str, key: str, columns: Mapping[str, pyarrow.DataType]) -> type[_Table]:
     """The model of a lookup's lines as parsed: one row a line, so a key may be there twice.
 
-    Args:
-        name: of what its lines are.
-        key: the column that is looked up; the others may hold nulls.
-        columns: all of them, with their types.
+    All columns but the key may hold nulls.
     """
     return _parsed(name, columns, columns, {key}, {})
 
@@ -235,11 +232,6 @@ def check(model: type[pa.DataFrameModel], frame: pl.DataFrame, where: str | Path
 
     It takes 5 to 9 ms whatever the rows, and 10 to 20 ms more a million rows: so check a file's
     rows at once, not block by block.
-
-    Args:
-        model: one of the models here.
-        frame: the table.
-        where: the file or step it comes from, for the message.
 
     Raises:
         ContractError: naming every column and check that fails, and the first rows that do, with

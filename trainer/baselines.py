@@ -39,12 +39,7 @@ class Scored:
 
 
 def popularity(shards: Shards, split: str) -> Scored:
-    """Score a row by how often its target is that of a positive of train.
-
-    Args:
-        shards: the data set.
-        split: the split to score.
-    """
+    """Score a row by how often its target is that of a positive of train."""
     columns = shards.key_columns
     sizes = shards.manifest.vocabulary
     dims = tuple(sizes[name.removeprefix(_TARGET)] for name in columns)
@@ -75,10 +70,6 @@ def group_share(shards: Shards, split: str) -> Scored:
 
     0 where there is no behaviour. An unknown group is the same as no other. Of several histories
     those count whose behaviours have a group.
-
-    Args:
-        shards: the data set, which has a `group_field`.
-        split: the split to score.
     """
     group, target = shards.facts.group_field, f"{_TARGET}{shards.facts.group_field}"
     histories = [name for name, one in shards.facts.histories.items() if group in one.fields]

@@ -17,9 +17,6 @@ def folders(name: str) -> tuple[Path, Path]:
 def demo_data(told: Any) -> tuple[Path, Path]:
     """The two demo data sets, made where they are absent.
 
-    Args:
-        told: progress: step, done, total.
-
     Returns:
         Their folders, under `data/`.
 

@@ -71,11 +71,7 @@ def train(
 
 
 def _weight(given: str) -> float | str:
-    """A weight of the loss as it is written.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """A weight of the loss as it is written."""
     if given == "balanced":
         return given
     try:

@@ -130,11 +130,7 @@ def _value(field: Field[Any], given: Any) -> Any:
 
 
 def _pairs(flag: str, given: list[str]) -> dict[str, str]:
-    """NAME=VALUE as a dictionary.
-
-    Raises:
-        UsageError: one is none.
-    """
+    """NAME=VALUE as a dictionary."""
     for one in given:
         if not one.partition("=")[1]:
             with told_errors():

@@ -158,11 +158,6 @@ def _none(pattern: str, folder: Path, whose: str) -> None:
 def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
     """What is in some files: csv, tsv, jsonl or parquet.
 
-    Args:
-        paths: the files.
-        told: what the description says; None for nothing.
-        whose: they are, for errors.
-
     Raises:
         UsageError: it cannot be told by the ends of their names, or they differ.
     """

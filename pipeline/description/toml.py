@@ -79,13 +79,6 @@ class Source:
     ) -> NoReturn:
         """Refuse what stands at a key.
 
-        Args:
-            at: the keys that lead to it.
-            what: is wrong, in a sentence.
-            expected: in its place.
-            got: what there is.
-            do: what to do.
-
         Raises:
             UsageError: always.
         """
@@ -338,11 +331,6 @@ def without(
 
     A lookup that gives nothing else goes with them, and so does a table that nothing reads then. A
     feature that a lookup is of stays with what it gives.
-
-    Args:
-        keys: what the description says.
-        features: of events or lookups: ids, numbers and lists.
-        histories: likewise.
     """
 
     def kept(table: Mapping[str, Any], stay: Collection[str] = ()) -> dict[str, Any]:

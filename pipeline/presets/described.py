@@ -132,11 +132,7 @@ def _parameters(keys: Mapping[str, Any]) -> list[str]:
 
 
 def _leave_out(keys: dict[str, Any], name: str) -> None:
-    """Leave a lookup out, and what is said of what it gave.
-
-    Raises:
-        UsageError: there is no such lookup.
-    """
+    """Leave a lookup out, and what is said of what it gave."""
     there = keys.get("lookups", {})
     if name not in there:
         raise UsageError(
@@ -397,14 +393,6 @@ def of_events(
 
     The data set keeps the description that this stands for.
 
-    Args:
-        file: of events.
-        events: its columns.
-        asked: what else there is to it.
-        out: folder of the data set; None for `data/NAME`.
-        raw: the folder that `file` is relative to; None for the current one.
-        how: what else `Config` has.
-
     Raises:
         UsageError: something is missing, or cannot be.
     """
@@ -470,9 +458,6 @@ def presets() -> list[str]:
 def source_of(named: str) -> tuple[Source, Path | None]:
     """The text of a description, and the folder that its paths are relative to.
 
-    Args:
-        named: a TOML file, or a preset, whose paths are relative to nothing.
-
     Raises:
         UsageError: it is neither, or no TOML.
         InputError: the file cannot be read.
@@ -516,10 +501,7 @@ def source_of(named: str) -> tuple[Source, Path | None]:
 def described(named: str, asked: Asked, **how: Any) -> DescribedConfig:
     """What `tinprep prepare` is asked to do.
 
-    Args:
-        named: as for `source_of`.
-        asked: in place of what the description says.
-        how: what else `Config` has; `out` None for `data/NAME`.
+    `out` None is `data/NAME`.
 
     Raises:
         UsageError: the description cannot be what it is to be.
@@ -566,12 +548,7 @@ def of_source(
 ) -> DescribedConfig:
     """As `described`, of a text.
 
-    Args:
-        source: the text.
-        folder: that its paths are relative to; None for `data/raw/NAME`.
-        asked: in place of what it says.
-        name: of the data set, where it says none.
-        how: as for `described`.
+    `folder` None is `data/raw/NAME`; `name` is that of the data set, where it says none.
     """
     from pipeline.description.checks import spec_of
 

@@ -62,11 +62,7 @@ class TransformConfig(DescribedConfig):
         return {("tables", name): of for name, of in {**new, **kept}.items()} | super()._files()
 
     def _asked(self, new: Mapping[str, Sequence[Path]]) -> list[Path]:
-        """The files of new targets.
-
-        Raises:
-            UsageError: one is among the new events, too.
-        """
+        """The files of new targets."""
         found = _files_of(self.targets, "--targets", next(iter(new)))
         if both := {*found} & {path for of in new.values() for path in of}:
             raise UsageError(
@@ -206,11 +202,7 @@ def _without_queries(spec: Spec, made: manifest.Manifest) -> dict[str, Any]:
 
 
 def _files_of(patterns: Sequence[str], option: str, table: str) -> list[Path]:
-    """The files that an option names; none where it names nothing.
-
-    Raises:
-        InputError: there is none where it says.
-    """
+    """The files that an option names; none where it names nothing."""
     from pipeline.description.files import files_of
 
     try:
@@ -235,15 +227,7 @@ def transformed(
 ) -> TransformConfig:
     """What `tinprep transform` is asked to do.
 
-    Args:
-        data: folder of a data set that keeps its events.
-        events: files of new ones, each as TABLE=FILE where there are several tables; those of the
-            targets have one, unless there are `targets`.
-        targets: files of new targets, in the layout of their table. Then new events are behaviours
-            alone, and targets are no behaviours.
-        out: folder of the new data set.
-        raw: folder that the files of lookups are relative to; None for where they were.
-        how: what else `Config` has.
+    The arguments are those of `tinprep.transform`.
 
     Raises:
         UsageError: the data set does not keep its events, there are no new targets, or there is no
@@ -271,10 +255,6 @@ def transformed(
 
 def described_by(data: Path, made: manifest.Manifest) -> tuple[Source, Spec]:
     """The description that new events are read by: its text, and what it says.
-
-    Args:
-        data: folder of a data set that keeps its events.
-        made: its manifest.
 
     Raises:
         UsageError: it keeps none, or was made without a description.
@@ -309,11 +289,7 @@ def described_by(data: Path, made: manifest.Manifest) -> tuple[Source, Spec]:
 def _by_table(
     events: Sequence[str], tables: list[str], *, asked: bool
 ) -> dict[str, tuple[str, ...]]:
-    """The files of new events by their table; `asked` where there are files of new targets.
-
-    Raises:
-        UsageError: there is no new target, or a file names no table.
-    """
+    """The files of new events by their table; `asked` where there are files of new targets."""
     found: dict[str, tuple[str, ...]] = dict.fromkeys(tables, ())
     for one in events:
         name, _, file = one.partition("=")

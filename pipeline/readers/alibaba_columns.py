@@ -145,11 +145,7 @@ def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str
 
 
 def _split(text: str) -> list[str]:
-    """The fields of a line, without blanks and quotes around them.
-
-    Raises:
-        Refusal: its quotes mean nothing.
-    """
+    """The fields of a line, without blanks and quotes around them."""
     fields = text.split(",")
     if '"' in text:
         if "\r" in text:  # `csv` would end the line there
@@ -162,11 +158,7 @@ def _split(text: str) -> list[str]:
 
 
 def _read(field: str, column: Column) -> Value:
-    """The value of one field.
-
-    Raises:
-        Refusal: it has none.
-    """
+    """The value of one field."""
     if field in NULLS:
         if column.nullable:
             return None

@@ -198,11 +198,7 @@ def _holds(frame: pl.DataFrame, column: Column) -> bool:
 
 
 def _data(part: Part, columns: tuple[Column, ...], block_bytes: int) -> Generator[Block]:
-    """The blocks of a part without the file's header, which must be the one of the columns.
-
-    Raises:
-        InputError: the file is empty or its header is another; or as `lines.blocks`.
-    """
+    """The blocks of a part without the file's header, which must be the one of the columns."""
     expected = ",".join(column.header for column in columns)
     with closing(blocks(part, block_bytes)) as stream:
         if part.begin:

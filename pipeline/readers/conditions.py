@@ -208,11 +208,7 @@ class _Parser:
                 yield str(match.lastgroup), match.group()
 
     def _is_sql(self, before: str, word: str, after: tuple[str, str]) -> bool:
-        """Whether a word belongs to SQL, and is no column.
-
-        Raises:
-            UsageError: it is a function that may not be called.
-        """
+        """Whether a word belongs to SQL, and is no column."""
         lower = word.lower()
         if after == ("sign", "(") and not (lower in _WORDS and lower not in FUNCTIONS):
             if lower in FUNCTIONS:
@@ -239,11 +235,7 @@ class _Parser:
         )
 
     def _check(self, found: Sql) -> None:
-        """Refuse what is more, or less, than one expression.
-
-        Raises:
-            UsageError: as said.
-        """
+        """Refuse what is more, or less, than one expression."""
         depth = 0
         for kind, token in self.tokens():
             if kind == "sign":

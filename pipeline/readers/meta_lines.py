@@ -119,11 +119,7 @@ class _Names(ast.NodeTransformer):
 
 
 def _category(categories: Any, category: Any) -> str | None:
-    """The last element of the last path.
-
-    Raises:
-        ValueError: there are no such paths.
-    """
+    """The last element of the last path."""
     paths = category if categories is None else categories
     if paths is None:
         return None

@@ -494,11 +494,7 @@ def _other_delimiter(wanted: str, names: Sequence[str]) -> str | None:
 
 
 def _check_types(reader: TableReader, path: Path) -> None:
-    """Refuse conditions that are none, before rows are read.
-
-    Raises:
-        UsageError: as said.
-    """
+    """Refuse conditions that are none, before rows are read."""
     kinds: dict[str, Any] = {}
     for name in dict.fromkeys(name for sql in reader.expressions for name in sql.columns):
         if name in reader.types:

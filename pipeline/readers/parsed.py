@@ -115,10 +115,6 @@ class Reader(Protocol):
     def parse(self, file: str, block: Block) -> Parsed:
         """Read some lines; any number of threads may do so at once.
 
-        Args:
-            file: its name, for the lines that are refused.
-            block: whole lines.
-
         Returns:
             `rows` with `row`, the 0-based row in the file (a header is none), and `columns`.
         """

@@ -394,11 +394,7 @@ def _check(query: Query, given: pa.Schema) -> None:
 
 
 def _numbered(values: pl.Series, last: int, query: Query) -> int:
-    """The last of some numbers of rows, which have to ascend from `last`.
-
-    Raises:
-        InputError: one is missing, negative, or there twice.
-    """
+    """The last of some numbers of rows, which have to ascend from `last`."""
     numbers = values.cast(pl.Int64, strict=False)
     what, got = "is missing", "null, or too large for 63 bits"
     if not numbers.null_count():
@@ -449,11 +445,7 @@ def _ordered(field: pa.Field, database: _Database) -> str:
 
 
 def _plain(column: pa.Array, field: pa.Field, query: Query) -> pa.Array:
-    """A column of types that every reader knows.
-
-    Raises:
-        InputError: a number without a scale is too large to be known exactly.
-    """
+    """A column of types that every reader knows."""
     if pa.types.is_dictionary(column.type):
         return column.cast(column.type.value_type)
     if not _is_numeric(field):

@@ -137,12 +137,7 @@ class RemotePath(PosixPath):
         return (self / name for name in sorted(info.base_name for info in found))
 
     def put(self, local: Path, writer: str) -> None:
-        """Copy a local file to here; whole or absent.
-
-        Args:
-            local: the file.
-            writer: what the name of an unfinished file has in it, where there is one.
-        """
+        """Copy a local file to here; whole or absent."""
         store, path = self._place()
         folder = PosixPath(path).parent
         direct = str(self).partition(":")[0] in _WHOLE_OR_ABSENT
@@ -278,11 +273,7 @@ class _Reading(io.RawIOBase):
         return self.read(max(0, self.size - self.at)) or b""
 
     def _reopen(self) -> None:
-        """Open the file again, if it can be reached.
-
-        Raises:
-            InputError: it is another, or gone.
-        """
+        """Open the file again, if it can be reached."""
         try:
             again = self.path._opened()
         except FileNotFoundError:

@@ -193,11 +193,6 @@ def own_of(row: Mapping[str, Any], fields: Sequence[str]) -> str:
 class Arrivals:
     """Reads posted events.
 
-    Args:
-        data: folder of a data set that keeps its events, and was made by a description.
-        made: its manifest.
-        features: of the same data set: what ids values have, and what is looked up.
-
     Raises:
         UsageError: which of its events count cannot be told of one event alone.
     """

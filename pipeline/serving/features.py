@@ -116,11 +116,7 @@ class Cut:
     def _require_whole(
         self, past: Past, now: int, start: int, end: int, arrived: int | None
     ) -> None:
-        """Refuse a request that may need behaviours which are not there any more.
-
-        Raises:
-            InputError: it may.
-        """
+        """Refuse a request that may need behaviours which are not there any more."""
         assert past.since is not None
         some = start > 0 or (end >= self.rule.max_len and self.rule.shape is None)
         if arrived is not None or not (now >= past.since or some):

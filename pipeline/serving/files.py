@@ -106,11 +106,7 @@ def misfit(path: Path, number: int, expected: str, got: str) -> InputError:
 
 
 def _time(told: str, unit: str) -> int:
-    """A time of text in a unit; what is finer is cut off.
-
-    Raises:
-        Misfit: it is none, or names no zone.
-    """
+    """A time of text in a unit; what is finer is cut off."""
     try:
         since = datetime.fromisoformat(told) - datetime.fromisoformat("1970-01-01T00:00:00Z")
     except (ValueError, TypeError):
@@ -197,11 +193,7 @@ def score(
 
 
 def _require_free(requests: Path, *outs: Path) -> None:
-    """Refuse to replace the requests, one file by the other, or what a folder of tinprep's has.
-
-    Raises:
-        UsageError: it would be so, or something that is no file stands there.
-    """
+    """Refuse to replace the requests, one file by the other, or what a folder of tinprep's has."""
     taken = {requests.resolve(): "the requests"}
     for out in outs:
         require_folder("The folder of the scores", out.parent)

@@ -60,11 +60,7 @@ def _events(out: Path, made: Manifest, rows: Int64s) -> dict[int, Row]:
 def requests_of(features: Features, shard: pa.Table, data: Path, each: int = 1) -> Iterator[Asked]:
     """The rows of a shard as requests, one a target.
 
-    Args:
-        features: of the data set.
-        shard: some rows of it, in order.
-        data: its folder, with the events that it keeps.
-        each: of so many targets one is asked for.
+    Of `each` targets one is asked for.
     """
     made, drawn = features.made, features.made.target.negatives
     row = shard["row"].to_numpy()

@@ -35,9 +35,6 @@ class Journal:
 
     Lines that the disk does not take are lost, and counted.
 
-    Args:
-        path: of the file, which is appended to.
-
     Raises:
         OSError: it cannot be opened.
     """

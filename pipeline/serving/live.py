@@ -288,11 +288,7 @@ def _hashes(
     known: Callable[[Any], int | None],
     kept: Pasts,
 ) -> Int64s:
-    """(behaviours,) what orders those of one time: a hash of their rows.
-
-    Raises:
-        UsageError: the kept events are not those behaviours.
-    """
+    """(behaviours,) what orders those of one time: a hash of their rows."""
     rule, frame = made.histories[name], _events(data, made, name)
     if rule.where:
         frame = frame.filter(pl.col(in_history(name)))

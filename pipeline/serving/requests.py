@@ -246,11 +246,7 @@ class Features:
         return columns
 
     def _require(self, request: Request) -> None:
-        """Refuse what JSON's requests are held to already, and a time that none has.
-
-        Raises:
-            InputError: it is such.
-        """
+        """Refuse what JSON's requests are held to already, and a time that none has."""
         unit, latest = self.made.time_unit, LATEST_S * UNITS[self.made.time_unit]
         if not isinstance(request.time, int | np.integer):
             raise _misfit("time", f"a whole number of the unit {unit}", request.time, request)

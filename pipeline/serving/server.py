@@ -90,11 +90,7 @@ def _error(status: int, error: dict[str, Any]) -> Response:
 
 
 class App:
-    """The calls of a server.
-
-    Args:
-        service: what it does.
-    """
+    """The calls of a server."""
 
     def __init__(self, service: Service) -> None:
         self.service, self.limits = service, service.limits
@@ -218,11 +214,7 @@ class App:
 
     @contextmanager
     def _timed(self, name: str) -> Iterator[None]:
-        """Count a call that is all there as waiting, and take its time.
-
-        Raises:
-            Busy: too many wait.
-        """
+        """Count a call that is all there as waiting, and take its time."""
         if self.waiting >= self.limits.waiting:
             raise Busy
         self.waiting += 1
@@ -471,11 +463,7 @@ def serve(
 ) -> None:
     """Serve until a signal comes.
 
-    Args:
-        service: makes what is served.
-        host: the address to listen at.
-        port: likewise; 0 for any.
-        ready: told where it listens, once it does.
+    `ready` is told where it listens, once it does; port 0 is any.
 
     Raises:
         EnvironmentFault: the address cannot be listened at.

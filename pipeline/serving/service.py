@@ -204,13 +204,7 @@ class _Call:
 class Service:
     """Scores requests, keeps events, and takes over bundles.
 
-    Args:
-        folder: of a bundle.
-        data: of a data set that keeps its events.
-        store: folder of the stored events.
-        log: file of the log; None for none.
-        threads: of ONNX Runtime.
-        limits: what it takes.
+    Its data set keeps its events.
 
     Raises:
         TinprepError: as `Serving.of` and `Store`.

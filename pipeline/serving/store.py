@@ -248,11 +248,7 @@ class Store:
         return about
 
     def _require_all(self) -> None:
-        """Hold the events to what was acknowledged.
-
-        Raises:
-            InputError: some are missing.
-        """
+        """Hold the events to what was acknowledged."""
         raw = os.pread(self._mark, 64, 0)
         if not raw and not self.sequence:
             self._acknowledge()

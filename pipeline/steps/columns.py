@@ -49,15 +49,7 @@ def kinds(table: Table) -> list[str]:
 def save(
     folder: Path, bucket: int, table: Table, frame: pl.DataFrame, words: Mapping[str, Encoder]
 ) -> None:
-    """Write those of a bucket's events, which are in order.
-
-    Args:
-        folder: where the buckets' files are.
-        bucket: its number.
-        table: that of the targets.
-        frame: (events,) as they were spilled.
-        words: those of lists, among others.
-    """
+    """Write those of a bucket's events, which are in order."""
     for kind in kinds(table):
         found: dict[str, pa.Array | pa.ChunkedArray] = {}
         for name in (*table.numbers, *(["weight"] if table.weight else [])):

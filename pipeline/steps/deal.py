@@ -226,11 +226,7 @@ def _not_there(
 
 
 def _require_labels(d: Description, counts: Counts) -> None:
-    """Refuse labels that are all the same.
-
-    Raises:
-        InputError: they are.
-    """
+    """Refuse labels that are all the same."""
     if d.strict and d.target.label and 0 in counts.labels:
         zeros, ones = counts.labels
         raise InputError(
@@ -243,11 +239,7 @@ def _require_labels(d: Description, counts: Counts) -> None:
 
 
 def _require_train(d: Description, split: Split, counts: Counts) -> None:
-    """Refuse events that no train row can be made of, or no row that holds what it must.
-
-    Raises:
-        InputError: as `Split.require_train`; or a history is longer than can be stored.
-    """
+    """Refuse events that no train row can be made of, or no row that holds what it must."""
     table, most = d.target, int(counts.of[USER]["count"].max())  # type: ignore[arg-type]
     split.require_train(counts.events)
     uncut = any(history.max_len is None for history in d.histories.values())
@@ -585,11 +577,7 @@ def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:
 
 
 def _events(table: Table, frame: pl.DataFrame, of: Mapping[str, pl.DataFrame]) -> Events:
-    """What is known of a bucket's events; the last is before the first where none may be a target.
-
-    Raises:
-        InputError: one names a split that there is not.
-    """
+    """What is known of a bucket's events; the last is before the first where none is a target."""
     users = of[USER]
     may = _may(table, frame)
     most = int(users["count"].max() or 0)  # type: ignore[arg-type]

@@ -219,11 +219,7 @@ def _write(
 
 
 def _place(run: Run, name: str, path: str) -> None:
-    """Give a shard that an executor has written its name.
-
-    Raises:
-        EnvironmentFault: it is not to be seen here.
-    """
+    """Give a shard that an executor has written its name."""
     file = run.work / name
     if not file.exists():
         raise EnvironmentFault(

@@ -421,11 +421,7 @@ def _order(
 
 
 def _require_use(d: Description, split: Split, shown: Shown) -> None:
-    """Refuse a split without a target, and a history without a behaviour.
-
-    Raises:
-        InputError: there is one.
-    """
+    """Refuse a split without a target, and a history without a behaviour."""
     counts = dict(zip(SPLITS, shown.targets, strict=True))
     for name in split.names:
         if not counts[name]:

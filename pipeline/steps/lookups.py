@@ -122,9 +122,6 @@ class Distinct:
     """The rows of a lookup that differ in more than their line; held in bounded memory.
 
     Rows may be added by several threads.
-
-    Args:
-        lookup: whose they are.
     """
 
     def __init__(self, lookup: Lookup) -> None:
@@ -234,11 +231,7 @@ def _alike(rows: pl.DataFrame, columns: list[str]) -> pl.DataFrame:
 
 
 def _require_rule(lookup: Lookup, distinct: pl.DataFrame) -> None:
-    """Refuse lines that repeat a key where they may not, or say something else.
-
-    Raises:
-        InputError: there are some.
-    """
+    """Refuse lines that repeat a key where they may not, or say something else."""
     if lookup.repeated_rule == "first":
         return
     refused_all = lookup.repeated_rule == "refuse"

@@ -120,9 +120,6 @@ class RefusedLines:
 
     The bucket has nothing to do with users: of shares of one table, a later one's is no earlier
     bucket, so that the buckets hold the lines in the table's order.
-
-    Args:
-        spill: to its file.
     """
 
     def __init__(self, spill: Spill) -> None:

@@ -66,11 +66,6 @@ def verify(
 ) -> Report:
     """Check every file of a data set, and every value in it.
 
-    Args:
-        out: folder of the data set.
-        told: progress: step, done, of how many.
-        threads: shards checked at once; None for the usable cores.
-
     Raises:
         InputError: there is no finished data set in `out`.
         UsageError: `threads` is out of range.

@@ -42,13 +42,9 @@ def side_by_side(
     """Do all tasks, `jobs` of them at a time, and return when the last one is done.
 
     A process does one task after another. Where one fails, where this process is interrupted, or
-    where it ends in any other way, all of them end: a training is made to be gone on with.
-
-    Args:
-        work: does a task; sent by name.
-        tasks: sent to the processes.
-        jobs: processes.
-        begins: is told the index of the task that begins, and gives what is told of its events.
+    where it ends in any other way, all of them end: a training is made to be gone on with. `work`
+    is sent by name. `begins` is told the index of the task that begins, and gives what is told of
+    its events.
 
     Raises:
         EnvironmentFault: a process has ended before its work.

@@ -23,10 +23,6 @@ from trainer.data.facts import columns_of
 def check_manifest(made: Manifest, out: Path) -> None:
     """Hold a manifest's fields and sizes to the vocabularies and shards that it lists.
 
-    Args:
-        made: the manifest.
-        out: its folder.
-
     Raises:
         ContractError: they do not agree.
     """

@@ -93,10 +93,7 @@ class Facts:
 def facts_of(made: Manifest, out: Path, history: str | None = None) -> Facts:
     """Read them.
 
-    Args:
-        made: the manifest.
-        out: its folder, for messages.
-        history: the one to read; None for all, in the order of their names.
+    `history` is the one to read; None for all, in the order of their names.
 
     Raises:
         UsageError: there is no such history.
@@ -147,11 +144,6 @@ def require_one(
     histories: Collection[str], where: str = "--history", do: str | None = None
 ) -> None:
     """Refuse several histories where one is read.
-
-    Args:
-        histories: their names.
-        where: of them, for messages.
-        do: what else can be done than to name one.
 
     Raises:
         UsageError: they are several.

@@ -174,10 +174,7 @@ def digests_of(shards: Shards) -> dict[str, str]:
 def require_alike(trained: Inputs, shards: Shards, users: bool = False) -> Shards:
     """Refuse a data set that does not mean to a model what the one of its training meant.
 
-    Args:
-        trained: of the model.
-        shards: the data set.
-        users: whether its users must be the same: no model reads their ids.
+    Its users count if `users`: no model reads their ids.
 
     Returns:
         The data set with the histories that the model reads.

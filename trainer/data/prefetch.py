@@ -26,9 +26,7 @@ AHEAD = 4
 def on_device(batches: Iterator[list[Batch]], device: torch.device) -> Iterator[list[Batch]]:
     """The same batches on a device, in their order.
 
-    Args:
-        batches: on the CPU, each as a list of groups; on a GPU they are read in another thread.
-        device: where to.
+    On a GPU they are read in another thread.
     """
     if device.type == "cpu":
         yield from batches

@@ -18,13 +18,7 @@ from trainer.data.row_groups import RowGroup, Wanted, row_groups_of
 class StoredSplit:
     """Some columns of a split's shards.
 
-    Args:
-        made: the manifest.
-        out: its folder.
-        split: which split.
-        columns: which columns; `PLACE` may be among them.
-        facts: what else the manifest says.
-        memory_mb: a split that needs more is read in blocks.
+    One that needs more than `memory_mb` is read in blocks. `PLACE` may be among the columns.
 
     Attributes:
         pieces: its row groups.

@@ -61,12 +61,6 @@ def scores(
 ) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
     """Score every row of a split with a bundle.
 
-    Args:
-        scorer: the bundle's.
-        shards: a data set that means what that of the training meant.
-        split: which split.
-        also: columns to read beside the model's.
-
     Yields:
         Some rows, in the split's order, and their logits and probabilities, 2 x B.
 

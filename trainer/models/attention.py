@@ -38,9 +38,6 @@ class SameGroup(nn.Module):
 
     The original searches a history of thousands for the latest of them; ours are at most L.
 
-    Args:
-        group_field: the field that tells groups.
-
     Raises:
         UsageError: the data set has no such field.
     """
@@ -79,11 +76,7 @@ def products(x_BLD: Tensor, t_BD: Tensor) -> Tensor:
 
 
 class TargetAttention(nn.Module, ABC):
-    """Weights by a softmax over the history of a score of behaviour and target.
-
-    Args:
-        width: D.
-    """
+    """Weights by a softmax over the history of a score of behaviour and target."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

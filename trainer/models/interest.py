@@ -34,17 +34,8 @@ class HeadModel(InterestModel):
     Each history has a reader of its own; what they look up is shared. t is the target by the fields
     that some behaviours have, the rest are features as others are. A history whose behaviours have
     fewer is queried, and multiplied, by t's part of those. With one history t has its time; with
-    several, each has its own time for the target, and the head sees t without any.
-
-    Args:
-        recipe: which parts.
-        encoding: the temporal encoding, one of the recipe's.
-        inputs: the data set's fields and sizes.
-        dim: width of each field's embedding.
-        hidden: widths of the head's hidden layers.
-        attention_dim: width of each field's embedding in the attention's own tables, where the
-            recipe has such; None for `dim`.
-        tables: what the vocabularies' tables are held in.
+    several, each has its own time for the target, and the head sees t without any. The arguments
+    are those of `build`.
 
     The parts of an only reader are the model's own.
     """

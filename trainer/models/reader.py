@@ -98,15 +98,7 @@ class Reader(nn.Module):
 
     x are the encoded behaviours in their context, t is the encoded target by the fields that they
     have. All parts read the history as if it were the only one, from `history_` columns; see
-    `view`.
-
-    Args:
-        recipe: which parts.
-        encoding: the temporal encoding, one of the recipe's.
-        inputs: the data set's fields and sizes.
-        called: which of its histories.
-        dim: width of each field's embedding.
-        attention_dim: the same in the attention's own tables.
+    `view`. `called` is which of the histories; the others are as for `interest.build`.
 
     Attributes:
         fields: those by which behaviours and targets are compared.

@@ -353,13 +353,8 @@ def choose(
 ) -> tuple[Recipe, str]:
     """Look up a recipe and settle its temporal encoding.
 
-    Args:
-        model: a key of `RECIPES`.
-        encoding: one of the recipe's; None for its default.
-        attention_dim: as in `trainer.models.interest.build`.
-        histories: those that would be read, if that is known.
-        embeddings: as there.
-        mix: as there.
+    `histories` are those that would be read, if that is known; the others are as for
+    `interest.build`.
 
     Raises:
         UsageError: no such recipe, or the recipe cannot take the encoding, the width, several

@@ -38,11 +38,6 @@ def write_checkpoint(content: dict[str, Any], path: Path) -> None:
 def read_checkpoint(path: Path, device: torch.device, keys: tuple[str, ...]) -> dict[str, Any]:
     """Load a dictionary that `torch.save` wrote; nothing in it is executed.
 
-    Args:
-        path: the file.
-        device: where tensors go.
-        keys: what it must hold.
-
     Raises:
         InputError: the file is missing, or cannot be read.
         ContractError: it holds weights that are not finite.

@@ -246,10 +246,6 @@ def read_settings(path: Path, world: int = 1) -> dict[str, Any]:
     `batch_size` and `batch-size` are both understood. A run's `config.json` is such a file. Where
     its `ranks` says how many processes trained, it must be as many now.
 
-    Args:
-        path: a .toml or .json file.
-        world: how many processes train now.
-
     Returns:
         The settings that the file has, without those that are null, ready for `TrainConfig`.
 

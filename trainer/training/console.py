@@ -28,9 +28,6 @@ class LiveReport:
 
     Use it inside a `with`. Give it to `train` as `on_event`, or `watch` of it to `Trials`, whose
     trainings may be several at a time.
-
-    Args:
-        console: where to; standard error by default.
     """
 
     def __init__(self, console: Console | None = None) -> None:

@@ -29,11 +29,7 @@ def logloss_limit(weight: float) -> float:
 
 
 def tensors(content: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """The tensors in dictionaries, lists and tuples, each with its name, however they nest.
-
-    Args:
-        content: what holds them; anything else is passed over.
-    """
+    """The tensors in dictionaries, lists and tuples, each with its name, however they nest."""
     waiting, seen = [("", content)], set[int]()
     while waiting:
         name, value = waiting.pop()
@@ -46,11 +42,7 @@ def tensors(content: Any) -> Iterator[tuple[str, torch.Tensor]]:
 
 
 def not_finite(content: Any) -> str | None:
-    """The name of a tensor in `content` that holds a NaN or an infinity; None where all are finite.
-
-    Args:
-        content: as `tensors` takes it.
-    """
+    """The name of a tensor in `content` that holds a NaN or an infinity; None where none does."""
     for name, tensor in tensors(content):
         if tensor.is_floating_point() and tensor.numel():
             # The least and the greatest take no memory, and are NaN where anything is.

@@ -200,12 +200,7 @@ def predict(
 
 
 def _words(shards: Shards, csv: bool) -> dict[str, pa.Array]:
-    """What tells a row: its column of ids -> (vocabulary,) the raw value of each id, null for none.
-
-    Args:
-        shards: the data set.
-        csv: whether they are for CSV.
-    """
+    """What tells a row: column of ids -> (vocabulary,) the raw value of each id, null for none."""
     found = {}
     target = (*shards.key_columns, *(TARGET + name for name in shards.manifest.fields))
     for column in ("user", *target):
@@ -326,11 +321,6 @@ def data_of(run: Path) -> Path:
 
 def settings_of(run: Path, ranks: Ranks, *, data: bool) -> dict[str, Any]:
     """The settings of a run, as `TrainConfig` takes them, to go on with it; none where it has none.
-
-    Args:
-        run: its folder.
-        ranks: who trains now.
-        data: whether its data set is wanted, too.
 
     Raises:
         InputError: its data set is not where it was.

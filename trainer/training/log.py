@@ -32,10 +32,6 @@ class Log:
     TensorBoard's files are made from the lines of `log.csv`, so that both always hold the same
     steps, each once, however often the run was interrupted.
 
-    Args:
-        folder: of the run.
-        tensorboard: whether to keep it for TensorBoard as well.
-
     Raises:
         UsageError: TensorBoard is not installed.
     """

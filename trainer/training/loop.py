@@ -183,9 +183,6 @@ class Training:
     def _gradients(self, groups: list[Batch]) -> tuple[int, float | torch.Tensor]:
         """Give the optimizer a batch's gradients.
 
-        Args:
-            groups: this rank's part of the batch.
-
         Returns:
             The rows of the whole batch, and the sum of their losses.
         """

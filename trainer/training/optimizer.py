@@ -34,10 +34,7 @@ def optimizer_of(
 ) -> Optimizer:
     """Build the optimizer that was chosen, with its learning rate.
 
-    Args:
-        chosen: which.
-        parameters: what to train.
-        seed: of the rounding of those in bfloat16, which are embedding tables.
+    `seed` is of the rounding of embedding tables in bfloat16.
     """
     plain, rounded = _KINDS[chosen.optimizer]
     every = [p for p in parameters if p.requires_grad]
@@ -55,12 +52,7 @@ def bytes_of(optimizer: str, parameter: Tensor) -> int:
 
 
 class DenseAdam(Optimizer):
-    """Adam with PyTorch's default betas and epsilon (A.1: learning rate 1e-3).
-
-    Args:
-        parameters: what to train; gradients may be sparse or dense.
-        lr: learning rate.
-    """
+    """Adam with PyTorch's default betas and epsilon (A.1: learning rate 1e-3)."""
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
@@ -127,9 +119,7 @@ class DenseAdam(Optimizer):
 class RowAdagrad(Optimizer):
     """PyTorch's Adagrad, its accumulators from 0, over sparse gradients that are added up before.
 
-    Args:
-        parameters: what to train; gradients may be sparse or dense (A.1: learning rate 1e-2).
-        lr: learning rate.
+    A.1: learning rate 1e-2.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:

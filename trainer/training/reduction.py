@@ -17,10 +17,6 @@ class GradientSum:
     Embedding tables have gradients in few rows of many, and only these are sent: as many numbers
     as the step touched, each row once a rank. Everything else is sent whole, in one piece. Every
     rank adds in the same order, so that the models stay the same to the last bit.
-
-    Args:
-        model: whose gradients.
-        ranks: who adds up.
     """
 
     def __init__(self, model: nn.Module, ranks: Ranks) -> None:

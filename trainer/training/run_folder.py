@@ -47,9 +47,7 @@ _BEGINS: dict[str, Callable[[bytes], bool]] = {
 def at_work(folder: Path, writes: bool) -> Iterator[None]:
     """Be the only training in a run's folder, which is made if absent.
 
-    Args:
-        folder: where.
-        writes: whether to be; of several processes that train together, one is.
+    Of several processes that train together, one `writes`.
 
     Raises:
         UsageError: it is a data set, holds files of others in the place of a run's, or cannot be a

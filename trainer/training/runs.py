@@ -201,12 +201,7 @@ def versions() -> dict[str, str]:
 
 
 def result_of(folder: Path, config: dict[str, Any]) -> Result | None:
-    """What a finished run came to; None where it is not finished, or is to be trained further.
-
-    Args:
-        folder: where.
-        config: the resolved config of who asks.
-    """
+    """What a finished run came to; None where it is not finished, or is to be trained further."""
     if not (folder / METRICS).exists() or _asks_for_more(folder, config):
         return None
     return replace(read_json(folder / METRICS, Result, do=_ANEW), run=folder)
@@ -302,11 +297,6 @@ def load(run: Path | str, device: torch.device | str = "cpu") -> InterestModel:
 
 def read_json(path: Path, kind: type[T], *, do: str) -> T:
     """Read a run's `config.json` or `metrics.json`.
-
-    Args:
-        path: the file.
-        kind: what of it is wanted, e.g. `Result`.
-        do: what to do where it cannot be read.
 
     Raises:
         InputError: it cannot be read, or is of another kind.

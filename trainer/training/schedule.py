@@ -32,13 +32,7 @@ class Schedule:
 
     @classmethod
     def of(cls, settled: dict[str, Any], rows: int, has_valid: bool) -> Schedule:
-        """Make the schedule of a settled config (see `trainer.training.train.resolve`).
-
-        Args:
-            settled: the config.
-            rows: rows to train on.
-            has_valid: whether there is a split to measure.
-        """
+        """Make the schedule of a settled config (see `trainer.training.train.resolve`)."""
         per_epoch = math.ceil(rows / settled["batch_size"])
         steps = settled["steps"] or per_epoch * settled["epochs"]
         count, every = settled["evaluations"] or 0, settled["evaluate_every"] or 0
@@ -106,10 +100,6 @@ class Progressed:
     @classmethod
     def from_plain(cls, values: dict[str, Any], per_epoch: int) -> Progressed:
         """Rebuild from `dataclasses.asdict`, as a checkpoint holds it.
-
-        Args:
-            values: by name.
-            per_epoch: steps per epoch.
 
         Raises:
             ValueError: no training has come so far.

@@ -121,11 +121,6 @@ def resolve(config: TrainConfig, shards: Shards, ranks: Ranks = ALONE) -> dict[s
     It can be given to `tinprep train --config` to train the same again. `ranks`, the number of
     processes, is there beside the settings; how the command was given (`resume`, `force`) is not.
 
-    Args:
-        config: what to train on what.
-        shards: its data set.
-        ranks: who trains.
-
     Raises:
         UsageError: there is no such model, encoding or device.
     """
@@ -174,13 +169,7 @@ def _require_gauc(shards: Shards, config: TrainConfig) -> None:
 def _require_memory(
     parameters: list[torch.nn.Parameter], optimizer: str, device: torch.device
 ) -> None:
-    """Refuse a model whose weights, with what the optimizer keeps of each, no memory holds.
-
-    Args:
-        parameters: what is learned.
-        optimizer: a key of `OPTIMIZERS`.
-        device: where they lie.
-    """
+    """Refuse a model whose weights, with what the optimizer keeps of each, no memory holds."""
     numbers = sum(p.numel() for p in parameters)
     needed, there = sum(bytes_of(optimizer, p) for p in parameters), total_memory()
     if device.type == "cuda":
