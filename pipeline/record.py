@@ -51,7 +51,6 @@ class Record:
     """What is known of the files of a run.
 
     Attributes:
-        out: the output folder.
         files: the files of the run, by their names below `out`.
         writers: what the names of unfinished files have in them.
         key: what the work depends on; None before that is known.

@@ -55,9 +55,7 @@ class Run:
     """One preparation under way.
 
     Attributes:
-        config: what to make.
         told: progress: step, done, total.
-        paths: the raw files.
         states: of each raw file before it is first opened; see `identity.state`.
         identity: waits until it is known what the data set is made from.
         record: of the files that it writes.

@@ -40,7 +40,6 @@ class Table:
         name: what its events are, in the plural, e.g. reviews.
         file: what the table of its refused lines is called.
         paths: the raw files; `row` counts through them in this order.
-        reader: of their lines.
         fields: the columns of what was done, e.g. item; each is a vocabulary.
         features: its other id columns, which targets have, e.g. where an ad was shown.
         label: whether there is a column `label`, 0 or 1.
@@ -256,7 +255,6 @@ class History:
     """What a user did before a target.
 
     Attributes:
-        table: the events.
         max_len: behaviours kept, the latest; None for all of the longest history.
         window: `before` the target's time, strictly; or by `order`, what stands before the target
             in the table that both are of.
@@ -289,11 +287,9 @@ class Description:
     """A data set.
 
     Attributes:
-        name: what it is called.
         tables: of events; the first is that of the targets.
         lookups: in no order that counts.
         split: which split an event of the first table is in.
-        histories: by name.
         layout: `padded` or `ragged` lists.
         bins: equal-frequency interval bins of each history.
         negatives: None where events have labels of their own.

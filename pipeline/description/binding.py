@@ -66,11 +66,8 @@ class Whence:
 
     Attributes:
         kind: `tables` or `lookups`.
-        name: of it.
-        said: what the description says of it.
         paths: its files, in the order that rows are counted in.
         format: csv, jsonl, parquet, or query: Parquet that a query became.
-        csv: how text is made up.
     """
 
     kind: str
@@ -203,7 +200,6 @@ class Head:
     """A reader of the first rows of each file; see `parsed.Reader`.
 
     Attributes:
-        reader: of all rows.
         rows: how many, at least.
     """
 
@@ -238,8 +234,6 @@ class Binding:
     """A description, where its keys stand, and its files.
 
     Attributes:
-        spec: what it says.
-        source: its text.
         files: (kind, name) of each table and lookup -> its files.
         known: `tables` and `lookups` -> the fast readers of them, by name.
         rows: how many of each table of events are read, at least; None for all.

@@ -64,7 +64,6 @@ class Column:
     Attributes:
         name: as the file has it.
         values: what is there of the first records, without what is odd.
-        distinct: how many of them differ.
         missing: whether some record has none.
         odd: what few values are not that nearly all are, and where; empty for nothing.
     """
@@ -133,11 +132,8 @@ class Table:
     """A file, or files of one kind, and what its columns may be.
 
     Attributes:
-        name: of the table.
         pattern: as `files` has it.
-        whence: its files.
         said: `format` and `csv`, where they have to be told.
-        columns: by name.
         notes: what is not sure.
         guesses: what is not sure if it holds events.
         user: the column of users; None where there seems to be none.

@@ -28,10 +28,8 @@ class Events(NamedTuple):
 
     Attributes:
         name: what they are, in the plural.
-        path: the raw file.
         first: the time of the first one that may be a target.
         last: the time of the last one.
-        users: how many users they have.
         most: how many of one user: those that may be targets, and one before them.
         of_column: how many there are of each of `SPLITS` by their column.
         unit: of times, a key of `schemas.shards.UNITS`.

@@ -43,7 +43,6 @@ class Source:
 
     Attributes:
         name: of the file, for people.
-        text: TOML.
         keys: what it says, as plain values.
         options: by key the option that said it, where nobody wrote the text.
     """

@@ -60,7 +60,6 @@ class Spark:
     """The engine of a Spark cluster.
 
     Attributes:
-        session: of Spark.
         tables: kind -> the table with the files of that kind; partition k has bucket k's.
         groups: numbers for Spark's groups of jobs.
     """

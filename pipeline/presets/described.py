@@ -167,8 +167,6 @@ class DescribedConfig(Config):
     What the language has a key for is said there, and no setting of its own.
 
     Attributes:
-        source: the description's text.
-        spec: what it says.
         folder: that its paths are relative to.
         kept: text that goes into the data set as `description.toml`; None for none.
     """

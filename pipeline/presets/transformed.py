@@ -30,8 +30,6 @@ class TransformConfig(DescribedConfig):
     """New events of a data set that keeps its own; see `transformed`.
 
     Attributes:
-        data: folder of the data set.
-        made: its manifest.
         new: table -> files of new events, as they are named; none where nothing is new.
         targets: files of new targets, likewise; none where new events are.
     """

@@ -60,8 +60,6 @@ class Continued:
     """A reader of kept events and of new files; see `parsed.Reader`.
 
     Attributes:
-        reader: of the new files.
-        kept: the files of kept events.
         first_row: the row of the first new event.
     """
 

@@ -142,7 +142,6 @@ class CsvSource:
 
     Attributes:
         form: how the files are made up.
-        names: their columns.
         block_bytes: as in `pipeline.readers.lines.blocks`.
     """
 

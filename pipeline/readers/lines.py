@@ -64,7 +64,6 @@ class Part:
     """Consecutive whole lines of a file, or all of it; of a packed file nothing less than all.
 
     Attributes:
-        path: the file.
         begin: the byte where the first line begins.
         end: the byte after the last line; None for the end of the file.
         first_line: 0-based number of the first line in the file.

@@ -132,13 +132,11 @@ class TableReader:
     """Reads the rows of files; see `parsed.Reader`.
 
     Attributes:
-        source: of the files' columns.
         wanted: the columns of rows, in their order.
         where: the condition for a row to count; None where all do.
         sql: by the name of a column of rows, the expression that computes it.
         types: of the files' columns that expressions name: `whole`, `number` or `text`.
         keeps_outside: whether rows that fail `where` are kept, and told by the mask `outside`.
-        unit: of times.
     """
 
     source: Source

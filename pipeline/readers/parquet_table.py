@@ -31,10 +31,7 @@ class ParquetBlock:
     """Consecutive rows of a file.
 
     Attributes:
-        path: the file.
         first_row: 0-based number of the first row in the file.
-        lines: how many rows.
-        groups: the row groups that hold them.
         table: the rows, where they are but some of a row group; else they are read when parsed.
     """
 

@@ -35,7 +35,6 @@ class Parsed:
         rejected: the lines refused, in the file's order: file (its name), line (1-based), reason
             (one of the constants here or of the file's exact reader), text (the first 200
             characters).
-        lines: how many lines the block has.
         left_out: how many lines were read, and are not wanted.
         line_of: the 1-based line where a row begins; None where rows are lines below a header.
     """
@@ -57,7 +56,6 @@ class Refused:
     """The lines of one block that are refused.
 
     Attributes:
-        file: the name of the file.
         found: a row of `REJECTED` for each, in the order they were found.
     """
 

@@ -53,7 +53,6 @@ class Query:
     Attributes:
         name: of what it gives, e.g. `tables.shown`.
         sql: one SELECT.
-        connection: the name of the database.
         variable: of the environment, that holds the database's address.
         at: where it stands, for errors.
         row: its column of whole numbers that number the rows; None where their order is of no

@@ -51,9 +51,7 @@ class PlacedBlock:
     """A block of a file's lines.
 
     Attributes:
-        of: the file.
         first_row: the table's row of the file's first one.
-        block: the lines.
     """
 
     of: Placed

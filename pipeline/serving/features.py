@@ -49,7 +49,6 @@ class Cut:
 
     Attributes:
         name: of the histories; their columns begin with it.
-        rule: what the manifest says of them.
         edges: (bins - 1,) of the interval bins.
     """
 

@@ -40,7 +40,6 @@ class Asked(NamedTuple):
     """A target, and its negatives, as a request.
 
     Attributes:
-        request: what is asked.
         rows: where in their shard the candidates' rows are. A row whose negative is a rare value,
             drawn as unknown, is left out: no request can name it.
     """

@@ -50,7 +50,6 @@ class Stored(NamedTuple):
     Attributes:
         sequence: from 1.
         row: as of its table's raw files, behind those that the data set was made of.
-        event: what arrived.
     """
 
     sequence: int
@@ -63,7 +62,6 @@ class _Own:
     """A user's own behaviours of one history.
 
     Attributes:
-        past: as features read it.
         sequence: (events,) of each; 0 of the data set's.
         tie: (events,) what orders those of one time by hash; empty for another order.
         same: (events,) of the raw values that repeats have; 0 where they are not known, and empty

@@ -176,7 +176,6 @@ class Features:
 
     Attributes:
         folder: of the data set, or of what has its vocabularies and lookups.
-        made: its manifest.
         pasts: history -> what users did.
         newcomers: user -> the id, beyond all others, by which `pasts` knows one that has none.
     """

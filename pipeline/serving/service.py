@@ -120,12 +120,6 @@ class Serving:
     """A bundle and a data set at work.
 
     Attributes:
-        bundle: the folder of the bundle.
-        data: that of the data set.
-        made: the data set's manifest.
-        scorer: of both.
-        arrivals: reads the data set's events.
-        live: what users did.
         base: the digest of the data set's own events.
     """
 

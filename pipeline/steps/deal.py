@@ -81,7 +81,6 @@ class Seen:
         last: the time of the last one.
         no_line: by column, events refused as their value is not there where it is looked up.
         first_rows: the row of the first line of each file, but for those of kept events.
-        rows: how many rows the files have.
     """
 
     read: int
@@ -130,11 +129,8 @@ class Dealt:
         lines: the lookups read by then, by key.
         counts: how often values occur in the targets' table.
         core: of the users and values that have events enough; None for all.
-        seen: of the targets' table.
         others: of every other table, by name.
-        split: the rule of the splits.
         since: the time from which on events of the other tables count.
-        users: the vocabulary of users.
         nobodies: of users whom the targets' table lacks: their values, and ids behind those of all
             others; None where events are not kept.
         shares: what joins have lost.

@@ -22,8 +22,6 @@ class Drawing:
     """How negatives are drawn.
 
     Attributes:
-        d: what is made.
-        rule: of the negatives.
         pool: what is drawn from, by the ids that the ordered events have.
         who: (users' vocabulary,) a whole number for each user by its id, for the random number.
     """

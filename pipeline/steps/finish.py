@@ -59,10 +59,7 @@ class Content:
     """What a data set holds, for its manifest.
 
     Attributes:
-        d: what it was made from.
-        split: the rule of its splits.
         synthetic: whether its raw files are.
-        words: vocabulary of each id column.
         stored: history -> how it is stored.
         bins: history -> its bins.
         rejected: reason -> rows refused.
@@ -72,8 +69,6 @@ class Content:
         notes: what a person should know.
         missing: columns that some event has no value in.
         first_rows: the row of the first line of each file of events.
-        kept: what is kept of events.
-        continues: the data set that they follow.
     """
 
     d: Description

@@ -42,7 +42,6 @@ class Fitted:
     """What is known of the whole data set.
 
     Attributes:
-        words: vocabulary of each id column.
         final: column -> the id that each of its ids in the ordered events becomes in rows, where
             it is another one.
         lines: the lookups' rows, by key.
@@ -54,7 +53,6 @@ class Fitted:
         pool: value and weight of what negatives are drawn from; None for none.
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         found: what ordering the buckets has found.
-        shares: what joins have lost.
         strangers: table and field of behaviours none of whose values a target may have.
     """
 

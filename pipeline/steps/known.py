@@ -29,9 +29,6 @@ class Known:
     """What is known of new events before they are read.
 
     Attributes:
-        out: the folder of the data set.
-        made: its manifest.
-        words: its vocabularies.
         pool: value and weight of what negatives are drawn from; None for none.
         core_values: those of the k-core; None for none.
     """

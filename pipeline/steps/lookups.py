@@ -315,7 +315,6 @@ class Encoded:
         lists: column -> (places,) lists of ids; empty at the last one.
         place_of_id: (ids,) the place of each id of the key in the ordered events, at any time.
         place_of: the place of a key's raw value, at any time; None of a bucket's part.
-        places: how many there are.
         since: from when places hold; None for any time.
         of_whole: (places,) which places of the whole lookup a bucket's part holds; None of a whole.
         numbers: of a bucket's part, column -> (places,) as rows have them.

@@ -75,8 +75,6 @@ class Measure:
     """Counts the intervals of train, what train looks up, and which values its rows hold.
 
     Attributes:
-        d: what is made.
-        split: the rule of the splits.
         looked_up: the lookups that are read by now, by key.
         drawing: of the negatives; None for none.
     """

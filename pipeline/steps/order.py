@@ -128,7 +128,6 @@ class Bucket(NamedTuple):
     The ids are those that the files hold, but for those of behaviours and of what is looked up.
 
     Attributes:
-        targets: of the targets' table.
         behaviours: history -> the events that its histories are cut from.
         tables: table -> its events with their own fields.
         source: history -> (behaviours,) which events of their table they are; None for all.
@@ -157,9 +156,6 @@ class Order:
     """Encodes and orders a bucket, and counts what is seen by the end of train.
 
     Attributes:
-        d: what is made.
-        split: the rule of the splits.
-        buckets: how many there are.
         words: the vocabularies of the tables' columns: value, id.
         looked_up: the lookups that are read by now, by key.
         core: of the users and values that have events enough; None for all.

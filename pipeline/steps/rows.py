@@ -70,7 +70,6 @@ class Block(NamedTuple):
     """Some rows of a shard.
 
     Attributes:
-        table: the rows.
         in_history: (2, 2) for the labels 0 and 1: rows whose target, all its fields, stands in
             their history as stored; all rows.
         unknown: (fields, 2) rows of each label whose target has no id in a field.
@@ -110,9 +109,7 @@ class History(NamedTuple):
     """Where the histories of one name are cut from, in a bucket, and how they are stored.
 
     Attributes:
-        behaviours: of the bucket.
         windows: (targets,) what each target's history is cut from.
-        stored: how.
         breaks: where sessions begin, from `histories.session_breaks`.
     """
 
@@ -280,7 +277,6 @@ class _Lists:
     Attributes:
         offsets: (rows + 1,) where each row's values begin.
         row: (values,) the row of each.
-        stored: how lists are stored.
         places: (values,) where each goes in the padded matrix, if not from the left.
     """
 

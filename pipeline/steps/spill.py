@@ -130,8 +130,6 @@ class SpillPart:
     """Spills the events of a share of a table to the buckets of their users.
 
     Attributes:
-        table: the events.
-        buckets: how many there are.
         threads: blocks parsed at once.
         allowed: the values that a column may have, of a timed one each with the `time` that an
             event has to be behind; and why others are refused.
@@ -139,7 +137,6 @@ class SpillPart:
             and so is the row of each event.
         sample: the users that count; None for all.
         since: the time from which on events count; None for all.
-        unit: of times.
         lookups: those that the table's events say.
         keeps: whether all events are kept as they are, too.
     """

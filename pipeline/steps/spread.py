@@ -34,7 +34,6 @@ class Spread:
     """Stands for a lookup in a task, until it is known of which bucket.
 
     Attributes:
-        key: of the lookup.
         kind: of the files with its lines.
         keys: how many ids of the key there are, or places where it is asked by these.
         places: of the whole lookup; the last is of all other keys.
@@ -117,10 +116,7 @@ class Ask:
     """Finds what a bucket's events, and their negatives, look up.
 
     Attributes:
-        d: what is made.
-        split: the rule of the splits.
         drawing: of the negatives; None for none.
-        keys: of the lookups.
     """
 
     d: Description

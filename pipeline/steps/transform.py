@@ -37,8 +37,6 @@ class Rows:
     """The rows of a bucket's splits.
 
     Attributes:
-        d: what is made.
-        split: the rule of the splits.
         looked_up: the lookups as ids, by key.
         numbers: column of numbers that is looked up -> (places,) as rows have them.
         scales: column of numbers -> how it is scaled.

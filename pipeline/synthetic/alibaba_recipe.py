@@ -38,7 +38,6 @@ class AlibabaRecipe:
 
     Attributes:
         scale: size relative to the real log (1.0: 26,557,961 impressions); see `AlibabaSizes`.
-        seed: seed of all draws.
         category_gain: what a behaviour in the target's category adds to the log odds of a click
             at position 1 and interval 0.
         brand_gain: what one of the target's brand adds, besides.

@@ -22,7 +22,6 @@ class AmazonRecipe:
 
     Attributes:
         scale: size relative to the real Electronics (1.0: 1,689,188 reviews); see `AmazonSizes`.
-        seed: seed of all draws.
         position_decay: how fast the choice of a past behaviour falls with its position; 0: not.
         interval_decay: how fast a repeat's probability falls with the interval; 0: not.
         interval_scale_days: the interval, in days, over which `interval_decay` is counted.

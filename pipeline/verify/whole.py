@@ -34,7 +34,6 @@ class Seen:
 
     Attributes:
         split: index into `Contract.splits`.
-        rows: rows read.
         whole: whether all could be read and cut.
         place: a row of it, for people.
         sums: what is added up over shards, by name:

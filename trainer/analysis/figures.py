@@ -46,10 +46,7 @@ class Shown:
 
     Attributes:
         category: the targets'; None for the one with most positives.
-        top: categories of behaviours.
-        positions: the last position.
         by: `position` or `interval`.
-        released: as in the released script.
         history: of a data set with several the one whose behaviours count.
     """
 

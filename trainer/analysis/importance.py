@@ -85,8 +85,6 @@ class Importance:
         measured: on which split.
         rows: its rows.
         users: those with both classes.
-        draws: permutations of each part.
-        seed: of the draws.
         gauc: of the rows as they are.
         parts: the most important first.
     """

@@ -81,7 +81,6 @@ class Request:
 
     Attributes:
         trials: data sets, runs, seeds and settings.
-        to: folder for the files.
         models: of Table 1.
         encoding: as in `table1`.
         learned: models of Table 2 and Figure 3.
@@ -106,7 +105,6 @@ class Made:
 
     Attributes:
         name: one of `NAMES`.
-        title: one line.
         notes: what a reader must know.
         table: whether there is a table: `<name>.csv` and `<name>.md`.
         figures: the names of the figures' files, without their endings.

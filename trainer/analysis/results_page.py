@@ -51,17 +51,9 @@ class About:
     """The content of `about.json`: what the page says besides the tables and figures.
 
     Attributes:
-        command: that made it.
-        date: when.
-        machine: on what.
         setting: a key of `SETTINGS`.
-        data: the data sets.
-        runs: how many.
         training_seconds: of all of them.
-        made: what was made.
         format: of the manifests.
-        recipes: their parts.
-        settings: of that name.
         sha256: of the tables, by file.
     """
 

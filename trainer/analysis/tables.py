@@ -97,7 +97,6 @@ class Table:
 
     Attributes:
         name: of its files, e.g. `table1`.
-        title: one line.
         columns: name in the CSV file -> heading in Markdown.
         rows: a value for each column; those of a data set stand together.
         notes: what a reader must know, a sentence or two each.

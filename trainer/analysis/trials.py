@@ -28,9 +28,7 @@ class Case:
     """A model to be trained on a data set.
 
     Attributes:
-        data: folder of the data set.
         model: a key of `RECIPES`.
-        encoding: one of the recipe's.
         dim: width of each field's embedding; None for that of the trials' settings.
         attention_dim: the same in tables of the attention's own.
         embeddings: table sets of a model of experts.
@@ -65,7 +63,6 @@ class Trial:
     """What a case comes to on test.
 
     Attributes:
-        case: which case.
         runs: the folder of each seed's run.
         metrics: of each seed, on test.
         users: each user's AUC on test, its mean over the seeds; see `metrics.auc_by_user`.
@@ -108,7 +105,6 @@ class Trials:
 
     Attributes:
         data_sets: folders of the data sets; their names must differ.
-        runs: folder of the runs.
         seeds: how many: 0, 1, ...
         settings: of `TrainConfig`, where not the data set's own.
         say: takes a line on each run, to be shown.

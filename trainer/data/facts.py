@@ -29,9 +29,6 @@ class Hyperparameters:
 
     Attributes:
         optimizer: a key of `trainer.training.config.OPTIMIZERS`.
-        lr: learning rate.
-        batch_size: rows per step.
-        epochs: passes over the train split.
         hidden: widths of the head's hidden layers.
     """
 

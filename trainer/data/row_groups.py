@@ -69,9 +69,6 @@ class RowGroup:
     """One row group of a shard.
 
     Attributes:
-        path: the shard.
-        group: which row group.
-        rows: its rows.
         nbytes: what the wanted columns take in memory, without padding.
         first: the place of its first row in the split.
     """

@@ -51,9 +51,6 @@ class Evaluation:
     """What the kept weights of a run reach on a split.
 
     Attributes:
-        run: its folder.
-        data: folder of the data set.
-        split: which split.
         metrics: of all its rows.
         by_length: of the rows in each range of history length, e.g. of "5-9"; empty unless asked
             for.
@@ -71,7 +68,6 @@ class Predicted:
     """What `predict` wrote.
 
     Attributes:
-        rows: how many.
         empty: of each column of the target that has them, how many values are empty, as they have
             no id of their own in the data set.
     """

@@ -49,11 +49,8 @@ class Result:
     """What a finished training came to.
 
     Attributes:
-        run: its folder.
         dataset: the manifest's name of the data set.
         synthetic: whether the data set is made up.
-        model: the recipe.
-        encoding: the temporal encoding.
         metrics: of the kept weights, for each of `valid` and `test` that the data set has.
         best_step: the step whose weights are kept; the last one where there is no valid.
         steps: steps done.
@@ -63,7 +60,6 @@ class Result:
         threads: CPU threads.
         waiting: the share of training's time in which batches were waited for, since the last
             resuming.
-        config: the resolved config.
         versions: of Python and the libraries.
     """
 
@@ -98,7 +94,6 @@ class Run:
         writes: whether to write at all: of several processes that train together, one does.
 
     Attributes:
-        log: its log.
         notes: what a person should know of the resuming.
 
     Raises:

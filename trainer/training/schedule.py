@@ -17,8 +17,6 @@ class Schedule:
     """The course of a training.
 
     Attributes:
-        batch_size: rows per step.
-        per_epoch: steps per epoch.
         steps: steps in all.
         after: steps of an epoch after which valid is measured; empty where `every` says when.
         every: steps from one measurement to the next; 0 for none.

@@ -39,7 +39,6 @@ class FinishedRun:
     """A finished run on the report's data set.
 
     Attributes:
-        folder: where it is.
         result: its `metrics.json`.
         curves: of its log, one number an evaluation, empty where there is no valid split: `epochs`,
             passes over train so far; `train_loss`, the mean cross-entropy since the evaluation
