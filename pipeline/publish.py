@@ -26,8 +26,6 @@ def publish(
     for a whole. A store has no locks: that nobody else writes there is up to people.
 
     Args:
-        config: what to make.
-        out: where it goes.
         prepare: makes it in its configuration's `out`, and puts the shards to the other folder.
 
     Raises:

@@ -244,7 +244,6 @@ def ours_of(
     """Find what is ours of what is in a folder.
 
     Args:
-        out: the folder.
         there: what is in it, as `below` has it.
         record: of an unfinished run.
         made: what the file `manifest.json` holds.
@@ -365,7 +364,6 @@ def discard(record: Record, *, folder: bool) -> None:
     """Remove all that a run has written: what is wrong has to be mended, and then all is another.
 
     Args:
-        record: of the files that it wrote.
         folder: whether the folder goes, too, if nothing else is in it; its lock has to be held.
     """
     end(record)

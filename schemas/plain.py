@@ -51,8 +51,6 @@ def meant(name: str, names: Iterable[str], like: float = 0.6) -> str:
     """What to add to a wrong name: the one of some names that is near; nothing where none is.
 
     Args:
-        name: the wrong one.
-        names: the others.
         like: how like it one must be, from 0 to 1.
     """
     folded = {one.strip().casefold(): one for one in names}

@@ -41,7 +41,6 @@ def unfinished(folder: Path, writer: str = "") -> Path:
     Nothing that stands there already is opened: so nobody has it written through a link of theirs.
 
     Args:
-        folder: where it is.
         writer: hexadecimal digits in its name, by which the writer knows it again.
     """
     file = folder / unfinished_name(writer)

@@ -85,9 +85,7 @@ def schema_of(
 
     Args:
         fields: what targets carry, e.g. (item, category).
-        histories: by name.
         layout: one of `LAYOUTS`.
-        weight: whether a row's loss has a weight.
         features: other id columns of a row, e.g. the user's profile.
         numbers: float columns of a row.
         lists: multi-valued features of a row, with the most values that one has: ids, and

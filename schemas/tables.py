@@ -117,7 +117,6 @@ def made(name: str, columns: Mapping[str, tuple[Any, Mapping[str, Any]]]) -> typ
     """A model of a table that a description says the columns of.
 
     Args:
-        name: what it is called in messages.
         columns: name -> type, an instance of a Polars one, and what pandera is to hold it to; a
             column may hold nulls if that says so.
     """
@@ -136,7 +135,6 @@ def events(name: str, columns: Mapping[str, pyarrow.DataType], ids: Iterable[str
     """The model of a table of events as parsed, one row an event.
 
     Args:
-        name: of the table.
         columns: `user`, `time`, and the others, with their types. `user`, `time`, `label` and
             `weight` hold no null.
         ids: those that are ids, besides `user`: as numbers they are 0 or more.
@@ -163,11 +161,8 @@ def encoded(
     """The model of `lookups/<key>.parquet`: every known value of the key with its columns.
 
     Args:
-        name: of what its lines are.
         by: the column that is looked up; and `time`, where lines hold from one on.
-        ids: the columns of ids.
         numbers: those of numbers, as they were read.
-        lists: those of lists of ids.
     """
     return made(
         name,

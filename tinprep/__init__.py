@@ -220,7 +220,6 @@ def verify(
     """Check every file of a data set, and every value in it; or a bundle, by its golden requests.
 
     Args:
-        out: folder of the data set, or of the bundle.
         told: progress: step, done, of how many.
         threads: shards checked at once; None for the usable cores.
 

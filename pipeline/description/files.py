@@ -57,8 +57,6 @@ def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
 
     Args:
         patterns: relative to the folder, absolute, or addresses of another file system.
-        folder: of the description.
-        whose: they are, for errors.
 
     Raises:
         InputError: there is none.

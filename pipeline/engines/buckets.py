@@ -33,9 +33,6 @@ class Spill:
     in which order it holds it is not.
 
     Args:
-        folder: where the files go.
-        buckets: how many.
-        schema: of the rows.
         first: number of the first bucket.
         gather: rows that are gathered before they are dealt out: many small batches a bucket cost
             more than they hold.

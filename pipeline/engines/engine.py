@@ -44,7 +44,6 @@ class Engine(Protocol):
 
         Args:
             paths: the files, in the table's order.
-            reader: of their lines.
         """
 
     def deal(
@@ -60,7 +59,6 @@ class Engine(Protocol):
         Args:
             work: `work(folder, share, read)`, with `read(lines)` called now and then.
             shares: of one table.
-            buckets: how many.
             kinds: folders that `work` spills to.
             read: told how many more lines were read.
 
@@ -87,7 +85,6 @@ class Engine(Protocol):
                 none.
             asked: the kind of the files that ask, by distinct numbers in the column `AT`.
             table: ascending by `AT`.
-            buckets: how many.
         """
 
     def each(
@@ -102,8 +99,6 @@ class Engine(Protocol):
         """Run `work(folder, bucket, *tallies)` for each bucket.
 
         Args:
-            work: a function of the bucket's files.
-            buckets: how many.
             needs: kinds of files that it reads.
             makes: kinds of files that it leaves for later functions.
             tallies: where it counts; the sum of all buckets' counts is in them at the end.

@@ -281,7 +281,6 @@ def sampled_users(
     DSIN samples the rows of user_profile with pandas and seed 1024, which is this call.
 
     Args:
-        fraction: share of them.
         lookups: the profiles in the file's order, among others.
     """
     import numpy as np

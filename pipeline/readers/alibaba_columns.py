@@ -118,7 +118,6 @@ def read_line(text: str, columns: tuple[Column, ...]) -> tuple[Value, ...] | str
 
     Args:
         text: the line without its end; a single carriage return there is part of the end.
-        columns: what the line should hold.
     """
     values: list[Value] = []
     label, opposite = None, None

@@ -59,7 +59,6 @@ def read_meta(path: Path, wanted: pl.Series, block_bytes: int = BLOCK_BYTES) -> 
     `wanted` asins is left out.
 
     Args:
-        path: the file.
         wanted: (items,) asins.
         block_bytes: as in `pipeline.readers.lines.blocks`.
 

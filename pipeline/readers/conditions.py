@@ -83,7 +83,6 @@ class Sql:
         Args:
             text: SQL, as `kind = 'buy' and price > 10`. A name in double quotes is always a
                 column; without them dots may stand in it, as in `user.id`.
-            names: the columns there are.
             where: where the text stands, for errors.
 
         Raises:

@@ -79,8 +79,6 @@ def converted(
 
     Args:
         series: text, numbers, truth values, dates, datetimes, lists, or objects of all these.
-        column: what they should be.
-        unit: of the times of our rows.
         nulls: text that stands for a missing value.
         told: whether null stands already wherever a value is missing.
     """

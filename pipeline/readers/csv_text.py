@@ -120,7 +120,6 @@ def split_record(text: str, form: CsvFormat) -> list[str] | str:
 
     Args:
         text: the record without its end; a carriage return there is part of the end.
-        form: how it is made up.
     """
     text = text.removesuffix("\r")
     if form.quoting is None or form.quoting not in text:

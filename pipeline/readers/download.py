@@ -86,7 +86,6 @@ class Downloader:
     """Fills parts over one HTTP session.
 
     Args:
-        progress: told of every byte.
         timeout_s: seconds without a byte after which a transfer counts as broken.
         retries: attempts after the first that brought nothing new, before an address is given up.
     """

@@ -58,7 +58,6 @@ def fetch(
     file has changed on the server meanwhile.
 
     Args:
-        files: what is needed.
         folder: where the files are or go; made if need be.
         mirrors: URLs of folders that hold the files, tried in this order.
         offline_command: a command that works without the network, for the message.

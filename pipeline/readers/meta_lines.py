@@ -137,7 +137,6 @@ def scan_items(lines: pl.Series, wanted: frozenset[str]) -> pl.DataFrame:
 
     Args:
         lines: (lines,) strings, each ending in a newline.
-        wanted: the asins to keep.
 
     Returns:
         A row for each line that is wanted or unsure, in order: index (uint32, in `lines`), sure

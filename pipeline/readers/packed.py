@@ -98,7 +98,6 @@ def damaged(path: Path, lines: int, error: Exception) -> InputError:
     """What the person should know about `error`, met while the file was read.
 
     Args:
-        path: the file.
         lines: how many whole lines came before it.
         error: one of `DAMAGE`.
     """

@@ -81,7 +81,6 @@ def read_alone(
     Args:
         lines: each with its 0-based number in the file.
         read: gives what a line says, or the reason why it is refused.
-        refused: told of those.
     """
     for number, line in lines:
         if not line.strip(b" \t\r"):
@@ -122,8 +121,6 @@ def read(reader: Reader, part: Part | Path, threads: int = 1) -> Generator[Parse
     """Read a file, or a part of it, in order.
 
     Args:
-        reader: of its lines.
-        part: what to read.
         threads: how many blocks are parsed at once, besides the one that is being read.
 
     Raises:

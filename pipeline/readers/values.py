@@ -166,8 +166,6 @@ def read_value(value: Any, column: Column, unit: str, nulls: frozenset[str]) -> 
 
     Args:
         value: text, a number, a truth value, a date, a datetime, a list of them, or None.
-        column: what it should be.
-        unit: of the times of our rows.
         nulls: what stands for a missing value; no text at all always does.
 
     Returns:

@@ -69,8 +69,6 @@ class Cut:
         second included.
 
         Args:
-            past: of the user.
-            now: the target's time.
             arrived: how many of the events stand before the target in the order of their table;
                 None for all that are there.
         """
@@ -88,8 +86,6 @@ class Cut:
         """The columns of a row, without padding: of its only row, a list is an array.
 
         Args:
-            past: of the user.
-            now: the target's time.
             arrived: as for `window`.
         """
         start, end = self.window(past, now, arrived)

@@ -45,7 +45,6 @@ def requests(path: Path, unit: str) -> Iterator[Line]:
     """The requests of a file, a JSON object a line; empty lines are passed over.
 
     Args:
-        path: the file.
         unit: of times that are numbers; others are text with a date, a time and a zone.
 
     Raises:
@@ -143,12 +142,9 @@ def score(
     """Score the requests of a file; returns what to say of it.
 
     Args:
-        scorer: of a bundle.
-        path: the requests.
         out: for the scores, Parquet: `line` and `id` of each request, `candidate`, from 0, and
             `score`, the probability of a positive label.
         log: for each request and its scores, in the order that they came; None for no log.
-        told: progress: step, done, total.
 
     Raises:
         InputError: a request is none, or lacks something.

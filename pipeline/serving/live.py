@@ -78,10 +78,6 @@ class LivePasts:
     """What users did that may stand in the histories of one name; as `Pasts`.
 
     Args:
-        name: of the histories.
-        made: the data set's manifest.
-        spec: its description.
-        kept: its behaviours.
         late: how much older than its user's newest event a request may be.
         tie: (behaviours,) what orders those of one time by hash; None for another order.
 
@@ -198,8 +194,6 @@ class Live:
 
     Args:
         made: the manifest of a data set that keeps its events.
-        data: its folder.
-        users: a vocabulary of users.
         newcomers: the ids of those that only the data set has.
         pasts: history -> what it has kept.
         late: how much older than its user's newest event a request may be, in its unit of time.

@@ -57,9 +57,6 @@ class Request:
 class Words:
     """The ids of a vocabulary's values.
 
-    Args:
-        path: of its file.
-
     Raises:
         InputError: it is missing or damaged.
         ContractError: it holds something else.
@@ -114,13 +111,7 @@ class Known:
 
     @classmethod
     def of(cls, folder: Path, made: Manifest, key: str) -> Known:
-        """Read a lookup.
-
-        Args:
-            folder: of a data set.
-            made: its manifest.
-            key: of the lookup.
-        """
+        """Read a lookup."""
         lookup, size = made.lookups[key], made.vocabulary[key]
         table = pq.read_table(folder / f"lookups/{key}.parquet", partitioning=None)
         place, places = table[key].to_numpy(), {}

@@ -26,10 +26,7 @@ class Scorer:
     """Scores requests by a bundle and the events of users.
 
     Args:
-        of: what the bundle says of itself.
-        folder: where its files are.
         pasts: history -> what users did.
-        threads: of ONNX Runtime.
         newcomers: as of `Features`.
 
     Raises:

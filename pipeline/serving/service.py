@@ -136,9 +136,7 @@ class Serving:
         """Load all of it, and have the bundle prove itself.
 
         Args:
-            folder: of a bundle.
             data: of a data set that keeps its events.
-            threads: of ONNX Runtime.
             before: what is at work; where it has the same data set and users, its events are
                 taken over.
 

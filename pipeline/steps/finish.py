@@ -101,13 +101,10 @@ def write_shards(
     """Write each bucket's shards; a bucket that an earlier run finished is not made again.
 
     Args:
-        run: the preparation.
-        schema: of the shards.
         rows_in: behaviours or impressions, of all buckets.
         make: from the folder of the buckets' files, a bucket's number and the schema, its rows; the
             summary has at least `lengths`, split -> rows by length, and `ids` of `ids_held`.
         needs: kinds of files that `make` reads.
-        splits: what the splits may be called.
         keeps: tables whose events are kept beside the shards.
         histories: whose behaviours are.
 
@@ -243,7 +240,6 @@ def write_state(
     """Write what else has to be known of events that are kept.
 
     Args:
-        run: the preparation.
         pool: value and weight of what negatives are drawn from; None for none.
         core: the values of the k-core; None for none.
         nobodies: value and id of users whom the targets' table lacks; None for none.
@@ -260,7 +256,6 @@ def write_rejected(out: Path, refused: Mapping[str, Iterable[pa.Table]]) -> dict
     """Write what was refused, a table each; returns how often each reason occurs.
 
     Args:
-        out: folder of the data set.
         refused: name -> rows refused, some at a time, with a column `reason`; of none there is no
             table.
     """

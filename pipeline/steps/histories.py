@@ -94,7 +94,6 @@ def latest_sessions(
     Args:
         start: (targets,) the first behaviour of the target's user that counts.
         end: (targets,) one after the last behaviour before the target that does.
-        breaks: where sessions begin.
         most: sessions kept.
         length: behaviours of a session kept.
 

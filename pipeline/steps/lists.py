@@ -58,7 +58,6 @@ def cut(rows: pl.DataFrame, lists: Mapping[str, int]) -> pl.DataFrame:
     """Rows with just those values of their lists that are stored, and no null.
 
     Args:
-        rows: with the columns.
         lists: column -> how many values of a row are stored.
     """
     return rows.with_columns(

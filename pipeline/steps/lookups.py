@@ -370,8 +370,6 @@ def encode(
     """Give a lookup its ids.
 
     Args:
-        lookup: what was read.
-        lines: its rows.
         named: the vocabularies that events are ordered with: where keys are looked up.
         words: those of rows: the ids of what is looked up; what has none here is left out.
         run: writes those of keys that have an id in rows; None: they are not written.
@@ -457,7 +455,6 @@ def counts(lookup: Lookup, rows: pl.DataFrame, of_key: pa.Table | None) -> dict[
     """How often the values of each column occur: once a line, or as often as events name the key.
 
     Args:
-        lookup: what was read.
         rows: its rows; those that are first of their keys, where only what events name counts.
             Timed ones may have a `count` of their own: how often events look each up.
         of_key: the key's vocabulary; wanted where only what events name counts.

@@ -95,7 +95,6 @@ class Touched(NamedTuple):
             pool: what is drawn from; other values do not matter.
             owner: (touches,) below `owners`.
             ids: (touches,) what was touched.
-            owners: how many there are.
         """
         place = pool.place[ids]
         if place.size and place.min() < 0:
@@ -130,14 +129,12 @@ def draw(
     With weights it is the same for their units: of an item of weight w there are w.
 
     Args:
-        seed: of the data set.
         users: (targets,) whole numbers that stand for users, for the random number.
         positions: (targets,) 0-based position of the target in its user's behaviours.
         owner: (targets,) index of whose touched items are not drawn, see `touched_offsets`.
         touched: distinct items 0..items-1 of each owner, ascending within an owner.
         touched_offsets: (owners + 1,) where each owner's touched items begin.
         items: number of items; each owner must leave one untouched.
-        count: negatives a target.
         upto: (items + 1,) what all items before each weigh, and all, each above 0; None: 1 each.
 
     Returns:
@@ -168,7 +165,6 @@ def released_stream(histories: Sequence[Sequence[int]], items: int) -> list[int]
 
     Args:
         histories: every user's items 0..items-1 by time, users in the order of their ids.
-        items: number of items.
     """
     randint = random.Random(1234).randint  # noqa: S311
     drawn = []

@@ -340,12 +340,8 @@ def load(
     """A bucket as `Order` left it.
 
     Args:
-        folder: where the buckets' files are.
-        bucket: its number.
-        d: what is made.
         looked_up: the lookups that are read by now, by key: what is looked up in others is not
             there.
-        rule: of the splits.
         final: column -> the id that each of its ids in the files becomes in rows, where it is
             another one.
     """
@@ -473,7 +469,6 @@ def _windows(
     """(events,) the windows of targets that stand among their histories' events; else 0.
 
     Args:
-        events: of the bucket.
         targets: which of them are targets, ascending.
         history: which of those before a target its window holds.
         source: (behaviours,) which events may stand in the histories; None for all.
@@ -522,7 +517,6 @@ def _new(events: Behaviours, ids: Int32s, behaves: Bools | None) -> Bools:
     """(events,) whether no earlier event of its user has the same id; what is unknown is new.
 
     Args:
-        events: of a bucket.
         ids: (events,) of what they touch.
         behaves: (events,) which of them touch anything; None for all.
     """
@@ -620,7 +614,6 @@ def windows_before(
     """The behaviours of each target's user strictly before it.
 
     Args:
-        behaviours: of the bucket.
         user: (targets,) ids, ascending.
         time: (targets,) in whole units, ascending within a user.
         delay: how long before the target they are at least.

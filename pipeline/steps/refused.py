@@ -134,7 +134,6 @@ class RefusedLines:
         Args:
             folder: where the files of the kind go.
             before: which share of the table's bytes is before them, from 0 to 1.
-            buckets: how many there are.
         """
         first = min(int(before * buckets), buckets - 1)
         with Spill(folder, 1, _SCHEMA, first=first, gather=1) as spill:

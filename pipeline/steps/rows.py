@@ -157,11 +157,8 @@ def count_intervals(
     """Count the intervals of histories as they will be stored.
 
     Args:
-        behaviours: of the bucket.
         windows: (targets,) what their histories are cut from.
         target_time: (targets,) unix time.
-        max_len: behaviours kept.
-        into: what the counts are added to.
         a_second: how many of the unit of times: intervals count by whole seconds, rounded down.
         within: the seconds of which intervals count, by the unit; None for all, by the second.
     """
@@ -186,7 +183,6 @@ def table(
         scalars: (rows,) each of the schema's columns that are no lists, by name, with
             `target_time`; the lengths of histories are added.
         others: (rows,) each of its other columns that are of no history.
-        schema: of the shard.
     """
     arrays = dict(others)
     arrays |= {name: _array(values, schema.field(name).type) for name, values in scalars.items()}

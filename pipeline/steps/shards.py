@@ -42,7 +42,6 @@ def write_blocks(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table]) -> i
     Each row group has as many rows as the first block: where the other blocks do, too, each is one.
 
     Args:
-        path: of the file.
         schema: of each block and of the file, with what is not null and the sizes of lists.
         blocks: the rows; one without any adds nothing.
 

@@ -158,9 +158,6 @@ def bring(
     """Have each bucket get the lines that it has asked for.
 
     Args:
-        run: the preparation.
-        d: what is made.
-        looked_up: the lookups, by key.
         numbers: column of numbers -> (places,) as rows have them; none before they are known.
         some: the keys of those that are spread.
         when: what the files are called by.

@@ -45,7 +45,6 @@ def gain(
     """What each behaviour adds to the log odds of a click.
 
     Args:
-        recipe: the law's knobs.
         position: target-relative position of each behaviour, 1 for the newest; any shape.
         interval: seconds from the behaviour to the impression, in a shape that goes with it.
         same_category: whether its category is the target's.

@@ -50,7 +50,6 @@ def synthesize_amazon(
 
     Args:
         out: the folder, made when absent; nothing in it that this call did not make is replaced.
-        recipe: size, seed and law.
         category: names the files and the root of the category paths.
         progress: called with what is being made (`draw`, `reviews`, `meta`), the rows made, and
             how many there will be.

@@ -19,7 +19,6 @@ def check_ranges(recipe: object, ranges: Mapping[str, tuple[bool, str]]) -> None
     """Refuse a recipe of which a value is out of its range.
 
     Args:
-        recipe: a dataclass.
         ranges: for each of its fields, whether the value is in its range, and the range in words.
 
     Raises:

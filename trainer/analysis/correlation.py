@@ -146,7 +146,6 @@ def correlate(
     occurs has 0 bits.
 
     Args:
-        out: folder of the data set.
         category: the targets' category; None for the one with the most positive targets.
         top: how many categories of behaviours: those that stand at these places most often, the
             targets' own always among them. The paper does not say how its five were chosen.
@@ -238,7 +237,6 @@ def _most_frequent(
 
     Args:
         table: the cells of all categories, which come R x P in order.
-        target: the target's category.
         places: P.
         top: R at most.
     """

@@ -71,10 +71,7 @@ def fig1(
     """Write the CTC of one target category (Fig. 1a), and of all of them as `ctc.parquet`.
 
     Args:
-        out: folder of the data set.
         to: folder for `<name>.csv`, `.md`, `.png`, `.svg` and `ctc.parquet`; made if absent.
-        shown: which cells.
-        name: of the files.
         everything: whether to write `ctc.parquet`.
         memory_mb: as in `correlate`.
         threads: as in `correlate`.
@@ -140,11 +137,7 @@ def fig4(
     """Write the distribution of intervals in train, with the bins' edges (Fig. 4).
 
     Args:
-        out: folder of the data set.
         to: folder for `<name>.csv` (by octave), `.md` (by bin), `.png` and `.svg`.
-        name: of the files.
-        memory_mb: as in `intervals_of`.
-        threads: likewise.
 
     Returns:
         As `intervals_of`.

@@ -105,8 +105,6 @@ def scores(run: Path, shards: Shards, *, keep: bool = True) -> pl.DataFrame:
     """How a finished run scores test, row by row: computed once, and kept beside it.
 
     Args:
-        run: its folder.
-        shards: the data set.
         keep: whether what is not kept yet may be.
 
     Raises:

@@ -117,9 +117,7 @@ def importance(
     Args:
         run: folder of the run; `importance.json` is written there.
         by: which kind of parts, one of `KINDS`; None for all.
-        split: on which rows.
         draws: permutations of each part.
-        seed: of the draws.
         data: folder of the data set; the one that the run was trained on by default.
         device: `cpu` or `cuda`.
         told: is told how many of how many parts are done.

@@ -68,9 +68,7 @@ def learned_like(
 
     Args:
         truth: whose categories and places.
-        run: folder of the run.
         data: folder of the data set; the one that the run was trained on by default.
-        seed: of the draws.
         released: of the category's part of the embeddings alone, moved to 0..1 over the map.
         history: that of the map, of a model that reads several.
 

@@ -96,7 +96,6 @@ def table1(trials: Trials, models: Iterable[str] = MODELS, encoding: str | None 
     that only count may be it.
 
     Args:
-        trials: data sets, runs, seeds and settings.
         models: keys of `RECIPES`.
         encoding: takes the place of a target-aware encoding (`tte-...`) where a model has that by
             default; the others keep theirs.
@@ -198,10 +197,8 @@ def table2(
     """What models learned: Table 2's Pearson, and for each data set the maps of Figures 1 and 3.
 
     Args:
-        trials: data sets, runs, seeds and settings.
         to: folder for `fig3-<data>` as CSV, Markdown, PNG and SVG; made if absent.
         models: keys of `RECIPES` that Table 2 has a measure for; each with its default encoding.
-        shown: which cells.
 
     Returns:
         The table, not yet written.
@@ -298,7 +295,6 @@ def fig5(trials: Trials, widths: Sequence[int] = WIDTHS) -> Table:
     128). Attention of width 0 is none: the behaviours' mean (`avg_product`).
 
     Args:
-        trials: data sets, runs, seeds and settings.
         widths: of the space that is varied; multiples of the number of fields.
 
     Raises:

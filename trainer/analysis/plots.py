@@ -256,11 +256,8 @@ def _cells(
     """Draw a map's cells with their values, row r from r down to r + `height`.
 
     Args:
-        axes: where.
-        m: the map.
         high: the value of the darkest colour, in the unit of `scale_of`.
         size: of the figures in the cells, points.
-        height: of a row.
 
     Returns:
         What a colour bar is made of.
@@ -392,10 +389,7 @@ def draw_lines(
     Args:
         lines: name -> points: which tick, value, half the height of the error bar. A single point
             is a star.
-        ticks: the text of each tick.
         labels: of the horizontal and the vertical axis.
-        title: one line.
-        stem: the files' path without its ending.
     """
     with _file(5.0, stem) as figure:
         axes = figure.subplots()
@@ -467,11 +461,8 @@ def bars(
     """Horizontal bars, each under its name.
 
     Args:
-        names: one a bar.
-        values: their lengths.
         texts: what stands at the end of each.
         axis: the axis' label, with its unit.
-        name: of the figure.
         errors: half the length of each error bar; 0 for none.
         low: where the axis begins.
         high: where it ends; after the longest bar by default.

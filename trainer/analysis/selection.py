@@ -100,7 +100,6 @@ def select(
     Args:
         run: folder of the run, of a model of experts.
         sparsity: the weight of a gate in the loss, nats.
-        seed: of the rows' order.
         data: folder of the data set; the one that the run was trained on by default.
         told: is told how many of how many steps are done.
 

@@ -34,14 +34,11 @@ def query(
 
     Args:
         name: the file.
-        shards: the data set.
-        splits: whose rows.
         columns: SQL for the columns of `rows`, the file's input.
         where: SQL for which rows.
         to: write the result to this Parquet file, and return no rows.
         memory_mb: what DuckDB may take before it goes to disk.
         threads: of DuckDB; None for all cores.
-        **params: the file's parameters.
 
     Raises:
         InputError: a shard is missing or damaged.

@@ -154,7 +154,6 @@ def batches_of(rows: Rows, order: Index, sizes: Index, cells: int | None) -> Ite
     than its own padding.
 
     Args:
-        rows: what to cut.
         order: indices into `rows`.
         sizes: rows of each batch, in all as many as `order` has. A batch of none is an empty list.
         cells: the most history cells (rows x longest, of all histories together) that a group may

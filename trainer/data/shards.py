@@ -123,14 +123,12 @@ class Shards:
 
         Args:
             split: `train`, `valid` or `test`.
-            batch_size: rows per batch.
             shuffle_seed: None keeps the stored order; the order is a function of
                 (shuffle_seed, epoch), and of the memory bound when the split is streamed.
             epoch: gives each epoch its own order.
             columns: the columns to read; all by default.
             rank: which of the `world` disjoint parts to yield. Streamed parts are whole row
                 groups, so their sizes differ.
-            world: number of parts.
 
         Raises:
             UsageError: no such split or column, or numbers that make no batch.

@@ -56,7 +56,6 @@ def inputs_of(
     """The inputs of a model's graph, in the order of its columns.
 
     Args:
-        model: the model.
         request: whether one history serves all rows.
         stored: column -> what the shards call it, of those that they call otherwise.
     """
@@ -90,7 +89,6 @@ def write(model: InterestModel, path: Path, inputs: Sequence[Input]) -> None:
     """Write a model's graph. The model is on the CPU, and cannot be trained afterwards.
 
     Args:
-        model: the model.
         path: of the graph; tables that it cannot hold lie beside it.
         inputs: as `inputs_of` gives them.
     """

@@ -52,13 +52,10 @@ def export(
     """Write the model of a run as a bundle, which appears when it is complete.
 
     Args:
-        run: folder of the run.
-        out: folder of the bundle.
         precision: of the vocabularies' embedding tables, `fp32`, `fp16` or `int8`.
         shape: what the graph scores: a `request`, one user's histories with any number of
             candidates, or `rows` with a history each.
         data: folder of the data set; the one that the run was trained on by default.
-        force: replace an earlier bundle.
         also: writes what else the bundle is to hold: given its folder, what it says of itself and
             the folder of the data set.
 

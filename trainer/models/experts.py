@@ -183,8 +183,6 @@ class DCNv2(Expert):
     """Deep and cross network's cross layers: x_(l+1) = x_0 * (W_l x_l + b_l) + x_l.
 
     Args:
-        shape: of the fields.
-        layers: how many.
         rank: W = U V with so many columns of U; None for a whole matrix.
     """
 
@@ -245,7 +243,6 @@ def sets_of(experts: Sequence[str], embeddings: str | None) -> list[tuple[str, i
     """Which expert reads which table set: one of an expert for each pair.
 
     Args:
-        experts: their names.
         embeddings: `shared`: one set for all; `apart`: one each; a number M: so many, dealt to the
             experts in turn, and where they are more than the experts, an expert works on each of
             its sets by itself, with weights of its own; None: TIN, GwPFM and the flat DNN share

@@ -108,7 +108,6 @@ class Fields(nn.Module):
     Args:
         sizes: field -> ids, in the order of concatenation.
         width: numbers per field.
-        numbers: what the tables are held in.
     """
 
     def __init__(
@@ -198,7 +197,6 @@ def mean_of_values(table: nn.Module, ids_BN: Tensor, length_B: Tensor) -> Tensor
     """A multi-valued feature as the mean of its values' embeddings, B x D; zeros where it has none.
 
     Args:
-        table: of its vocabulary.
         ids_BN: at most N values a row; what stands after a row's own has no effect.
         length_B: how many values each row has.
     """

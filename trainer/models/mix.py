@@ -58,7 +58,6 @@ def _spread(
         found_NW: rows of the table with all sets: of B rows the single values, then of each mean
             its values.
         number_BFW: the numbers' fields.
-        layout: see there.
         weights: of each mean the values' weights, B x values, or 1 x values where all rows share.
 
     Returns:
@@ -150,7 +149,6 @@ class MixModel(InterestModel):
     Args:
         recipe: which experts; with `flat` each is a flat DNN over the sets that it reads.
         encoding: of TIN, one of the recipe's.
-        inputs: the data set's fields and sizes.
         dim: D.
         hidden: H, then the widths of the head's hidden layers.
         embeddings: which expert reads which set, see `experts.sets_of`.
@@ -329,7 +327,6 @@ class MixModel(InterestModel):
         """TIN's interests in one table set, B x U.
 
         Args:
-            at: the set.
             t_BFD: the targets, by the fields that are compared.
             fields: the behaviours, by each history's fields, N x D.
             views: of each history.

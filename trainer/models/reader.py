@@ -203,7 +203,6 @@ class Reader(nn.Module):
         time of a small model: <e + p, t> = <e, t> + <p, t>, and p is one of few rows of a matrix.
 
         Args:
-            view: the batch.
             v_BD: the embedded targets.
             fields: the embedded behaviours, field by field, N x D/F.
             factors: see `Encoding.factors`.

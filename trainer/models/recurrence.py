@@ -208,7 +208,6 @@ def gru(
     Args:
         inputs_NG: N x 3D, with the biases of what comes of the input; as `Steps.take` lays it out.
         matrix_GD: 3D x D.
-        steps: the layout.
         bias_D: of U_c, inside of the reset.
         scale_N: of the update gate; 1 by default.
         keeps: which of its two meanings the update gate has.
@@ -231,7 +230,6 @@ def lstm(inputs_NG: Tensor, matrix_GD: Tensor, steps: Steps | Padded) -> Tensor:
     Args:
         inputs_NG: N x 4D, with all biases; as `Steps.take` lays it out.
         matrix_GD: 4D x D.
-        steps: the layout.
     """
     if isinstance(steps, Padded):
         return steps.lstm(inputs_NG, matrix_GD)

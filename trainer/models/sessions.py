@@ -45,7 +45,6 @@ class SessionCells(nn.Module):
         An exported graph does not know T, and has all B C cells.
 
         Args:
-            batch: the batch.
             names: columns with `prefix`.
 
         Returns:

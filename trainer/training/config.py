@@ -39,7 +39,6 @@ def cells_of(chosen: Hyperparameters, device: str, histories: int = 1) -> int:
     are computed one by one, so each may have as many.
 
     Args:
-        chosen: the training's.
         device: `cpu` or `cuda`.
         histories: how many are read.
     """

@@ -87,7 +87,6 @@ def evaluate(
     """Measure the weights that a run kept.
 
     Args:
-        run: folder of the run.
         split: `train`, `valid` or `test`.
         by_length: also measure the rows by ranges of history length (the paper's Table 3).
         data: folder of the data set; the one that the run was trained on by default.
@@ -133,8 +132,6 @@ def predict(
     formula has an apostrophe before it, see `schemas.plain`.
 
     Args:
-        run: folder of the run.
-        out_shards: folder of the data set.
         to: the file, called *.parquet, or *.csv for text with a line of names first.
         splits: which splits; all by default.
         device: `cpu` or `cuda`.

@@ -37,7 +37,6 @@ def gradients(
     A row's own weight, where the batch has them, multiplies both.
 
     Args:
-        model: gives logits of B.
         batch: B rows, with their labels.
         rows: rows of all groups that make one step.
         longest: the longest history of all these groups, which an auxiliary loss may be a mean

@@ -89,7 +89,6 @@ def device_of(name: str, ranks: Ranks = ALONE) -> torch.device:
 
     Args:
         name: `cpu`, `cuda`, or `auto` for CUDA where there is one.
-        ranks: who computes.
 
     Raises:
         UsageError: there is no such device.

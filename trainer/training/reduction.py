@@ -32,7 +32,6 @@ class GradientSum:
 
         Args:
             rows: this rank's rows of the batch; 0 for none, and then no gradient is needed.
-            total: the sum of their losses.
             batch_size: what the gradients of this rank's losses were divided by.
 
         Returns:

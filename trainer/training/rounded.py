@@ -75,7 +75,6 @@ class Dither:
         key: what the drawing depends on beside the step.
         kept: K.
         width: W.
-        device: where the table is.
     """
 
     def __init__(self, key: Tensor, kept: int, width: int, device: torch.device) -> None:
@@ -105,8 +104,6 @@ class _Rounded(Optimizer):
 
     Args:
         tables: weights in bfloat16, R x W, whose gradients are sparse.
-        lr: learning rate.
-        seed: of the rounding.
     """
 
     kept: int  # K
@@ -163,7 +160,6 @@ class _Rounded(Optimizer):
         """Change rows of a table, and what is kept of them, in float32, and round them back.
 
         Args:
-            p: the table.
             rows: which, each once; None for all.
             change: is given some of them in float32, K x R x W, and which: from, to.
         """

@@ -43,8 +43,6 @@ def logits(
 
     Args:
         model: on `device`.
-        shards: the data set.
-        split: which split.
         also: columns to read beside those of the model.
         device: where the model is; the CPU by default.
         ranks: who scores: rows that are another one's have 0 here. Which rows are computed together
@@ -84,7 +82,6 @@ def logits_of(model: InterestModel, rows: Rows, device: torch.device) -> Floats:
 
     Args:
         model: on `device`, in the mode of measuring.
-        rows: with the model's columns.
         device: where the model is.
     """
     count = len(rows)

@@ -49,7 +49,6 @@ def train(config: TrainConfig, on_event: OnEvent = lambda event: None) -> Result
     and tells `on_event`.
 
     Args:
-        config: what to train on what.
         on_event: is told of the start, of progress about once a second, and of evaluations; or
             that the run was finished before.
 

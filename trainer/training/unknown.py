@@ -34,7 +34,6 @@ def with_unknown(
         batches: each as a list of groups, with the column `PLACE`.
         inputs: which columns are ids, and of which vocabulary.
         rate: the share of ids that are replaced.
-        seed: of the training.
         epoch: another one replaces others.
     """
     begins = [one for called in inputs.histories for one in (called, session_prefix(called))]

@@ -54,7 +54,6 @@ def write_report(
     """Write a report on a data set and finished runs on it as one HTML file.
 
     Args:
-        out: folder of the data set.
         runs: folders of the runs; none for the data alone.
         to: the file, put in place when it is complete.
         category: the target's category in the correlation; see `correlate`.
