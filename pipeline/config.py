@@ -202,11 +202,7 @@ class Config(ABC):
 
 
 def require_kind(config: object, name: str, kind: str) -> None:
-    """Refuse a value of another type than the field's: "no" would count as true.
-
-    Raises:
-        UsageError: it is.
-    """
+    """Refuse a value of another type than the field's: "no" would count as true."""
     value, (plain, *rest) = getattr(config, name), kind.split(" | ")
     if plain not in _KINDS or (value is None and rest):
         return
@@ -216,32 +212,20 @@ def require_kind(config: object, name: str, kind: str) -> None:
 
 
 def within(config: object, name: str, low: int, high: int) -> None:
-    """Refuse a number that is out of its range; None is in every range.
-
-    Raises:
-        UsageError: it is.
-    """
+    """Refuse a number that is out of its range; None is in every range."""
     value = getattr(config, name)
     if value is not None and not low <= value <= high:
         refuse(name, f"{low} to {high}", value)
 
 
 def among(config: object, name: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices.
-
-    Raises:
-        UsageError: it is none.
-    """
+    """Refuse a value that is none of the choices."""
     if getattr(config, name) not in choices:
         refuse(name, " or ".join(choices), getattr(config, name))
 
 
 def refuse(name: str, expected: str, got: object) -> None:
-    """Refuse the value of an option.
-
-    Raises:
-        UsageError: always.
-    """
+    """Refuse the value of an option."""
     option = "--" + name.replace("_", "-")
     raise UsageError(
         f"{option} cannot have this value.", where=option, expected=expected, got=str(got)

@@ -56,7 +56,7 @@ def doctor(data: Path = Path("data")) -> list[Line]:
     return [
         _python(),
         *map(_package, _NEEDED),
-        _cores(),
+        Line("cores", f"{usable_cores()} usable of {os.cpu_count() or 1}"),
         _memory(),
         _disk(data),
         _open_files(),
@@ -78,10 +78,6 @@ def _package(name: str) -> Line:
     except PackageNotFoundError:
         do = "install tinprep again: `pip install -c constraints.txt .`"
         return Line(name, "not installed", ok=False, do=do)
-
-
-def _cores() -> Line:
-    return Line("cores", f"{usable_cores()} usable of {os.cpu_count() or 1}")
 
 
 def _memory() -> Line:

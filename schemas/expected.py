@@ -19,16 +19,12 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class AmazonCounts:
-    """Counts of a 5-core category under the default split and one negative a positive."""
+    """Counts of a 5-core category."""
 
     users: int
     items: int
     categories: int
     reviews: int
-    train_rows: int
-    valid_rows: int
-    test_rows: int
-    longest_history: int
 
 
 AMAZON_FILES: dict[str, PublishedFile] = {
@@ -42,10 +38,6 @@ AMAZON_COUNTS: dict[str, AmazonCounts] = {
         items=63_001,
         categories=801,
         reviews=1_689_188,
-        train_rows=2_223_958,
-        valid_rows=2 * 192_403,
-        test_rows=2 * 192_403,
-        longest_history=430,
     )
 }
 

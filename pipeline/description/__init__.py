@@ -98,11 +98,7 @@ class Table:
     every_user: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no step could read.
-
-        Raises:
-            ValueError: it is such a table.
-        """
+        """Refuse what no step could read."""
         _require(bool(self.paths), f"{self.name} are of no file")
         columns = [*self.ids, *self.numbers, *self.lists, *self.keep]
         _require(len(set(columns)) == len(columns), f"a column of {self.name} has two parts")
@@ -350,11 +346,7 @@ class Description:
     keeps: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no step could make.
-
-        Raises:
-            ValueError: it is such a description.
-        """
+        """Refuse what no step could make."""
         target, drawn = self.target, self.negatives
         ids = {USER, *target.ids}
         of_others = {name for table in self.tables[1:] for name in table.fields}
@@ -482,11 +474,6 @@ class Description:
         if self.min_count == 1 and self.vocabulary_from == "all":
             found += [one.key for one in self.lookups if one.refuse is not None]
         return tuple(found)
-
-    @property
-    def tells_unknown(self) -> bool:
-        """Whether it is counted which values of rows are unknown: many may be."""
-        return self.vocabulary_from == "train" or self.continues is not None
 
     @property
     def rows_of_a_target(self) -> int:

@@ -253,11 +253,7 @@ class Binding:
     whences: dict[tuple[str, str], Whence] = field(init=False)
 
     def __post_init__(self) -> None:
-        """Find what is in the files.
-
-        Raises:
-            UsageError: it cannot be told.
-        """
+        """Find what is in the files."""
         apart = self.fixed.get("apart", ())
         self.whences = {}
         for at, paths in self.files.items():

@@ -153,11 +153,6 @@ class Table:
     item: str | None = None
 
     @property
-    def is_events(self) -> bool:
-        """Whether it tells who did something and when."""
-        return self.user is not None and self.time is not None
-
-    @property
     def kind(self) -> Column | None:
         """What tells kinds of events apart; None where nothing seems to."""
         return next((column for column in self.left("kind") if _is_kind(column)), None)
@@ -178,7 +173,7 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
         InputError: a file cannot be read, or none holds events.
     """
     tables = [_table(pattern, folder) for pattern in patterns]
-    events = [table for table in tables if table.is_events]
+    events = [t for t in tables if t.user is not None and t.time is not None]
     # Beside a file that names its users one that does not is of items, say, with a date of each.
     events = [t for t in events if t.columns[t.user or ""].named("user")] or events
     if not events:

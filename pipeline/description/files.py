@@ -78,7 +78,8 @@ def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
         )
     by_content: dict[Path, Path] = {}
     for path in found:
-        other = by_content.setdefault(path.with_suffix("") if _is_packed(path) else path, path)
+        packed = path.suffix.lower() in _PACKED
+        other = by_content.setdefault(path.with_suffix("") if packed else path, path)
         if other != path:
             raise InputError(
                 "A file is there more than once, packed and not.",
@@ -88,10 +89,6 @@ def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
                 do="move away what is not meant: its events would count twice",
             )
     return found
-
-
-def _is_packed(path: Path) -> bool:
-    return path.suffix.lower() in _PACKED
 
 
 def _of(pattern: str, folder: Path) -> Iterator[Path]:

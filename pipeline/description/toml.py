@@ -76,11 +76,7 @@ class Source:
         got: str | None = None,
         do: str | None = None,
     ) -> NoReturn:
-        """Refuse what stands at a key.
-
-        Raises:
-            UsageError: always.
-        """
+        """Refuse what stands at a key."""
         where, line = self.name, self.line(at)
         if self.options is not None:
             said = (self.options.get(str(key)) for key in reversed(at))

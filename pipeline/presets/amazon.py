@@ -5,7 +5,7 @@ No library is loaded but for the description.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.description import Description
-    from pipeline.readers.parsed import Parsed
 
 SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
@@ -233,14 +232,6 @@ class AmazonConfig(Config):
             published=partial(_published, self.category, self.meta),
             train={**_TRAIN, "group_field": "category"},
         )
-
-
-def read_meta(path: Path, wanted: pl.Series | None) -> Generator[Parsed]:
-    """Read the lines of a meta file that are of the wanted items."""
-    from pipeline.readers import amazon_parse
-
-    assert wanted is not None
-    return amazon_parse.read_meta(path, wanted)
 
 
 def require_categories(path: Path, lines: int, first: pl.DataFrame, items: int) -> None:

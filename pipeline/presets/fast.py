@@ -15,10 +15,10 @@ from pipeline.description import language as told
 from pipeline.description.binding import Fast, Said
 from pipeline.description.split import day_start
 from pipeline.presets.alibaba import BTAGS, sampled_users
-from pipeline.presets.amazon import read_meta, require_categories
+from pipeline.presets.amazon import require_categories
 from pipeline.readers import alibaba_columns as columns
 from pipeline.readers.alibaba_parse import Csv, read_lookup
-from pipeline.readers.amazon_parse import META, Reviews
+from pipeline.readers.amazon_parse import META, Reviews, read_meta
 from schemas import tables
 
 Options = Mapping[str, Any]

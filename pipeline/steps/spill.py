@@ -107,11 +107,6 @@ def masks(table: Table) -> tuple[str, ...]:
     return tuple(name for name in table.masks if name != OUTSIDE)
 
 
-def text_columns(table: Table) -> set[str]:
-    """Those of a table's columns that are text."""
-    return {n for n, of in table.reader.columns.items() if not pa.types.is_primitive(of)}
-
-
 def held(kind: pa.DataType) -> pa.DataType:
     """The type of a reader's column as it is held on the way to the shards: text is large."""
     if pa.types.is_list(kind) or pa.types.is_large_list(kind):
@@ -313,7 +308,9 @@ class _Narrow:
         self, of: SpillPart, spills: ExitStack, folder: Path, counts: Mapping[str, Words]
     ) -> None:
         table, self.users, self.counts = of.table, of.users, counts
-        self.text, self.fields = text_columns(table) - {USER}, table.fields
+        kinds = table.reader.columns
+        self.text = {n for n, of in kinds.items() if n != USER and not pa.types.is_primitive(of)}
+        self.fields = table.fields
         self.flags = masks(table)
         named = [(name, pa.int32()) for name in table.fields]
         named = [(n, table.reader.columns[n] if n in self.text else kind) for n, kind in named]

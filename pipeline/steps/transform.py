@@ -96,13 +96,14 @@ class Rows:
             for name, behaviours in targets.bucket.behaviours.items()
         ]
         some = np.any([of.lengths > 0 for of in windows.values()], axis=0)
+        counts_unknown = self.d.vocabulary_from == "train" or self.d.continues is not None
         summary = {
             "lengths": {name: self._lengths(name, of, split) for name, of in windows.items()},
             "ids": ids_held(split, ids, cut_from) if self.d.continues is None else {},
             "left_out": targets.left_out.tolist(),
             "targets": len(targets.at),
             "no_history": int(np.count_nonzero(~some)),
-            "unknown": self._unknown(targets, split) if self.d.tells_unknown else {},
+            "unknown": self._unknown(targets, split) if counts_unknown else {},
         }
         kept = {name: _kept(of) for name, of in targets.bucket.behaviours.items()}
         if self.d.keeps:

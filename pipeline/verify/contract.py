@@ -69,11 +69,6 @@ class Split(NamedTuple):
         valid, test = (day_start(second, before, self.zone) for before in (1, 0))
         return valid * self.a_second, test * self.a_second
 
-    @property
-    def are_days(self) -> bool:
-        """Whether the cuts are two days' beginnings, one after the other."""
-        return self.cuts == self.days(self.cuts[1])
-
 
 class Negatives(NamedTuple):
     """Rows that follow each positive, with another value of one field."""

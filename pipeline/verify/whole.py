@@ -227,7 +227,8 @@ def check_split(targets: Targets, refused: int, findings: Findings) -> None:
         last = int(time[(time >= 0) & (time <= rule.latest)].max(initial=0))
         valid, test = rule.days(last)
         if not contract.every or refused:  # the last one of all may be left out
-            fine = rule.by != "day" or (rule.are_days and test <= rule.cuts[1])
+            are_days = rule.cuts == rule.days(rule.cuts[1])  # two, one after the other
+            fine = rule.by != "day" or (are_days and test <= rule.cuts[1])
             if not fine:
                 expected = f"two days, none of them before the last target, at {last}"
                 findings.add("split", f"{NAME}: target.split", expected, rule.cuts)

@@ -94,9 +94,7 @@ def fig1(
     return found
 
 
-def intervals_of(
-    shards: Shards, memory_mb: int = 1024, threads: int | None = None
-) -> dict[int, int]:
+def intervals_of(shards: Shards, memory_mb: int = 1024) -> dict[int, int]:
     """Behaviours of train by octave of whole seconds to their target; -1 is 0 seconds."""
     table = query(
         "correlation/intervals",
@@ -104,7 +102,6 @@ def intervals_of(
         ("train",),
         "target_time, history_length, history_time",
         memory_mb=memory_mb,
-        threads=threads,
         in_a_second=UNITS[shards.facts.time_unit],
     )
     return dict(zip(*(table[c].to_pylist() for c in ("octave", "behaviours")), strict=True))
@@ -126,14 +123,7 @@ def bin_rows(shards: Shards) -> list[tuple[str, ...]]:
     ]
 
 
-def fig4(
-    out: Path | str,
-    to: Path | str,
-    *,
-    name: str = "fig4",
-    memory_mb: int = 1024,
-    threads: int | None = None,
-) -> dict[int, int]:
+def fig4(out: Path | str, to: Path | str, *, name: str = "fig4") -> dict[int, int]:
     """Write the distribution of intervals in train, with the bins' edges (Fig. 4).
 
     Args:
@@ -147,7 +137,7 @@ def fig4(
     """
     require_matplotlib()
     folder, shards = Path(to), Shards(out)
-    counts, bins = intervals_of(shards, memory_mb, threads), shards.facts.history.bins
+    counts, bins = intervals_of(shards), shards.facts.history.bins
     total = sum(counts.values())
     if total != sum(bins.train_counts) or not total:
         raise ContractError(

@@ -176,9 +176,9 @@ def _result(run: Path) -> Result:
     return read_json(run / METRICS, Result, do=_REMOVE)
 
 
-def _agree(found: float, said: float | None, within: float = 1e-4) -> bool:
+def _agree(found: float, said: float | None) -> bool:
     """Whether two GAUCs are one but for rounding, which differs between devices."""
-    return math.isnan(found) if said is None else abs(found - said) < within
+    return math.isnan(found) if said is None else abs(found - said) < 1e-4
 
 
 def _another(run: Path, expected: str, got: str) -> ContractError:

@@ -13,10 +13,9 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from schemas.errors import InputError, UsageError
+from schemas import vocabulary
+from schemas.errors import UsageError
 from schemas.manifest import FIRST_ID, HOW, History, Manifest
 from schemas.plain import printable
 from trainer.analysis import plots
@@ -186,17 +185,7 @@ def _intervals(shards: Shards, memory_mb: int, name: str) -> str:
 
 def _vocabulary(shards: Shards, field: str) -> tuple[list[str], Index]:
     """The values of a field as text, and how often each occurs."""
-    path = shards.out / "vocabulary" / f"{field}.parquet"
-    try:
-        found = pq.read_table(path, columns=["value", "count"])
-    except (OSError, pa.ArrowInvalid) as error:
-        raise InputError(
-            "A vocabulary cannot be read.",
-            where=path,
-            expected="a Parquet file with the columns value and count",
-            got=str(error).partition("\n")[0],
-            do="make the data set again",
-        ) from error
+    found = vocabulary.read(shards.out / "vocabulary" / f"{field}.parquet")
     names = [printable(str(v)) for v in found["value"].to_pylist()]
     return names, found["count"].to_numpy().astype(np.int64)
 
