@@ -618,7 +618,6 @@ def require(path: Path, holds: bool, key: str, expected: str, got: object) -> No
 
 
 def _check_sizes(made: Manifest, path: Path) -> None:
-    """Hold lists of a manifest to the sizes that it declares."""
     require(path, made.layout in LAYOUTS, "layout", " or ".join(LAYOUTS), ascii(made.layout))
     splits = {*SPLITS, NEW}
     require(path, made.rows.keys() <= splits, "rows", "rows of splits", ascii([*made.rows]))

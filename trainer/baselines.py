@@ -103,7 +103,6 @@ def _scored(
     columns: tuple[str, ...],
     score: Callable[[dict[str, Array]], Floats],
 ) -> Scored:
-    """Score all rows of a split, a batch at a time."""
     parts = [
         (rows["user"], rows["label"].astype(np.int8), score(rows))
         for rows in _batches(shards, split, ("user", "label", *columns))

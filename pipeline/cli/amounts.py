@@ -132,7 +132,6 @@ def _parser(where: str, kind: Any, least: float | None) -> Callable[[Any], Any]:
 
 
 def _read(where: str, kind: Any, least: float | None, text: Any) -> Any:
-    """Read what was given for `where`."""
     if not isinstance(text, str):  # the default
         return text
     if not text:

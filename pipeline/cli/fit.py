@@ -71,7 +71,6 @@ def train(
 
 
 def _weight(given: str) -> float | str:
-    """A weight of the loss as it is written."""
     if given == "balanced":
         return given
     try:

@@ -86,7 +86,6 @@ def options_of(
 
 
 def _parameter(field: Field[Any], hint: Any) -> Parameter:
-    """One option."""
     told = field.metadata
     several = told["written"] == PAIRS or (told["written"] != COMMAS and get_origin(hint) is tuple)
     kind = _WRITTEN.get(told["written"]) or _kind(hint)

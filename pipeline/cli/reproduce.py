@@ -229,7 +229,6 @@ def results(
 
 
 def _command(context: typer.Context) -> str:
-    """The command as it was given."""
     from_line = [
         (p, context.params[str(p.name)])
         for p in context.command.params

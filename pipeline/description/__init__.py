@@ -482,6 +482,5 @@ class Description:
 
 
 def _require(holds: bool, what: str) -> None:
-    """Refuse a description of which something does not hold."""
     if not holds:
         raise ValueError(f"The description cannot be made: {what}.")

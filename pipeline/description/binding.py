@@ -741,7 +741,6 @@ class Binding:
 
 
 def _time(told_of: told.Time) -> Column:
-    """The column of times."""
     unit, zone = told_of.unit or "iso", told_of.timezone
     return Column("time", told_of.column, "time", unit=unit, timezone=zone)
 

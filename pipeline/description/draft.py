@@ -405,7 +405,6 @@ def _is_number(text: str) -> bool:
 
 
 def _roles(table: Table) -> None:
-    """Find the columns of users, times and items."""
     columns = list(table.columns.values())
     times = [c for c in columns if c.time is not None]
     called = [c for c in times if c.named("time")]

@@ -132,7 +132,6 @@ def _parameters(keys: Mapping[str, Any]) -> list[str]:
 
 
 def _leave_out(keys: dict[str, Any], name: str) -> None:
-    """Leave a lookup out, and what is said of what it gave."""
     there = keys.get("lookups", {})
     if name not in there:
         raise UsageError(

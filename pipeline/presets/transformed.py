@@ -60,7 +60,6 @@ class TransformConfig(DescribedConfig):
         return {("tables", name): of for name, of in {**new, **kept}.items()} | super()._files()
 
     def _asked(self, new: Mapping[str, Sequence[Path]]) -> list[Path]:
-        """The files of new targets."""
         found = _files_of(self.targets, "--targets", next(iter(new)))
         if both := {*found} & {path for of in new.values() for path in of}:
             raise UsageError(
@@ -94,7 +93,6 @@ class TransformConfig(DescribedConfig):
         return not any(one in there or meant(one, there, 0.85) for one in columns)
 
     def _kept(self, table: str) -> list[Path]:
-        """The files of a table's kept events."""
         names = [one.path for one in self.made.tables]
         return [self.data / name for name in names if name.startswith(f"events/{table}-")]
 
@@ -154,7 +152,6 @@ class TransformConfig(DescribedConfig):
         }
 
     def _given(self, table: str) -> bool:
-        """Whether a table has files that are new."""
         return bool(self.new[table]) or (bool(self.targets) and table == next(iter(self.new)))
 
     def _continued(self, table: Table) -> Table:

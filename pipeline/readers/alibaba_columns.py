@@ -157,7 +157,6 @@ def _split(text: str) -> list[str]:
 
 
 def _read(field: str, column: Column) -> Value:
-    """The value of one field."""
     if field in NULLS:
         if column.nullable:
             return None

@@ -93,7 +93,6 @@ def meta_keys(path: Path) -> list[str]:
 
 
 def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
-    """The rows of a block, in order."""
     if block.too_long is not None:
         refused.add(block.first_line, TOO_LONG, block.too_long)
         return pl.DataFrame(schema=REVIEWS)
@@ -113,7 +112,6 @@ def _reviews(block: Block, refused: Refused) -> pl.DataFrame:
 
 
 def _items(block: Block, wanted: frozenset[str], refused: Refused) -> pl.DataFrame:
-    """The wanted items of a block, in order."""
     if block.too_long is not None:
         refused.add(block.first_line, TOO_LONG, block.too_long)
         return pl.DataFrame(schema=META)

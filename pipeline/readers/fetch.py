@@ -233,7 +233,6 @@ def _no_mirror(
 
 
 def _disk_fault(error: OSError, folder: Path) -> EnvironmentFault:
-    """Tell what to do when the disk gives out."""
     full = error.errno in FULL
     return EnvironmentFault(
         "The disk is full." if full else "The folder for raw files cannot be used.",

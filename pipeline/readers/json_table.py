@@ -225,7 +225,6 @@ def _series(name: str, values: list[Any], kind: str) -> pl.Series:
 
 
 def _sample(path: Path) -> list[dict[str, Any]]:
-    """The objects of the first lines."""
     found: list[dict[str, Any]] = []
     first = None
     with closing(blocks(path, 1 << 16)) as stream:

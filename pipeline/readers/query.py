@@ -444,7 +444,6 @@ def _ordered(field: pa.Field, database: _Database) -> str:
 
 
 def _plain(column: pa.Array, field: pa.Field, query: Query) -> pa.Array:
-    """A column of types that every reader knows."""
     if pa.types.is_dictionary(column.type):
         return column.cast(column.type.value_type)
     if not _is_numeric(field):

@@ -300,7 +300,6 @@ class Features:
         return {"": np.zeros(rows, np.float32 if kind == "number" else np.int32)}
 
     def _own(self, name: str, value: Any, request: Request) -> dict[str, Any]:
-        """A value that a row has itself."""
         if name in self.made.fields:
             return {"": self._id(name, value, request)}
         feature = self.made.features[name]

@@ -88,5 +88,4 @@ def load(folder: Path, bucket: int, table: Table) -> Columns:
 
 
 def _whole(column: pa.ChunkedArray) -> pa.Array:
-    """A column in one piece."""
     return column.chunk(0) if column.num_chunks == 1 else column.combine_chunks()

@@ -222,7 +222,6 @@ def _not_there(
 
 
 def _require_labels(d: Description, counts: Counts) -> None:
-    """Refuse labels that are all the same."""
     if d.strict and d.target.label and 0 in counts.labels:
         zeros, ones = counts.labels
         raise InputError(
@@ -467,7 +466,6 @@ def lookup_file(lookup: Lookup) -> str:
 
 
 def _count(run: Run, d: Description, of_core: Core | None) -> Counts:
-    """Count the values of the targets' table."""
     with run.step("count values") as told:
         table = d.target
         work = partial(_count_bucket, table, of_core)

@@ -389,7 +389,6 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
 
 
 def _history(content: Content, name: str, results: list[dict[str, Any]]) -> manifest.History:
-    """A history as the manifest has it."""
     d, stored = content.d, content.stored[name]
     history = d.histories[name]
     return manifest.History(

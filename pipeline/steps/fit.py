@@ -185,7 +185,6 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
 
 
 def _bins(d: Description, name: str, counted: pl.DataFrame) -> Bins:
-    """The bins of a history, from the counted intervals of train."""
     bins = d.bins_of(name)
     edges = intervals.edges(counted, bins)
     counts = intervals.bin_counts(counted, edges)
@@ -496,5 +495,4 @@ def _released(run: Run, d: Description, drawn: Negatives, values: int) -> Int64s
 
 
 def _columns(of: str, folder: Path, bucket: int) -> dict[str, npt.NDArray[Any]]:
-    """A bucket's ordered events."""
     return load_columns(bucket_path(folder / of, bucket))

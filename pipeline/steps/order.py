@@ -285,7 +285,6 @@ class Order:
         return columns, by
 
     def _ordered(self, folder: Path, bucket: int, table: Table) -> dict[str, npt.NDArray[Any]]:
-        """The columns of a table's ordered events."""
         d, frame = self.d, spill.events(folder, bucket, table)
         if table.name != d.target.name:
             user = frame[USER].to_numpy().astype(np.int32, copy=False)

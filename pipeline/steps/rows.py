@@ -242,7 +242,6 @@ def _held(
 
 
 def _sessions(prefix: str, history: History, schema: pa.Schema) -> dict[str, pa.Array]:
-    """The columns of DSIN's sessions."""
     windows, stored, breaks = history.windows, history.stored, history.breaks
     assert stored.sessions is not None
     before = session_prefix(prefix)

@@ -134,7 +134,6 @@ class _Tally:
 def _write_all(
     partial: dict[str, Path], recipe: AlibabaRecipe, progress: Progress | None
 ) -> dict[str, Any]:
-    """Write the four files and describe them."""
     sizes = AlibabaSizes.of(recipe.scale)
     market, people = Market.open(recipe), People.gather(recipe)
     order = stream(recipe, "order of ads").permutation(sizes.ads)

@@ -101,7 +101,6 @@ def _identity(recipe: AmazonRecipe, category: str) -> dict[str, Any]:
 
 
 def _description(recipe: AmazonRecipe, draw: Draw) -> dict[str, Any]:
-    """Give the counts, what the draw came to, and the law in words."""
     targets = len(draw.item) - len(draw.first) + 1
     return {
         "note": "Made up by tinprep in the layout of the Amazon 2014 reviews; no real person, "

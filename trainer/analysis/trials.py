@@ -199,7 +199,6 @@ class Trials:
         )
 
     def _wanted(self, case: Case, seed: int, shards: Shards) -> TrainConfig:
-        """The settings of a run."""
         config: TrainConfig = replace(
             self.config(case.data),
             run=self.folder(case, seed),
@@ -215,7 +214,6 @@ class Trials:
         return config
 
     def _finish(self, wanted: list[TrainConfig], shards: Mapping[Path, Shards]) -> None:
-        """Train what is not finished."""
         of = [f"run {i} of {len(wanted)}: {c.run.name}" for i, c in enumerate(wanted, start=1)]
         left = []
         for i, config in enumerate(wanted):

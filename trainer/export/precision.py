@@ -47,7 +47,6 @@ class ByteTable(nn.Module):
 
 
 def _wide(table: Table) -> Table:
-    """The table in float32."""
     table.weight = nn.Parameter(table.weight.detach().float())
     return table
 

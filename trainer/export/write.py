@@ -164,7 +164,6 @@ def _split(shards: Shards) -> str:
 
 
 def _of_run(model: InterestModel, shards: Shards) -> NDArray[np.float32]:
-    """The logits of a split by PyTorch, in its order."""
     found = [(batch[PLACE], logit) for batch, logit in logits(model, shards, _split(shards), _ALSO)]
     place, logit = (torch.cat(column).numpy() for column in zip(*found, strict=True))
     return logit[np.argsort(place)]

@@ -168,7 +168,6 @@ class HeadModel(InterestModel):
         return out
 
     def _table(self, vocabulary: str) -> nn.Module:
-        """The embeddings of a vocabulary."""
         owner = (
             self.fields if self.others is None or vocabulary in self.fields.names else self.others
         )

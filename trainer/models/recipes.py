@@ -198,7 +198,6 @@ _mix = Recipe(
 
 
 def _without(expert: str) -> Recipe:
-    """The mix without one of its experts."""
     rest = tuple(name for name in _EXPERTS if name != expert)
     of = _fields if expert == "tin" else _mix
     return replace(of, source=f"tin_mix without {expert}", experts=rest)

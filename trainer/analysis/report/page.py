@@ -112,7 +112,6 @@ def _each(shards: Shards) -> dict[str, Shards]:
 
 
 def _data(shards: Shards, memory_mb: int) -> list[str]:
-    """What the data set holds."""
     made, facts = shards.manifest, shards.facts
     counts = [(f"{split} rows", f"{rows:,}") for split, rows in made.rows.items() if rows]
     known = {name: size - FIRST_ID for name, size in made.vocabulary.items()}
@@ -167,7 +166,6 @@ def _lengths(history: History, name: str) -> str:
 
 
 def _titled(title: str, name: str) -> str:
-    """The title of a figure of one of several histories."""
     return f"{title}: {printable(name)}" if name else title
 
 
@@ -418,7 +416,6 @@ def _curves(lines: Sequence[Line]) -> list[str]:
 
 
 def _runs(lines: Sequence[Line], measure: str) -> dict[str, list[tuple[list[float], list[float]]]]:
-    """Of each line the epochs and values of its runs."""
     return {
         line.name: [(r.curves["epochs"], r.curves[measure]) for r in line.runs] for line in lines
     }
@@ -446,7 +443,6 @@ def _settings(lines: Sequence[Line]) -> list[str]:
 
 
 def _took(run: FinishedRun) -> dict[str, str]:
-    """What a run took, and where."""
     r = run.result
     return {
         "seed": str(run.seed),
@@ -465,7 +461,6 @@ def _one_or_each(texts: Sequence[str]) -> str:
 
 
 def _made(made: Manifest) -> list[str]:
-    """How the data set was made."""
     config = [(k, said(v)) for k, v in made.config.items() if k not in (*HOW, "key")]
     parts = [
         html.element("h2", "How the data was made"),
