@@ -40,15 +40,8 @@ class Local:
     folder: Path
     threads: int
 
-    @property
-    def resumes(self) -> bool:
-        """The files stay."""
-        return True
-
-    @property
-    def least_buckets(self) -> int:
-        """Small files need no more."""
-        return 2
+    resumes = True  # the files stay
+    least_buckets = 2  # small files need no more
 
     def shares(self, paths: Sequence[Path], reader: Reader) -> list[Share]:
         """All files one after another: they are read faster than their lines can be parsed."""

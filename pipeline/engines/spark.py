@@ -68,15 +68,8 @@ class Spark:
     tables: dict[str, DataFrame] = field(default_factory=dict)
     groups: Iterator[int] = field(default_factory=count)
 
-    @property
-    def threads(self) -> int:
-        """A task has one core."""
-        return 1
-
-    @property
-    def resumes(self) -> bool:
-        """What was dealt out is gone with the session."""
-        return False
+    threads = 1  # a task has one core
+    resumes = False  # what was dealt out is gone with the session
 
     @property
     def least_buckets(self) -> int:

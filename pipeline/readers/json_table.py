@@ -59,10 +59,12 @@ class JsonSource:
     Attributes:
         keys: by the name of a column, the key within keys where its values are.
         block_bytes: as in `pipeline.readers.lines.blocks`.
+        nulls: text that stands for a missing value, beside JSON's own null.
     """
 
     keys: Mapping[str, tuple[str, ...]]
     block_bytes: int = BLOCK_BYTES
+    nulls: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, paths: Sequence[Path], block_bytes: int = BLOCK_BYTES) -> JsonSource:
@@ -86,11 +88,6 @@ class JsonSource:
         """A key may hold anything."""
 
     tells_nulls = False
-
-    @property
-    def nulls(self) -> frozenset[str]:
-        """JSON has a null of its own."""
-        return frozenset()
 
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         """As `Source.require`: a key may be missing."""

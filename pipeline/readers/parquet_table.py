@@ -69,11 +69,7 @@ class ParquetSource:
         return tuple(self.schema)
 
     tells_nulls = False
-
-    @property
-    def nulls(self) -> frozenset[str]:
-        """Parquet has a null of its own."""
-        return frozenset()
+    nulls = frozenset[str]()  # Parquet has a null of its own
 
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
         """As `Source.require`."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -70,22 +70,6 @@ class Arrived(NamedTuple):
     own: str
 
 
-@dataclass(frozen=True)
-class _Posted(JsonSource):
-    """Columns of objects.
-
-    Attributes:
-        spellings: text that stands for a missing value in the table's files.
-    """
-
-    spellings: frozenset[str] = field(default_factory=frozenset)
-
-    @property
-    def nulls(self) -> frozenset[str]:
-        """As `Source.nulls`."""
-        return self.spellings
-
-
 def _opened(
     said: told.Table,
     seen: Mapping[str, str],
@@ -122,7 +106,7 @@ def _opened(
     typed |= said.query is not None
     spelled = NULLS if said.csv is None or said.csv.nulls is None else said.csv.nulls
     keys = {name: (name,) for name in names}
-    posted = _Posted(keys, spellings=frozenset(() if typed else spelled))
+    posted = JsonSource(keys, nulls=frozenset(() if typed else spelled))
     return TableReader(posted, tuple(columns), condition, sql, types, unit=unit)
 
 
