@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.folder import check_ranges
+from pipeline.synthetic.folder import check_ranges, knob
 
 # Real counts of the Taobao display-ad log (tianchi data set 56).
 USERS = 1_141_729
@@ -59,42 +59,27 @@ class AlibabaRecipe:
         UsageError: a value is out of its range.
     """
 
-    scale: float = 1.0
-    seed: int = 0
-    category_gain: float = 1.5
-    brand_gain: float = 0.8
-    position_decay: float = 0.2
-    interval_decay: float = 1.0
-    interval_scale_s: float = 3600.0
-    window: int = 50
-    click_rate: float = CLICKS / IMPRESSIONS
-    retarget: float = 0.4
-    category_exponent: float = 1.1
-    categories: int | None = None
-    new_run: float = 0.4
-    duplicates: float = 0.005
+    scale: float = knob(1.0, lambda v: 0 < v <= 10, "above 0, at most 10")
+    seed: int = knob(0, lambda v: 0 <= v < 2**63, "a whole number from 0 to 2**63 - 1")
+    category_gain: float = knob(1.5, lambda v: 0 <= v <= 100, "from 0 to 100")
+    brand_gain: float = knob(0.8, lambda v: 0 <= v <= 100, "from 0 to 100")
+    position_decay: float = knob(0.2, lambda v: 0 <= v <= 100, "from 0 to 100")
+    interval_decay: float = knob(1.0, lambda v: 0 <= v <= 1e6, "from 0 to 1e6")
+    interval_scale_s: float = knob(3600.0, lambda v: 0 < v < math.inf, "above 0")
+    window: int = knob(50, lambda v: 1 <= v <= 1000, "from 1 to 1000")
+    click_rate: float = knob(CLICKS / IMPRESSIONS, lambda v: 0 < v < 1, "above 0, below 1")
+    retarget: float = knob(0.4, lambda v: 0 <= v <= 1, "from 0 to 1")
+    category_exponent: float = knob(1.1, lambda v: 0 <= v <= 3, "from 0 to 3")
+    categories: int | None = knob(
+        None,
+        lambda v: v is None or _FEWEST_CATEGORIES <= v <= CATEGORIES,
+        f"from {_FEWEST_CATEGORIES} to {CATEGORIES:,}, or None",
+    )
+    new_run: float = knob(0.4, lambda v: 0 < v <= 1, "above 0, at most 1")
+    duplicates: float = knob(0.005, lambda v: 0 <= v <= 0.5, "from 0 to 0.5")
 
     def __post_init__(self) -> None:
-        ranges = {
-            "scale": (0 < self.scale <= 10, "above 0, at most 10"),
-            "seed": (0 <= self.seed < 2**63, "a whole number from 0 to 2**63 - 1"),
-            "category_gain": (0 <= self.category_gain <= 100, "from 0 to 100"),
-            "brand_gain": (0 <= self.brand_gain <= 100, "from 0 to 100"),
-            "position_decay": (0 <= self.position_decay <= 100, "from 0 to 100"),
-            "interval_decay": (0 <= self.interval_decay <= 1e6, "from 0 to 1e6"),
-            "interval_scale_s": (0 < self.interval_scale_s < math.inf, "above 0"),
-            "window": (1 <= self.window <= 1000, "from 1 to 1000"),
-            "click_rate": (0 < self.click_rate < 1, "above 0, below 1"),
-            "retarget": (0 <= self.retarget <= 1, "from 0 to 1"),
-            "category_exponent": (0 <= self.category_exponent <= 3, "from 0 to 3"),
-            "categories": (
-                self.categories is None or _FEWEST_CATEGORIES <= self.categories <= CATEGORIES,
-                f"from {_FEWEST_CATEGORIES} to {CATEGORIES:,}, or None",
-            ),
-            "new_run": (0 < self.new_run <= 1, "above 0, at most 1"),
-            "duplicates": (0 <= self.duplicates <= 0.5, "from 0 to 0.5"),
-        }
-        check_ranges(self, ranges)
+        check_ranges(self)
 
 
 @dataclass(frozen=True)

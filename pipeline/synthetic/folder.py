@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import field, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,25 +13,26 @@ from pipeline.readers.raw_files import SYNTHETIC as MARKER
 from schemas.errors import EnvironmentFault, UsageError
 from schemas.replacing import replacing
 
-__all__ = ["MARKER", "check_ranges", "writing"]
+__all__ = ["MARKER", "check_ranges", "knob", "writing"]
 
 
-def check_ranges(recipe: object, ranges: Mapping[str, tuple[bool, str]]) -> None:
-    """Refuse a recipe of which a value is out of its range.
+def knob(default: Any, holds: Callable[[Any], bool], expected: str) -> Any:
+    """A field of a recipe, with its range: as a function, and in words."""
+    return field(default=default, metadata={"holds": holds, "expected": expected})
 
-    Args:
-        ranges: for each of its fields, whether the value is in its range, and the range in words.
+
+def check_ranges(recipe: Any) -> None:
+    """Refuse a recipe, whose fields are `knob`s, of which a value is out of its range.
 
     Raises:
         UsageError: a value is out of its range.
     """
-    for name, value in vars(recipe).items():
-        holds, expected = ranges[name]
-        if not holds:
+    for one in fields(recipe):
+        if not one.metadata["holds"](value := getattr(recipe, one.name)):
             raise UsageError(
                 "The synthetic data cannot be made with this value.",
-                where=name,
-                expected=expected,
+                where=one.name,
+                expected=one.metadata["expected"],
                 got=str(value),
             )
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.synthetic.folder import check_ranges
+from pipeline.synthetic.folder import check_ranges, knob
 from schemas.expected import AMAZON_COUNTS
 
 CORE = 5
@@ -37,31 +37,19 @@ class AmazonRecipe:
         UsageError: a value is out of its range.
     """
 
-    scale: float = 1.0
-    seed: int = 0
-    position_decay: float = 1.0
-    interval_decay: float = 1.0
-    interval_scale_days: float = 365.0
-    repeat: float = 0.9
-    window: int = 20
-    category_exponent: float = 1.5
-    item_skew: float = 0.35
-    same_day: float = 0.33
+    scale: float = knob(1.0, lambda v: 0 < v <= 50, "above 0, at most 50")
+    seed: int = knob(0, lambda v: 0 <= v < 2**63, "a whole number from 0 to 2**63 - 1")
+    position_decay: float = knob(1.0, lambda v: 0 <= v <= 100, "from 0 to 100")
+    interval_decay: float = knob(1.0, lambda v: 0 <= v <= 1e6, "from 0 to 1e6")
+    interval_scale_days: float = knob(365.0, lambda v: 0 < v < math.inf, "above 0")
+    repeat: float = knob(0.9, lambda v: 0 <= v <= 1, "from 0 to 1")
+    window: int = knob(20, lambda v: 1 <= v <= 1000, "from 1 to 1000")
+    category_exponent: float = knob(1.5, lambda v: 0 <= v <= 3, "from 0 to 3")
+    item_skew: float = knob(0.35, lambda v: 0 <= v <= 0.8, "from 0 to 0.8")
+    same_day: float = knob(0.33, lambda v: 0 <= v <= 0.9, "from 0 to 0.9")
 
     def __post_init__(self) -> None:
-        ranges = {
-            "scale": (0 < self.scale <= 50, "above 0, at most 50"),
-            "seed": (0 <= self.seed < 2**63, "a whole number from 0 to 2**63 - 1"),
-            "position_decay": (0 <= self.position_decay <= 100, "from 0 to 100"),
-            "interval_decay": (0 <= self.interval_decay <= 1e6, "from 0 to 1e6"),
-            "interval_scale_days": (0 < self.interval_scale_days < math.inf, "above 0"),
-            "repeat": (0 <= self.repeat <= 1, "from 0 to 1"),
-            "window": (1 <= self.window <= 1000, "from 1 to 1000"),
-            "category_exponent": (0 <= self.category_exponent <= 3, "from 0 to 3"),
-            "item_skew": (0 <= self.item_skew <= 0.8, "from 0 to 0.8"),
-            "same_day": (0 <= self.same_day <= 0.9, "from 0 to 0.9"),
-        }
-        check_ranges(self, ranges)
+        check_ranges(self)
 
 
 @dataclass(frozen=True)
