@@ -33,12 +33,7 @@ AMAZON_FILES: dict[str, PublishedFile] = {
 }
 
 AMAZON_COUNTS: dict[str, AmazonCounts] = {
-    "Electronics": AmazonCounts(
-        users=192_403,
-        items=63_001,
-        categories=801,
-        reviews=1_689_188,
-    )
+    "Electronics": AmazonCounts(users=192_403, items=63_001, categories=801, reviews=1_689_188)
 }
 
 # Data lines of each file of tianchi data set 56.

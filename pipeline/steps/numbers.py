@@ -99,11 +99,7 @@ def moments(numbers: Floats, scale: str) -> Moments:
     whole = np.ldexp(fraction, 53).astype(np.int64)
     exponent = exponent.astype(np.int64) - 53
     high, low = whole >> _HALF, whole & ((1 << _HALF) - 1)
-    squares = (
-        (high * high, 2 * _HALF),
-        (high * low, _HALF + 1),
-        (low * low, 0),
-    )
+    squares = ((high * high, 2 * _HALF), (high * low, _HALF + 1), (low * low, 0))
     return Moments(
         len(values),
         _exact(whole, exponent),

@@ -34,10 +34,7 @@ _BESIDE_DATA = 1 << 30
 
 @held()
 def side_by_side(
-    work: Work[Task],
-    tasks: Sequence[Task],
-    jobs: int,
-    begins: Callable[[int], OnEvent],
+    work: Work[Task], tasks: Sequence[Task], jobs: int, begins: Callable[[int], OnEvent]
 ) -> None:
     """Do all tasks, `jobs` of them at a time, and return when the last one is done.
 

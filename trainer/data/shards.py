@@ -249,12 +249,7 @@ class Shards:
         key = (split, columns)
         if key not in self._splits:
             self._splits[key] = StoredSplit(
-                self.manifest,
-                self.out,
-                split,
-                columns,
-                self.facts,
-                self.memory_mb,
+                self.manifest, self.out, split, columns, self.facts, self.memory_mb
             )
         return self._splits[key]
 

@@ -59,11 +59,7 @@ class Table(nn.Embedding):
     """
 
     def __init__(
-        self,
-        size: int,
-        width: int,
-        scale: float | None = None,
-        numbers: TableNumbers = "float32",
+        self, size: int, width: int, scale: float | None = None, numbers: TableNumbers = "float32"
     ) -> None:
         self.scale = scale
         super().__init__(size, width, sparse=True, dtype=getattr(torch, numbers))
@@ -163,11 +159,7 @@ class OneTable(nn.Module):
     """
 
     def __init__(
-        self,
-        sizes: Mapping[str, int],
-        width: int,
-        sets: int,
-        numbers: TableNumbers = "float32",
+        self, sizes: Mapping[str, int], width: int, sets: int, numbers: TableNumbers = "float32"
     ) -> None:
         super().__init__()
         self.width = width * sets

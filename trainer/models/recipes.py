@@ -178,12 +178,7 @@ _sas_released = Recipe(
     norm=True,
 )
 _tin = Recipe("TIN, Eq. 2", _ANY, representation=Product, all_histories=True)
-_fields = Recipe(
-    "",
-    attention=Uniform,
-    all_histories=True,
-    activation="prelu",
-)
+_fields = Recipe("", attention=Uniform, all_histories=True, activation="prelu")
 _MEANS = "; histories as means, since what the paper pools by is not published"
 _EXPERTS = ("gwpfm", "ipnn", "dcn_v2", "flat_dnn", "tin")
 _mix = Recipe(

@@ -152,10 +152,7 @@ class _Rounded(Optimizer):
         """Make one step with one table, of whose `rows` there is a gradient; they are in order."""
 
     def _change(
-        self,
-        p: nn.Parameter,
-        rows: Tensor | None,
-        change: Callable[[Tensor, int, int], None],
+        self, p: nn.Parameter, rows: Tensor | None, change: Callable[[Tensor, int, int], None]
     ) -> None:
         """Change rows of a table, and what is kept of them, in float32, and round them back.
 
