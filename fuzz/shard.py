@@ -17,7 +17,8 @@ from pipeline.steps.shards import write_blocks, write_table
 from pipeline.verify import verify
 from pipeline.verify.tables import UNREADABLE
 from schemas.manifest import NAME, DataFile
-from schemas.shards import numpy_type, shard_schema
+from schemas.shards import numpy_type
+from tests.one_history import shard_schema
 from trainer.data.shards import Shards
 
 _ROWS, _LEN = 4, 3

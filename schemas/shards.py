@@ -140,20 +140,6 @@ def session_prefix(history: str) -> str:
     return "session" if history == HISTORY else f"{history}_session"
 
 
-def shard_schema(
-    fields: tuple[str, ...],
-    layout: str,
-    max_len: int,
-    *,
-    features: tuple[str, ...] = (),
-    numbers: tuple[str, ...] = (),
-    sessions: tuple[int, int] | None = None,
-) -> pa.Schema:
-    """`schema_of` shards with one history, called `HISTORY`."""
-    histories = {HISTORY: Shape(fields, max_len, sessions)}
-    return schema_of(fields, histories, layout, features=features, numbers=numbers)
-
-
 def numpy_type(kind: pa.DataType) -> np.dtype[Any]:
     """NumPy's type for a number's Arrow type; Arrow's own answer needs pandas in some versions."""
     kind_of: np.dtype[Any] = pa.array([], kind).to_numpy(zero_copy_only=False).dtype

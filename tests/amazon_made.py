@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.manifest import load
-from schemas.shards import shard_schema
 from tests.conftest import amazon, finished, meta_file, reviews_file
+from tests.one_history import shard_schema
 from tests.oracle import (
     SEQUENCES,
     SPLITS,

@@ -17,11 +17,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.manifest import SPLITS, Manifest, load
-from schemas.shards import shard_schema
 from tests.alibaba_made import agree, alibaba, check_rows, read_made
 from tests.alibaba_oracle import Expected, oracle
 from tests.alibaba_raw import FILES, PROFILE
 from tests.conftest import finished, zstd
+from tests.one_history import shard_schema
 
 DAY = 86_400
 BEIJING = 8 * 3600

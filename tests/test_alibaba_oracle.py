@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.shards import shard_schema
 from tests.alibaba_made import RawLog, check_rows, read_made
 from tests.alibaba_oracle import ABSENT_AD, Expected, oracle
 from tests.alibaba_raw import PROFILE
 from tests.conftest import SHARED
+from tests.one_history import shard_schema
 from tests.oracle import SPLITS
 
 ROOT = Path(__file__).parent.parent

@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from schemas.manifest import SPLITS, Manifest, load
-from schemas.shards import shard_schema
 from tests.amazon_made import (
     FIELDS,
     shards,
     vocabulary,
 )
 from tests.conftest import meta_file, reviews_file
+from tests.one_history import shard_schema
 from tests.released import read_meta, read_reviews
 
 

@@ -15,8 +15,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.shards import shard_schema
 from tests.golden_sets import BUCKETS, GOLDEN, columns, differences, expected
+from tests.one_history import shard_schema
 
 
 @pytest.mark.parametrize("name", GOLDEN)

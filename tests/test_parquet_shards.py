@@ -23,7 +23,8 @@ from hypothesis import strategies as st
 from pipeline.steps.shards import write_blocks, write_shard
 from schemas.bounds import LAYOUTS
 from schemas.errors import ContractError
-from schemas.shards import numpy_type, shard_schema
+from schemas.shards import numpy_type
+from tests.one_history import shard_schema
 
 SCALARS = (pa.int8(), pa.int16(), pa.int32(), pa.int64(), pa.uint8(), pa.float32())
 SIZES = st.one_of(st.integers(1, 430), st.sampled_from([1, 2, 7, 8, 9, 50]))

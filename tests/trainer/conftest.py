@@ -25,7 +25,8 @@ from schemas.manifest import (
     Negatives,
     Target,
 )
-from schemas.shards import UNITS, Shape, schema_of, shard_schema
+from schemas.shards import UNITS, Shape, schema_of
+from tests.one_history import shard_schema
 
 MakeDataset = Callable[..., Path]
 
