@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+# Java ends soon after it has started here: to compile well takes longer than it saves.
+SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def short_lived_java() -> Iterator[None]:
+    """The driver, the cluster's processes and its executors take half the CPU time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JDK_JAVA_OPTIONS", SHORT_LIVED, prepend=" ")
+        yield
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
