@@ -14,7 +14,10 @@ import shutil
 import signal
 import subprocess
 import time
+from collections.abc import Callable
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -60,6 +63,19 @@ def on_kuairand(request: pytest.FixtureRequest) -> Command:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Command:
     return described(tmp_path_factory.mktemp("crash"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Command], dict[str, Any]]:
+    """What a command makes; it is given once."""
+
+    @cache
+    def made(command: Command) -> dict[str, Any]:
+        out = tmp_path_factory.mktemp("uninterrupted") / "out"
+        finish(command, out)
+        return content(out)
+
+    return made
 
 
 @pytest.mark.parametrize("name", ["small", *(["on_kuairand", "on_beauty"] if KILLS > 9 else [])])
@@ -120,12 +136,14 @@ def test_only_what_was_lost_is_made_again(on_beauty: Command, tmp_path: Path) ->
 
 @pytest.mark.parametrize("name", ["on_beauty", "on_kuairand"])
 def test_an_interruption_is_said_in_one_message_and_gone_on_from(
-    name: str, request: pytest.FixtureRequest, tmp_path: Path
+    name: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    uninterrupted: Callable[[Command], dict[str, Any]],
 ) -> None:
     command = request.getfixturevalue(name)
     draw = random.Random(5)
-    finish(command, tmp_path / "whole")
-    want = content(tmp_path / "whole")
+    want = uninterrupted(command)
     steps = [step["name"] for step in want[NAME]["steps"]]
     out = tmp_path / "out"
     if "TINPREP_CRASHES" not in os.environ:
@@ -145,8 +163,9 @@ def test_an_interruption_is_said_in_one_message_and_gone_on_from(
     assert not fault(content(out), want)
 
 
-def test_a_second_run_is_told_and_the_first_unharmed(on_kuairand: Command, tmp_path: Path) -> None:
-    finish(on_kuairand, tmp_path / "whole")
+def test_a_second_run_is_told_and_the_first_unharmed(
+    on_kuairand: Command, tmp_path: Path, uninterrupted: Callable[[Command], dict[str, Any]]
+) -> None:
     out = tmp_path / "out"
     silent = subprocess.DEVNULL
     first = subprocess.Popen(on_kuairand.line(out), cwd=ROOT, stdout=silent, stderr=silent)
@@ -161,7 +180,7 @@ def test_a_second_run_is_told_and_the_first_unharmed(on_kuairand: Command, tmp_p
     assert first.wait() == 0
     assert second.returncode == 5
     assert "Another run is at work in this folder." in second.stderr
-    assert not fault(content(out), content(tmp_path / "whole"))
+    assert not fault(content(out), uninterrupted(on_kuairand))
 
 
 def test_a_killed_runs_lock_holds_nobody_up(small: Command, tmp_path: Path) -> None:
