@@ -190,6 +190,14 @@ def beauty_out(beauty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
+@pytest.fixture(scope="session")
+def bundle_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What `tests.serving_made` makes; tests read it and leave it as it is."""
+    from tests.serving_made import make  # which the oldest libraries are not enough for
+
+    return make(tmp_path_factory.mktemp("serving"))
+
+
 def real_data(name: str) -> Path:
     """The folder of real files of this name; without it the test is skipped."""
     folder = SHARED / "data" / name

@@ -24,12 +24,16 @@ import pytest
 from fuzz.server import hostile
 from tests.conftest import NO_NETWORK, finished, real_data, refused, tinprep
 from tests.served import Server
-from tests.test_serving_scores import DAY, made
+from tests.serving_made import DAY
 
-__all__ = ["made"]
 KILLS = int(os.environ.get("TINPREP_KILLS", "3"))
 LAST = 1_600_041_600 + 10 * DAY
 CUT = 1_651_939_200  # of KuaiRand, its last day in Beijing
+
+
+@pytest.fixture
+def made(bundle_made: Path) -> Path:
+    return bundle_made
 
 
 def bought(n: int, user: str = "u1", **more: Any) -> dict[str, Any]:
