@@ -45,15 +45,14 @@ EVERY = [
     ("tin", None, FEATURES),
     *((model, None, TWO) for model, one in RECIPES.items() if one.all_histories),
 ]
-# Of the encodings, those of one that encodes the target too and of one that does not. Of models
-# that read several histories, those that read all that there is: a graph of one history, without
-# features, is the same with less in it, which TIN's are for. So is the mix without another expert
-# than TIN.
+# Of the encodings, those of one that encodes the target too and of one that does not; of experts,
+# those that read all that there is. The mix without another expert than TIN is the same graph with
+# less in it.
 GRAPHS = [
     (model, encoding, inputs)
     for model, encoding, inputs in EVERY
     if (encoding in (None, RECIPES[model].encodings[0]) or model in ("tin", "sasrec_released"))
-    and (inputs is TWO or model == "tin" or not RECIPES[model].all_histories)
+    and (inputs is TWO or not RECIPES[model].experts)
     and (model == "tin_mix_wo_tin" or not model.startswith("tin_mix_wo_"))
 ]
 # A graph takes a second or two to make: these have every part that a graph has in its own way.
