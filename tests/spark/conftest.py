@@ -15,7 +15,7 @@ SHORT_LIVED = "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC"
 
 @pytest.fixture(scope="session", autouse=True)
 def short_lived_java() -> Iterator[None]:
-    """The driver, the cluster's processes and its executors take half the CPU time."""
+    """Of the driver, and of the cluster's processes and executors, which inherit it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JDK_JAVA_OPTIONS", SHORT_LIVED, prepend=" ")
         yield
