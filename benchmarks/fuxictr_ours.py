@@ -22,12 +22,16 @@ from trainer.training.config import cells_of
 from trainer.training.optimizer import optimizer_of
 from trainer.training.train import gradients
 
+BARE = "_bare"  # behind a recipe: without its auxiliary loss
+
 
 def main() -> None:
     """Measure and print; see the module's text."""
     parser = argparse.ArgumentParser(description="one recipe's training rate")
     parser.add_argument("data", type=Path)
-    parser.add_argument("model", help="a recipe, or `loader` for what `tin` reads, untrained")
+    parser.add_argument(
+        "model", help="a recipe, perhaps `_bare`; or `loader` for what `tin` reads, untrained"
+    )
     for name in ("--batch-size", "--threads", "--warm", "--steps", "--repeats"):
         parser.add_argument(name, type=int, required=True)
     flags = parser.parse_args()
@@ -37,8 +41,10 @@ def main() -> None:
     shards = Shards(flags.data)
     chosen = replace(shards.facts.training, batch_size=flags.batch_size)
     loading = flags.model == "loader"
-    name = "tin" if loading else flags.model
+    name = "tin" if loading else flags.model.removesuffix(BARE)
     model = build(name, None, inputs_of(shards), hidden=chosen.hidden)
+    if flags.model.endswith(BARE):
+        model.auxiliary = None
     optimizer = optimizer_of(chosen, model.parameters())
     epochs = count()
 
