@@ -244,3 +244,59 @@ def test_what_is_advised_makes_steps_enough(rows: int, batch: int, epochs: int) 
     if advice and (named := re.search("--batch-size ([0-9]+) --epochs ([0-9]+)", advice)):
         asked |= {"batch_size": int(named[1]), "epochs": int(named[2])}
         assert Schedule.of(asked, rows, has_valid=True).steps >= 200
+
+
+NOWHERE = """
+[tables.shown]
+files = "shown.csv"
+user = "uid"
+time = { column = "at", unit = "s" }
+label = "clicked"
+fields = { ad = "ad" }
+[tables.clicks]
+files = "clicks.csv"
+user = "uid"
+time = { column = "at", unit = "s" }
+fields = { category = "category", brand = "brand" }
+[lookups.ad]
+files = "ads.csv"
+key = "ad"
+fields = { category = "category", brand = "brand" }
+[lookups.user]
+files = "users.csv"
+key = "uid"
+features = { age = "age" }
+[target]
+table = "shown"
+split = { by = "day", timezone = "UTC" }
+[histories.history]
+table = "clicks"
+"""
+
+
+def test_what_is_nowhere_to_be_found_is_told(tmp_path: Path) -> None:
+    """An ad's brand, in clicks; users, as another file spells them; what test is of; its clicks."""
+    users, days = range(4), range(4)
+    files = {
+        "shown": ["uid,at,ad,clicked"]
+        + [
+            f"{u},{DAY * d + u},{9 if d == 3 else u},{u % 2 * (d < 3)}" for u in users for d in days
+        ],
+        "clicks": ["uid,at,category,brand", *(f"{u},{u},c{u}," for u in users)],
+        "ads": ["ad,category,brand", *(f"{ad},C{ad},b{ad}" for ad in (*users, 9))],
+        "users": ["uid,age", *(f"{u + 100},{u}" for u in users)],
+    }
+    for name, lines in files.items():
+        (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "ads.toml").write_text(NOWHERE)
+    ended = tinprep("prepare", tmp_path / "ads.toml", "--out", tmp_path / "out")
+    finished(ended)
+    for what in (
+        "user values that are not in lookups.user: all 4, so what is looked up by user is unknown",
+        "clicks without a brand: all 4.",
+        "no category of the clicks is one that a target may have",
+        "all 4 of test are 0, so no AUC exists on them",
+        "train knows none: test targets of unknown ad, 4",
+    ):
+        assert what in ended.said
+    assert "no brand of the clicks" not in ended.said

@@ -242,7 +242,7 @@ def require_categories(path: Path, lines: int, first: pl.DataFrame, items: int) 
     """
     from pipeline.readers.amazon_parse import meta_keys
 
-    if not lines:
+    if not lines or (first.is_empty() and not meta_keys(path)):  # it may hold empty lines
         raise InputError("The file holds no items.", where=path, expected="a line an item")
     if first.height and first["category"].null_count() == first.height:
         keys = ", ".join(meta_keys(path)[:_KEYS_SHOWN])

@@ -215,6 +215,9 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
         found[manifest.short_history(target.name, d.min_history)] = short
     counted = seen.kept - (counts.repeated if d.target.drop else 0) - counts.cut
     found |= {name: Share(n, counted) for name, n in counts.lacking.items()}
+    for (name, column), valued in fitted.valued.items() if d.continues is None else ():
+        kept = dealt.others[name].kept
+        found |= {manifest.without(name, column): Share(kept - valued, kept)}
     for key, lines in fitted.lines.items():
         lookup, first, keys = d.lookup(key), lines.first, lines.first.height
         if not lookup.all_lines:
@@ -272,6 +275,27 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
     return notes
 
 
+def _lost(d: Description, fitted: Fitted, shares: dict[str, Share]) -> list[str]:
+    """What is nowhere to be found, of lookups and of behaviours."""
+
+    def all_of(what: str) -> int:
+        share = shares.get(what, Share(0, 0))
+        return share.of if share.count == share.of else 0
+
+    found = []
+    for one in d.lookups:
+        if most := all_of(one.without):
+            found.append(
+                f"{one.without}: all {most:,}, so what is looked up by {one.key} is unknown. Look "
+                "at how both files spell it, and whether they belong together."
+            )
+            continue
+        lacks = {name: one.lacks.format(name) for name in one.fields if len(fitted.words[name])}
+        found += [f"{what}: all {most:,}." for what in lacks.values() if (most := all_of(what))]
+    told = [manifest.without(*of) for of in fitted.valued]
+    return found + [f"{what}: all {most:,}." for what in told if (most := all_of(what))]
+
+
 def _strange(
     run: Run, d: Description, dealt: Dealt, fitted: Fitted, shares: dict[str, Share]
 ) -> list[str]:
@@ -299,6 +323,7 @@ def _strange(
         for table, name in fitted.strangers
         if d.continues is None
     ]
+    found += [f"Warning: {one}" for one in _lost(d, fitted, shares)]
     for table in d.tables:
         of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
         repeated = shares[manifest.repeated(table.name, table.drop)]

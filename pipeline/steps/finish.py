@@ -296,6 +296,7 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
         negatives = manifest.Negatives(
             drawn.field, drawn.each, drawn.exclude, drawn.pool, drawn.weight, d.min_count > 1
         )
+    unknown = _unknown(results)
     made = manifest.Manifest(
         format=manifest.FORMAT,
         dataset=d.name,
@@ -356,6 +357,8 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
         notes=[
             *_warnings(own, d, content.shares),
             *_of_one_label(results, d.fields, own, d.splits),
+            *_one_label_alone(d, own),
+            *_nothing_known(unknown),
             *_notes(content, rows, histories),
             *content.notes,
         ],
@@ -365,7 +368,7 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
         shares=content.shares
         | own
         | (not_held(results, {n: sizes[n] for n in d.fields}) if d.continues is None else {})
-        | _unknown(results),
+        | unknown,
         numbers=content.numbers,
         tables=[
             *_tables(run, content.words),
@@ -496,6 +499,28 @@ def _of_one_label(
         "Warning: targets that are unknown, as train lacks their value, are all of one label: "
         f"{'; '.join(told)}. That alone tells the labels apart. filters.k_core leaves rare values "
         "out; or measure on those rows of `tinprep predict` that name a value."
+    ]
+
+
+def _one_label_alone(d: Description, own: dict[str, manifest.Share]) -> list[str]:
+    """Where all targets of a split have one label."""
+    told = []
+    for split in d.splits if d.labelled and d.negatives is None else ():
+        zeros, ones = (own[manifest.in_history(split, label)].of for label in range(2))
+        if (zeros == 0) != (ones == 0):
+            what = "nothing can be learned from" if split == d.splits[0] else "no AUC exists on"
+            told.append(f"all {zeros + ones:,} of {split} are {int(ones > 0)}, so {what} them")
+    return [f"Warning: labels: {'; '.join(told)}."] if told else []
+
+
+def _nothing_known(unknown: dict[str, manifest.Share]) -> list[str]:
+    """Where train knows none of the values that rows of a split have."""
+    lost = [f"{what}, {one.of:,}" for what, one in unknown.items() if one.count == one.of > 0]
+    if not lost:
+        return []
+    return [
+        f"Warning: of these train knows none: {'; '.join(lost)}. Look at how files spell them, and "
+        "whether a lookup has them."
     ]
 
 

@@ -54,6 +54,7 @@ class Fitted:
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         found: what ordering the buckets has found.
         strangers: table and field of behaviours none of whose values a target may have.
+        valued: table and field of behaviours -> how many have a value.
     """
 
     words: dict[str, pa.Table]
@@ -69,6 +70,7 @@ class Fitted:
     found: Ordered
     shares: dict[str, Share]
     strangers: list[tuple[str, str]]
+    valued: dict[tuple[str, str], int]
 
 
 def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
@@ -78,7 +80,7 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
     do not keep. So it is where ids, edges and scales are `known` of an earlier data set.
     """
     later = known is not None or _ids_come_later(d)
-    counts, first, strangers = _first(run, d, dealt, 1 if later else d.min_count, known)
+    counts, first, of_others = _first(run, d, dealt, 1 if later else d.min_count, known)
     lines, shares = dict(dealt.lines), dict(dealt.shares)
     late = [one for one in d.lookups if not one.all_lines]
     done = None if later else run
@@ -180,8 +182,33 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         released,
         found,
         shares,
-        strangers,
+        _strangers(d, dealt, of_others, lines),
+        {of: int(counted["count"].sum()) for of, counted in of_others.items()},
     )
+
+
+def _strangers(
+    d: Description,
+    dealt: Dealt,
+    of_others: Mapping[tuple[str, str], pl.DataFrame],
+    lines: Mapping[str, lookups.Lines],
+) -> list[tuple[str, str]]:
+    """Table and field of behaviours none of whose values a target may have, by itself or a lookup.
+
+    Not of targets that have no value at all, or behaviours.
+    """
+    found, of_targets = [], dealt.counts.of
+    for (table, name), counted in of_others.items():
+        may = [of_targets[name]["value"]] if name in d.target.ids else []
+        for key, one in d.by_key.items():
+            if name in one.ids:
+                first = lines[key].first
+                there = pl.col(key).is_in(of_targets[key]["value"].implode())
+                may.append(first.filter(there)[name].unique())
+        values = pl.concat(may).drop_nulls()
+        if len(values) and len(counted) and not counted["value"].is_in(values.implode()).any():
+            found.append((table, name))
+    return found
 
 
 def _bins(d: Description, name: str, counted: pl.DataFrame) -> Bins:
@@ -214,10 +241,10 @@ def _ids_come_later(d: Description) -> bool:
 
 def _first(
     run: Run, d: Description, dealt: Dealt, min_count: int, known: Known | None
-) -> tuple[dict[str, list[pl.DataFrame]], dict[str, pa.Table], list[tuple[str, str]]]:
+) -> tuple[dict[str, list[pl.DataFrame]], dict[str, pa.Table], dict[tuple[str, str], pl.DataFrame]]:
     """How often values occur in events, and in lookups of which every line counts; their ids.
 
-    And which fields of which behaviours have no value that a target may have.
+    And how often those of each table and field of behaviours do.
     """
     with run.step("fit vocabulary") as rows:
         found: dict[str, list[pl.DataFrame]] = {}
@@ -226,14 +253,12 @@ def _first(
         for one in [one for one in d.lookups if one.all_lines]:
             for name, counts in lookups.counts(one, dealt.lines[one.key].rows, None).items():
                 found.setdefault(name, []).append(counts)
-        strangers, of_targets = [], {name: pl.concat(of) for name, of in found.items()}
+        of_others = {}
         for table in d.tables[1:]:
             for name in table.fields:
                 counted = pl.read_parquet(run.work / deal.counts_file(table, name))
                 found.setdefault(name, []).append(counted)
-                wanted = of_targets.get(name, counted)
-                if len(wanted) and counted.join(wanted, on="value", how="semi").is_empty():
-                    strangers += [(table.name, name)] * (len(counted) > 0)
+                of_others[table.name, name] = counted
         if known is not None:
             for name, of in found.items():
                 of.append(pl.DataFrame(known.words[name].select(["value", "count"])))
@@ -247,7 +272,7 @@ def _first(
             sum(len(one) for of in found.values() for one in of),
             sum(map(len, words.values())),
         )
-        return found, {USER: dealt.users, **words}, strangers
+        return found, {USER: dealt.users, **words}, of_others
 
 
 def _words(
@@ -418,7 +443,7 @@ def _order(
 
 
 def _require_use(d: Description, split: Split, shown: Shown) -> None:
-    """Refuse a split without a target, and a history without a behaviour."""
+    """Refuse a split without a target, a history without a behaviour, and train of one label."""
     counts = dict(zip(SPLITS, shown.targets, strict=True))
     for name in split.names:
         if not counts[name]:
@@ -429,6 +454,14 @@ def _require_use(d: Description, split: Split, shown: Shown) -> None:
                 got=", ".join(f"{counts[one]:,} in {one}" for one in split.names),
                 do="look at the split, at what a target is, and at the filters",
             )
+    if d.negatives is None and shown.ones[TRAIN] in (0, shown.targets[TRAIN]):
+        raise InputError(
+            "All targets of train have the same label.",
+            where=d.target.path,
+            expected="targets of both labels, 0 and 1, in train",
+            got=f"{shown.targets[TRAIN]:,} targets of label {int(shown.ones[TRAIN] > 0)}",
+            do="look at the column of the label, at what a target is, and at the split",
+        )
     for name, some in shown.some.items():
         if not some:
             table = d.table(d.histories[name].table)
