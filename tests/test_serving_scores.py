@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from pipeline.serving.requests import Words
 from schemas.bundle import checksum
-from tests.conftest import finished, refused, tinprep
+from tests.conftest import finished, refused, tinprep, zstd
 from tests.serving_made import DAY
 
 pytest.importorskip("onnxruntime")
@@ -78,13 +81,15 @@ def _asked(**more: object) -> str:
         ),
         (
             '{"user": "u1", "time": 1600900000, "candidates": '
-            '[{"item": 7, "category": "c1", "device": "d1", "spent": 3}]}',
+            '[{"item": 7.5, "category": "c1", "device": "d1", "spent": 3}]}',
             "item of another type",
         ),
         ('{"user": "u1", "time": 1%s, "candidates": [{}]}' % ("0" * 30), "time: less than"),
         ('{"user": "u1", "time": 1, "candidates": [{"itm": "i1"}]}', "did you mean item?"),
         ('{"user": "u1", "time": 1, "candidates": [{}], "arrived": {"bought": 1}}', "bought"),
         (_asked(word=[[]]), "text"),
+        ('{"user": "u1", "time": 1600900000.5, "candidates": [{}]}', "time"),
+        (_asked(price=float("nan")), "null for a missing value"),
         (_asked(price=10**400), "a number"),
     ],
 )
@@ -97,9 +102,43 @@ def test_what_is_no_request_is_told_with_its_line(
     refused(tinprep("score", made / "bundle", *asked), 3, told, "requests.jsonl:2")
     assert not out.exists()
     path.write_text("\n")
-    said = tinprep("score", made / "bundle", *asked)
-    finished(said)
-    assert "0 candidates of 0 requests" in said.out
+    refused(tinprep("score", made / "bundle", *asked), 3, "no requests", "empty lines")
+    assert not out.exists()
+
+
+def test_requests_as_other_programs_write_them(made: Path, tmp_path: Path) -> None:
+    first, *_ = (json.loads(line) for line in (made / "requests.jsonl").open())
+    odd = json.dumps(first | {"time": float(first["time"])}) + "\n"
+    path, out = tmp_path / "requests.jsonl", tmp_path / "scores.parquet"
+    asked = ("--events", made / "data", "--requests", path, "--out", out)
+    scores = []
+    for data in (json.dumps(first).encode(), gzip.compress(odd.encode()), zstd(odd.encode())):
+        path.write_bytes(data)
+        finished(tinprep("score", made / "bundle", *asked))
+        scores.append(pl.read_parquet(out))
+    assert scores[0].equals(scores[1])
+    assert scores[0].equals(scores[2])
+    path.write_bytes(gzip.compress(odd.encode() * 99)[:-9])
+    refused(tinprep("score", made / "bundle", *asked), 3, path, "gzip or zstd")
+
+
+@pytest.mark.parametrize(
+    ("values", "alike", "odd"),
+    [
+        ([7, 2**60], [7, 7.0, "7", "007", " 7.0"], [True, 7.5, [7], "x", 2.0**60]),
+        (["7", "x"], ["7", 7, 7.0], [True, 7.5, [7]]),
+    ],
+)
+def test_values_that_are_the_same_have_one_id(
+    values: list[Any], alike: list[Any], odd: list[Any]
+) -> None:
+    words = object.__new__(Words)
+    words.ids, words.whole = {value: id_ for id_, value in enumerate(values, 2)}, values[0] == 7
+    assert [words.of(raw) for raw in alike] == [2] * len(alike)
+    assert [words.of(values[1]), words.of(None)] == [3, 1]
+    for one in odd:
+        with pytest.raises(ValueError, match="a whole number" if words.whole else "text"):
+            words.of(one)
 
 
 def test_a_bundle_proves_itself(made: Path, tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def packing_of(path: Path) -> Packing:
 def _checked(path: Path, head: bytes, within: Packing) -> Packing:
     """The packing that the first bytes tell, of a file or of what is packed `within` it."""
     found = next(((what, do) for begin, what, do in _FOREIGN if re.match(begin, head)), None)
-    packing = next((p for p in _PACKED if head.startswith(p.value)), Packing.TEXT)
+    packing = packing_by(head)
     if found is None and Packing.TEXT not in (within, packing):
         found = packing.name.lower(), "it was packed twice: unpack it once"
     if found is None:
@@ -80,6 +80,11 @@ def _checked(path: Path, head: bytes, within: Packing) -> Packing:
         got=f"{found[0]}{inside} (first bytes {head[:8].hex(' ')})",
         do=found[1],
     )
+
+
+def packing_by(head: bytes) -> Packing:
+    """The packing of what begins so."""
+    return next((p for p in _PACKED if head.startswith(p.value)), Packing.TEXT)
 
 
 def unpacked(file: BinaryIO, packing: Packing) -> BinaryIO:

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from datetime import datetime
+from io import TextIOWrapper
 from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline.readers.packed import DAMAGE, packing_by, unpacked
 from pipeline.record import atomic
 from pipeline.serving.features import Columns
 from pipeline.serving.requests import Request
@@ -32,6 +34,7 @@ ROUNDING = 1e-5
 
 _SHOWN = 200
 _BATCH = 4096  # requests written at once
+_EXACT = 1 << 53  # of whole numbers, a float holds each up to here
 
 
 class Line(NamedTuple):
@@ -54,14 +57,15 @@ def requests(path: Path, unit: str) -> Iterator[Line]:
 
 
 def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The objects of a file of JSON lines, and the number of each one's line.
+    """The objects of a file of JSON lines, plain or packed, and the number of each one's line.
 
     Raises:
         InputError: the file cannot be read, or a line holds something else.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            for number, text in enumerate(file, 1):
+        with path.open("rb") as file:  # perhaps a pipe, which nothing can be read from twice
+            plain = unpacked(file, packing_by(file.peek()))
+            for number, text in enumerate(TextIOWrapper(plain, "utf-8-sig"), 1):
                 if not text.strip():
                     continue
                 try:
@@ -69,13 +73,14 @@ def objects(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 except ValueError:
                     raw = None
                 if not isinstance(raw, dict):
-                    raise misfit(path, number, "a JSON object", text.strip())
+                    expected = "a JSON object; null for a missing value, not NaN"
+                    raise misfit(path, number, expected, text.strip())
                 yield number, raw
-    except (OSError, UnicodeDecodeError) as error:
+    except (*DAMAGE, UnicodeDecodeError) as error:
         raise InputError(
             "The requests cannot be read.",
             where=path,
-            expected="a file of UTF-8 text, a JSON object a line",
+            expected="a file of UTF-8 text, plain or packed by gzip or zstd, a JSON object a line",
             got=(getattr(error, "strerror", None) or str(error))[:_SHOWN],
         ) from None
 
@@ -121,8 +126,12 @@ def request_of(raw: Any, unit: str) -> Request:
     Raises:
         Misfit: it is none.
     """
-    if isinstance(raw, dict) and isinstance(told := raw.get("time"), str):
-        raw = {**raw, "time": _time(told, unit)}
+    if isinstance(raw, dict):
+        if isinstance(told := raw.get("time"), str):
+            raw = {**raw, "time": _time(told, unit)}
+        # As other programs write whole numbers of a column in which some value is missing.
+        odd = [n for n in ("user", "time") if type(raw.get(n)) is float and raw[n].is_integer()]
+        raw = {**raw, **{name: int(raw[name]) for name in odd if abs(raw[name]) <= _EXACT}}
     return build(Request, raw)
 
 
@@ -147,7 +156,7 @@ def score(
         log: for each request and its scores, in the order that they came; None for no log.
 
     Raises:
-        InputError: a request is none, or lacks something.
+        InputError: a request is none, or lacks something; or there is none.
         UsageError: something else stands where a file is to be.
         OSError: the disk is full, or refuses it.
     """
@@ -183,6 +192,13 @@ def score(
             counts["requests"] += len(some)
             counts["candidates"] += sum(sizes)
             told("score", counts["requests"], None)
+        if not counts["requests"]:
+            raise InputError(
+                "The file holds no requests.",
+                where=path,
+                expected="a JSON object a line",
+                got="empty lines" if path.stat().st_size else "no bytes",
+            )
     candidates, asked = (counts.pop(name, 0) for name in ("candidates", "requests"))
     found = [f"{candidates:,} candidates of {asked:,} request{'s' * (asked != 1)}: {out}"]
     return found + [f"{count:,} {what}" for what, count in sorted(counts.items())]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Lt, MinLen
 
-from pipeline.readers.values import LATEST_S
+from pipeline.readers.values import LATEST_S, Refusal, text_of, whole
 from pipeline.serving.features import Columns, Cut, Users
 from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
@@ -28,7 +27,6 @@ from schemas.plain import meant
 from schemas.shards import UNITS
 
 USER = "user"
-_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True)
@@ -69,18 +67,19 @@ class Words:
         self.whole = pa.types.is_integer(table.schema.field("value").type)
 
     def value(self, raw: object) -> int | str | None:
-        """A raw value as a vocabulary has it: "007" is 7 where values are whole numbers.
+        """A raw value as a vocabulary has it: "007" and 7.0 are 7 where values are whole numbers.
 
         Raises:
             ValueError: no value of this vocabulary is such.
         """
-        if raw is None:
-            return None
-        if self.whole and isinstance(raw, str) and _WHOLE.fullmatch(raw):
-            return int(raw)
-        if isinstance(raw, bool) or not isinstance(raw, int if self.whole else str):
-            raise ValueError("a whole number" if self.whole else "text")
-        return raw
+        if raw is None or type(raw) is (int if self.whole else str):
+            return raw
+        try:
+            if isinstance(raw, bool):
+                raise Refusal
+            return whole(raw, signed=True) if self.whole else text_of(raw)
+        except Refusal:
+            raise ValueError("a whole number" if self.whole else "text") from None
 
     def of(self, raw: object) -> int:
         """The id of a raw value; that of what is unknown where it has none.
