@@ -343,6 +343,8 @@ def begin(run: Run, ours: Ours) -> None:
                 return
             why = f"{broken} is damaged"
         run.told(f"{why}: all is made again", 0, 0)
+    elif ours.record is not None and not ours.made:
+        run.told("an interrupted run left nothing to go on with: all is made again", 0, 0)
     # What there is goes on to be known by its names, also when the manifest is gone.
     if ours.made:
         record.add("replaced", *sorted(ours.made), sync=True)

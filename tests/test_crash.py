@@ -187,7 +187,9 @@ def test_a_killed_runs_lock_holds_nobody_up(small: Command, tmp_path: Path) -> N
     out = tmp_path / "out"
     assert kill_at_change(small.line(out, changes=30))
     assert (out / ".lock").exists()
-    finish(small, out)
+    told = finish(small, out)
+    nothing = "an interrupted run left nothing to go on with" in told
+    assert nothing != bool(re.search("going on where it was; reused", told))
 
 
 def test_what_another_description_has_left_is_not_gone_on_from(

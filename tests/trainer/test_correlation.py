@@ -227,7 +227,13 @@ def test_what_cannot_be_measured_is_said(make_dataset, tmp_path):
     with pytest.raises(UsageError) as error:
         correlate(out, "c99")
     assert "'c2'" in str(error.value) or "'c3'" in str(error.value)
+    words = pq.read_table(path := out / "vocabulary/category.parquet")
+    pq.write_table(words.slice(0, 0), path)
     made = json.loads((out / "manifest.json").read_text())
+    made["vocabulary"]["category"] = 2
+    (out / "manifest.json").write_text(json.dumps(made))
+    with pytest.raises(UsageError, match="unknown ones alone"):
+        correlate(out)
     made["train"] = {}
     (out / "manifest.json").write_text(json.dumps(made))
     with pytest.raises(UsageError, match="no categories"):

@@ -291,6 +291,8 @@ def test_what_needs_groups_is_left_out_and_said_so(make_log, tmp_path):
     write_report(data, [], to)
     text = to.read_text(encoding="utf-8")
     assert "correlation are left out" in text
+    with pytest.raises(UsageError, match="no categories to show"):
+        write_report(data, [], to, "c1")
     assert "passed through" in text
     assert "list, at most 3" in text
     shards = Shards(data)

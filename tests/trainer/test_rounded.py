@@ -13,7 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from schemas.errors import InputError
+from schemas.errors import EnvironmentFault, InputError
 from tests.trainer.batches import INPUTS, make_batch
 from tests.trainer.test_resume import config
 from trainer.data.facts import DEFAULTS
@@ -26,7 +26,7 @@ from trainer.training.hashing import mixed
 from trainer.training.optimizer import bytes_of, optimizer_of
 from trainer.training.rounded import Dither, round_
 from trainer.training.runs import load
-from trainer.training.train import train
+from trainer.training.train import _require_memory, train
 
 FINITE = st.floats(width=32, allow_nan=False, min_value=-(2.0**127), max_value=2.0**127)
 
@@ -260,3 +260,11 @@ def test_trains_as_well_as_float32(make_dataset, tmp_path, optimizer, lr):
     torch.save(content, path)
     with pytest.raises(InputError, match="other shapes or types"):
         load(path.parent)
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16])
+def test_what_no_memory_holds_is_refused_with_what_is_not_done_yet(kind):
+    table = torch.nn.Parameter(torch.empty((1 << 34, 64), dtype=kind, device="meta"))
+    with pytest.raises(EnvironmentFault, match="does not fit") as error:
+        _require_memory([table], "adam", torch.device("cpu"))
+    assert ("--tables bfloat16" in error.value.do) == (kind == torch.float32)

@@ -174,6 +174,14 @@ def correlate(
     shards = Shards(out, history=history)
     field = group_field(shards)
     names = _names(shards, field)
+    if {*names} == {UNKNOWN_ID}:
+        raise UsageError(
+            "The data set has no categories to correlate.",
+            where=shards.out,
+            expected=f"values of {field}",
+            got="unknown ones alone",
+            do=f"look at what the data set's notes say of {field}, and prepare it again",
+        )
     last = (
         min(positions, shards.facts.history.max_len)
         if by == "position"

@@ -170,6 +170,8 @@ def _require_memory(
 ) -> None:
     """Refuse a model whose weights, with what the optimizer keeps of each, no memory holds."""
     numbers = sum(p.numel() for p in parameters)
+    halved = any(p.dtype == torch.bfloat16 for p in parameters)
+    halve = "" if halved else "--tables bfloat16, "
     needed, there = sum(bytes_of(optimizer, p) for p in parameters), total_memory()
     if device.type == "cuda":
         there = torch.cuda.mem_get_info(device)[1]
@@ -179,8 +181,8 @@ def _require_memory(
             where=f"{numbers:,} weights, and what {optimizer} keeps of each",
             expected=f"at most {there / 1e9:,.1f} GB, all that there is",
             got=f"{needed / 1e9:,.1f} GB",
-            do="give a smaller --dim or --hidden, --tables bfloat16, or make the data set with a "
-            "smaller vocabulary",
+            do=f"give a smaller --dim or --hidden, {halve}or make the data set with a smaller "
+            "vocabulary",
         )
 
 

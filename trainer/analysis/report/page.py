@@ -78,6 +78,20 @@ def write_report(
     require_free(to)
     shards = Shards(out, history=history)
     made = shards.manifest
+    groups = {
+        name: group is not None and made.vocabulary[group] > FIRST_ID
+        for name, one in _each(shards).items()
+        for group in (one.facts.group_field,)
+    }
+    if category is not None and not any(groups.values()):
+        raise UsageError(
+            "The data set has no categories to show.",
+            where="--category",
+            expected="a `group_field`, one of the fields of both targets and behaviours, and its "
+            "values",
+            got="none",
+            do="leave it out",
+        )
     lines = by_seed(read_runs([Path(run) for run in runs], shards))
     title = f"{made.dataset}: data and models" if lines else f"{made.dataset}: data"
     parts = [html.element("h1", title)]
@@ -89,9 +103,10 @@ def write_report(
     if lines:
         parts += [*_results(lines, shards), *_importance(lines), *_curves(lines)]
     for name, one in _each(shards).items():
-        if one.facts.group_field is None:
+        if not groups[name]:
             left_out = f"Groups and the correlation{name and f' of {name}'} are left out: the data "
-            left_out += "set names no field of both targets and behaviours as its group_field."
+            left_out += "set names no field of both targets and behaviours as its group_field, or "
+            left_out += "knows no value of it."
             parts.append(html.element("p", left_out))
         else:
             shown = name or history
