@@ -195,7 +195,7 @@ def bundle_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `tests.serving_made` makes; tests read it and leave it as it is."""
     from tests.serving_made import make  # which the oldest libraries are not enough for
 
-    return make(tmp_path_factory.mktemp("serving"))
+    return make(tmp_path_factory.mktemp("user=1 [serving]"))  # neither a pattern nor a column
 
 
 def real_data(name: str) -> Path:

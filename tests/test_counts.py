@@ -248,7 +248,7 @@ def test_what_is_advised_makes_steps_enough(rows: int, batch: int, epochs: int) 
 
 NOWHERE = """
 [tables.shown]
-files = "shown.csv"
+files = "shown[1].csv"
 user = "uid"
 time = { column = "at", unit = "s" }
 label = "clicked"
@@ -278,7 +278,8 @@ def test_what_is_nowhere_to_be_found_is_told(tmp_path: Path) -> None:
     """An ad's brand, in clicks; users, as another file spells them; what test is of; its clicks."""
     users, days = range(4), range(4)
     files = {
-        "shown": ["uid,at,ad,clicked"]
+        "shown1": ["what `shown[1].csv` as a pattern would find"],
+        "shown[1]": ["uid,at,ad,clicked"]
         + [
             f"{u},{DAY * d + u},{9 if d == 3 else u},{u % 2 * (d < 3)}" for u in users for d in days
         ],
@@ -289,7 +290,7 @@ def test_what_is_nowhere_to_be_found_is_told(tmp_path: Path) -> None:
     for name, lines in files.items():
         (tmp_path / f"{name}.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "ads.toml").write_text(NOWHERE)
-    ended = tinprep("prepare", tmp_path / "ads.toml", "--out", tmp_path / "out")
+    ended = tinprep("prepare", tmp_path / "ads.toml", "--out", tmp_path / "out[1]")
     finished(ended)
     for what in (
         "user values that are not in lookups.user: all 4, so what is looked up by user is unknown",

@@ -40,9 +40,17 @@ def bases(patterns: Sequence[str], folder: Path) -> list[Path]:
     found = []
     for pattern in patterns:
         parts = Path(pattern).parts
-        plain = next((n for n, part in enumerate(parts) if _GLOB.search(part)), len(parts))
+        glob = _is_glob(pattern, folder)
+        plain = next((n for n, part in enumerate(parts) if glob and _GLOB.search(part)), len(parts))
         found.append(_joined(folder, str(Path(*parts[:plain]))))
     return found
+
+
+def _is_glob(pattern: str, folder: Path) -> bool:
+    """Whether it is no name of a file or folder, in which brackets may well stand."""
+    path = _joined(folder, pattern)
+    there = not isinstance(path, RemotePath) and path.exists()
+    return bool(_GLOB.search(pattern)) and not there
 
 
 def _joined(folder: Path, pattern: str) -> Path:
@@ -93,7 +101,7 @@ def files_of(patterns: Sequence[str], folder: Path, whose: str) -> list[Path]:
 
 def _of(pattern: str, folder: Path) -> Iterator[Path]:
     path = _joined(folder, pattern)
-    if _GLOB.search(pattern):
+    if _is_glob(pattern, folder):
         (base,) = bases([pattern], folder)
         rest = path.relative_to(base).as_posix()
         if isinstance(base, RemotePath):

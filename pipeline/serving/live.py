@@ -305,7 +305,7 @@ def _events(data: Path, made: Manifest, name: str) -> pl.DataFrame:
     """The kept events of a history's table, with their raw values."""
     table = made.histories[name].table
     files = [one.path for one in made.tables if one.path.startswith(f"events/{table}-")]
-    return pl.concat([pl.read_parquet(data / file) for file in files])
+    return pl.concat([pl.read_parquet(data / file, glob=False) for file in files])
 
 
 def _unknown(

@@ -119,7 +119,8 @@ def _kept(run: Run, d: Description, dealt: Dealt) -> manifest.Kept:
     for one in run.config.queries().values():  # it numbers its rows itself
         kind, _, name = one.name.partition(".")
         if kind == "tables" and name in rows:
-            files = pl.scan_parquet(run.config.out / f"events/{name}-*.parquet")
+            paths = sorted((run.config.out / "events").glob(f"{name}-*.parquet"))
+            files = pl.scan_parquet(paths, glob=False)
             rows[name] = 1 + int(files.select(pl.max("row")).collect().item() or 0)
     description = run.config.keeps
     sha256 = None if description is None else hashlib.sha256(description.encode()).hexdigest()

@@ -193,7 +193,9 @@ def deal(run: Run, d: Description, known: Known | None) -> Dealt:
     nobodies = None
     if d.keeps and others:
         files = [run.work / counts_file(table, USER) for table in d.tables[1:]]
-        nobodies = vocabulary.vocabulary(pl.concat(map(pl.read_parquet, files)))
+        nobodies = vocabulary.vocabulary(
+            pl.concat(pl.read_parquet(one, glob=False) for one in files)
+        )
         ids = pc.add(nobodies["id"], pa.scalar(len(users), pa.int32()))
         nobodies = nobodies.set_column(1, nobodies.schema.field("id"), ids)
     kept = {target.name: seen.kept, **{name: of.kept for name, of in others.items()}}

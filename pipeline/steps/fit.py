@@ -256,7 +256,7 @@ def _first(
         of_others = {}
         for table in d.tables[1:]:
             for name in table.fields:
-                counted = pl.read_parquet(run.work / deal.counts_file(table, name))
+                counted = pl.read_parquet(run.work / deal.counts_file(table, name), glob=False)
                 found.setdefault(name, []).append(counted)
                 of_others[table.name, name] = counted
         if known is not None:
@@ -328,7 +328,7 @@ def _read_late(run: Run, late: Sequence[Lookup], words: dict[str, pa.Table]) -> 
     for one in late:
         keys = pl.Series(words[one.key]["value"])
         if one.table is not None:
-            rows = pl.read_parquet(run.work / deal.lookup_file(one))
+            rows = pl.read_parquet(run.work / deal.lookup_file(one), glob=False)
             lines = lookups.of_table(one, rows, keys)
         else:
             lines = lookups.read(run, one, keys)

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import threading
 from collections import Counter
@@ -201,7 +202,9 @@ def test_beauty_shows_both_patterns_of_the_paper(beauty_out, tmp_path):
 
 def test_little_memory_gives_the_same(make_dataset):
     out = make_dataset(users=200)
-    small = correlate(out, "c3", memory_mb=48, threads=1)
+    odd = out.with_name("label=7 [x]*")  # neither a pattern nor a column
+    shutil.copytree(out, odd)
+    small = correlate(odd, "c3", memory_mb=48, threads=1)
     assert np.array_equal(small.values, correlate(out, "c3", threads=1).values)
     with pytest.raises(EnvironmentFault, match="do not suffice"):
         correlate(out, "c3", memory_mb=1, threads=1)

@@ -127,7 +127,7 @@ def scores(run: Path, shards: Shards, *, keep: bool = True) -> pl.DataFrame:
 def _kept(path: Path) -> tuple[pl.DataFrame, str | None]:
     """Kept scores, and the digests of their data set."""
     try:
-        found, got = pl.read_parquet(path), "other columns"
+        found, got = pl.read_parquet(path, glob=False), "other columns"
         if found.schema == _SCORES:
             return found, pl.read_parquet_metadata(path).get(DIGESTS)
     except (OSError, pl.exceptions.PolarsError) as error:
@@ -165,7 +165,7 @@ def users_of(kept: pl.DataFrame) -> pl.DataFrame:
 
 def lengths_of(run: Path) -> dict[str, Metrics]:
     """The metrics of each range of history length, of a run's kept scores."""
-    return by_length(*_columns(pl.read_parquet(run / SCORES)))
+    return by_length(*_columns(pl.read_parquet(run / SCORES, glob=False)))
 
 
 def _columns(kept: pl.DataFrame) -> list[np.ndarray]:

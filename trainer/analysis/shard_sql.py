@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import tempfile
+from glob import escape
 from importlib import resources
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def query(
         EnvironmentFault: memory or disk do not suffice.
         OSError: the disk is full.
     """
-    paths = [str(p) for s in splits for p in shards.manifest.shard_paths(shards.out, s)]
+    # DuckDB takes each for a pattern, and a folder such as user=1 for a column.
+    paths = [escape(str(p)) for s in splits for p in shards.manifest.shard_paths(shards.out, s)]
     text = resources.files("sql").joinpath(f"{name}.sql").read_text(encoding="utf-8")
     with held(), tempfile.TemporaryDirectory(prefix="tinprep-") as spill:
         config: dict[str, str | bool | int | float | list[str]] = {
@@ -56,7 +58,7 @@ def query(
             config["threads"] = threads
         try:
             with duckdb.connect(config=config) as con:
-                found = con.read_parquet(paths)
+                found = con.read_parquet(paths, hive_partitioning=False)
                 facts, chosen = shards.facts, "*"
                 if facts.unread:
                     left = (f'"{name}"' for name in sorted(facts.unread))
