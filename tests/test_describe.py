@@ -147,6 +147,12 @@ def test_files_that_hold_no_events_are_refused(here: Path) -> None:
     Path("empty.csv").touch()
     refused(tinprep("describe", "empty.csv"), 3, "empty.csv")
     refused(tinprep("describe", "nothing.csv"), 3, "nothing.csv")
+    # Too few users to be told from kinds, and no names to tell them by.
+    lines = [f"u{n % 12},i{n % 13},{1_600_000_000 + n}" for n in range(96)]
+    Path("few.csv").write_text("\n".join(lines) + "\n")
+    refused(tinprep("describe", "few.csv"), 3, "users", "csv = { columns = [...] }")
+    Path("array.json").write_text(json.dumps([{"user": n, "time": n} for n in range(9)]))
+    refused(tinprep("describe", "array.json"), 3, "array.json", "jq -c")
     refused(tinprep("describe"), 2, "nothing to describe")
 
 

@@ -334,6 +334,7 @@ FILES: dict[str, Bad] = {
         file="",
         code=USAGE,
     ),
+    "no header": Bad(("uid", "csv = { columns ="), {"log.csv": "".join(LINES)}),
     "a column twice": Bad(("what", "twice"), {"log.csv": swap("cat,", "what,", LOG)}),
     "another header in the second file": Bad(
         ("what",),

@@ -184,8 +184,13 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
             expected="a file with a column of users, one of items, and one of times, which are "
             "numbers since 1970 or as 2026-01-31T10:00:00Z",
             got=seen,
-            do="mend these values, or name the columns yourself: `tinprep prepare FILE --user ... "
-            f"--item ... --time ... --split order{_delimiter_option(tables[0])}`",
+            do="mend these values, or name the columns yourself: "
+            + (
+                "csv = { columns = [...] } in a description"
+                if "columns" in tables[0].said.get("csv", {})
+                else "`tinprep prepare FILE --user ... --item ... --time ... --split order"
+                f"{_delimiter_option(tables[0])}`"
+            ),
         )
     text = _Writer(events, [table for table in tables if table not in events]).text()
     try:
@@ -282,7 +287,8 @@ def _table(pattern: str, folder: Path) -> Table:
 
 def _name_columns(table: Table) -> None:
     """Give the columns of a file without a header names by what they seem to be."""
-    new = {table.user: "user", table.item: "item", table.time: "time"}
+    roles = {table.user: "user", table.item: "item", table.time: "time"}
+    new = {name: role for name, role in roles.items() if name is not None}
     for column in table.columns.values():
         if column.name in new:
             continue
@@ -302,7 +308,7 @@ def _name_columns(table: Table) -> None:
     }
     table.said["csv"]["columns"] = names
     table.user, table.item, table.time = (
-        new.get(one) for one in (table.user, table.item, table.time)
+        None if one is None else new[one] for one in (table.user, table.item, table.time)
     )
     table.notes[:] = [
         f"{table.whence.paths[0].name} seems to have no header: its columns got names by "
@@ -324,7 +330,7 @@ def _format(path: Path) -> str:
     if magic == b"PAR1":
         return "parquet"
     lines = _lines(path)
-    if lines and lines[0].lstrip().startswith("{"):
+    if lines and lines[0].lstrip().startswith(("{", "[{")):  # of an array it is said that it is one
         return "jsonl"
     return "tsv" if by_name(path) == "tsv" else "csv"
 

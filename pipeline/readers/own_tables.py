@@ -43,7 +43,7 @@ from pipeline.readers.lines import BLOCK_BYTES, Block, Part
 from pipeline.readers.parquet_table import ParquetSource
 from pipeline.readers.parsed import Parsed, Refused
 from pipeline.readers.partitions import with_folders
-from pipeline.readers.values import BLANKS, Column
+from pipeline.readers.values import BLANKS, DECIMAL, Column
 from schemas.errors import InputError, UsageError
 from schemas.plain import meant, quoted
 from schemas.shards import UNITS
@@ -478,7 +478,7 @@ def _expression(column: Column, names: Sequence[str], path: Path) -> Sql:
             where=path,
             expected=f"one of the columns {', '.join(names)}",
             got=f"{column.source} for {column.name}" + meant(column.source, names),
-            do=_other_delimiter(column.source, names),
+            do=_other_delimiter(column.source, names) or _no_header(names),
         )
     return Sql.of(column.source, names, column.name)
 
@@ -489,6 +489,16 @@ def _other_delimiter(wanted: str, names: Sequence[str]) -> str | None:
         if wanted in [name.strip(BLANKS + '"') for name in names[0].split(delimiter)]:
             return delimiter_told(delimiter)
     return None
+
+
+def _no_header(names: Sequence[str]) -> str | None:
+    """What to do where the header seems to be a record: no column is called as a number is."""
+    if not any(DECIMAL.fullmatch(name.strip(BLANKS)) for name in names):
+        return None
+    return (
+        "if the first line is no header, add one, or say it in a description: "
+        'csv = { columns = ["user", "item", "time"] }'
+    )
 
 
 def _check_types(reader: TableReader, path: Path) -> None:
