@@ -83,6 +83,9 @@ DESCRIPTIONS: dict[str, Wrong] = {
     "an unknown key, with the nearest name": Wrong(
         swap("max_len", "max_length"), ("histories.history", "max_length", "max_len")
     ),
+    "a field that is the user": Wrong(
+        swap('{ item = "what" }', '{ item = "uid" }'), ("A field is the user", "uid", "made.toml:5")
+    ),
     "an unknown key of a table": Wrong(
         swap('user = "uid"', 'usr = "uid"'), ("tables.log", "usr", "user")
     ),

@@ -216,6 +216,14 @@ class _Check:
                     expected='fields = { item = "..." }',
                     got="no fields",
                 )
+            for field, column in table.fields.items():
+                if column == table.user:
+                    self.source.refuse(
+                        ("tables", name, "fields", field),
+                        "A field is the user: each does nothing but what is called as he is.",
+                        expected=f"another column than that of the user for {field}",
+                        got=column,
+                    )
             if name == spec.target.table:
                 continue
             for key in ("features", "numbers", "lists", "label", "weight", "keep"):

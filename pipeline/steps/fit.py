@@ -454,14 +454,6 @@ def _require_use(d: Description, split: Split, shown: Shown) -> None:
                 got=", ".join(f"{counts[one]:,} in {one}" for one in split.names),
                 do="look at the split, at what a target is, and at the filters",
             )
-    if d.negatives is None and shown.ones[TRAIN] in (0, shown.targets[TRAIN]):
-        raise InputError(
-            "All targets of train have the same label.",
-            where=d.target.path,
-            expected="targets of both labels, 0 and 1, in train",
-            got=f"{shown.targets[TRAIN]:,} targets of label {int(shown.ones[TRAIN] > 0)}",
-            do="look at the column of the label, at what a target is, and at the split",
-        )
     for name, some in shown.some.items():
         if not some:
             table = d.table(d.histories[name].table)
@@ -472,6 +464,14 @@ def _require_use(d: Description, split: Split, shown: Shown) -> None:
                 got=f"{sum(shown.targets):,} targets without any",
                 do="look at the times and the users of both, and at what a behaviour is",
             )
+    if d.negatives is None and shown.ones[TRAIN] in (0, shown.targets[TRAIN]):
+        raise InputError(
+            "All targets of train have the same label.",
+            where=d.target.path,
+            expected="targets of both labels, 0 and 1, in train",
+            got=f"{shown.targets[TRAIN]:,} targets of label {int(shown.ones[TRAIN] > 0)}",
+            do="look at the column of the label, at what a target is, and at the split",
+        )
 
 
 def _refuse_no_target(d: Description) -> None:
