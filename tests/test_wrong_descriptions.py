@@ -389,12 +389,6 @@ FILES: dict[str, Bad] = {
     "a label that is always 0": Bad(
         ("label", "0"), {"log.csv": column(5, lambda n, v: "0")}, LABELS, ""
     ),
-    "a label that is always 0 in train": Bad(
-        ("targets of train", "of label 0"),
-        {"log.csv": column(5, lambda n, v: v if LINES[n].endswith("test\n") else "0")},
-        LABELS,
-        "",
-    ),
     "a label of 5": Bad(
         ("label", "0 or 1"), {"log.csv": column(5, lambda n, v: "5" if n % 2 else "0")}, LABELS
     ),

@@ -216,9 +216,6 @@ def _shares(d: Description, dealt: Dealt, fitted: Fitted, no_history: Share) -> 
         found[manifest.short_history(target.name, d.min_history)] = short
     counted = seen.kept - (counts.repeated if d.target.drop else 0) - counts.cut
     found |= {name: Share(n, counted) for name, n in counts.lacking.items()}
-    for (name, column), valued in fitted.valued.items() if d.continues is None else ():
-        kept = dealt.others[name].kept
-        found |= {manifest.without(name, column): Share(kept - valued, kept)}
     for key, lines in fitted.lines.items():
         lookup, first, keys = d.lookup(key), lines.first, lines.first.height
         if not lookup.all_lines:
@@ -276,7 +273,7 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
     return notes
 
 
-def _lost(d: Description, fitted: Fitted, shares: dict[str, Share]) -> list[str]:
+def _lost(d: Description, dealt: Dealt, fitted: Fitted, shares: dict[str, Share]) -> list[str]:
     """What is nowhere to be found, of lookups and of behaviours."""
 
     def all_of(what: str) -> int:
@@ -293,8 +290,11 @@ def _lost(d: Description, fitted: Fitted, shares: dict[str, Share]) -> list[str]
             continue
         lacks = {name: one.lacks.format(name) for name in one.fields if len(fitted.words[name])}
         found += [f"{what}: all {most:,}." for what in lacks.values() if (most := all_of(what))]
-    told = [manifest.without(*of) for of in fitted.valued]
-    return found + [f"{what}: all {most:,}." for what in told if (most := all_of(what))]
+    return found + [
+        f"{manifest.without(table, column)}: all {dealt.others[table].kept:,}."
+        for table, column in fitted.blank
+        if d.continues is None
+    ]
 
 
 def _strange(
@@ -324,14 +324,16 @@ def _strange(
         for table, name in fitted.strangers
         if d.continues is None
     ]
-    found += [f"Warning: {one}" for one in _lost(d, fitted, shares)]
+    found += [f"Warning: {one}" for one in _lost(d, dealt, fitted, shares)]
     for table in d.tables:
         of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
         repeated = shares[manifest.repeated(table.name, table.drop)]
         if repeated.count and 2 * repeated.count >= repeated.of and not table.drop:
+            # New events are made as their data set was.
+            drop = '`--duplicates drop` (`duplicates = "drop"`) keeps one of each.'
             found.append(
                 f"Warning: half of the {table.name} or more repeat another one. Were files given "
-                'twice? `--duplicates drop` (`duplicates = "drop"`) keeps one of each.'
+                f"twice? {drop if d.continues is None else 'Leave those out.'}"
             )
         if of.kept and of.last - of.first > _LONG_S * UNITS[d.unit]:
             first, last = moment(of.first, zone, d.unit), moment(of.last, zone, d.unit)

@@ -462,15 +462,17 @@ def _warnings(
             told.append(f"{split} {positive.share:.1%} and {negative.share:.1%}")
     if not told:
         return []
-    helps = []
-    if any((n := counted.get(manifest.repeated(t.name, False))) and n.count for t in d.tables):
+    helps, made = [], d.continues is None  # new events are made as their data set was
+    if made and any(
+        (n := counted.get(manifest.repeated(t.name, False))) and n.count for t in d.tables
+    ):
         helps.append("Records stand twice in the raw file: --duplicates drop leaves them out.")
-    if d.said and not d.only_new:
+    if made and d.said and not d.only_new:
         helps.append("only_new = true in [target] leaves out what a user comes back to.")
     return [
         "Warning: many more targets of one label than of the other stand in their own history "
         f"(positives and negatives: {', '.join(told)}), so a model may tell the labels apart by "
-        f"this alone. {' '.join(helps)}"
+        + " ".join(["this alone.", *helps])
     ]
 
 

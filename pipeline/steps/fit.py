@@ -54,7 +54,7 @@ class Fitted:
         released: (raw rows,) the negative 0..values-1 of each event where a stream draws them.
         found: what ordering the buckets has found.
         strangers: table and field of behaviours none of whose values a target may have.
-        valued: table and field of behaviours -> how many have a value.
+        blank: table and field of behaviours none of which has a value.
     """
 
     words: dict[str, pa.Table]
@@ -70,7 +70,7 @@ class Fitted:
     found: Ordered
     shares: dict[str, Share]
     strangers: list[tuple[str, str]]
-    valued: dict[tuple[str, str], int]
+    blank: list[tuple[str, str]]
 
 
 def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
@@ -183,7 +183,11 @@ def fit(run: Run, d: Description, dealt: Dealt, known: Known | None) -> Fitted:
         found,
         shares,
         _strangers(d, dealt, of_others, lines),
-        {of: int(counted["count"].sum()) for of, counted in of_others.items()},
+        [
+            of
+            for of, counted in of_others.items()
+            if counted.is_empty() and dealt.others[of[0]].kept
+        ],
     )
 
 
@@ -443,7 +447,7 @@ def _order(
 
 
 def _require_use(d: Description, split: Split, shown: Shown) -> None:
-    """Refuse a split without a target, a history without a behaviour, and train of one label."""
+    """Refuse a split without a target, and a history without a behaviour."""
     counts = dict(zip(SPLITS, shown.targets, strict=True))
     for name in split.names:
         if not counts[name]:
@@ -464,14 +468,6 @@ def _require_use(d: Description, split: Split, shown: Shown) -> None:
                 got=f"{sum(shown.targets):,} targets without any",
                 do="look at the times and the users of both, and at what a behaviour is",
             )
-    if d.negatives is None and shown.ones[TRAIN] in (0, shown.targets[TRAIN]):
-        raise InputError(
-            "All targets of train have the same label.",
-            where=d.target.path,
-            expected="targets of both labels, 0 and 1, in train",
-            got=f"{shown.targets[TRAIN]:,} targets of label {int(shown.ones[TRAIN] > 0)}",
-            do="look at the column of the label, at what a target is, and at the split",
-        )
 
 
 def _refuse_no_target(d: Description) -> None:

@@ -31,7 +31,6 @@ class Shown(NamedTuple):
     Attributes:
         targets: how many there are of each of `SPLITS`, those for which nothing is left to draw
             left out.
-        ones: how many of those have the label 1; 0 where none has a label.
         longest: history -> behaviours of the longest one.
         some: history -> how many targets have a behaviour in it.
         may: how many events are what a target is.
@@ -44,7 +43,6 @@ class Shown(NamedTuple):
     """
 
     targets: list[int]
-    ones: list[int]
     longest: dict[str, int]
     some: dict[str, int]
     may: int
@@ -60,7 +58,6 @@ class Shown(NamedTuple):
         """What the targets of all buckets show."""
         return Shown(
             np.sum([one.targets for one in of], axis=0).tolist(),
-            np.sum([one.ones for one in of], axis=0).tolist(),
             {name: max(one.longest[name] for one in of) for name in of[0].longest},
             {name: sum(one.some[name] for one in of) for name in of[0].some},
             sum(one.may for one in of),
@@ -186,7 +183,6 @@ class Measure:
             at = at[self.drawing.some_left(found, at)]
         split = targets.split[at]
         train = at[split == TRAIN]
-        ones = np.zeros(0, np.int64) if targets.label is None else np.flatnonzero(targets.label[at])
         for name, tally in zip(d.histories, into, strict=False):
             self._gaps(found, name, train, tally, None)
         for key, tally in zip(numbered(d), into, strict=False):
@@ -202,7 +198,6 @@ class Measure:
                     lines[name].add(one.whole(one.place(ids, time)))
         return Shown(
             np.bincount(split, minlength=len(SPLITS)).tolist(),
-            np.bincount(split[ones], minlength=len(SPLITS)).tolist(),
             longest,
             {
                 name: int(np.count_nonzero(targets.windows[name].take(at).lengths))
