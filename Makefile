@@ -65,7 +65,7 @@ export-test: $(READY) ## every model as an ONNX graph; `make test` has a few, as
 container-test: $(READY) ## the steps of docs/Containerfile, in an environment of their own
 	TINPREP_CONTAINER=1 $(BIN)/python -m pytest tests/test_server.py -k container
 
-spark: $(READY) # alone: pandas beside it would have the tests of benchmarks run, too
+spark: $(READY) # without the rest of its extra: pandas would switch on tests of benchmarks
 	$(call install,Spark,-c constraints.txt --no-deps pyspark)
 
 cluster-test: $(READY) ## --engine spark, also on a cluster on the loopback that loses a worker

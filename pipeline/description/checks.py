@@ -220,7 +220,7 @@ class _Check:
                 if column == table.user:
                     self.source.refuse(
                         ("tables", name, "fields", field),
-                        "A field is the user: each does nothing but what is called as he is.",
+                        "A field is the user's own column.",
                         expected=f"another column than that of the user for {field}",
                         got=column,
                     )

@@ -47,7 +47,7 @@ def bases(patterns: Sequence[str], folder: Path) -> list[Path]:
 
 
 def _is_glob(pattern: str, folder: Path) -> bool:
-    """Whether it is no name of a file or folder, in which brackets may well stand."""
+    """Whether it is a pattern: the name of what is there is none, whatever brackets it has."""
     path = _joined(folder, pattern)
     there = not isinstance(path, RemotePath) and path.exists()
     return bool(_GLOB.search(pattern)) and not there

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from pipeline.readers.values import (
     BLANKS,
+    EXACT,
     FRACTION,
     INEXACT_32,
     LATEST_S,
@@ -28,7 +29,6 @@ from pipeline.readers.values import (
 from schemas.manifest import SPLITS
 from schemas.shards import UNITS
 
-_EXACT = 1 << 53
 _EXACT_32 = 1 << 24  # a float of 32 bits holds each whole number up to here
 _DIGITS = r"^[0-9]{1,18}$"
 _ZERO_FRACTION = r"^([0-9]{1,18})\.0*$"
@@ -123,7 +123,7 @@ def _simple(series: pl.Series, column: Column, unit: str, told: bool) -> pl.Seri
             return series
         if value == "time" and column.unit == unit:
             return series if least >= 0 and most < LATEST_S * UNITS[unit] else None
-        if value == "number" and least >= -_EXACT and most <= _EXACT:
+        if value == "number" and least >= -EXACT and most <= EXACT:
             return series.cast(pl.Float64)
     if kind == pl.Float64 and value == "number" and series.is_finite().all():
         return series
@@ -246,7 +246,7 @@ def _wholes(series: pl.Series, *, signed: bool) -> _Usual:
             simple = series.str.contains(_DIGITS)
         return _Usual(series.cast(pl.Int64, strict=False), simple.fill_null(value=False))
     if series.dtype == pl.Float64:
-        done = (series == series.floor()) & (series.abs() <= _EXACT)
+        done = (series == series.floor()) & (series.abs() <= EXACT)
         values = series.cast(pl.Int64, strict=False)
     else:
         values, done = series.cast(pl.Int64, strict=False), series.is_not_null()
@@ -266,7 +266,7 @@ def _numbers(series: pl.Series, *, signed: bool) -> _Usual:
 def _texts(series: pl.Series) -> _Usual:
     kind = series.dtype
     if kind == pl.Float64:
-        done = (series == series.floor()) & (series.abs() <= _EXACT)
+        done = (series == series.floor()) & (series.abs() <= EXACT)
         values = series.cast(pl.Int64, strict=False).cast(pl.String)
         return _Usual(values, done.fill_null(value=False))
     if kind in (pl.Boolean, pl.Date, pl.String) or kind.is_integer():

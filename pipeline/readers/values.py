@@ -68,7 +68,7 @@ CURES = {
 LATEST_S = 100_000_000_000
 BLANKS = " \t"
 _LIMIT = 1 << 63
-_EXACT = 1 << 53
+EXACT = 1 << 53  # of whole numbers, a float holds each up to here
 _LONGEST = 10**38
 
 _WHOLE = re.compile(r"([+-]?)0*([0-9]+)(?:\.0*)?", re.ASCII)
@@ -243,7 +243,7 @@ def text_of(value: Any) -> str:
             raise Refusal(TOO_LARGE)
         return str(value)
     if isinstance(value, float) and value.is_integer():
-        if abs(value) > _EXACT:
+        if abs(value) > EXACT:
             raise Refusal(INEXACT)
         return str(int(value))
     if isinstance(value, date) and not isinstance(value, datetime):
@@ -277,7 +277,7 @@ def _whole(value: Any, exponent: bool) -> int:
     if isinstance(value, float):
         if not value.is_integer():
             raise Refusal(NOT_WHOLE)
-        if abs(value) > _EXACT:
+        if abs(value) > EXACT:
             raise Refusal(INEXACT)
         return int(value)
     if not isinstance(value, str):

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.readers.packed import DAMAGE, packing_by, unpacked
+from pipeline.readers.values import EXACT
 from pipeline.record import atomic
 from pipeline.serving.features import Columns
 from pipeline.serving.requests import Request
@@ -34,7 +35,6 @@ ROUNDING = 1e-5
 
 _SHOWN = 200
 _BATCH = 4096  # requests written at once
-_EXACT = 1 << 53  # of whole numbers, a float holds each up to here
 
 
 class Line(NamedTuple):
@@ -131,7 +131,7 @@ def request_of(raw: Any, unit: str) -> Request:
             raw = {**raw, "time": _time(told, unit)}
         # As other programs write whole numbers of a column in which some value is missing.
         odd = [n for n in ("user", "time") if type(raw.get(n)) is float and raw[n].is_integer()]
-        raw = {**raw, **{name: int(raw[name]) for name in odd if abs(raw[name]) <= _EXACT}}
+        raw = {**raw, **{name: int(raw[name]) for name in odd if abs(raw[name]) <= EXACT}}
     return build(Request, raw)
 
 

@@ -329,11 +329,12 @@ def _strange(
         of, zone = dealt.others.get(table.name, dealt.seen), ZoneInfo(d.timezone)
         repeated = shares[manifest.repeated(table.name, table.drop)]
         if repeated.count and 2 * repeated.count >= repeated.of and not table.drop:
-            # New events are made as their data set was.
-            drop = '`--duplicates drop` (`duplicates = "drop"`) keeps one of each.'
+            do = '`--duplicates drop` (`duplicates = "drop"`) keeps one of each.'
+            if d.continues is not None:  # new events are made as their data set was
+                do = "Leave those out."
             found.append(
                 f"Warning: half of the {table.name} or more repeat another one. Were files given "
-                f"twice? {drop if d.continues is None else 'Leave those out.'}"
+                f"twice? {do}"
             )
         if of.kept and of.last - of.first > _LONG_S * UNITS[d.unit]:
             first, last = moment(of.first, zone, d.unit), moment(of.last, zone, d.unit)

@@ -462,7 +462,8 @@ def _warnings(
             told.append(f"{split} {positive.share:.1%} and {negative.share:.1%}")
     if not told:
         return []
-    helps, made = [], d.continues is None  # new events are made as their data set was
+    helps: list[str] = []
+    made = d.continues is None  # new events are made as their data set was
     if made and any(
         (n := counted.get(manifest.repeated(t.name, False))) and n.count for t in d.tables
     ):

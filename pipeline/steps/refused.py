@@ -18,6 +18,18 @@ from pipeline.steps.sql import arrow
 from schemas.errors import InputError
 
 _DO = "mend the file, or allow more with --max-rejected"
+_CURES = {
+    values.NOT_UTF8: 'say how CSV is written, csv = { encoding = "latin-1" }; or write it as '
+    "UTF-8, as `iconv` does",
+    **dict.fromkeys(
+        (json_text.NOT_OBJECT, meta_lines.NOT_DICT),
+        "write an array's objects a line each, as `jq -c '.[]'` does",
+    ),
+    **dict.fromkeys(
+        (review_lines.NO_USER, meta_lines.NO_ASIN),
+        f"{_DO}; files of 2023 are for `tinprep prepare amazon-2023`",
+    ),
+}
 # Lines that are held before they go to disk.
 _HELD = 50_000
 _SCHEMA = pa.schema(
@@ -95,19 +107,7 @@ def _cure(reason: str) -> str:
     of, _, column = reason.partition(" in ")
     if column:
         return CURES.get(of, _DO)
-    cures = {
-        values.NOT_UTF8: 'say how CSV is written, csv = { encoding = "latin-1" }; or write it as '
-        "UTF-8, as `iconv` does",
-        **dict.fromkeys(
-            (json_text.NOT_OBJECT, meta_lines.NOT_DICT),
-            "write an array's objects a line each, as `jq -c '.[]'` does",
-        ),
-        **dict.fromkeys(
-            (review_lines.NO_USER, meta_lines.NO_ASIN),
-            f"{_DO}; files of 2023 are for `tinprep prepare amazon-2023`",
-        ),
-    }
-    return cures.get(reason, _DO)
+    return _CURES.get(reason, _DO)
 
 
 def place(names: Sequence[str], lines: pa.Table) -> tuple[int, int]:

@@ -78,11 +78,11 @@ def write_report(
     require_free(to)
     shards = Shards(out, history=history)
     made = shards.manifest
-    groups = {
-        name: group is not None and made.vocabulary[group] > FIRST_ID
-        for name, one in _each(shards).items()
-        for group in (one.facts.group_field,)
-    }
+
+    def known(group: str | None) -> bool:
+        return group is not None and made.vocabulary[group] > FIRST_ID
+
+    groups = {name: known(one.facts.group_field) for name, one in _each(shards).items()}
     if category is not None and not any(groups.values()):
         raise UsageError(
             "The data set has no categories to show.",
