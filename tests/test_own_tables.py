@@ -328,6 +328,13 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
     assert open_table(paths[:2], "parquet", (USER,)).columns
 
 
+def test_times_of_parquet_whose_zone_is_an_offset(tmp_path: Path) -> None:
+    times = pa.array([1_600_041_600, None], pa.timestamp("s", "+05:30"))
+    parquet.write_table(pa.table({"t": times}), path := tmp_path / "a")
+    (parsed,) = read(open_table([path], "parquet", (Column("time", "t", "time"),)), path)
+    assert parsed.rows["time"].to_list() == [1_600_041_600]
+
+
 def test_a_parquet_file_that_is_cut_short_is_told(tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     pl.DataFrame({"u": ["x" * 100] * 1_000}).write_parquet(path, compression="uncompressed")

@@ -351,6 +351,22 @@ FILES: dict[str, Bad] = {
         file="made.toml:4",
         code=USAGE,
     ),
+    "dates as digits": Bad(
+        ("dates written as digits", "ts = 202009"),
+        {"log.csv": column(4, lambda n, _: f"202009{n % 30 + 1:02}")},
+        file="made.toml:4",
+        code=USAGE,
+    ),
+    "lists in brackets that are cut": Bad(
+        ("in brackets", "leave `separator` out"),
+        {"log.csv": column(2, lambda _, v: f"\"['{v}', 'c']\"")},
+        swap(
+            "[target]",
+            "[tables.log.lists.tag]\ncolumn = 'cat'\nmax_len = 2\nseparator = ','\n[target]",
+        ),
+        "made.toml:12",
+        code=USAGE,
+    ),
     "milliseconds as seconds, but for the first": Bad(
         ("milliseconds in ts", 'unit = "ms"'),
         {"log.csv": LOG + LOG[len(HEADER) :] * 300 + "u1,i1,c1,buy,1600041600000,0,1,test\n" * 99},

@@ -36,7 +36,7 @@ from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import Source as FileSource
 from pipeline.readers.own_tables import head, joined, open_source, open_table
 from pipeline.readers.parsed import Parsed, Reader, read
-from pipeline.readers.values import NULLS, Column
+from pipeline.readers.values import NULLS, Column, Refusal, listed
 from schemas.errors import TinprepError, UsageError
 from schemas.plain import quoted
 from schemas.shards import UNITS
@@ -51,6 +51,13 @@ _SAMPLED_FILES = 3
 _FIXED_BYTES_A_LINE = 4
 # Of unix time, 1985: what is later in seconds is hardly of another unit.
 _OLD_S = 473_385_600
+# Dates as digits: 20260131, as far as seconds, 20260131235959; and 26013123, up to the hour.
+_DIGITS_OF_DATE = (
+    r"^((19|20)[0-9]{2}MD(H([0-5][0-9]){0,2})?|[0-9]{2}MDH)(\.0*)?$".replace("M", "(0[1-9]|1[0-2])")
+    .replace("D", "(0[1-9]|[12][0-9]|3[01])")
+    .replace("H", "([01][0-9]|2[0-3])")
+)
+_LISTED = r"^\s*\[[^\[\]]*\]\s*$"
 _DATED = r"^[0-9]{4}-"
 _NUMBERS = r"^[+-]?[0-9]+(\.[0-9]*)?$"
 
@@ -328,7 +335,16 @@ class Binding:
             for field_, column in {**key, **one.fields, **one.features}.items():
                 yield field_, at.sample(column)
             for field_, several in one.lists.items():
-                yield field_, _several(at.sample(several.column), several.separator)
+                values = at.sample(several.column)
+                if several.separator is not None and are_listed(values):
+                    self.source.refuse(
+                        (kind, name, "lists", field_),
+                        "Lists in brackets need no separator.",
+                        expected="values alone, the separator between them",
+                        got=f"{several.column} = {values[0]}",
+                        do="leave `separator` out, or cut the brackets off with SQL",
+                    )
+                yield field_, _several(values, several.separator)
 
     @cached_property
     def types(self) -> dict[str, str]:
@@ -381,10 +397,11 @@ class Binding:
         Raises:
             UsageError: they are numbers, or are naive and no zone is told.
         """
-        if time.unit is not None:
-            return time.unit
         at = (kind, name, "time")
-        values = _mostly(self.whence(kind, name).sample(time.column), _NUMBERS, _DATED)
+        values = self.whence(kind, name).sample(time.column)
+        if time.unit is not None and not values.dtype.is_temporal():
+            return time.unit
+        values = _mostly(values, _NUMBERS, _DATED)
         if values.dtype.is_numeric() or (
             values.dtype == pl.String and len(values) and values.str.contains(_NUMBERS).all()
         ):
@@ -405,10 +422,10 @@ class Binding:
                 got=f"{time.column} = {naive}",
                 do='add timezone = "UTC" (--timezone UTC), or that one',
             )
-        return _finest(values)
+        return max(_finest(values), time.unit or "s", key=lambda unit: UNITS[unit])
 
     def check_times(self) -> None:
-        """Refuse times that look like those of another unit.
+        """Refuse times that look like those of another unit, or are dates written as digits.
 
         Raises:
             UsageError: a table's or lookup's are.
@@ -419,6 +436,18 @@ class Binding:
             if time is None or time.unit is None or not there:
                 continue
             found = self.whence(kind, name).sample(time.column)
+            if found.dtype.is_temporal():  # which says its unit itself
+                continue
+            texts = found.cast(pl.String).drop_nulls()
+            if len(texts) and texts.str.contains(_DIGITS_OF_DATE).all():
+                self.source.refuse(
+                    (kind, name, "time"),
+                    "Times look like dates written as digits.",
+                    expected="numbers since 1970",
+                    got=f'unit = "{time.unit}" and {time.column} = {texts[0]}',
+                    do="write them as text such as 2026-01-31 23:00, without a unit: in the file, "
+                    "or as SQL, which may stand for a column",
+                )
             found = found.cast(pl.Float64, strict=False).drop_nulls()
             likely = _likely_unit(found) if len(found) else time.unit
             if likely != time.unit and float(found.max() or 0) > _OLD_S:  # type: ignore[arg-type]
@@ -765,8 +794,28 @@ def _read(
         begins = ends
 
 
+def are_listed(values: pl.Series) -> bool:
+    """Whether nearly all are text of lists, as JSON and Python write them."""
+    if values.dtype != pl.String or not len(values):
+        return False
+    return bool(values.str.contains(_LISTED).mean() >= MOST)  # type: ignore[operator]
+
+
+def in_lists(values: pl.Series) -> pl.Series:
+    """Such text as lists, of text; null where it is none after all."""
+    found: list[list[str | None] | None] = []
+    for one in values:
+        try:
+            found.append(listed(one))
+        except Refusal:
+            found.append(None)
+    return pl.Series(values.name, found, pl.List(pl.String))
+
+
 def _several(values: pl.Series, separator: str | None) -> pl.Series:
     """The values of lists, one after the other."""
+    if separator is None and are_listed(values):
+        values = in_lists(values)
     if values.dtype == pl.String and separator is not None:
         values = values.str.split(separator)
     if values.dtype != pl.List:

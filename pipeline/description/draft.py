@@ -18,7 +18,7 @@ from typing import Any
 import polars as pl
 
 from pipeline.description import language as told
-from pipeline.description.binding import MOST, Whence
+from pipeline.description.binding import MOST, Whence, are_listed, in_lists
 from pipeline.description.checks import is_reserved, spec_of
 from pipeline.description.files import bases, by_name, files_of
 from pipeline.description.toml import Source, written
@@ -777,6 +777,8 @@ def _is_measure(column: Column) -> bool:
 def _several(column: Column) -> dict[str, Any] | None:
     """How a column of several values is cut; None where it is none."""
     values = column.values
+    if are_listed(values):
+        values = in_lists(values)
     if isinstance(values.dtype, pl.List):
         parts = values.explode()
         if parts.dtype != pl.String and not parts.dtype.is_integer():

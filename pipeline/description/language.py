@@ -78,7 +78,8 @@ class List:
     max_len: Length
     """Values kept, the first."""
     separator: Annotated[str, MinLen(1)] | None = None
-    """What stands between the values where the column is text."""
+    """What stands between the values where the column is text; none of lists in brackets, such as
+    ["a", "b"]."""
 
 
 @dataclass(frozen=True)

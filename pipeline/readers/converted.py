@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -137,8 +138,24 @@ def _nothing(rows: int) -> pl.Series:
     return pl.repeat(None, rows, dtype=pl.String, eager=True)
 
 
+def text_of_bytes(series: pl.Series) -> pl.Series:
+    """The text of bytes, null where they are no UTF-8."""
+    with suppress(pl.exceptions.ComputeError):
+        return series.cast(pl.String)
+    return pl.Series(series.name, [_decoded(raw) for raw in series], pl.String)
+
+
+def _decoded(raw: bytes | None) -> str | None:
+    if raw is None:
+        return None
+    try:
+        return raw.decode()
+    except UnicodeDecodeError:
+        return None
+
+
 def _bytes(series: pl.Series, column: Column, unit: str, nulls: frozenset[str]) -> Converted:
-    text = series.cast(pl.String, strict=False)
+    text = text_of_bytes(series)
     values, reasons = converted(text, column, unit, nulls)
     odd = text.is_null() & series.is_not_null()
     if odd.any():
@@ -363,7 +380,9 @@ def _moments(series: pl.Series, column: Column, unit: str) -> _Usual:
 
 
 def _lists(series: pl.Series, column: Column, nulls: frozenset[str]) -> Converted:
-    strip = series.dtype == pl.String and column.separator is not None
+    if series.dtype == pl.String and column.separator is None:
+        return _one_by_one(series, column, "s", nulls)
+    strip = series.dtype == pl.String
     if strip:
         series = series.set(_missing(series, nulls), None).str.split(str(column.separator))
     elif series.dtype in (pl.List, pl.Array):

@@ -36,7 +36,7 @@ import polars as pl
 import pyarrow as pa
 
 from pipeline.readers.conditions import Sql, Unfit, evaluated, is_truth, types_of
-from pipeline.readers.converted import Converted, converted, polars_type
+from pipeline.readers.converted import Converted, converted, polars_type, text_of_bytes
 from pipeline.readers.csv_text import DELIMITERS, CsvFormat, CsvSource, delimiter_told
 from pipeline.readers.json_table import JsonSource
 from pipeline.readers.lines import BLOCK_BYTES, Block, Part
@@ -603,8 +603,10 @@ def _seen_as(series: pl.Series) -> pl.Series:
         return series.cast(pl.Int64)
     if kind.is_float() or kind.is_decimal():
         return series.cast(pl.Float64).fill_nan(None)
-    if kind in (pl.Categorical, pl.Enum, pl.Binary):
-        return series.cast(pl.String, strict=False)
+    if kind == pl.Binary:
+        return text_of_bytes(series)
+    if kind in (pl.Categorical, pl.Enum):
+        return series.cast(pl.String)
     return series
 
 

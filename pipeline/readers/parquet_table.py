@@ -233,11 +233,17 @@ def _columns(schema: pa.Schema) -> Iterator[tuple[str, Any]]:
         yield from below(field.name, field.type)
 
 
+def _in_utc(kind: pa.DataType) -> pa.DataType:
+    """The same times, which Polars takes of named zones alone, where the zone is an offset."""
+    of_offset = pa.types.is_timestamp(kind) and (kind.tz or "").startswith(("+", "-"))
+    return pa.timestamp(kind.unit, "UTC") if of_offset else kind
+
+
 def _polars_type(kind: pa.DataType) -> Any:
     if "decimal256" in str(kind):  # Polars panics
         return pl.Unknown()
     try:
-        return pl.Series(pa.array([], kind)).dtype
+        return pl.Series(pa.array([], _in_utc(kind))).dtype
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
         return pl.Unknown()
 
@@ -255,4 +261,5 @@ def _column(table: pa.Table, name: str) -> pl.Series:
     array = table[first]
     for field in rest:
         array = compute.struct_field(array, field)
-    return pl.Series(name, array)
+    kind = _in_utc(array.type)
+    return pl.Series(name, array if kind == array.type else array.cast(kind))

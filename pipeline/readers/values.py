@@ -6,8 +6,11 @@ once and must agree with it.
 
 from __future__ import annotations
 
+import ast
+import json
 import math
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta, tzinfo
 from datetime import timezone as fixed_zone
@@ -60,7 +63,8 @@ CURES = {
     },
     **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
     BAD_LABEL: """say in SQL when it is 1, such as label = "answer = 'yes'" or "rating >= 4\"""",
-    FRACTION: 'cut it off: time = { column = "floor(NAME)", ... }, as SQL may stand for a column',
+    FRACTION: "cut it off with SQL, which may stand for a column: floor(NAME) of numbers, "
+    "left(NAME, 26) of text, cast(NAME as timestamp) of timestamps",
 }
 """What to do about a column's values that are refused for such a reason, where that is plain."""
 
@@ -80,6 +84,8 @@ _ISO = re.compile(
     r" ?(Z|z|UTC|[+-][0-9]{2}(?::?[0-9]{2})?)?)?",
     re.ASCII,
 )
+_ELEMENT = r"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|[^\s,\[\]'"]+"""
+_IN_BRACKETS = re.compile(rf"\[\s*(?:(?:{_ELEMENT})\s*,\s*)*(?:{_ELEMENT})?\s*\]", re.DOTALL)
 _TRUTHS = {"0": 0, "1": 1, "false": 0, "true": 1}
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -109,7 +115,8 @@ class Column:
             and their ISO text. A typed timestamp needs no unit.
         timezone: of times that say none, e.g. Asia/Shanghai.
         of: what a list's elements, or a `keep`, are: `whole`, `text`, or of a keep `number`.
-        separator: what separates a list's elements in text; blanks around them mean nothing.
+        separator: what separates a list's elements in text; blanks around them mean nothing. None
+            where text is a list as JSON and Python write one: `["a", "b"]`, `['a', None]`.
     """
 
     name: str
@@ -197,13 +204,39 @@ def _list(value: Any, column: Column, nulls: frozenset[str]) -> list[Any]:
         if _is_missing(value, nulls):
             return []
         if column.separator is None:
-            raise Refusal(NOT_LIST)
-        value = [one.strip(BLANKS) for one in value.split(column.separator)]
+            value = listed(value)
+        else:
+            value = [one.strip(BLANKS) for one in value.split(column.separator)]
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return []
     if not isinstance(value, list | tuple):
         raise Refusal(NOT_LIST)
     return [_one(one, column, "s") for one in value if not _is_missing(one, nulls)]
+
+
+def listed(text: str) -> list[str | None]:
+    """The elements of a list of plain values, as JSON and Python write one.
+
+    Raises:
+        Refusal: it is none.
+    """
+    text = text.strip(BLANKS)
+    if _IN_BRACKETS.fullmatch(text) is None:
+        raise Refusal(NOT_LIST)
+    return [_unquoted(one) for one in re.findall(_ELEMENT, text, re.DOTALL)]
+
+
+def _unquoted(element: str) -> str | None:
+    if element[0] not in "'\"":
+        return None if element in NULLS else element
+    if "\\" not in element:
+        return element[1:-1]
+    for read in (json.loads, ast.literal_eval):
+        with suppress(ValueError, SyntaxError):
+            found = str(read(element))
+            found.encode()  # half a character is none
+            return found
+    raise Refusal(NOT_LIST)
 
 
 def _one(value: Any, column: Column, unit: str) -> Any:
