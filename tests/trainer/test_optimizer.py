@@ -70,41 +70,35 @@ def test_differs_from_sparse_adam():
     assert not torch.allclose(sparse.table.weight[1], dense.table.weight[1], atol=1e-4)
 
 
-def test_collected_gradients_add_up():
-    sparse, dense = pair()
-    ours = DenseAdam(sparse.parameters(), lr=0.01)
-    theirs = torch.optim.Adam(dense.parameters(), lr=0.01)
-    for _ in range(5):
-        x = torch.randint(0, 40, (6, 4))
-        for piece in x.split(2):
-            sparse(piece).pow(2).sum().backward()
-            ours.collect()
-        ours.step()
-        dense(x).pow(2).sum().backward()
-        theirs.step()
-        theirs.zero_grad()
-    torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), rtol=1e-5, atol=1e-6)
+BOTH = pytest.mark.parametrize(
+    ("ours_is", "theirs_is"),
+    [(DenseAdam, torch.optim.Adam), (RowAdagrad, torch.optim.Adagrad)],
+)
 
 
+@BOTH
 @settings(max_examples=30, deadline=None)
 @given(
     steps=st.lists(
         st.lists(st.lists(st.integers(0, 11), min_size=1, max_size=9), min_size=1, max_size=3),
         min_size=1,
         max_size=6,
-    )
+    ),
+    l2=st.sampled_from([0.0, 0.5]),
 )
-def test_adagrad_is_dense_adagrad(steps):
-    """Any rows, repeated or not, over any number of backward passes a step."""
+def test_trains_as_over_dense_gradients(ours_is, theirs_is, steps, l2):
+    """Any rows, repeated or not, over any number of backward passes a step; with a penalty, too."""
     sparse, dense = pair(ids=12)
-    ours = RowAdagrad(sparse.parameters(), lr=0.1)
-    theirs = torch.optim.Adagrad(dense.parameters(), lr=0.1)
+    ours = ours_is(sparse.parameters(), lr=0.1, l2=l2)
+    theirs = theirs_is(dense.parameters(), lr=0.1)
     for groups in steps:
         for ids in groups:
             for model in (sparse, dense):
                 model(torch.tensor([ids])).pow(2).sum().backward()
             ours.collect()
         ours.step()
+        read = sorted({one for ids in groups for one in ids})
+        (l2 / 2 * dense.table.weight[read].pow(2).sum()).backward()
         theirs.step()
         theirs.zero_grad()
     torch.testing.assert_close(sparse.state_dict(), dense.state_dict(), rtol=1e-4, atol=1e-6)
@@ -123,10 +117,7 @@ def test_adagrad_leaves_other_rows_alone_to_the_bit():
     assert (ours.squares[0].sum(1) > 0).equal(moved)
 
 
-@pytest.mark.parametrize(
-    ("ours_is", "theirs_is"),
-    [(DenseAdam, torch.optim.Adam), (RowAdagrad, torch.optim.Adagrad)],
-)
+@BOTH
 def test_clipped_as_torch_clips(ours_is, theirs_is):
     sparse, dense = pair()
     ours, theirs = ours_is(sparse.parameters(), 0.1), theirs_is(dense.parameters(), lr=0.1)

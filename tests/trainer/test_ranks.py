@@ -63,7 +63,11 @@ def metrics_of(run):
     ("model", "options", "words"),
     [
         # 7 rows a step of 360: two ranks have unequal parts, and an epoch's last step has 3 rows.
-        ("tin_released", {"batch_size": 7, "clip": 0.5}, ["--batch-size", 7, "--clip", 0.5]),
+        (
+            "tin_released",
+            {"batch_size": 7, "clip": 0.5, "l2": 0.1},
+            ["--batch-size", 7, "--clip", 0.5, "--l2", 0.1],
+        ),
         (
             "tin",
             {"optimizer": "adagrad", "tables": "bfloat16"},

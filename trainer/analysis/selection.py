@@ -133,7 +133,7 @@ def select(
     of_gates = torch.optim.Adam(groups, lr=20 / steps)
     learns = (score, scale, shift)
     gently = replace(chosen, lr=chosen.lr * _SLOWER)
-    optimizer = optimizer_of(gently, model.parameters(), seed)
+    optimizer = optimizer_of(gently, model.parameters(), seed, config.l2)
     positive, mean = positive_weight(config, shards), weights_of(shards)[0]
     cells = config.cells or cells_of(chosen, "cpu", len(shards.facts.histories))
     rows = 0

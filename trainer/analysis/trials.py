@@ -32,6 +32,7 @@ class Case:
         dim: width of each field's embedding; None for that of the trials' settings.
         attention_dim: the same in tables of the attention's own.
         embeddings: table sets of a model of experts.
+        mix: how its experts meet.
     """
 
     data: Path
@@ -40,6 +41,7 @@ class Case:
     dim: int | None = None
     attention_dim: int | None = None
     embeddings: str | None = None
+    mix: str | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -48,6 +50,7 @@ class Case:
             "dim": self.dim,
             "attention_dim": self.attention_dim,
             "embeddings": self.embeddings,
+            "mix": self.mix,
         }
         return {name: value for name, value in given.items() if value is not None}
 

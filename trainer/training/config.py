@@ -135,6 +135,11 @@ class TrainConfig:
         "Share of ids that training takes for unknown, by chance, so that new values get a vector "
         "that was trained, e.g. 0.05.",
     )
+    l2: Annotated[float, Ge(0), Le(1e9)] = option(
+        0.0,
+        "A penalty on the embeddings that a step reads, e.g. 0.001 where training learns its ids "
+        "by heart: valid gets worse after an epoch or two. 0 is none, as in A.1.",
+    )
     clip: _Float | None = option(None, "The gradient's largest Euclidean norm. Default: any.")
     seed: Count = option(0, "Of the initial weights and the rows' order.")
     evaluations: _Whole | None = option(None, "On valid, an epoch. Default: 4.")

@@ -58,7 +58,7 @@ class Training:
         if isinstance(model.auxiliary, NextByNet):
             model.behaviours = behaviours_of(shards).to(device)
         chosen = config.hyperparameters(shards.facts.training)
-        self.optimizer = optimizer_of(chosen, model.parameters(), config.seed)
+        self.optimizer = optimizer_of(chosen, model.parameters(), config.seed, config.l2)
         self.rows = shards.manifest.rows["train"]
         self.mean_weight, largest = weights_of(shards)
         # Of a row's loss beside that of a row of mean weight.

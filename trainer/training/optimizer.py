@@ -30,17 +30,21 @@ _unchecked: Any = torch.sparse.check_sparse_tensor_invariants
 
 
 def optimizer_of(
-    chosen: Hyperparameters, parameters: Iterable[nn.Parameter], seed: int = 0
+    chosen: Hyperparameters, parameters: Iterable[nn.Parameter], seed: int = 0, l2: float = 0.0
 ) -> Optimizer:
     """Build the optimizer that was chosen, with its learning rate.
 
-    `seed` is of the rounding of embedding tables in bfloat16.
+    Args:
+        seed: of the rounding of embedding tables in bfloat16.
+        l2: a step's loss gets l2 / 2 times the square of each row that the step reads of a table,
+            once however often it is read. The penalty is the mini-batch-aware one of DIN's paper
+            (Zhou et al. 2018, 5.1), but for its division by how often a value occurs in train.
     """
     plain, rounded = _KINDS[chosen.optimizer]
     every = [p for p in parameters if p.requires_grad]
     tables = [p for p in every if p.dtype == torch.bfloat16]
-    others = plain([p for p in every if p.dtype != torch.bfloat16], chosen.lr)
-    return _Both(others, rounded(tables, chosen.lr, seed)) if tables else others
+    others = plain([p for p in every if p.dtype != torch.bfloat16], chosen.lr, l2)
+    return _Both(others, rounded(tables, chosen.lr, seed, l2)) if tables else others
 
 
 def bytes_of(optimizer: str, parameter: Tensor) -> int:
@@ -54,8 +58,8 @@ def bytes_of(optimizer: str, parameter: Tensor) -> int:
 class DenseAdam(Optimizer):
     """Adam with PyTorch's default betas and epsilon (A.1: learning rate 1e-3)."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
-        self.parameters = [p for p in parameters if p.requires_grad]
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, l2: float = 0.0) -> None:
+        self.parameters, self.l2 = [p for p in parameters if p.requires_grad], l2
         self.adam = torch.optim.Adam(self.parameters, lr=lr, fused=True)
         self._dense: dict[nn.Parameter, Tensor] = {}
         self._touched: dict[nn.Parameter, list[Tensor]] = {}
@@ -74,8 +78,13 @@ class DenseAdam(Optimizer):
             self._touched.setdefault(p, []).append(rows)
             p.grad = None
 
+    @torch.no_grad()
     def gradient(self) -> list[Tensor]:
         """See `Optimizer`."""
+        for p, touched in self._touched.items() if self.l2 else ():
+            rows, dense = torch.cat(touched), self._dense[p]
+            # A row that is there twice is written twice, and with the same numbers.
+            dense[rows] = torch.add(dense[rows], p[rows], alpha=self.l2)
         for p, dense in self._dense.items():
             p.grad = dense
         return [p.grad for p in self.parameters if p.grad is not None]
@@ -122,10 +131,10 @@ class RowAdagrad(Optimizer):
     A.1: learning rate 1e-2.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], lr: float) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], lr: float, l2: float = 0.0) -> None:
         self.parameters = [p for p in parameters if p.requires_grad]
         self.adagrad = torch.optim.Adagrad(self.parameters, lr=lr)
-        self._rows = RowSums()
+        self._rows = RowSums(l2)
 
     @property
     def squares(self) -> list[Tensor]:

@@ -53,11 +53,12 @@ class RowSums:
     """Sparse gradients, of any number of backward passes, added up row by row.
 
     Args:
+        l2: strength of a penalty on the rows that have a gradient; see `optimizer_of`.
         ordered: whether rows come in their order, by a sort; else a number is kept for each row.
     """
 
-    def __init__(self, ordered: bool = False) -> None:
-        self.ordered = ordered
+    def __init__(self, l2: float = 0.0, ordered: bool = False) -> None:
+        self.l2, self.ordered = l2, ordered
         self._sparse: dict[nn.Parameter, list[tuple[Tensor, Tensor]]] = {}
         # For each row of a table, a place in the step's block; stale where a step did not write.
         self._place: dict[nn.Parameter, Tensor] = {}
@@ -79,7 +80,11 @@ class RowSums:
     def _block(self, p: nn.Parameter, parts: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
         touched = torch.cat([rows for rows, _ in parts])
         rows, to = self._once(p, touched)
-        gradient = parts[0][1].new_zeros(len(rows), *p.shape[1:])
+        like = parts[0][1]
+        if self.l2:
+            gradient = p.detach()[rows].to(like.dtype).mul_(self.l2)
+        else:
+            gradient = like.new_zeros(len(rows), *p.shape[1:])
         start = 0
         for part, values in parts:
             gradient.index_add_(0, to[start : start + len(part)], values)

@@ -108,11 +108,13 @@ class _Rounded(Optimizer):
 
     kept: int  # K
 
-    def __init__(self, tables: Iterable[nn.Parameter], lr: float, seed: int) -> None:
+    def __init__(
+        self, tables: Iterable[nn.Parameter], lr: float, seed: int, l2: float = 0.0
+    ) -> None:
         self.tables, self.lr, self.seed = list(tables), lr, seed
         for p in self.tables:
             p.grad_dtype = torch.float32
-        self._rows = RowSums(ordered=True)
+        self._rows = RowSums(l2, ordered=True)
         self._sums: dict[nn.Parameter, tuple[Tensor, Tensor]] = {}
         # Of the tables that a gradient has reached: steps since, and what is kept of each number.
         self.steps: dict[nn.Parameter, int] = {}
