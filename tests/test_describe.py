@@ -124,6 +124,37 @@ def test_a_draft_knows_labels_and_zones(here: Path) -> None:
     assert "negatives" not in keys["target"]
 
 
+def test_a_draft_joins_impressions_behaviours_and_a_catalogue(here: Path) -> None:
+    """Users by their values, not by a device's name; what items have behaviours have, too."""
+    of = [(f"c{u}", f"s{(u * 7 + n * n) % 40}", n) for u in range(30) for n in range(10)]
+    devices = ["ios", "web", None]
+    shown = {
+        "device": [devices[n % 3] for _, _, n in of],
+        "login": [u for u, _, _ in of],
+        "sku": [i for _, i, _ in of],
+        "ms": [START * 1_000 + n * DAY * 1_000 for _, _, n in of],
+        "clicked": [None if n == 7 else n % 3 == 0 for _, _, n in of],
+    }
+    pq.write_table(pa.table(shown), "shown.parquet")
+    did = [f"s{n}{u},{u},{i},2017-07-{10 + n}T10:00:00Z,view" for u, i, n in of]
+    Path("did.csv").write_text("session_id,customer_id,sku,at,kind\n" + "\n".join([*did, did[0]]))
+    items = [f"s{n},{'abc'[n % 3]}" for n in range(40)]
+    Path("items.csv").write_text("sku,category\n" + "\n".join(items) + "\n")
+    text, said = draft("shown.parquet", "did.csv", "items.csv")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    users = [keys["tables"][name]["user"] for name in ("shown", "did")]
+    assert users == ["login", "customer_id"]
+    assert keys["tables"]["shown"]["label"] == "clicked"
+    assert keys["lookups"]["item"]["fields"] == {"category": "category"}
+    where = "# where = 'clicked is not null'"
+    assert where in text
+    Path("drafted.toml").write_text(text.replace(where, where[2:]))
+    checked = tinprep("describe", "drafted.toml", "--check")
+    finished(checked)
+    assert "shown without" not in checked.out
+
+
 def test_a_file_of_items_with_a_date_of_each_is_no_log(here: Path) -> None:
     """Beside one that names its users."""
     films = [f"{f},2014-04-{1 + f % 28:02},{f % 7 + 60}" for f in range(40)]

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from pipeline.description.files import bases, by_name, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import blocks
-from pipeline.readers.own_tables import first_odd
+from pipeline.readers.own_tables import SAMPLED, first_odd
 from schemas.bounds import MAX_LEN
 from schemas.errors import InputError, UsageError
 from schemas.shards import UNITS
@@ -34,7 +35,8 @@ _SNIFFED_LINES = 200
 _HEAD_BYTES = 1 << 18
 # What columns are called, by what they are; the first that fits.
 _NAMES = {
-    "user": r"user|member|customer|visitor|reviewer|account|client|buyer|uid|session|device|person",
+    "user": r"user|member|customer|^cust(?!om)|visitor|reviewer|account|client|buyer|uid|person",
+    "visit": r"session|device",  # of a user, and a user where nothing else is one
     "label": r"label|click|clk|convert|conversion|purchased|bought|liked?$|is_(?!valid)",
     "time": r"time|date|second|_at$|^ts$|_ts$|when|day$",
     "item": r"item|movie|film|product|asin|sku|\bad\b|^ad_|adgroup|video|song|track|article|news|"
@@ -136,6 +138,7 @@ class Table:
         said: `format` and `csv`, where they have to be told.
         notes: what is not sure.
         guesses: what is not sure if it holds events.
+        in_part: whether there are more records than were looked at.
         user: the column of users; None where there seems to be none.
         time: likewise.
         item: likewise.
@@ -148,6 +151,7 @@ class Table:
     columns: dict[str, Column]
     notes: list[str] = field(default_factory=list)
     guesses: list[str] = field(default_factory=list)
+    in_part: bool = False
     user: str | None = None
     time: str | None = None
     item: str | None = None
@@ -175,7 +179,7 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
     tables = [_table(pattern, folder) for pattern in patterns]
     events = [t for t in tables if t.user is not None and t.time is not None]
     # Beside a file that names its users one that does not is of items, say, with a date of each.
-    events = [t for t in events if t.columns[t.user or ""].named("user")] or events
+    events = [t for t in events if _names_user(t.columns[t.user or ""])] or events
     if not events:
         seen = tuple(f"{t.name}: {', '.join(t.columns)}; {_lack(t)}"[:500] for t in tables)
         raise InputError(
@@ -192,6 +196,8 @@ def draft(patterns: Sequence[str], folder: Path) -> str:
                 f"{_delimiter_option(tables[0])}`"
             ),
         )
+    for one, other in combinations(events, 2):
+        _agree(one, other)
     text = _Writer(events, [table for table in tables if table not in events]).text()
     try:
         spec_of(Source("the draft", text))
@@ -278,7 +284,8 @@ def _table(pattern: str, folder: Path) -> Table:
     base = base if base.is_dir() else paths[0]
     name = re.sub(r"\W+", "_", base.name.partition(".")[0].lower()).strip("_") or "events"
     name = name if name[0].isalpha() else f"t_{name}"
-    table = Table(name, pattern, whence, said, columns, notes)
+    in_part = len(paths) > 1 or len(frame) == SAMPLED
+    table = Table(name, pattern, whence, said, columns, notes, in_part=in_part)
     _roles(table)
     if "columns" in said.get("csv", {}):
         _name_columns(table)
@@ -420,7 +427,9 @@ def _roles(table: Table) -> None:
             others = ", ".join(c.name for c in times if c is not time)
             table.guesses.append(f"{table.name}: the time may also be {others}")
     ids = [c for c in columns if c.name != table.time and _may_be_id(c)]
-    user = next((c for c in ids if c.named("user") and not c.named("label")), None)
+    users = [c for c in ids if _names_user(c) and not c.named("label")]
+    # Of few values it is rather a kind of user, or of device.
+    user = min(users, key=lambda c: (c.distinct <= _FEW, not c.named("user")), default=None)
     item = next((c for c in ids if c.named("item") and c is not user), None)
     if table.time is not None and (user is None or item is None):
         # By place: who, then what.
@@ -438,6 +447,37 @@ def _roles(table: Table) -> None:
     if table.time is not None or user is not None:
         table.user = user.name if user is not None else None
     table.item = item.name if item is not None else None
+
+
+def _names_user(column: Column) -> bool:
+    return column.named("user") or column.named("visit")
+
+
+def _agree(one: Table, other: Table) -> None:
+    """Where the users of two tables share no value, take the column of one that does."""
+    pairs = [(one, other), (other, one)]
+    mine, theirs = (t.columns[t.user or ""] for t in (one, other))
+    if _shared(mine, theirs):
+        return
+    for table, beside in pairs:
+        known = beside.columns[beside.user or ""]
+        free = [c for c in table.columns.values() if c.name not in (table.time, table.item)]
+        best = max(free, key=lambda c: _shared(c, known))
+        if known.distinct > _FEW and _shared(best, known) > 0.5:
+            table.user = best.name
+            return
+    one.guesses.append(
+        f"no sampled value of {one.name}.{mine.name} is one of {other.name}.{theirs.name}: "
+        "users have to be spelt alike in both"
+    )
+
+
+def _shared(one: Column, other: Column) -> float:
+    """How many of the values of the column that has fewer of them are values of the other, too."""
+    if not (_may_be_id(one) and _may_be_id(other)):
+        return 0.0
+    mine, theirs = (set(c.values.cast(pl.String).unique()) for c in (one, other))
+    return len(mine & theirs) / max(1, min(len(mine), len(theirs)))
 
 
 def _may_be_id(column: Column) -> bool:
@@ -492,6 +532,8 @@ class _Writer:
             if re.match(r"(?i)non|not|un|no_", column.name):
                 continue
             numbers = column.numbers
+            if column.values.dtype == pl.Boolean and column.distinct == 2:
+                return column
             if numbers is not None and set(numbers.unique()) == {0.0, 1.0}:
                 return column
         return None
@@ -540,6 +582,12 @@ class _Writer:
                         f"{low:g} to {top:g}: say what counts as liked"
                     )
                     self._slips(at, column, "left out")
+        needed = [time, table.columns[table.user or ""], *([] if label is None else [label])]
+        if lacking := [_sql(column.name) for column in needed if column.missing]:
+            self.comments.setdefault(at, []).append(
+                f"# where = '{' and '.join(f'{name} is not null' for name in lacking)}'   "
+                "# leaves out lines without; else each is refused, and many are an error"
+            )
         found["order"] = "file"
         self._say(at, "order", 'of events of one time; "hash" where the lines stand in no order')
         rest = [c for c in table.columns.values() if c.name not in taken]
@@ -567,6 +615,14 @@ class _Writer:
         if split is not None and set(split.values.unique()) <= {"train", "valid", "test"}:
             return {"by": "column", "column": split.name}
         time = target.columns[target.time]
+        if target.in_part and time.values.is_sorted():
+            self._say(
+                "target",
+                "split",
+                "the last day is test, the one before valid: only the log's begin was sampled; "
+                '{ by = "time", valid = "2026-01-31", ... } says when each begins',
+            )
+            return {"by": "day", "timezone": "UTC"}
         valid, test = (self._moment(time, share) for share in (0.8, 0.9))
         first, last = (self._moment(time, share) for share in (0.0, 1.0))
         if first < valid < test <= last:
@@ -650,6 +706,8 @@ class _Writer:
             theirs.pop("item", None)
             theirs[_bare(history.item)] = history.item
         shared = {name: of for name, of in theirs.items() if name in {*mine["fields"], *looked_up}}
+        # What is looked up by what behaviours have, they have, too.
+        by = [one for name, one in keys["lookups"].items() if name not in shared]
         keys["tables"][history.name]["fields"] = shared
         if not shared:
             self.notes.append(f"{history.name} and {target.name} share no field: name what is one")
@@ -657,7 +715,7 @@ class _Writer:
         if shared and features:
             mine["features"] = features
             mine["fields"] = {n: of for n, of in mine["fields"].items() if n in shared}
-        for one in keys["lookups"].values():
+        for one in by:
             rest = {n: of for n, of in one.get("fields", {}).items() if n not in shared}
             one["fields"] = {n: of for n, of in one.get("fields", {}).items() if n in shared}
             one["features"] = {**one.get("features", {}), **rest}
@@ -669,7 +727,7 @@ class _Writer:
             keys["histories"]["history"] = {"table": history.name, "max_len": MAX_LEN}
             return
         counts: list[tuple[str, int]] = found.values.value_counts(sort=True).rows()
-        column = found.name if found.name.isidentifier() else f'"{found.name}"'
+        column = _sql(found.name)
         where = {kind: f"{column} = '{kind.replace(chr(39), chr(39) * 2)}'" for kind, _ in counts}
         if history is target and "label" not in keys["tables"][target.name]:
             keys["target"]["where"] = where[counts[-1][0]]
@@ -754,6 +812,11 @@ class _Writer:
 def _is_kind(column: Column) -> bool:
     """Whether it tells kinds of events apart: a few words."""
     return column.values.dtype == pl.String and 1 < column.distinct <= _FEW
+
+
+def _sql(name: str) -> str:
+    """A column's name in SQL."""
+    return name if name.isidentifier() else f'"{name}"'
 
 
 def _bare(name: str) -> str:

@@ -52,7 +52,9 @@ FORMATS = ("csv", "jsonl", "parquet", "query")
 OUTSIDE = "outside"
 """The mask of rows that fail `where`: they say who touched what, and count for nothing else."""
 
-_SAMPLE_ROWS = 10_000
+SAMPLED = 10_000
+"""Records of a file that are looked at to tell what it holds."""
+
 _TEXT = 0.1  # of a sample, where a column is of text and not of numbers with slips
 _SHOWN = 60  # characters of a value that is told
 SQL_TYPES: dict[str, Any] = {
@@ -392,9 +394,7 @@ def open_source(
     return with_folders(found, paths)
 
 
-def head(
-    source: Source, path: Path, names: Sequence[str], rows: int = _SAMPLE_ROWS
-) -> pl.DataFrame:
+def head(source: Source, path: Path, names: Sequence[str], rows: int = SAMPLED) -> pl.DataFrame:
     """The first records of a file that have fields, as they stand: text, of a file of text.
 
     A column that holds values of several kinds, as JSON may, is all text.
@@ -450,7 +450,7 @@ def inferred(source: Source, path: Path, names: Sequence[str]) -> dict[str, str]
                 if values.null_count() < len(values):
                     seen.add(name)
             rows += frame.height
-            if rows >= _SAMPLE_ROWS:
+            if rows >= SAMPLED:
                 break
     return {name: [*left[name], "text"][0] if name in seen else "text" for name in names}
 
@@ -577,7 +577,7 @@ def first_odd(
                 for at in odd(frame[name]).arg_true().head(1):
                     line, _ = source.record(block, int(indices[at]))
                     found.append((line + 1, str(frame[name][at])[:_SHOWN]))
-            if found or rows >= _SAMPLE_ROWS:
+            if found or rows >= SAMPLED:
                 return min(found, default=None)
     return None
 
