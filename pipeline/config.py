@@ -183,6 +183,10 @@ class Config(ABC):
             paths: of `obtain`, and those of `queries`.
         """
 
+    def cure(self, do: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        """What is to be done about an error, of what its place says."""
+        return do
+
     @property
     def workers(self) -> int:
         """Buckets worked on at once."""

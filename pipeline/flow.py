@@ -95,6 +95,7 @@ def _prepare(run: Run) -> manifest.Manifest:
             try:
                 return _make(run, ours)
             except TinprepError as error:
+                error.do = config.cure(error.do)
                 if (
                     isinstance(error.where, Path) and error.where in queries
                 ):  # a file that nobody knows

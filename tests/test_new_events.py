@@ -421,6 +421,8 @@ def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:
     refused(tinprep("transform", out, *both, *to), 2, "leave --targets out")
     only = written(tmp_path / "only.csv", ["e,x,60"])
     refused(tinprep("transform", out, "--events", only, *to), 3, "None of the new events")
+    later = written(tmp_path / "later.csv", ["a,x,1600000000000"])
+    refused(tinprep("transform", out, "--events", later, *to), 2, "another unit", "are read alike")
     reviews = [Review(*line.split(",")[:2], 10 * n) for n, line in enumerate(LOG)]
     raw = write_raw(tmp_path / "raw", reviews, None)
     finished(amazon(raw, tmp_path / "beauty", "--keep-events", "--no-meta"))

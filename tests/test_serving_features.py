@@ -84,7 +84,7 @@ def test_values_of_requests_are_read_as_those_of_files(tmp_path: Path) -> None:
     finished(prepare(tmp_path / "log.toml", out))
     features = Features(out, made := manifest.load(out), read(out, made))
     asked = [{"item": item} for item in (9, "9", "009")]
-    found = features(Request("1", 2_000, [*asked, {"item": 9, "tag": ["0", 0, 9]}]))
+    found = features(Request("1", 2_000, [*asked, {"item": 9, "tag": ["", "0", 0, 9]}]))
     assert found["target_item"].tolist() == [UNKNOWN_ID] * 4
     assert found["target_kind"].tolist() == [features.words["kind"].of(0)] * 4
     assert found["history_length"][0] == 6

@@ -439,6 +439,14 @@ class Binding:
             if found.dtype.is_temporal():  # which says its unit itself
                 continue
             texts = found.cast(pl.String).drop_nulls()
+            if len(texts) and texts.str.contains(_DATED).all():
+                self.source.refuse(
+                    (kind, name, "time"),
+                    "Times that are text have no unit.",
+                    expected="numbers since 1970",
+                    got=f'unit = "{time.unit}" and {time.column} = {texts[0]}',
+                    do="leave `unit` (--unit) out",
+                )
             if len(texts) and texts.str.contains(_DIGITS_OF_DATE).all():
                 self.source.refuse(
                     (kind, name, "time"),

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from pipeline.description.language import Spec
     from pipeline.description.toml import Source
 
+# How what is to be done in a description, or by options of `prepare`, is told.
+_OF_DESCRIPTION = re.compile(r" = |--(unit|timezone|delimiter)|SQL|name the columns|separator")
 _OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
 KINDS = {"int64": "whole", "float64": "number", "string": "text"}
@@ -47,6 +49,15 @@ class TransformConfig(DescribedConfig):
         given = (*self.new.values(), self.targets)
         new = [one for patterns in given for one in bases(patterns, Path())]
         return [self.data, *new, *super().apart(paths)]
+
+    def cure(self, do: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
+        """As `Config.cure`: the description is that of the data set, and stays as it is."""
+        if (
+            do is None
+            or _OF_DESCRIPTION.search(" ".join((do,) if isinstance(do, str) else do)) is None
+        ):
+            return do
+        return "write new files as those that the data set was made of: they are read alike"
 
     @property
     def _patterns(self) -> dict[tuple[str, str], list[str]]:

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Lt, MinLen
 
-from pipeline.readers.values import LATEST_S, Refusal, text_of, whole
+from pipeline.readers.values import BLANKS, LATEST_S, Refusal, text_of, whole
 from pipeline.serving.features import Columns, Cut, Users
 from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
@@ -72,7 +72,9 @@ class Words:
         Raises:
             ValueError: no value of this vocabulary is such.
         """
-        if raw is None or type(raw) is (int if self.whole else str):
+        if raw is None or (isinstance(raw, str) and not raw.strip(BLANKS)):
+            return None  # as in files
+        if type(raw) is (int if self.whole else str):
             return raw
         try:
             if isinstance(raw, bool):
@@ -247,8 +249,8 @@ class Features:
                 got=str(request.time),
                 do=f"give the time in the unit {unit}, or as text with a zone",
             )
-        if request.user is None:
-            raise _misfit(USER, "text or a whole number", None, request)
+        if request.user is None or not str(request.user).strip(BLANKS):
+            raise _misfit(USER, "text or a whole number", request.user, request)
         odd = [one for one in request.candidates if not isinstance(one, Mapping)]
         if odd or not request.candidates:
             got = odd[0] if odd else request.candidates
