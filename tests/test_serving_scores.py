@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -125,8 +126,8 @@ def test_requests_as_other_programs_write_them(made: Path, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("values", "alike", "odd"),
     [
-        ([7, 2**60], [7, 7.0, "7", "007", " 7.0"], [True, 7.5, [7], "x", 2.0**60]),
-        (["7", "x"], ["7", 7, 7.0], [True, 7.5, [7]]),
+        ([7, 2**60], [7, 7.0, "7", "007", " 7.0", np.int8(7)], [True, 7.5, [7], "x", 2.0**60]),
+        (["7", "x"], ["7", 7, 7.0, np.str_("7"), np.float32(7)], [True, 7.5, [7]]),
     ],
 )
 def test_values_that_are_the_same_have_one_id(
@@ -135,7 +136,8 @@ def test_values_that_are_the_same_have_one_id(
     words = object.__new__(Words)
     words.ids, words.whole = {value: id_ for id_, value in enumerate(values, 2)}, values[0] == 7
     assert [words.of(raw) for raw in alike] == [2] * len(alike)
-    assert [words.of(values[1]), words.of(None)] == [3, 1]
+    none = [None, "", " ", np.nan, np.float32(np.nan)]
+    assert [words.of(raw) for raw in (values[1], *none)] == [3] + [1] * len(none)
     for one in odd:
         with pytest.raises(ValueError, match="a whole number" if words.whole else "text"):
             words.of(one)

@@ -160,7 +160,9 @@ def read(source: Source) -> Spec:
         UsageError: a key is unknown, missing, or has a value of another kind.
     """
     try:
-        return _adapter().validate_json(to_json(source.keys, inf_nan_mode="constants"))
+        return _adapter().validate_json(
+            to_json(source.keys, inf_nan_mode="constants", fallback=repr)
+        )
     except ValidationError as error:
         errors = error.errors(include_url=False)
         # A key that nobody knows is told first: often another one is missing for it.

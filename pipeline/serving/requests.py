@@ -72,10 +72,11 @@ class Words:
         Raises:
             ValueError: no value of this vocabulary is such.
         """
+        if self.whole and type(raw) is int:
+            return raw
+        raw = _plain(raw)
         if raw is None or (isinstance(raw, str) and not raw.strip(BLANKS)):
             return None  # as in files
-        if type(raw) is (int if self.whole else str):
-            return raw
         try:
             if isinstance(raw, bool):
                 raise Refusal
@@ -217,8 +218,9 @@ class Features:
         _require_known("a key", said, self._own_first, request)
         _require_known("a history in `arrived`", request.arrived, self._by_order, request)
         who = self._value(USER, request.user, request)
+        if who is None:
+            raise _misfit(USER, "text or a whole number", request.user, request)
         user = self.words[USER].ids.get(who, UNKNOWN_ID)
-        assert who is not None
         columns = self.of_history(self.newcomers.get(who, user), request)
         columns["target_time"] = np.full(len(rows), request.time, np.int64)
         lines: dict[str, Int64s] = {}  # key -> the line that each row looks up
@@ -249,8 +251,6 @@ class Features:
                 got=str(request.time),
                 do=f"give the time in the unit {unit}, or as text with a zone",
             )
-        if request.user is None or not str(request.user).strip(BLANKS):
-            raise _misfit(USER, "text or a whole number", request.user, request)
         odd = [one for one in request.candidates if not isinstance(one, Mapping)]
         if odd or not request.candidates:
             got = odd[0] if odd else request.candidates
@@ -305,12 +305,15 @@ class Features:
             return {"": self._id(name, value, request)}
         feature = self.made.features[name]
         if feature.vocabulary is None:
+            if not is_finite(value):
+                value = _plain(value)
             if value is not None and not is_finite(value):
                 raise _misfit(name, "a number", value, request)
             raw = np.array([np.nan if value is None else value], np.float64)
             return {"": as_told(raw, self.made.numbers[name])[0]}
         if feature.kind == "id":
             return {"": self._id(name, value, request)}
+        value = _plain(value)
         if value is not None and not isinstance(value, list):
             raise _misfit(name, "a list", value, request)
         most = self.made.lists[name]
@@ -328,6 +331,15 @@ class Features:
             return self.words[name].value(raw)
         except ValueError as error:
             raise _misfit(name, str(error), raw, request) from None
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON has it, of what NumPy, too, makes of one; NaN is none."""
+    if isinstance(value, tuple):
+        return [*value]
+    if isinstance(value, np.generic | np.ndarray):
+        value = value.tolist()
+    return None if isinstance(value, float) and np.isnan(value) else value
 
 
 def _require_known(
