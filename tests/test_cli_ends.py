@@ -145,6 +145,12 @@ def test_what_stands_in_the_place_of_a_folder_is_told(
     assert {path.name for path in tmp_path.iterdir()} == {"raw", "out", "here"}
 
 
+def test_links_in_a_circle_are_told(tmp_path: Path) -> None:
+    (loop := tmp_path / "loop").symlink_to("loop")
+    refused(tinprep("train", loop), 5, loop, "symbolic links")
+    refused(tinprep("describe", loop), 3, loop, "a link to nothing")
+
+
 @pytest.mark.parametrize("below", [".", "train"])
 def test_no_run_is_put_into_a_data_set(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, below: str

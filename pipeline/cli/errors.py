@@ -38,6 +38,8 @@ def told_errors(then: str = AGAIN) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
+        if isinstance(error, RuntimeError) and isinstance(error.__context__, OSError):
+            error = error.__context__  # what pathlib makes a RuntimeError of: links in a circle
         stopped = interrupts.end() and not isinstance(error, SystemExit)
         told = isinstance(error, _TOLD) or _is_no_room(error)
         if not (stopped or told or interrupts.is_panic(error)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import translate
@@ -145,13 +146,17 @@ def _none(pattern: str, folder: Path, whose: str) -> None:
             got="no such bucket, or none that your keys show",
             do="correct `files`, or name the folder of the files with --raw",
         )
-    there = near([path.name], path.parent)
+    there, got = near([path.name], path.parent), "no such file"
+    if path.is_dir():
+        there, got = "", "an empty folder"
+    elif not isinstance(path, RemotePath) and os.path.lexists(path):
+        there, got = "", "a special file, such as a pipe" if path.exists() else "a link to nothing"
     what = "folder of files" if path.is_dir() else "file"
     raise InputError(
         f"There is no {what} of {whose}.",
         where=path,
         expected=pattern,
-        got=("an empty folder" if path.is_dir() else "no such file") + there,
+        got=got + there,
         do=f"{RENAME}, or correct `files`"
         if there
         else "correct `files`, or name the folder of the files with --raw",

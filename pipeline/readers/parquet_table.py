@@ -233,8 +233,13 @@ def _columns(schema: pa.Schema) -> Iterator[tuple[str, Any]]:
         yield from below(field.name, field.type)
 
 
-def _in_utc(kind: pa.DataType) -> pa.DataType:
-    """The same times, which Polars takes of named zones alone, where the zone is an offset."""
+_UUID = "arrow.uuid"
+
+
+def _plain(kind: pa.DataType) -> pa.DataType:
+    """As what Polars takes a type: times whose zone is an offset, and an extension's storage."""
+    if isinstance(kind, pa.BaseExtensionType):
+        return kind.storage_type
     of_offset = pa.types.is_timestamp(kind) and (kind.tz or "").startswith(("+", "-"))
     return pa.timestamp(kind.unit, "UTC") if of_offset else kind
 
@@ -242,8 +247,10 @@ def _in_utc(kind: pa.DataType) -> pa.DataType:
 def _polars_type(kind: pa.DataType) -> Any:
     if "decimal256" in str(kind):  # Polars panics
         return pl.Unknown()
+    if getattr(kind, "extension_name", "") == _UUID:
+        return pl.String()
     try:
-        return pl.Series(pa.array([], _in_utc(kind))).dtype
+        return pl.Series(pa.array([], _plain(kind))).dtype
     except (pa.ArrowException, pl.exceptions.PolarsError, TypeError, ValueError):
         return pl.Unknown()
 
@@ -261,5 +268,8 @@ def _column(table: pa.Table, name: str) -> pl.Series:
     array = table[first]
     for field in rest:
         array = compute.struct_field(array, field)
-    kind = _in_utc(array.type)
-    return pl.Series(name, array if kind == array.type else array.cast(kind))
+    kind = _plain(array.type)
+    series = pl.Series(name, array if kind == array.type else array.cast(kind))
+    if getattr(array.type, "extension_name", "") == _UUID:
+        return series.bin.encode("hex").str.replace("^(.{8})(.{4})(.{4})(.{4})", "$1-$2-$3-$4-")
+    return series
