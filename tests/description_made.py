@@ -362,7 +362,7 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         description["tables"]["views"] = views
         logs["tables.views"] = logs_as(draw, list(seen[0]), seen)
     timed, since_unit = False, one_of("since_unit", "s", "ms", "us", "iso")
-    a_unit = 1_000_000 // PER_SECOND.get(since_unit, 1_000_000)
+    a_unit = 1_000_000 // PER_SECOND.get(since_unit, 1)  # text is of whole seconds
     since_told = {"timezone": "UTC"} if since_unit == "iso" else {"unit": since_unit}
 
     def since(of: int) -> list[Any]:

@@ -241,7 +241,7 @@ def test_rows_outside_say_who_touched_what(tmp_path: Path) -> None:
 
 def test_a_condition_sees_its_own_row_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "log.csv"
-    path.write_text("u,t,timestamp,a b\nx,1,3,7\ny,2,4,\n")
+    path.write_text("u,t,timestamp,a b,,\nx,1,3,7,,\ny,2,4,,,\n")
 
     def where(text: str) -> list[str]:
         reader = open_table([path], "csv", (USER, TIME), where=text)

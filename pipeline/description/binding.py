@@ -835,7 +835,7 @@ def _several(values: pl.Series, separator: str | None) -> pl.Series:
 def _are_whole(values: pl.Series) -> bool:
     """Whether values are whole numbers, each as it is written once."""
     if values.dtype.is_integer():
-        return bool((values >= 0).all())
+        return not len(values) or (values.min() >= 0 and values.max() < 1 << 63)  # type: ignore
     if values.dtype.is_float():
         return bool(((values >= 0) & (values == values.floor())).all())
     if values.dtype.is_decimal():

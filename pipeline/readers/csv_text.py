@@ -376,7 +376,10 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             got=text[:_SHOWN] or "an empty line",
             do="name the columns if it has no header",
         )
-    return tuple(field.strip(BLANKS) for field in fields)
+    # Of several columns without a name, as a trailing delimiter makes them, none has one twice.
+    names = [field.strip(BLANKS) for field in fields]
+    blank = names.count("")
+    return tuple(name or " " * (blank - names[n:].count("")) for n, name in enumerate(names))
 
 
 def _first_line(path: Path, form: CsvFormat) -> str | None:
