@@ -53,8 +53,13 @@ def summary(made: Manifest, out: Path, *, kept: bool = True) -> Group:
         what.add_row("seconds", f"{sum(s.seconds for s in made.steps):.1f}")
         what.add_row("peak memory", f"{max(s.peak_rss_mb for s in made.steps):,} MiB")
     what.add_row("where", str(out) if kept else "nowhere: a sample")
-    notes = [Text(f"note: {printable(note)}") for note in made.notes]
-    return Group(what, *(bins(made, name) for name in made.histories), *notes)
+    some = [name for name, one in made.histories.items() if sum(one.bins.train_counts)]
+    return Group(what, *(bins(made, name) for name in some), *(_told(note) for note in made.notes))
+
+
+def _told(note: str) -> Text:
+    warning = note.removeprefix("Warning: ")
+    return Text(f"{'note' if warning == note else 'warning'}: {printable(warning)}")
 
 
 def _of(made: Manifest, history: str) -> str:

@@ -24,6 +24,12 @@ from schemas.shards import KEPT_TYPES, UNITS, Shape, schema_of
 
 FORMAT = 2
 NAME = "manifest.json"
+_OTHERS = {
+    "metrics.json": ("a run", "evaluate"),
+    "last.pt": ("a run that is not finished", "evaluate"),
+    "bundle.json": ("a bundle", "verify"),
+}
+"""What other folders of tinprep's hold, and the command that shows them."""
 KEPT = "description.toml"
 """A description that a data set keeps, where nobody else does."""
 KEEPS = "keeps"
@@ -494,14 +500,17 @@ def load(out: Path) -> Manifest:
     except FileNotFoundError:
         above = out.absolute().parent
         within = out.name in SPLITS and (above / NAME).exists()
+        other = next((of for name, of in _OTHERS.items() if (out / name).is_file()), None)
         near = meant(out.name, (one.parent.name for one in above.glob(f"*/{NAME}")))
         raise InputError(
             "There is no data set here.",
             where=path,
             expected="a finished data set (its manifest is written last)",
-            got="a split of one" if within else f"no such file{near}",
+            got="a split of one" if within else other[0] if other else f"no such file{near}",
             do=f"give {above}, and perhaps `--split {out.name}`"
             if within
+            else f"give a data set; see this one with `tinprep {other[1]} {out}`"
+            if other
             else "make one, e.g. `tinprep amazon --out DIR`, or run the interrupted command again",
         ) from None
     except OSError as error:

@@ -203,6 +203,11 @@ def test_no_impression_that_can_be_used(raw: Path, out: Path, name: str) -> None
     [
         ([], 0, "None of the behaviours counts, so every history is empty."),
         ([f"{u},{NIGHT + 30 * DAY},pv,1,1" for u in range(40)], 40, "Warning: nothing stands"),
+        (
+            [f"{u},{NIGHT},pv,1,1" for u in range(9_000, 9_040)],
+            0,
+            "None of the behaviours counts, so every history is empty. 40 are of users without",
+        ),
     ],
 )
 def test_no_behaviours_give_empty_histories_and_say_so(

@@ -61,7 +61,7 @@ def test_reviews_that_stand_twice(tmp_path: Path) -> None:
         "repeated reviews 30 of 61 (49.2%)",
         "test positives in own history 6 of 6 (100.0%)",
     )
-    assert "Warning: many more targets of one label" in ended.said
+    assert "warning: many more targets of one label" in ended.said
     assert "Records stand twice in the raw file: --duplicates drop" in ended.said
     assert "only_new" not in ended.said  # which this command cannot say
     ended = amazon(raw, out, "--duplicates", "drop")

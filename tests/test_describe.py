@@ -211,7 +211,7 @@ def test_a_check_shows_targets_and_keeps_nothing(here: Path) -> None:
     ended = tinprep("describe", "mine.toml", "--check")
     finished(ended)
     assert sorted(Path().rglob("*")) == before
-    assert ended.out.count("label 1") == 12
+    assert ended.out.count("label 1") == 6
     assert "label 0" not in ended.out
     assert "in own history" in ended.said
     assert "ratings read │ 300" in ended.said

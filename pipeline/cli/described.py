@@ -27,7 +27,7 @@ _OF_TRANSFORM = (
     *("engine", "master", "spark_conf"),
 )
 
-_TARGETS_OF_A_SPLIT = 4
+_TARGETS_OF_A_SPLIT = 2
 
 
 @options_of(Events, Config, Asked)

@@ -61,6 +61,8 @@ CURES = {
         of: f'give times the unit that they have: unit = "{unit}" (--unit {unit})'
         for of, unit in ((TOO_LATE["s"], "ms"), (TOO_LATE["ms"], "us"))
     },
+    NO_VALUE: 'mend the file, leave such lines out in a description (where = "NAME is not null"), '
+    "or allow more with --max-rejected",
     **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
     BAD_LABEL: """say in SQL when it is 1, such as label = "answer = 'yes'" or "rating >= 4\"""",
     FRACTION: "cut it off with SQL, which may stand for a column: floor(NAME) of numbers, "

@@ -264,6 +264,11 @@ def _notes(d: Description, dealt: Dealt, fitted: Fitted) -> list[str]:
         )
         what = "every history is" if len(empty) == len(d.histories) else what
         notes.append(f"None of the {' and '.join(none)} counts, so {what} empty.")
+        if strangers := sum(dealt.others[name].of_nobody for name in none):
+            notes[-1] += (
+                f" {strangers:,} are of users without {d.target.name}: look at the columns of "
+                "users, and at how they are spelt."
+            )
     notes += [
         f"No {name} of a train row is known: each is 0 there, a plain "
         f"{how['of'].split()[-1]} in other splits."

@@ -76,6 +76,9 @@ def test_nothing_is_written(made: dict[str, Path]) -> None:
 def test_what_is_no_data_set(made: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(InputError):
         verify(tmp_path)
+    (tmp_path / "metrics.json").touch()
+    with pytest.raises(InputError, match=r"a run\n.*`tinprep evaluate "):
+        verify(tmp_path)
     (tmp_path / "manifest.json").mkdir()
     with pytest.raises(InputError):
         verify(tmp_path)
