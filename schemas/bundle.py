@@ -30,6 +30,13 @@ FORMAT = 1
 NAME, MODEL = "bundle.json", "model.onnx"
 SHAPES = ("request", "rows")
 OUTPUTS = ("logit", "score")
+
+
+def in_graph(name: str) -> str:
+    """What a graph calls an input: as it is called, but for a dot behind the name of an output."""
+    return f"{name}." if name in OUTPUTS else name
+
+
 _DO = "export the run again"
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from schemas.bundle import OUTPUTS, Bundle
+from schemas.bundle import OUTPUTS, Bundle, in_graph
 from schemas.errors import EnvironmentFault
 
 Columns = dict[str, NDArray[Any]]
@@ -59,4 +59,5 @@ class Graph:
             columns: of the bundle's `inputs`, each as its `type` and `sides` say: in a request
                 those of the history have one row.
         """
-        return np.stack(self.session.run(OUTPUTS, columns))
+        named = {in_graph(name): column for name, column in columns.items()}
+        return np.stack(self.session.run(OUTPUTS, named))

@@ -327,6 +327,8 @@ def _follows(column: Column, item: Column) -> bool:
     """Whether an item always has the same value in a column, which several items share."""
     if column.missing or item.missing or not 1 < column.distinct < item.distinct:
         return False
+    if are_listed(column.values):
+        return False
     pairs = pl.DataFrame({"item": item.values, "other": column.values}).unique()
     return len(pairs) <= item.distinct * 1.01 and column.distinct > _FEW
 

@@ -215,13 +215,13 @@ class ByTime:
         span = (days[1] - days[0]).days + 1
         # A day for train and one for test, else most of the time for train.
         at = self.test if first < self.test else first + (last - first) * 4 // 5 + 1
-        choice = f"--split-at {at}" if first < at <= last else "a longer log"
+        choice = f"test = {at} (--split-at {at})" if first < at <= last else "a longer log"
         if self.by == "day":
             expected = "three days or more: the last is for test, the one before for valid"
             do = f"give a longer log, or {choice} for one without valid"
         else:
-            expected = f"--split-at a time after the first one's, {first}"
-            do = f"give a time from {first + 1} to {last}, e.g. {choice}, or leave --split-at out"
+            expected = f"a time after the first one's, {first}, up to which is train"
+            do = f"give a time from {first + 1} to {last}, e.g. {choice}"
         raise InputError(
             f"There is nothing to train on: none of the {events.name} is early enough.",
             where=events.path,

@@ -65,6 +65,7 @@ CURES = {
     "or allow more with --max-rejected",
     **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
     BAD_LABEL: """say in SQL when it is 1, such as label = "answer = 'yes'" or "rating >= 4\"""",
+    BAD_SPLIT: """spell them so in SQL, such as column = "if(part = 'val', 'valid', part)\"""",
     FRACTION: "cut it off with SQL, which may stand for a column: floor(NAME) of numbers, "
     "left(NAME, 26) of text, cast(NAME as timestamp) of timestamps",
 }

@@ -32,10 +32,10 @@ pytest.importorskip("onnxruntime")
 
 FEATURES = replace(
     INPUTS,
-    others={"place": 50, "age": 5},
-    numbers=("price",),
-    lists={"genre": (7, 3)},
-    shared={"place": "item"},
+    others={"cat": 50, "class": 5},  # as the exporter itself calls things
+    numbers=("score",),
+    lists={"val_0": (7, 3)},
+    shared={"cat": "item"},
     histories={"history": replace(ONE, fields=("category",))},
 )
 TWO = replace(FEATURES, histories={"clicks": ONE, "orders": replace(ONE, fields=("category",))})
@@ -72,11 +72,11 @@ LENGTHS = [0, 1, 2, 3, 20]
 def features(rows):
     g = torch.Generator().manual_seed(1)
     return {
-        "place": torch.randint(1, 50, (rows,), generator=g, dtype=torch.int32),
-        "age": torch.randint(1, 5, (rows,), generator=g, dtype=torch.int32),
-        "price": torch.randn(rows, generator=g),
-        "genre": torch.randint(1, 7, (rows, 3), generator=g, dtype=torch.int32),
-        "genre_length": torch.arange(rows, dtype=torch.int32) % 4,
+        "cat": torch.randint(1, 50, (rows,), generator=g, dtype=torch.int32),
+        "class": torch.randint(1, 5, (rows,), generator=g, dtype=torch.int32),
+        "score": torch.randn(rows, generator=g),
+        "val_0": torch.randint(1, 7, (rows, 3), generator=g, dtype=torch.int32),
+        "val_0_length": torch.arange(rows, dtype=torch.int32) % 4,
     }
 
 
@@ -110,7 +110,7 @@ def test_pytorch_scores_a_request_as_rows(model, encoding, inputs):
 def run(session, model, batch):
     columns = {name: batch[name].numpy() for name in model.columns}
     types = {one.name: one.type for one in graph.inputs_of(model, request=True)}
-    return session.run(None, {n: c.astype(types[n]) for n, c in columns.items()})
+    return session.run(None, {bundle.in_graph(n): c.astype(types[n]) for n, c in columns.items()})
 
 
 @pytest.mark.parametrize(("model", "encoding", "inputs"), GRAPHS if ALL else FEW)

@@ -12,23 +12,25 @@ own L, and columns called as it is.
 | `history_<field>`, `history_position`, ... | B x L | 1 x L |
 | `session_<field>`, `session_length` | B x M K, B x M | 1 x M K, 1 x M |
 
-B and L are any numbers from 1: a history without behaviours has length 0 and L = 1, of padding. Of
-M sessions of K behaviours, M and K are the data set's.
+An input that would be called as an output is has a dot behind its name. B and L are any numbers
+from 1: a history without behaviours has length 0 and L = 1, of padding. Of M sessions of K
+behaviours, M and K are the data set's.
 """
 
 from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from schemas.bundle import OUTPUTS, Input
+from schemas.bundle import OUTPUTS, Input, in_graph
 from schemas.shards import session_prefix
 from trainer.models.interest import TARGET, InterestModel
 from trainer.models.reader import Reader
@@ -106,15 +108,25 @@ def write(model: InterestModel, path: Path, inputs: Sequence[Input]) -> None:
         program = torch.onnx.export(
             _Scored(model).eval().requires_grad_(False),
             tuple(examples),
-            input_names=[one.name for one in inputs],
+            input_names=(names := [in_graph(one.name) for one in inputs]),
             output_names=OUTPUTS,
             dynamic_shapes=(tuple(dynamic),),
             dynamo=True,
             verbose=False,
         )
     assert program is not None
+    _keep_apart(program.model.graph, {*names, *OUTPUTS})
     weights = sum(t.nbytes for t in (*model.parameters(), *model.buffers()))
     program.save(path, external_data=weights > _LARGEST)
+
+
+def _keep_apart(made: Any, taken: Set[str]) -> None:
+    """Rename what the exporter calls as a column is, such as `cat`, or as an output."""
+    outputs = {id(value) for value in made.outputs}
+    within = [value for node in made.all_nodes() for value in node.outputs]
+    for value in [*within, *made.initializers.values()]:
+        if value.name in taken and id(value) not in outputs:
+            value.name = f"{value.name}.within"
 
 
 @contextmanager

@@ -42,7 +42,8 @@ class Scorer(Graph):
         new = np.ones(rows, bool)
         new[1:] = False
         for column in of_history.values():
-            new[1:] |= (column[1:] != column[:-1]).reshape(rows - 1, -1).any(1)
+            differ = column[1:] != column[:-1]
+            new[1:] |= differ.any(tuple(range(1, differ.ndim)))
         begins = np.flatnonzero(new)
         found = [
             self.score(

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
+from keyword import iskeyword
 from typing import Any
 
 import torch
@@ -178,8 +179,11 @@ class OneTable(nn.Module):
 
 
 def _key(name: str) -> str:
-    """A field's key in a `ModuleDict`, which takes no name of an attribute of its own: `type`."""
-    return f"of {name}" if hasattr(_NONE, name) else name
+    """A field's key in a `ModuleDict`, which takes no name of an attribute of its own: `type`.
+
+    Nor does the exporter a word of Python's: `class`.
+    """
+    return f"of {name}" if hasattr(_NONE, name) or iskeyword(name) else name
 
 
 _NONE = nn.ModuleDict()
