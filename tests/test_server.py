@@ -204,7 +204,12 @@ def test_bad_calls_get_one_clear_answer(made: Path, tmp_path: Path) -> None:
         ("/score", {"user": "u1", "time": 1, "candidates": []}, 422, "candidates"),
         ("/score", asked(count=1_001), 422, "at most 1000"),
         ("/score", asked() | {"features": 1}, 422, "features"),
-        ("/score", {"user": "u1", "time": 1, "candidates": [{"item": [5]}]}, 422, "item"),
+        (
+            "/score",
+            {"user": "u1", "time": 1_600_900_000, "candidates": [{"item": [5]}]},
+            422,
+            "item",
+        ),
         ("/score", b" " * (1 << 20) + b"{}", 413, "too long"),
         ("/events", {"events": []}, 422, "events"),
         ("/events", {"events": [good["events"][0], lacks]}, 422, "lacks the column second"),

@@ -39,6 +39,9 @@ def test_scores_of_requests_are_those_of_predict(made: Path, tmp_path: Path) -> 
     assert both.height == found.height == wanted.height > 100
     assert (both["score"] - both["score_right"]).abs().max() < 1e-5  # type: ignore[operator]
     assert "of unknown item" in said.out
+    text = tmp_path / "scores.csv"
+    finished(tinprep("score", made / "bundle", *asked, "--out", text))
+    assert pl.read_csv(text, schema=found.drop("row").schema).equals(found.drop("row"))
     said = tinprep("verify", made / "bundle", "--log", log, "--events", made / "data")
     finished(said)
     assert f"{len(log.read_text().splitlines())} logged requests" in said.out
@@ -73,6 +76,7 @@ def _asked(**more: object) -> str:
             '{"user": "u1", "time": 1600900000000, "candidates": [{"item": "i1"}]}',
             "like one of another unit",
         ),
+        (_asked().replace("1600900000", "1600900"), "like one of another unit"),
         ('{"user": "u1", "candidates": [{}]}', "time"),
         ('{"user": "u1", "time": 1600900000, "candidates": []}', "candidates"),
         ('{"user": "u1", "time": 1600900000, "candidates": [{"item": "i1"}]}', "lacks device"),

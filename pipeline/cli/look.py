@@ -96,7 +96,7 @@ def score(
     bundle: Annotated[Path, typer.Argument(help="Folder of a bundle.")],
     events: Annotated[Path, typer.Option(help="A data set that keeps the users' events.")],
     requests: Annotated[Path, typer.Option(help="JSON lines: user, time, candidates, context.")],
-    out: Annotated[Path, typer.Option(help="The scores, as Parquet.")],
+    out: Annotated[Path, typer.Option(help="The scores: *.csv as CSV, others as Parquet.")],
     log: Annotated[
         Path | None,
         typer.Option(help="Write each request and its scores here, for `verify --log`."),

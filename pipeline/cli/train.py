@@ -207,9 +207,15 @@ def export(
         from pipeline.serving import golden
         from trainer.export.write import export as write
         from trainer.export.write import summary
+        from trainer.training.evaluation import data_of
 
         made = write(
             run, out, precision=precision, shape=shape, data=data, force=force, also=golden.write
         )
         for line in summary(out, made):
             Terminal(soft_wrap=True).print(line, highlight=False)
+        if any(
+            file.path == golden.REQUESTS for file in made.files
+        ):  # the data set keeps its events
+            events = str(data or data_of(run))
+            next_command(f"serve {quote(str(out))} --events {quote(events)}")

@@ -36,7 +36,7 @@ from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import Source as FileSource
 from pipeline.readers.own_tables import head, joined, open_source, open_table
 from pipeline.readers.parsed import Parsed, Reader, read
-from pipeline.readers.values import NULLS, Column, Refusal, listed
+from pipeline.readers.values import NULLS, OLD_S, Column, Refusal, listed
 from schemas.errors import TinprepError, UsageError
 from schemas.plain import quoted
 from schemas.shards import UNITS
@@ -49,8 +49,6 @@ _ZONED = r"(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"
 _SAMPLED_FILES = 3
 # Vocabularies, and what is known of items, of a log that has a new item in 25 lines; measured.
 _FIXED_BYTES_A_LINE = 4
-# Of unix time, 1985: what is later in seconds is hardly of another unit.
-_OLD_S = 473_385_600
 # Dates as digits: 20260131, as far as seconds, 20260131235959; and 26013123, up to the hour.
 _DIGITS_OF_DATE = (
     r"^((19|20)[0-9]{2}MD(H([0-5][0-9]){0,2})?|[0-9]{2}MDH)(\.0*)?$".replace("M", "(0[1-9]|1[0-2])")
@@ -458,7 +456,7 @@ class Binding:
                 )
             found = found.cast(pl.Float64, strict=False).drop_nulls()
             likely = _likely_unit(found) if len(found) else time.unit
-            if likely != time.unit and float(found.max() or 0) > _OLD_S:  # type: ignore[arg-type]
+            if likely != time.unit and float(found.max() or 0) > OLD_S:  # type: ignore[arg-type]
                 self.source.refuse(
                     (kind, name, "time"),
                     "Times look like those of another unit.",

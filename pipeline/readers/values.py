@@ -73,6 +73,8 @@ CURES = {
 
 # Of unix time in seconds: the year 5138. What is later is of a finer unit.
 LATEST_S = 100_000_000_000
+# Of unix time, 1985: what is later in seconds is hardly of another unit.
+OLD_S = 473_385_600
 BLANKS = " \t"
 _LIMIT = 1 << 63
 EXACT = 1 << 53  # of whole numbers, a float holds each up to here

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.csv import CSVWriter
 
 from pipeline.readers.packed import DAMAGE, packing_by, unpacked
 from pipeline.readers.values import EXACT
@@ -26,6 +27,7 @@ from schemas import bundle, manifest
 from schemas.checked import Misfit, build, decode
 from schemas.errors import InputError, UsageError
 from schemas.manifest import UNKNOWN_ID
+from schemas.plain import for_spreadsheet
 from schemas.replacing import require_folder
 from schemas.shards import UNITS
 
@@ -151,8 +153,8 @@ def score(
     """Score the requests of a file; returns what to say of it.
 
     Args:
-        out: for the scores, Parquet: `line` and `id` of each request, `candidate`, from 0, and
-            `score`, the probability of a positive label.
+        out: for the scores, CSV if it is called *.csv, else Parquet: `line` and `id` of each
+            request, `candidate`, from 0, and `score`, the probability of a positive label.
         log: for each request and its scores, in the order that they came; None for no log.
 
     Raises:
@@ -165,8 +167,9 @@ def score(
     schema = pa.schema([*named, ("candidate", pa.int32()), ("score", pa.float32())])
     counts: Counter[str] = Counter()
     with ExitStack() as files:
+        to, text = files.enter_context(atomic(out)), out.suffix == ".csv"
         writer = files.enter_context(
-            pq.ParquetWriter(files.enter_context(atomic(out)), schema, compression="zstd")
+            CSVWriter(to, schema) if text else pq.ParquetWriter(to, schema, compression="zstd")
         )
         logged = None
         if log is not None:
@@ -182,9 +185,12 @@ def score(
                 if logged is not None:
                     logged.write(written(request, scores=scores[-1].tolist()))
             sizes = [len(of) for of in scores]
+            names = [request.id for _, request in some]
+            if text:
+                names = [None if name is None else for_spreadsheet(name) for name in names]
             rows = [
                 np.repeat([number for number, _ in some], sizes),
-                [request.id for (_, request), n in zip(some, sizes, strict=True) for _ in range(n)],
+                [name for name, n in zip(names, sizes, strict=True) for _ in range(n)],
                 np.concatenate([np.arange(n, dtype=np.int32) for n in sizes]),
                 np.concatenate(scores),
             ]

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from annotated_types import Ge, Lt, MinLen
 
-from pipeline.readers.values import BLANKS, LATEST_S, Refusal, text_of, whole
+from pipeline.readers.values import BLANKS, LATEST_S, OLD_S, Refusal, text_of, whole
 from pipeline.serving.features import Columns, Cut, Users
 from pipeline.steps.lookups import UNKNOWN
 from pipeline.steps.numbers import as_told
@@ -244,24 +244,36 @@ class Features:
         if not isinstance(request.time, int | np.integer):
             raise _misfit("time", f"a whole number of the unit {unit}", request.time, request)
         if request.time >= latest:
-            raise InputError(
-                "A request's time looks like one of another unit.",
-                where=f"the request of user {request.user!r} at {request.time}",
-                expected=f"a time in the unit {unit}, below {latest}",
-                got=str(request.time),
-                do=f"give the time in the unit {unit}, or as text with a zone",
-            )
+            raise self._of_another_unit(request, f"below {latest}")
         odd = [one for one in request.candidates if not isinstance(one, Mapping)]
         if odd or not request.candidates:
             got = odd[0] if odd else request.candidates
             raise _misfit("candidates", "objects: name -> value, one or more", got, request)
 
+    def _of_another_unit(self, request: Request, like: str) -> InputError:
+        unit = self.made.time_unit
+        return InputError(
+            "A request's time looks like one of another unit.",
+            where=f"the request of user {request.user!r} at {request.time}",
+            expected=f"a time in the unit {unit}, {like}",
+            got=str(request.time),
+            do=f"give the time in the unit {unit}, or as text with a zone",
+        )
+
     def of_history(self, user: int, request: Request) -> Columns:
-        """The columns of all histories of a user, by id."""
+        """The columns of all histories of a user, by id.
+
+        Raises:
+            InputError: the request is of before 1985, and all that its user did is of later: its
+                time is of a coarser unit.
+        """
         columns: Columns = {}
+        begin = OLD_S * UNITS[self.made.time_unit]
         for name, cut in self.cuts.items():
-            arrived = request.arrived.get(name)
-            columns |= cut(self.pasts[name].of(user), request.time, arrived)
+            arrived, past = request.arrived.get(name), self.pasts[name].of(user)
+            if 0 < request.time < begin and len(past.time) and past.time[0] >= begin:
+                raise self._of_another_unit(request, f"as {past.time[0]} of an event of this user")
+            columns |= cut(past, request.time, arrived)
         return columns
 
     @cached_property

@@ -234,7 +234,12 @@ class App:
         """
         kind = call.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":  # what a page of another site may not send
-            raise _Refused(415, "The body is not said to be JSON.", expected="application/json")
+            raise _Refused(
+                415,
+                "The body is not said to be JSON.",
+                expected="a header, content-type: application/json",
+                got=printable(kind)[:200] or "none",
+            )
         most = self.limits.body
         length = call.headers.get("content-length", "0")
         if not length.isdecimal() or len(length) > 18 or int(length) > _DRAINED * most:
@@ -486,7 +491,9 @@ def serve(
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             ended = runner.run(_served(made, listening, ready))
     if ended == signal.SIGINT:
-        raise Interrupted("Interrupted.", do="run the same command again")
+        raise Interrupted(
+            "Interrupted.", do="run the same command again: what was added is on disk"
+        )
 
 
 async def _served(

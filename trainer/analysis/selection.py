@@ -114,7 +114,10 @@ def select(
         raise _refused("--sparsity", "a number above 0", str(sparsity))
     model = load(folder)
     if not isinstance(model, MixModel):
-        raise _refused(run, "a model of experts, e.g. tin_mix", "another")
+        got = read_json(folder / CONFIG, dict[str, Any], do="train it again").get(
+            "model", "another"
+        )
+        raise _refused(run, "a model of experts, e.g. `train DATA --model tin_mix`", str(got))
     shards = alike(model, Path(data) if data is not None else data_of(folder))
     if "valid" not in shards.splits:
         raise _refused(shards.out, "a data set with a valid split", "none")
@@ -190,7 +193,10 @@ def selection_table(run: Path, found: Selection) -> Table:
     """What was selected, for a terminal."""
     kept = sum(one.kept for one in found.sets)
     title = f"{run}: {kept} of {len(found.sets)} feature sets are worth {found.sparsity:g} nats"
-    about = f"{found.steps:,} steps over {found.rows:,} rows in {found.seconds:.0f} s"
+    about = (
+        f"{found.steps:,} steps over {found.rows:,} rows in {found.seconds:.0f} s; a score above 0 "
+        "keeps its set, and the best history stays"
+    )
     table = Table(title=title, caption=about)
     table.add_column("set", no_wrap=True)
     table.add_column("kind")

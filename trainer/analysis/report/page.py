@@ -254,10 +254,10 @@ def _correlation(
             _learned(truth, line, of, out, history) for of, line in zip(keys, measured, strict=True)
         ]
         parts.append(html.element(
-            "p", "Learned maps show e^z |r| of the attention's logit z and the representation r "
-            "(Eq. 4), of the line's first seed. All share one colour scale: each map is moved to "
-            "0..1 over itself, as their units differ. Pearson is with the data's map, on the row "
-            f"of the target's own {truth.field}.",
+            "p", "Learned maps show e^z |r|, where z is the attention's logit and r the "
+            "representation (Eq. 4), of a model's first seed. Units differ, so each map is shown "
+            "from its least value, 0, to its largest, 1. Pearson compares it with the data's map, "
+            f"on the row of the target's own {truth.field}.",
         ))  # fmt: skip
     without = [line.name for line in lines if line not in measured]
     if without:
