@@ -71,6 +71,7 @@ def told(value: Any, of: Column, unit: str = "s") -> Any:
         (column("number"), "inf", values.NOT_FINITE),
         (column("number"), "1e999", values.NOT_FINITE),
         (column("number"), " .5", 0.5),
+        (column("number"), "True", 1.0),
         (column("weight"), -0.1, values.NEGATIVE),
         (column("split"), "dev", values.BAD_SPLIT),
         (column("list", separator="|"), "a| b ||NA", ["a", "b"]),

@@ -68,6 +68,12 @@ CURES = {
     BAD_SPLIT: """spell them so in SQL, such as column = "if(part = 'val', 'valid', part)\"""",
     FRACTION: "cut it off with SQL, which may stand for a column: floor(NAME) of numbers, "
     "left(NAME, 26) of text, cast(NAME as timestamp) of timestamps",
+    NO_ZONE: 'say the zone of the clock that wrote them: timezone = "UTC" (--timezone UTC)',
+    SKIPPED: "look at the timezone: clocks of the zone that wrote them show each; UTC skips none",
+    NOT_TIME: "write them as 2026-01-31 23:00:00, in the file or with SQL, which may stand for a "
+    "column",
+    NOT_LIST: 'say what stands between the values: separator = "|"',
+    NOT_NUMBER: "mend them with SQL, which may stand for a column: replace(NAME, ',', '.')",
 }
 """What to do about a column's values that are refused for such a reason, where that is plain."""
 
@@ -352,6 +358,8 @@ def number_of(value: Any) -> float:
     """
     if isinstance(value, str):
         text = value.strip(BLANKS)
+        if (truth := _TRUTHS.get(text.lower())) is not None:
+            return float(truth)
         if DECIMAL.fullmatch(text) is None:
             infinite = text.lstrip("+-").lower() in ("inf", "infinity")
             raise Refusal(NOT_FINITE if infinite else NOT_NUMBER)

@@ -318,7 +318,7 @@ class Features:
         feature = self.made.features[name]
         if feature.vocabulary is None:
             if not is_finite(value):
-                value = _plain(value)
+                value = float(value) if isinstance(value, bool) else _plain(value)
             if value is not None and not is_finite(value):
                 raise _misfit(name, "a number", value, request)
             raw = np.array([np.nan if value is None else value], np.float64)

@@ -155,7 +155,11 @@ def test_a_bundle_scores_a_split_as_the_run(made):
     data, _, folder, said = made
     assert bundle.load(folder).to_json() == said.to_json()
     scorer, shards = Scorer.of(folder), Shards(data)
-    found = [(b["row"], s[1]) for b, s in scores(scorer, shards, "valid", ("row",))]
+    parts = [*scores(scorer, shards, "valid", ("row",))]
+    stored = {name: column for column, name in shards.facts.stored.items()}
+    one = {n: parts[0][0][stored.get(n, n)].numpy()[:1] for n in scorer.inputs}
+    assert scorer.rows(one)[1] == pytest.approx(parts[0][1][1][:1], abs=1e-6)
+    found = [(b["row"], s[1]) for b, s in parts]
     rows, by_bundle = (np.concatenate(part) for part in zip(*found, strict=True))
     from trainer.training.runs import load
 
