@@ -195,7 +195,7 @@ def test_what_the_meta_file_lacks(tmp_path: Path) -> None:
     ("days", "flags", "said"),
     [
         (1, (), "--split-at 1494000025"),
-        (2, (), f"--split-at {NIGHT + DAY}) for one without valid"),
+        (2, (), f"--split-at {NIGHT + DAY} (of prepare"),
         (4, ("--split-at", NIGHT), f"give a time from {NIGHT + 1}"),
     ],
 )
@@ -209,7 +209,7 @@ def test_a_log_with_nothing_to_train_on(
     refused(alibaba(raw, out, *flags), 3, "nothing to train on", got, said, raw / "raw_sample.csv")
     assert not (out / "manifest.json").exists()
     if not flags:  # what is advised works
-        at = said.split()[1].strip(")")
+        at = said.split()[1]
         finished(alibaba(raw, out, "--split-at", at))
         assert load(out).rows["train"]
         assert load(out).rows["test"]

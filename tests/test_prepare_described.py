@@ -299,6 +299,7 @@ def test_what_does_not_fit_the_files_is_told(
     [
         (("ratings.csv", *FLAGS), "no --split"),
         (("ratings.csv", *FLAGS[2:], "--split", "order"), "no --user"),
+        (("ratings.csv", *FLAGS, "--split", "1, 2,3"), "got: 1, 2"),
         (("mine.toml", *FLAGS, "--split", "order"), "stand in it"),
         (("ratings.csv",), "tinprep describe ratings.csv"),
         (("movielens-5m",), "movielens-1m"),

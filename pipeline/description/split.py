@@ -214,14 +214,15 @@ class ByTime:
         days = [_day(time // UNITS[unit], zone) for time in (first, last)]
         span = (days[1] - days[0]).days + 1
         # A day for train and one for test, else most of the time for train.
-        at = self.test if first < self.test else first + (last - first) * 4 // 5 + 1
-        choice = f"test = {at} (--split-at {at})" if first < at <= last else "a longer log"
-        if self.by == "day":
+        at = self.test if first < self.test <= last else first + (last - first) * 4 // 5 + 1
+        if first == last:
+            expected, do = "events of more than one time", "give a longer log"
+        elif self.by == "day":
             expected = "three days or more: the last is for test, the one before for valid"
-            do = f"give a longer log, or {choice} for one without valid"
+            do = f"give a longer log, or --split-at {at} (of prepare --split {at}), without valid"
         else:
             expected = f"a time after the first one's, {first}, up to which is train"
-            do = f"give a time from {first + 1} to {last}, e.g. {choice}"
+            do = f"give a time from {first + 1} to {last}, e.g. {at}"
         raise InputError(
             f"There is nothing to train on: none of the {events.name} is early enough.",
             where=events.path,

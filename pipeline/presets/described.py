@@ -152,8 +152,9 @@ def split_of(told: str, timezone: str | None) -> dict[str, Any]:
     if told in ("order", "day"):
         found: dict[str, Any] = {"by": told}
     else:
-        times: list[Any] = [int(t) if t.isdecimal() else t for t in told.split(",")]
-        found = {"by": "time", **dict(zip(("test", "valid"), reversed(times), strict=False))}
+        *valid, test = (one.strip() for one in told.rsplit(",", 1))
+        times = [("test", test), *(("valid", one) for one in valid)]
+        found = {"by": "time", **{n: int(t) if t.isdecimal() else t for n, t in times}}
     if timezone is not None and told != "order":
         found["timezone"] = timezone
     return found
