@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
@@ -122,6 +123,30 @@ def test_a_draft_knows_labels_and_zones(here: Path) -> None:
     assert table["label"] == "clicked"
     assert table["time"] == {"column": "shown_at"}
     assert "negatives" not in keys["target"]
+
+
+@pytest.mark.parametrize(
+    ("form", "said"),
+    [
+        ("%d.%m.%Y %H:%M", "day, month, year"),
+        ("%m/%d/%Y %H:%M:%S", "month, day, year"),
+        ("", "cut"),
+    ],
+)
+def test_a_draft_reads_times_as_spreadsheets_and_scripts_write_them(
+    here: Path, form: str, said: str
+) -> None:
+    """With the day or the month first, or with fractions; in a column that SQL has a word for."""
+    times = [datetime(2026, 3, 1 + n, 10, 5, tzinfo=UTC) for n in range(14)]
+    spelt = [t.strftime(form) if form else f"{t.timestamp() + 0.25}" for t in times]
+    lines = [f"{t},u{n % 9},i{n}" for t in spelt for n in range(30)]
+    Path("when.csv").write_text("when,user,item\n" + "\n".join(lines) + "\n")
+    text, _ = draft("when.csv")
+    assert said in text
+    Path("when.toml").write_text(text)
+    checked = tinprep("describe", "when.toml", "--check")
+    finished(checked)
+    assert "2026-03-13 10:05:00" in checked.out
 
 
 def test_a_draft_joins_impressions_behaviours_and_a_catalogue(here: Path) -> None:

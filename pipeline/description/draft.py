@@ -53,6 +53,15 @@ _FEW = 20  # distinct values of a kind
 _HISTORIES = 6  # of a kind each
 _LIKED = 4
 _ISO = r"^\d{4}-\d\d-\d\d([T ]\d\d:\d\d.*)?$"
+# Dates of day, month and year, in either order, and a time of day: SQL tells them as years first.
+_DAY_LAST = r"^(\d\d)[./-](\d\d)[./-](\d{4})([ T]\d\d:\d\d.*)?$"
+_YEAR_FIRST = (
+    "concat(substr({0}, 7, 4), '-', substr({0}, {1}, 2), '-', substr({0}, {2}, 2), substr({0}, 11))"
+)
+_KEYWORDS = (
+    *("and", "as", "by", "case", "date", "else", "end", "from", "group", "in", "interval", "is"),
+    *("not", "on", "or", "order", "select", "then", "time", "timestamp", "to", "when", "where"),
+)  # of SQL, which columns are called, too
 _PATTERNS = {
     "number": r"^[ \t]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t]*$",
     "time as 2026-01-31 10:00": _ISO,
@@ -68,12 +77,14 @@ class Column:
         values: what is there of the first records, without what is odd.
         missing: whether some record has none.
         odd: what few values are not that nearly all are, and where; empty for nothing.
+        sql: how `values` are had of what the file has, which is {}; empty for as they are.
     """
 
     name: str
     values: pl.Series
     missing: bool
     odd: str = ""
+    sql: str = ""
 
     @property
     def distinct(self) -> int:
@@ -273,13 +284,14 @@ def _table(pattern: str, folder: Path) -> Table:
         if there.dtype == pl.String:
             there = there.filter(~there.str.strip_chars(" \t").is_in([*whence.source.nulls, ""]))
         missing, odd = len(there) < len(values), ""
+        there, sql = _years_first(there)
         for kind, usual in _PATTERNS.items() if there.dtype == pl.String else ():
             fits = there.str.contains(usual)
             if len(there) and not fits.all() and fits.mean() >= MOST:  # type: ignore[operator]
                 odd = _odd(name, there, fits, kind, _first(whence, name, usual))
                 there = there.filter(fits)
                 break
-        columns[name] = Column(name, there, missing, odd)
+        columns[name] = Column(name, there, missing, odd, sql)
     base = bases([pattern], folder)[0]
     base = base if base.is_dir() else paths[0]
     name = re.sub(r"\W+", "_", base.name.partition(".")[0].lower()).strip("_") or "events"
@@ -290,6 +302,18 @@ def _table(pattern: str, folder: Path) -> Table:
     if "columns" in said.get("csv", {}):
         _name_columns(table)
     return table
+
+
+def _years_first(values: pl.Series) -> tuple[pl.Series, str]:
+    """Dates such as 31.01.2026 or 01/31/2026 as 2026-01-31, and SQL for it; others as they are."""
+    if values.dtype != pl.String or not len(values) or not values.str.contains(_DAY_LAST).all():
+        return values, ""
+    first, second = (values.str.slice(at, 2).cast(pl.Int64) for at in (0, 3))
+    # Where both may be months: 01.02. is the first of February, 01/02 the second of January.
+    month_first = first.max() <= 12 and (second.max() > 12 or "/" in values[0])  # type: ignore[operator]
+    month, day = (1, 4) if month_first else (4, 1)
+    order = r"${3}-${1}-${2}${4}" if month_first else r"${3}-${2}-${1}${4}"
+    return values.str.replace(_DAY_LAST, order), _YEAR_FIRST.format("{0}", month, day)
 
 
 def _name_columns(table: Table) -> None:
@@ -551,6 +575,16 @@ class _Writer:
             "time": {"column": table.time, "unit": unit, "timezone": "UTC" if naive else None},
         }
         at = f"tables.{table.name}"
+        numbers = time.numbers
+        sql = time.sql
+        if unit is not None and numbers is not None and bool((numbers != numbers.floor()).any()):
+            sql = "floor({0})"
+            self._say(at, "time", "fractions are cut off")
+        if sql:
+            found["time"]["column"] = sql.format(_sql(time.name))
+        if time.sql:
+            said = "month, day" if time.sql.index(" 1,") < time.sql.index(" 4,") else "day, month"
+            self._say(at, "time", f"read as {said}, year")
         if naive:
             self._say(at, "time", "the zone is a guess: these times name none")
         else:
@@ -818,7 +852,8 @@ def _is_kind(column: Column) -> bool:
 
 def _sql(name: str) -> str:
     """A column's name in SQL."""
-    return name if name.isidentifier() else f'"{name}"'
+    plain = name.isidentifier() and name.lower() not in _KEYWORDS
+    return name if plain else f'"{name}"'
 
 
 def _bare(name: str) -> str:
