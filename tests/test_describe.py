@@ -27,8 +27,10 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     of = [(u, (u * 7 + n * n) % 40) for u in range(30) for n in range(10)]
     rated = [f"{u},{f},{n % 5 + 1},{START + n * DAY}" for n, (u, f) in enumerate(of)]
     Path("ratings.csv").write_text("userId,movieId,rating,timestamp\n" + "\n".join(rated) + "\n")
-    films = [f'{f},"Film, the {f}th",{"Drama|Comedy" if f % 2 else "War|Drama"}' for f in range(40)]
-    Path("movies.csv").write_text("movieId,title,genres\n" + "\n".join(films) + "\n")
+    films = [
+        f'{f},"Film, the {f}th",{"Drama|Comedy" if f % 2 else "War|Drama"},' for f in range(40)
+    ]
+    Path("movies.csv").write_text("movieId,title,genres,note\n" + "\n".join(films) + "\n")
     kinds = ["view"] * 8 + ["cart", "buy"]
     log = [
         f"{u + 500};{f + 90};{f % 25 + 7000};{kinds[n % 10]};{START + n * 999}"
@@ -71,6 +73,7 @@ def test_a_draft_knows_ratings_and_what_they_are_of(here: Path) -> None:
     assert keys["target"]["split"]["by"] == "time"
     assert keys["target"]["negatives"] == {"per_positive": 1}
     assert '# where = "rating >= 4"' in text  # that is for a person to say
+    assert "note" not in text  # no line has one
 
 
 def test_a_draft_names_the_columns_of_a_log_without_a_header(here: Path) -> None:

@@ -324,8 +324,10 @@ def test_a_file_of_other_columns_is_refused(tmp_path: Path) -> None:
             open_table(others, "parquet", (USER, TIME))
         assert said in str(caught.value)
         assert str(others[1]) in str(caught.value)
-    # What is not asked for may differ.
+    # What is not asked for may differ, and a column without any value has no type.
     assert open_table(paths[:2], "parquet", (USER,)).columns
+    parquet.write_table(pa.table({"u": pa.nulls(1), "t": [1]}), tmp_path / "d")
+    assert open_table([tmp_path / "d", paths[0]], "parquet", (USER, TIME)).columns
 
 
 def test_types_of_parquet_that_others_write(tmp_path: Path) -> None:

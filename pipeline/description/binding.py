@@ -122,7 +122,9 @@ class Whence:
         """The first values of a column, or of SQL, of the first files; nulls left out."""
         if expression not in self.source.names:
             return self._computed(expression)
-        found = [head(self.source, path, [expression]) for path in self.paths[:_SAMPLED_FILES]]
+        paths = self.paths[:_SAMPLED_FILES]
+        self.source.require(paths, [expression])
+        found = [head(self.source, path, [expression]) for path in paths]
         some = [one[expression] for one in found if one.width]
         values = some[0] if len(some) == 1 else joined(some, expression)
         if values.dtype == pl.String:

@@ -114,7 +114,7 @@ class Column:
     def shown(self) -> str:
         """Some values, for people, on one line."""
         first = dict.fromkeys(str(value) for value in self.values.head(_LOOKED_AT).to_list())
-        return ", ".join(" ".join(text.split())[:30] for text in [*first][:_SHOWN])
+        return ", ".join(" ".join(text.split())[:30] for text in [*first][:_SHOWN]) or "no value"
 
     @property
     def time(self) -> tuple[str | None, bool] | None:

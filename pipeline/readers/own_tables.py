@@ -422,12 +422,13 @@ def _frames(source: Source, path: Path, names: Sequence[str]) -> Generator[pl.Da
 
 def joined(pieces: list[pl.Series], name: str) -> pl.Series:
     """The values of a column, one piece after the other; as text where their types differ."""
-    pieces = [piece for piece in pieces if piece.null_count() < len(piece)]
-    kinds = {piece.dtype for piece in pieces}
+    kinds = {piece.dtype for piece in pieces if piece.null_count() < len(piece)}
     if len(kinds) > 1 or pl.Object() in kinds:
         texts = [None if one is None else str(one) for piece in pieces for one in piece.to_list()]
         return pl.Series(name, texts, pl.String)
-    return pl.concat(pieces) if pieces else pl.Series(name, [], pl.String)
+    kind = kinds.pop() if kinds else pl.String()
+    alike = [p if p.dtype == kind else pl.Series(name, [None] * len(p), kind) for p in pieces]
+    return pl.concat(alike) if alike else pl.Series(name, [], kind)
 
 
 def inferred(source: Source, path: Path, names: Sequence[str]) -> dict[str, str]:

@@ -47,7 +47,8 @@ class ParquetSource:
     """Where the columns of Parquet files come from; see `own_tables.Source`.
 
     Attributes:
-        schema: the type of each column of the first file; of structs within, `a.b`.
+        schema: the type of each column of the first file, or of the first that has values of it; of
+            structs within, `a.b`.
         row: the column of whole numbers that numbers the rows; None where their places do.
     """
 
@@ -61,7 +62,11 @@ class ParquetSource:
         Raises:
             InputError: the file cannot be read, or is no Parquet.
         """
-        return cls(dict(_columns(_opened(paths[0]).schema)), row)
+        schema = dict(_columns(_opened(paths[0]).schema))
+        for path in paths[1:] if pl.Null in schema.values() else ():
+            there = dict(_columns(_opened(path).schema))
+            schema |= {n: there.get(n, kind) for n, kind in schema.items() if kind == pl.Null}
+        return cls(schema, row)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -76,7 +81,7 @@ class ParquetSource:
         for path in paths[1:]:
             there = dict(_columns(_opened(path).schema))
             lacking = [name for name in names if name not in there]
-            other = [n for n in names if n in there and _kind(there[n]) != _kind(self.schema[n])]
+            other = [n for n in names if n in there and not _alike(there[n], self.schema[n])]
             if lacking or other:
                 raise InputError(
                     "A file has other columns than the first one."
@@ -255,11 +260,16 @@ def _polars_type(kind: pa.DataType) -> Any:
         return pl.Unknown()
 
 
+def _alike(one: Any, other: Any) -> bool:
+    """Whether types are of one kind, as is that of a column without any value."""
+    return pl.Null in (one, other) or _kind(one) == _kind(other)
+
+
 def _kind(of: Any) -> str:
     """What a type is at large: files of one table may be of integers of several widths."""
     if isinstance(of, str) or of in (pl.String, pl.Categorical, pl.Enum, pl.Binary):
         return "text"
-    return "number" if of.is_numeric() or of == pl.Null else str(of.base_type())
+    return "number" if of.is_numeric() else str(of.base_type())
 
 
 def _column(table: pa.Table, name: str) -> pl.Series:
