@@ -164,17 +164,18 @@ def test_a_draft_joins_impressions_behaviours_and_a_catalogue(here: Path) -> Non
         "clicked": [None if n == 7 else n % 3 == 0 for _, _, n in of],
     }
     pq.write_table(pa.table(shown), "shown.parquet")
-    did = [f"s{n}{u},{u},{i},2017-07-{10 + n}T10:00:00Z,view" for u, i, n in of]
-    Path("did.csv").write_text("session_id,customer_id,sku,at,kind\n" + "\n".join([*did, did[0]]))
-    items = [f"s{n},{'abc'[n % 3]}" for n in range(40)]
-    Path("items.csv").write_text("sku,category\n" + "\n".join(items) + "\n")
+    did = [f"s{n}{u},{u},{i},m{i},2017-07-{10 + n}T10:00:00Z,view" for u, i, n in of]
+    head = "session_id,customer_id,sku,brand,at,kind\n"
+    Path("did.csv").write_text(head + "\n".join([*did, did[0]]))
+    items = [f"s{n},{'abc'[n % 3]},ms{n}" for n in range(40)]
+    Path("items.csv").write_text("sku,category,brand\n" + "\n".join(items) + "\n")
     text, said = draft("shown.parquet", "did.csv", "items.csv")
     keys = said["keys"]
     assert isinstance(keys, dict)
     users = [keys["tables"][name]["user"] for name in ("shown", "did")]
     assert users == ["login", "customer_id"]
     assert keys["tables"]["shown"]["label"] == "clicked"
-    assert keys["lookups"]["item"]["fields"] == {"category": "category"}
+    assert keys["lookups"]["item"]["fields"] == {"category": "category", "brand": "brand"}
     where = "# where = 'clicked is not null'"
     assert where in text
     Path("drafted.toml").write_text(text.replace(where, where[2:]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -682,7 +682,9 @@ class _Writer:
                 self.notes.append(f"{table.pattern}: no column looks like one of {target.name}")
                 continue
             name, column = found
-            told_ = self._looked_up(table, name, column)
+            sides = [side for one in keys["tables"].values() for side in one["fields"].items()]
+            done = {name for one, of in sides for name in (one, _bare(of))}
+            told_ = self._looked_up(table, name, column, done)
             if not any(kind in told_ for kind in ("fields", "features", "numbers", "lists")):
                 self.notes.append(f"{table.pattern} tells nothing that could be used")
                 continue
@@ -706,7 +708,10 @@ class _Writer:
                     return name, column
         return None
 
-    def _looked_up(self, table: Table, name: str, key: Column) -> dict[str, Any]:
+    def _looked_up(
+        self, table: Table, name: str, key: Column, done: Collection[str]
+    ) -> dict[str, Any]:
+        """What a file tells of a field's values; of it what `done` names is a field in any case."""
         found: dict[str, Any] = {"files": table.pattern, **table.said, "key": key.name}
         parts: dict[str, dict[str, Any]] = {}
         at = f"lookups.{name}"
@@ -724,7 +729,9 @@ class _Writer:
             elif column.time is None and _is_measure(column):
                 parts.setdefault("numbers", {})[plain] = {"column": column.name}
                 self._slips(at, column)
-            elif _may_be_id(column) and 1 < column.distinct <= len(column.values) / 2:
+            elif _may_be_id(column) and (
+                1 < column.distinct <= len(column.values) / 2 or _bare(plain) in done
+            ):
                 kind = "features" if name == "user" else "fields"
                 parts.setdefault(kind, {})[plain if name == "user" else _bare(plain)] = column.name
             else:
