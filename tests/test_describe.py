@@ -99,9 +99,23 @@ def test_a_draft_names_the_columns_of_a_log_without_a_header(here: Path) -> None
     assert "view 240" in text
 
 
+def test_a_draft_of_numbered_kinds_and_reserved_names_holds(here: Path) -> None:
+    lines = [f"u{n % 40},{n * n % 61 % 20},{n % 7 // 3 + 1},{START + n * 999}," for n in range(300)]
+    Path("log.csv").write_text("user_id,item_id,behavior_type,time,\n" + "\n".join(lines) + "\n")
+    goods = [f"{n},{n / 4 + 1},{n % 3}" for n in range(20)]
+    Path("goods.csv").write_text("item_id,weight,key\n" + "\n".join(goods) + "\n")
+    text, said = draft("log.csv", "goods.csv")
+    keys = said["keys"]
+    assert isinstance(keys, dict)
+    assert keys["target"]["where"] == "behavior_type = 3"
+    assert [*keys["lookups"]["item"]["numbers"]] == ["its_weight"]
+    Path("numbered.toml").write_text(text)
+    finished(tinprep("describe", "numbered.toml", "--check"))
+
+
 def test_a_draft_names_histories_by_odd_kinds(here: Path) -> None:
     """Of those that are no names, or names of something else; the rarest are left to a person."""
-    kinds = ["it's", "label", "add-to-cart", "add_to_cart", "买", "in_app", "g"]
+    kinds = ["it's", "label", "add-to-cart", "add_to_cart", "买", '"in\u2028app"', "g"]
     lines = [
         f"u{n % 9},i{n % 20},{kinds[k]},2026-01-{1 + n % 28:02}T10:00:00Z"
         for k in range(len(kinds))

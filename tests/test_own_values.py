@@ -72,6 +72,7 @@ def told(value: Any, of: Column, unit: str = "s") -> Any:
         (column("number"), "1e999", values.NOT_FINITE),
         (column("number"), " .5", 0.5),
         (column("number"), "True", 1.0),
+        (column("keep", of="number"), "True", values.NOT_NUMBER),
         (column("weight"), -0.1, values.NEGATIVE),
         (column("split"), "dev", values.BAD_SPLIT),
         (column("list", separator="|"), "a| b ||NA", ["a", "b"]),

@@ -28,6 +28,7 @@ from pipeline.readers.lines import blocks
 from pipeline.readers.own_tables import SAMPLED, first_odd
 from schemas.bounds import MAX_LEN
 from schemas.errors import InputError, UsageError
+from schemas.plain import printable
 from schemas.shards import UNITS
 
 _SHOWN, _LOOKED_AT = 3, 100
@@ -338,6 +339,8 @@ def _name_columns(table: Table) -> None:
         for given, column in zip(names, table.columns.values(), strict=True)
     }
     table.said["csv"]["columns"] = names
+    assert table.whence.csv is not None
+    table.whence = replace(table.whence, csv=replace(table.whence.csv, columns=tuple(names)))
     table.user, table.item, table.time = (
         None if one is None else new[one] for one in (table.user, table.item, table.time)
     )
@@ -351,7 +354,7 @@ def _follows(column: Column, item: Column) -> bool:
     """Whether an item always has the same value in a column, which several items share."""
     if column.missing or item.missing or not 1 < column.distinct < item.distinct:
         return False
-    if are_listed(column.values):
+    if len(column.values) != len(item.values) or are_listed(column.values):
         return False
     pairs = pl.DataFrame({"item": item.values, "other": column.values}).unique()
     return len(pairs) <= item.distinct * 1.01 and column.distinct > _FEW
@@ -610,7 +613,7 @@ class _Writer:
         for column in table.left("rating"):
             numbers = column.numbers
             if targets and label is None and numbers is not None and column.distinct <= _FEW:
-                low, *_, top = sorted(numbers.to_list())
+                low, top = min(numbers, default=0), max(numbers, default=0)
                 if top >= _LIKED:
                     value = f"try_cast({column.name} as double)" if column.odd else column.name
                     self.comments.setdefault(at, []).append(
@@ -704,7 +707,7 @@ class _Writer:
                 if known is None or not _may_be_id(column) or not column.unique:
                     continue
                 both = known.values.cast(pl.String).unique()
-                if both.is_in(column.values.cast(pl.String).implode()).mean() > 0.5:  # type: ignore[operator]
+                if (both.is_in(column.values.cast(pl.String).implode()).mean() or 0) > 0.5:  # type: ignore[operator]
                     return name, column
         return None
 
@@ -725,15 +728,16 @@ class _Writer:
                 continue
             if (several := _several(column)) is not None:
                 one = re.sub(r"(?<=[^s])s$", "", plain)
-                parts.setdefault("lists", {})[one] = {"column": column.name, **several}
+                parts.setdefault("lists", {})[_free(one)] = {"column": column.name, **several}
             elif column.time is None and _is_measure(column):
-                parts.setdefault("numbers", {})[plain] = {"column": column.name}
+                parts.setdefault("numbers", {})[_free(plain)] = {"column": column.name}
                 self._slips(at, column)
             elif _may_be_id(column) and (
                 1 < column.distinct <= len(column.values) / 2 or _bare(plain) in done
             ):
                 kind = "features" if name == "user" else "fields"
-                parts.setdefault(kind, {})[plain if name == "user" else _bare(plain)] = column.name
+                of = plain if name == "user" else _bare(plain)
+                parts.setdefault(kind, {})[_free(of)] = column.name
             else:
                 left.append(column)
         if left:
@@ -771,7 +775,14 @@ class _Writer:
             return
         counts: list[tuple[str, int]] = found.values.value_counts(sort=True).rows()
         column = _sql(found.name)
-        where = {kind: f"{column} = '{kind.replace(chr(39), chr(39) * 2)}'" for kind, _ in counts}
+        # SQL sees text that is all numbers as numbers, where the file does not say that it is text.
+        numbers = found.numbers is not None and not found.odd
+        if numbers and history.whence.source.schema is None:
+            where = {kind: f"{column} = {kind.strip()}" for kind, _ in counts}
+        else:
+            where = {
+                kind: f"{column} = '{kind.replace(chr(39), chr(39) * 2)}'" for kind, _ in counts
+            }
         if history is target and "label" not in keys["tables"][target.name]:
             keys["target"]["where"] = where[counts[-1][0]]
             kinds = ", ".join(f"{kind} {n:,}" for kind, n in counts)
@@ -838,18 +849,18 @@ class _Writer:
                     if not one.get(name, True):
                         del one[name]
         lines = ["# A draft by `tinprep describe`, from the first records of each file."]
-        lines += [f"# Not sure: {note}." for note in self.notes]
+        lines += [f"# Not sure: {printable(note)}." for note in self.notes]
         lines += ["# Check it: tinprep describe THIS_FILE --check", ""]
         at = ""
-        for line in written(keys).splitlines():
+        for line in written(keys).split("\n"):
             if line.startswith("["):
                 at = line.strip("[]").replace('"', "")
             key = line.partition(" = ")[0]
-            said = self.comments.get(f"{at}/{key}")
-            lines.append(f"{line}   # {'; '.join(said)}" if said and " = " in line else line)
+            said = printable("; ".join(self.comments.get(f"{at}/{key}", [])))
+            lines.append(f"{line}   # {said}" if said and " = " in line else line)
             if line.startswith("["):
-                lines += self.comments.get(at, [])
-        return "\n".join(lines) + "\n"
+                lines += map(printable, self.comments.get(at, []))
+        return "\n".join(lines).rstrip("\n") + "\n"
 
 
 def _is_kind(column: Column) -> bool:
@@ -866,6 +877,11 @@ def _sql(name: str) -> str:
 def _bare(name: str) -> str:
     """A column's name without what says that it is an id."""
     return re.sub(r"_?ids?$", "", _plain(name)) or _plain(name)
+
+
+def _free(name: str) -> str:
+    """A name, or another one where it is that of a column that every row has, such as weight."""
+    return f"its_{name}" if is_reserved(name) else name
 
 
 def _plain(name: str) -> str:

@@ -120,7 +120,9 @@ class JsonSource:
             values = {name: [row[k] for _, row in found] for k, name in enumerate(wanted)}
         yield (
             indices,
-            pl.DataFrame([_series(name, values[name], kind) for name, kind in wanted.items()]),
+            pl.DataFrame(
+                {name: _series(name, values[name], kind) for name, kind in wanted.items()}
+            ),
         )
 
     def record(self, block: JsonBlock, index: int) -> tuple[int, bytes]:

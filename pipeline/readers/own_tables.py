@@ -409,7 +409,9 @@ def head(source: Source, path: Path, names: Sequence[str], rows: int = SAMPLED) 
             found += frame.height
             if found >= rows:
                 break
-    return pl.DataFrame([joined([f[name] for f in frames], name) for name in names]).head(rows)
+    return pl.DataFrame({name: joined([f[name] for f in frames], name) for name in names}).head(
+        rows
+    )
 
 
 def _frames(source: Source, path: Path, names: Sequence[str]) -> Generator[pl.DataFrame]:

@@ -136,7 +136,7 @@ class ParquetSource:
                 got=", ".join(f"{field.name} ({field.type})" for field in fields),
                 do="write it as another type",
             )
-        columns = [_column(table, name) for name in wanted]
+        columns = {name: _column(table, name) for name in wanted}
         rows = np.arange(block.lines)
         if self.row is not None:
             rows = _column(table, self.row).cast(pl.Int64).to_numpy() - block.first_row

@@ -99,13 +99,13 @@ class Partitioned:
         """As `Source.frames`."""
         values = folders_of(block.path)
         for indices, frame in self.source.frames(block.of, self._own(wanted), refused):
-            columns = []
+            columns = {}
             for name in wanted:
                 if name in self.folders:
                     one = pl.Series(name, [values.get(name)], pl.String).cast(self.folders[name])
-                    columns.append(one.new_from_index(0, len(indices)))
+                    columns[name] = one.new_from_index(0, len(indices))
                 else:
-                    columns.append(frame[name])
+                    columns[name] = frame[name]
             yield indices, pl.DataFrame(columns)
 
     def record(self, block: PlacedBlock, index: int) -> tuple[int, bytes | None]:

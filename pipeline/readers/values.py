@@ -257,6 +257,9 @@ def _one(value: Any, column: Column, unit: str) -> Any:
     if kind in ("whole", "integer"):
         return whole(value, signed=kind == "integer")
     if kind in ("number", "weight"):
+        text = value.strip(BLANKS).lower() if isinstance(value, str) else None
+        if column.kind == "number" and text in ("true", "false"):  # to SQL, which keeps, it is text
+            return float(text == "true")
         number = number_of(value)
         if kind == "weight" and number < 0:
             raise Refusal(NEGATIVE)
@@ -358,8 +361,6 @@ def number_of(value: Any) -> float:
     """
     if isinstance(value, str):
         text = value.strip(BLANKS)
-        if (truth := _TRUTHS.get(text.lower())) is not None:
-            return float(truth)
         if DECIMAL.fullmatch(text) is None:
             infinite = text.lstrip("+-").lower() in ("inf", "infinity")
             raise Refusal(NOT_FINITE if infinite else NOT_NUMBER)
