@@ -41,7 +41,7 @@ class Table(NamedTuple):
     lists: dict[str, IdLists]
     first: Int64s  # (vocabulary of the key + 1,) where the rows of each id begin
     time: Int64s | None  # (rows,) from when each holds; None for any time
-    unknown: int  # rows whose first column is unknown
+    unknown: int  # rows whose first column is unknown, or no number
 
     @property
     def rows(self) -> int:
@@ -193,7 +193,10 @@ def read_lookup(out: Path, rule: Lookup, contract: Contract, findings: Findings)
             )
             of_rows[name] = np.append(values, np.array(none, values.dtype))
         lists = {name: of for name, of in of_lists.items() if of}
-        unknown = sum((values_of[name] == UNKNOWN_ID).sum() for name in columns[:1])
+        unknown = sum(
+            (np.isnan(values_of[name]) if name in scales else values_of[name] == UNKNOWN_ID).sum()
+            for name in columns[:1]
+        )
         first = np.searchsorted(ids, np.arange(sizes[key] + 1))
         return Table(rule, of_rows, lists, first, time, int(unknown))
 
