@@ -8,8 +8,8 @@ python benchmarks/planted_mix.py --out runs/planted-demo --demo        the demo'
 
 It makes a log as `planted_log.py` does, with three features of each impression, and writes
 `planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
-(TIN with as wide tables), of the best pair of experts, of `tin_mix`, and of the control. The mix and
-the pair are there twice: by their average, and by a gate.
+(TIN with as wide tables), of the best pair of experts, of `tin_mix`, and of the control. The mix
+and the pair are there twice: by their average, and by a gate.
 
 The law: log odds = `BASE` + the sum of `GAIN[p]` over the latest clicks of the target's category at
 position p + `CROSS` * <a_slot, b_layout> + `THIRD` * s_slot s_layout s_device. The vectors a and b
@@ -72,8 +72,6 @@ SETTINGS = {
     "threads": 1,
     "optimizer": "adam",
 }
-# Real rows have many ids, which are learned by heart without a penalty.
-MANY_IDS = SETTINGS | {"lr": 3e-3, "l2": 1e-3}
 # Of a data set that is not planted.
 REAL = SETTINGS | {"hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 2}
 DESCRIPTION = planted_log.DESCRIPTION.replace(
@@ -269,6 +267,7 @@ def main() -> None:
     parser.add_argument("--users", type=int, default=2_000)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--seed", type=int, default=1, help="of the log")
+    parser.add_argument("--l2", type=float, default=0.0, help="of trainings on such rows")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
     parser.add_argument("--data", type=Path, help="a prepared data set, in place of the log")
@@ -279,7 +278,7 @@ def main() -> None:
     if data is None:
         settings = SETTINGS
         if options.raw or options.demo:
-            settings = MANY_IDS
+            settings = SETTINGS | {"lr": 3e-3, "l2": options.l2}
             data, log = plant(options.raw, options.out, options.seed)
         else:
             data, log = make(options.out, options.users, options.seed)
