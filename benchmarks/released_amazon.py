@@ -35,6 +35,9 @@ from typing import Any
 
 import pandas as pd
 
+# Text as Python's own, as in the scripts' time: pandas 3 refuses half a character, as reviews have.
+pd.set_option("future.infer_string", False)
+
 SEED = 1234
 REVIEWS = "reviews_*.json.gz"
 META = "meta_*.json.gz"
