@@ -6,6 +6,7 @@ import doctest
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 import tinprep
@@ -44,6 +45,8 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     lines = ["user,item,category,second", *(f"u{u},{i},{i % 4},{t}" for u, i, t in events)]
     Path("ratings.csv").write_text("\n".join(lines))
     Path("ratings.toml").write_text(DESCRIBED)
+    Path("shown.csv").write_text("request,ad\nr1,7\nr2,8\nr3,7\n")
+    Path("clicks.csv").write_text("request\nr2\n")
     assert doctest.testmod(tinprep).failed == 0
     for name, of in {
         "data/amazon-demo": "ratings",
@@ -58,6 +61,7 @@ def test_what_is_shown_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
             # The docs' files are MovieLens', with other names of columns.
             block = block.replace("movieId", "item").replace("8000", str(server.address[1]))
             exec(block, {})
+    assert pl.read_parquet("shown.parquet")["clicked"].to_list() == [False, True, False]
 
 
 @pytest.mark.parametrize(
