@@ -214,8 +214,7 @@ def export(
         )
         for line in summary(out, made):
             Terminal(soft_wrap=True).print(line, highlight=False)
-        if any(
-            file.path == golden.REQUESTS for file in made.files
-        ):  # the data set keeps its events
+        # Without requests the data set keeps no events to serve from.
+        if any(file.path == golden.REQUESTS for file in made.files):
             events = str(data or data_of(run))
             next_command(f"serve {quote(str(out))} --events {quote(events)}")

@@ -57,6 +57,16 @@ _DIGITS_OF_DATE = (
 )
 _LISTED = r"^\s*\[[^\[\]]*\]\s*$"
 _DATED = r"^[0-9]{4}-"
+# What is no number of a unit, and what to do about it.
+_DATES = (
+    (_DATED, "Times that are text have no unit.", "leave `unit` (--unit) out"),
+    (
+        _DIGITS_OF_DATE,
+        "Times look like dates written as digits.",
+        "write them as text such as 2026-01-31 23:00, without a unit: in the file, or as SQL, "
+        "which may stand for a column",
+    ),
+)
 _NUMBERS = r"^[+-]?[0-9]+(\.[0-9]*)?$"
 
 MOST = 0.95
@@ -439,23 +449,15 @@ class Binding:
             if found.dtype.is_temporal():  # which says its unit itself
                 continue
             texts = found.cast(pl.String).drop_nulls()
-            if len(texts) and texts.str.contains(_DATED).all():
-                self.source.refuse(
-                    (kind, name, "time"),
-                    "Times that are text have no unit.",
-                    expected="numbers since 1970",
-                    got=f'unit = "{time.unit}" and {time.column} = {texts[0]}',
-                    do="leave `unit` (--unit) out",
-                )
-            if len(texts) and texts.str.contains(_DIGITS_OF_DATE).all():
-                self.source.refuse(
-                    (kind, name, "time"),
-                    "Times look like dates written as digits.",
-                    expected="numbers since 1970",
-                    got=f'unit = "{time.unit}" and {time.column} = {texts[0]}',
-                    do="write them as text such as 2026-01-31 23:00, without a unit: in the file, "
-                    "or as SQL, which may stand for a column",
-                )
+            for like, what, do in _DATES:
+                if len(texts) and texts.str.contains(like).all():
+                    self.source.refuse(
+                        (kind, name, "time"),
+                        what,
+                        expected="numbers since 1970",
+                        got=f'unit = "{time.unit}" and {time.column} = {texts[0]}',
+                        do=do,
+                    )
             found = found.cast(pl.Float64, strict=False).drop_nulls()
             likely = _likely_unit(found) if len(found) else time.unit
             if likely != time.unit and float(found.max() or 0) > OLD_S:  # type: ignore[arg-type]

@@ -52,10 +52,8 @@ class TransformConfig(DescribedConfig):
 
     def cure(self, do: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         """As `Config.cure`: the description is that of the data set, and stays as it is."""
-        if (
-            do is None
-            or _OF_DESCRIPTION.search(" ".join((do,) if isinstance(do, str) else do)) is None
-        ):
+        said = do if isinstance(do, str) else " ".join(do or ())
+        if _OF_DESCRIPTION.search(said) is None:
             return do
         return "write new files as those that the data set was made of: they are read alike"
 

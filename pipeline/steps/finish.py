@@ -357,7 +357,7 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
         notes=[
             *_warnings(own, d, content.shares),
             *_of_one_label(results, d.fields, own, d.splits),
-            *_one_label_alone(d, own),
+            *_splits_of_one_label(d, own),
             *_nothing_known(unknown),
             *_notes(content, rows, histories),
             *content.notes,
@@ -505,7 +505,7 @@ def _of_one_label(
     ]
 
 
-def _one_label_alone(d: Description, own: dict[str, manifest.Share]) -> list[str]:
+def _splits_of_one_label(d: Description, own: dict[str, manifest.Share]) -> list[str]:
     """Where all targets of a split have one label."""
     told = []
     for split in d.splits if d.labelled and d.negatives is None else ():

@@ -114,10 +114,9 @@ def select(
         raise _refused("--sparsity", "a number above 0", str(sparsity))
     model = load(folder)
     if not isinstance(model, MixModel):
-        got = read_json(folder / CONFIG, dict[str, Any], do="train it again").get(
-            "model", "another"
-        )
-        raise _refused(run, "a model of experts, e.g. `train DATA --model tin_mix`", str(got))
+        said = read_json(folder / CONFIG, dict[str, Any], do="train it again")
+        expected = "a model of experts, e.g. `train DATA --model tin_mix`"
+        raise _refused(run, expected, str(said.get("model", "another")))
     shards = alike(model, Path(data) if data is not None else data_of(folder))
     if "valid" not in shards.splits:
         raise _refused(shards.out, "a data set with a valid split", "none")
