@@ -6,20 +6,23 @@ python benchmarks/planted_mix.py --out runs/kuairand --data data/kuairand      o
 python benchmarks/planted_mix.py --out runs/planted-real --raw DIR     real rows, clicks by the law
 python benchmarks/planted_mix.py --out runs/planted-demo --demo        the demo's, fewer of them
 
-It makes a log as `planted_log.py` does, with three features of each impression, and writes
+It makes a log as `planted_log.py` does, with features of each impression, and writes
 `planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
 (TIN with as wide tables), of the best pair of experts, of `tin_mix`, and of the control. The mix
-and the pair are there twice: by their average, and by a gate.
+and the pair are there twice: by their average, and by a gate; the pair also with tables as
+wide as all of the mix's are together.
 
 The law: log odds = `BASE` + the sum of `GAIN[p]` over the latest clicks of the target's category at
-position p + `CROSS` * <a_slot, b_layout> + `THIRD` * s_slot s_layout s_device. The vectors a and b
-are drawn, and moved so that no slot and no layout by itself says anything; the signs s are drawn,
-as many of each. So no value of a feature tells anything alone: the first term wants who tells
-places apart, the second crosses of two features, the third of three.
+position p + for each of `twos`, features x and y, `cross` * <a_x, b_y> + `THIRD` * s_x s_y s_z of
+`three`. The vectors a and b are drawn, and moved so that no value of x or y by itself says
+anything; the signs s are drawn, as many of each. So no value of a feature tells anything alone: the
+first term wants who tells places apart, the second crosses of two features, the third of three.
+`NARROW` has one cross of two, in three features. `WIDE` (`--wide`) has three, in seven features, as
+a log does that needs experts: what two of them can learn is not all.
 
 With `--raw`, files in the Alibaba data's layout, or `--demo`, made-up ones, all is theirs but the
 clicks: the histories are the users' page views. Each impression is there `TIMES` times, each time
-with a slot, a layout and a device.
+with values of the law's features.
 
 Pairs are trained by one seed, and the best on valid by all. Intervals are of the differences seed
 by seed, by Student's t.
@@ -31,7 +34,7 @@ import argparse
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
 
@@ -51,8 +54,33 @@ from trainer.models.recipes import RECIPES
 from trainer.training.console import LiveReport
 from trainer.training.runs import METRICS, Result, read_json
 
-CROSS, THIRD, WIDTH = 1.2, 0.8, 3
-SIZES = {"slot": 40, "layout": 40, "device": 8}
+
+@dataclass(frozen=True)
+class Law:
+    """What crosses of features add to the log odds.
+
+    Attributes:
+        sizes: how many values each feature has.
+        twos: the crosses of two features.
+        three: the cross of three.
+        cross: the standard deviation of each cross of two.
+    """
+
+    sizes: Mapping[str, int]
+    twos: tuple[tuple[str, str], ...] = (("slot", "layout"),)
+    three: tuple[str, str, str] = ("slot", "layout", "device")
+    cross: float = 1.2
+
+
+NARROW = Law({"slot": 40, "layout": 40, "device": 8})
+WIDE = Law(
+    dict.fromkeys(("slot", "layout", "device", "page"), 100)
+    | dict.fromkeys(("style", "tone", "day"), 8),
+    (("slot", "layout"), ("device", "page"), ("slot", "page")),
+    ("style", "tone", "day"),
+    0.7,
+)
+THIRD, WIDTH = 0.8, 3
 # The law knows no ads: few rows a value would be learned by heart.
 MIN_COUNT = 50
 TIMES = 4  # each impression, clicked or not by a draw of its own
@@ -74,42 +102,45 @@ SETTINGS = {
 }
 # Of a data set that is not planted.
 REAL = SETTINGS | {"hidden": (80, 40), "batch_size": 256, "lr": 1e-3, "epochs": 2}
-DESCRIPTION = planted_log.DESCRIPTION.replace(
-    'fields = { item = "item", category = "category" }\n',
-    'fields = { item = "item", category = "category" }\n'
-    'features = { slot = "slot", layout = "layout", device = "device" }\n',
-)
 
 
-def crossed(
-    sizes: Mapping[str, int] = SIZES,
-) -> Callable[[np.random.Generator], Callable[[int], planted_log.Added]]:
-    """What draws slots, layouts and devices, and what their crosses add to the log odds."""
+def description_of(law: Law) -> str:
+    """The made-up log's description, as `planted_log` has it, with the law's features."""
+    named = ", ".join(f'{name} = "{name}"' for name in law.sizes)
+    fields = 'fields = { item = "item", category = "category" }\n'
+    return planted_log.DESCRIPTION.replace(fields, f"{fields}features = {{ {named} }}\n")
+
+
+def crossed(law: Law) -> Callable[[np.random.Generator], Callable[[int], planted_log.Added]]:
+    """What draws the features, and what their crosses add to the log odds."""
 
     def begun(rng: np.random.Generator) -> Callable[[int], planted_log.Added]:
-        one, other = (rng.normal(size=(sizes[name], WIDTH)) for name in ("slot", "layout"))
-        table = (one - one.mean(0)) @ (other - other.mean(0)).T
-        table *= CROSS / table.std()
-        signs = [rng.permutation(np.resize([1.0, -1.0], size)) for size in sizes.values()]
+        tables = {}
+        for two in law.twos:
+            one, other = (rng.normal(size=(law.sizes[name], WIDTH)) for name in two)
+            table = (one - one.mean(0)) @ (other - other.mean(0)).T
+            tables[two] = table * (law.cross / table.std())
+        signs = {n: rng.permutation(np.resize([1.0, -1.0], law.sizes[n])) for n in law.three}
 
         def add(rows: int) -> planted_log.Added:
-            features = [rng.integers(0, size, rows) for size in sizes.values()]
-            third = math.prod(sign[of] for sign, of in zip(signs, features, strict=True))
-            named = zip(sizes, features, strict=True)
-            columns = {name: [f"{name[0]}{n}" for n in of] for name, of in named}
-            return columns, table[features[0], features[1]] + THIRD * third
+            drawn = {name: rng.integers(0, size, rows) for name, size in law.sizes.items()}
+            columns = {name: [f"{name[0]}{n}" for n in of] for name, of in drawn.items()}
+            third = math.prod(sign[drawn[name]] for name, sign in signs.items())
+            return columns, THIRD * third + sum(
+                table[drawn[one], drawn[other]] for (one, other), table in tables.items()
+            )
 
         return add
 
     return begun
 
 
-def draw(users: int, seed: int, sizes: Mapping[str, int] = SIZES) -> pl.DataFrame:
-    """As `planted_log.draw`; `sizes` says how many slots, layouts and devices there are."""
-    return planted_log.draw(users, seed, crossed(sizes))
+def draw(users: int, seed: int, law: Law = NARROW) -> pl.DataFrame:
+    """As `planted_log.draw`, with the law's features."""
+    return planted_log.draw(users, seed, crossed(law))
 
 
-def plant(raw: Path | None, folder: Path, seed: int) -> tuple[Path, pl.DataFrame]:
+def plant(raw: Path | None, folder: Path, seed: int, law: Law) -> tuple[Path, pl.DataFrame]:
     """Files in Alibaba's layout with clicks by the law, prepared, and each line's log odds.
 
     Without `raw` the files are such as the demo's.
@@ -136,7 +167,7 @@ def plant(raw: Path | None, folder: Path, seed: int) -> tuple[Path, pl.DataFrame
     by_time = np.zeros(len(log))
     by_time[rows["row"].to_numpy()] = gain[np.where(near, position, 0)].sum(1)
     rng = np.random.default_rng(seed)
-    add, parts = crossed()(rng), []
+    add, parts = crossed(law)(rng), []
     for _ in range(TIMES):
         columns, added = add(len(log))
         odds = planted_log.BASE + by_time + added
@@ -145,31 +176,33 @@ def plant(raw: Path | None, folder: Path, seed: int) -> tuple[Path, pl.DataFrame
     log = pl.concat(parts)
     if not (data / "manifest.json").exists():
         log.drop("odds").write_csv(folder / "shown.csv")
-        (folder / "shown.toml").write_text(described(raw, folder / "shown.csv"), encoding="utf-8")
+        (folder / "shown.toml").write_text(
+            described(raw, folder / "shown.csv", law), encoding="utf-8"
+        )
         prepare(folder / "shown.toml", data)
     return data, log
 
 
-def described(raw: Path, shown: Path) -> str:
-    """The preset for such files as a description of one's own, with three features more."""
+def described(raw: Path, shown: Path, law: Law) -> str:
+    """The preset for such files as a description of one's own, with the law's features."""
     preset = Path(description.__file__).parent / "presets" / "alibaba-ads.toml"
     said = tomllib.loads(preset.read_text(encoding="utf-8"))
     for one in (*said["tables"].values(), *said["lookups"].values()):
         del one["reader"]
         one["files"] = str((raw / one["files"]).absolute())
     said["tables"]["impressions"]["files"] = str(shown.absolute())
-    said["tables"]["impressions"]["features"] |= {name: name for name in SIZES}
+    said["tables"]["impressions"]["features"] |= {name: name for name in law.sizes}
     said["vocabulary"]["min_count"] = MIN_COUNT
     return written(said)
 
 
-def make(folder: Path, users: int, seed: int) -> tuple[Path, pl.DataFrame]:
+def make(folder: Path, users: int, seed: int, law: Law) -> tuple[Path, pl.DataFrame]:
     """The data set of a log, and the log: line n is `row` n."""
-    log, data = draw(users, seed), folder / "data"
+    log, data = draw(users, seed, law), folder / "data"
     folder.mkdir(parents=True, exist_ok=True)
     if not (data / "manifest.json").exists():
         log.drop("odds").write_csv(folder / "shown.csv")
-        (folder / "shown.toml").write_text(DESCRIPTION, encoding="utf-8")
+        (folder / "shown.toml").write_text(description_of(law), encoding="utf-8")
         prepare(folder / "shown.toml", data)
     return data, log
 
@@ -206,6 +239,16 @@ def parameters(trial: Trial) -> int:
     return sum(p.numel() for p in load(trial.runs[0]).parameters())
 
 
+def table_sets(trial: Trial) -> int:
+    """How many table sets a trial's model reads."""
+    from trainer.models.mix import MixModel
+    from trainer.training.runs import load
+
+    model = load(trial.runs[0])
+    assert isinstance(model, MixModel)
+    return model.sets
+
+
 def interval(differences: Sequence[float]) -> str:
     """A mean and its 95% interval over seeds."""
     mean, sd = mean_sd(differences)
@@ -219,8 +262,12 @@ def table(data: Path, log: pl.DataFrame | None, trials: Trials, left_out: Sequen
     """The table of scores on test, as Markdown; also without each expert that is `left_out`."""
     once = replace(trials, seeds=1)
     tried = once.run([case(data, name) for name in PAIRS])
-    best = max(tried, key=lambda trial: valid(trial.runs[0])).case.model
-    cases = [case(data, name) for name in ("tin_mix", *EXPERTS, best)]
+    two = max(tried, key=lambda trial: valid(trial.runs[0]))
+    best, [whole] = two.case.model, once.run([case(data, "tin_mix")])
+    # Tables as wide as all of the mix's are together.
+    as_wide = trials.settings["dim"] * table_sets(whole) // table_sets(two)
+    cases = [case(data, "tin_mix"), case(data, best), replace(case(data, best), dim=as_wide)]
+    cases += [case(data, name) for name in EXPERTS]
     cases += [replace(case(data, name), mix="gate") for name in ("tin_mix", best)]
     cases += [case(data, name, MATCHED) for name in EXPERTS if name != "tin"]
     wide = trials.settings["dim"] * int(MATCHED)
@@ -272,16 +319,18 @@ def main() -> None:
     parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
     parser.add_argument("--data", type=Path, help="a prepared data set, in place of the log")
     parser.add_argument("--raw", type=Path, help="Alibaba's files, whose clicks are drawn anew")
+    parser.add_argument("--wide", action="store_true", help="the law of seven features")
     parser.add_argument("--demo", action="store_true", help="the same of made-up files")
     options = parser.parse_args()
+    law = WIDE if options.wide else NARROW
     settings, data, log = REAL, options.data, None
     if data is None:
         settings = SETTINGS
         if options.raw or options.demo:
             settings = SETTINGS | {"lr": 3e-3, "l2": options.l2}
-            data, log = plant(options.raw, options.out, options.seed)
+            data, log = plant(options.raw, options.out, options.seed, law)
         else:
-            data, log = make(options.out, options.users, options.seed)
+            data, log = make(options.out, options.users, options.seed, law)
     with LiveReport() as report:
         runs = options.out / "runs"
         trials = Trials(

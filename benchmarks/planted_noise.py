@@ -18,7 +18,7 @@ import numpy as np
 import planted_mix
 import polars as pl
 from planted_log import CATEGORIES, EACH, HOUR, ITEMS_EACH, START, prepare
-from planted_mix import SETTINGS, SIZES, case, interval, parameters
+from planted_mix import SETTINGS, Law, case, interval, parameters
 
 from pipeline.description.toml import without, written
 from trainer.analysis.importance import importance
@@ -31,8 +31,8 @@ FEATURES, HISTORIES, VALUES = 100, 20, 20
 # Narrower than in `planted_mix`, as there are 147 fields.
 NARROW = SETTINGS | {"dim": 8, "hidden": (32, 16), "batch_size": 128, "epochs": 4}
 # Fewer values than there, so that a smaller log says enough.
-FEW = {"slot": 8, "layout": 8, "device": 4}
-LAW = {*SIZES, "history"}
+FEW = Law({"slot": 8, "layout": 8, "device": 4})
+LAW = {*FEW.sizes, "history"}
 
 
 def make(folder: Path, users: int, seed: int) -> Path:
@@ -59,7 +59,7 @@ def make(folder: Path, users: int, seed: int) -> Path:
             "kind": rng.integers(0, HISTORIES, rows),
         }
     ).sort("at", "user").write_csv(folder / "events.csv")
-    said = tomllib.loads(planted_mix.DESCRIPTION)
+    said = tomllib.loads(planted_mix.description_of(FEW))
     said["tables"]["shown"]["features"] |= {name: name for name in noise}
     said["tables"]["events"] = {
         "files": "events.csv",
