@@ -231,6 +231,7 @@ def test_every_format_by_name_glob_and_folder(store: Store, tmp_path: Path) -> N
     zstd = pa.compress(lines, "zstd", asbytes=True)
     held = {"a.csv": text, "b.csv.gz": gzip.compress(text), "c/d/e.jsonl.zst": zstd}
     held |= {"f/g.parquet": table.getvalue().to_pybytes(), "c/d/_ignored": b"x"}
+    held["_temporary/0/g.parquet"] = held["f/g.parquet"]
     for name, data in held.items():
         store.put(name, data)
     for n, files in enumerate(("a.csv", "b.csv", "c/*/*.zst", "f/", "**/*.parquet")):

@@ -100,11 +100,16 @@ def test_several_files_make_the_data_set_of_one(
         path.parent.mkdir(parents=True)
         data = (HEADER + "".join(lines[begin:end])).encode()
         path.write_bytes(data if n else gzip.compress(data))
-    for name, files in (("one", "one.csv"), ("many", "logs")):
+    # A folder behind a link is one as well, and one that is reached again is none.
+    Path("logs/day=1").rename("elsewhere")
+    for name, to in (("day=1", "../elsewhere"), (".day=1", "../elsewhere"), ("day=0/all", "..")):
+        Path("logs", name).symlink_to(to)
+    for name, files in (("one", "one.csv"), ("globbed", "logs/**/*.csv"), ("many", "logs")):
         Path(f"{name}.toml").write_text(DESCRIPTION.replace("FILES", files))
         more = ("--max-rejected", "5%", "--buckets", 3)
         finished(tinprep("prepare", f"{name}.toml", "--out", name, *more))
     assert same_rows(Path("one"), Path("many"))
+    assert same_rows(Path("one"), Path("globbed"))
     told = load(Path("many"))
     named = [f"day={n}/log.csv" for n in range(3)]
     assert [(one.file, one.first_row) for one in told.inputs] == list(

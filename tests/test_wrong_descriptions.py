@@ -612,6 +612,10 @@ SAME: dict[str, tuple[str, dict[str, str | bytes | None]]] = {
         swap("log.csv", "log.csv.gz"),
         {"log.csv": None, "log.csv.gz": zstd(LOG.encode())},
     ),
+    "zstd as pzstd writes it, which begins with a frame of no text": (
+        GOOD,
+        {"log.csv": b"\x50\x2a\x4d\x18\x04\0\0\0size" + zstd(LOG.encode())},
+    ),
     "a mark of the bytes' order": (GOOD, {"log.csv": BOM + LOG.encode()}),
     "lines as Windows ends them": (GOOD, {"log.csv": LOG.replace("\n", "\r\n")}),
     "no newline at the end": (GOOD, {"log.csv": LOG[:-1]}),

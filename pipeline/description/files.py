@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import translate
 from pathlib import Path
 
+from pipeline.readers.packed import damaged
 from pipeline.readers.raw_files import RENAME, find, near
 from pipeline.readers.remote import RemotePath, located
 from schemas.errors import InputError, UsageError
@@ -106,10 +107,12 @@ def _of(pattern: str, folder: Path) -> Iterator[Path]:
         (base,) = bases([pattern], folder)
         rest = path.relative_to(base).as_posix()
         if isinstance(base, RemotePath):
-            # As pathlib has it, no star takes in a slash.
-            wanted = re.compile("/".join(_matched(part) for part in rest.split("/")) + r"\Z")
+            wanted = _matching(rest)
             names = [n for n, is_file in base.below().items() if is_file and wanted.match(n)]
-            yield from (base / name for name in sorted(names))
+            yield from (base / name for name in sorted(names) if _shown(base / name, base))
+        elif "**" in Path(rest).parts:  # pathlib's follows no links
+            wanted = _matching(rest)
+            yield from (p for p in _below(base) if wanted.match(p.relative_to(base).as_posix()))
         else:
             yield from sorted(p for p in base.glob(rest) if p.is_file() and _shown(p, base))
     elif path.is_file():
@@ -119,14 +122,41 @@ def _of(pattern: str, folder: Path) -> Iterator[Path]:
             names = sorted(name for name, is_file in path.below().items() if is_file)
             yield from (path / name for name in names if _shown(path / name, path))
         else:
-            yield from sorted(p for p in path.rglob("*") if p.is_file() and _shown(p, path))
+            yield from _below(path)
     elif (other := find(path.name, path.parent)) is not None:
         yield other
 
 
+def _below(folder: Path) -> list[Path]:
+    """The files below a folder by name, those behind links too; of what is reached twice, once."""
+    found: list[Path] = []
+    reached: set[str] = set()
+    left = [folder]
+    for begin in left:
+        for at, folders, names in os.walk(begin, onerror=_unreadable):
+            folders[:] = sorted(name for name in folders if name[0] not in "._")
+            if (real := os.path.realpath(at)) in reached:
+                folders.clear()
+                continue
+            reached.add(real)
+            found += (Path(at, name) for name in names if name[0] not in "._")
+            left += (path for name in folders if (path := Path(at, name)).is_symlink())
+    return sorted(path for path in found if path.is_file())
+
+
+def _unreadable(error: OSError) -> None:
+    raise damaged(Path(error.filename), 0, error) from None
+
+
+def _matching(rest: str) -> re.Pattern[str]:
+    """What a pattern matches of paths: as pathlib has it, no star takes in a slash."""
+    *folders, last = rest.split("/")
+    # A `**` is any number of folders, none too.
+    within = ["(?:[^/]+/)*" if one == "**" else f"{_matched(one)}/" for one in folders]
+    return re.compile("".join(within) + (".*" if last == "**" else _matched(last)) + r"\Z")
+
+
 def _matched(part: str) -> str:
-    if part == "**":
-        return ".*"
     inner = translate(part).removeprefix("(?s:").removesuffix(r")\Z")
     return inner.replace(".*", "[^/]*")
 

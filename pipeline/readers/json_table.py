@@ -68,14 +68,21 @@ class JsonSource:
 
     @classmethod
     def of(cls, paths: Sequence[Path], block_bytes: int = BLOCK_BYTES) -> JsonSource:
-        """Look at the first lines of the first files.
+        """Look at the first lines of the first files that have any.
 
         Raises:
-            InputError: such a file cannot be read, or its first lines hold no object.
+            InputError: such a file cannot be read, or its first lines hold no object; or no file
+                has a line.
         """
         keys: dict[str, tuple[str, ...]] = {}
-        for path in paths[:_SAMPLED_FILES]:
-            _gather(_sample(path), (), keys)
+        sampled = 0
+        for n, path in enumerate(paths, 1):
+            if (objects := _sample(path, last=n == len(paths) and not sampled)) is None:
+                continue
+            _gather(objects, (), keys)
+            sampled += 1
+            if sampled == _SAMPLED_FILES:
+                break
         return cls(keys, block_bytes)
 
     @property
@@ -223,7 +230,8 @@ def _series(name: str, values: list[Any], kind: str) -> pl.Series:
     return pl.Series(name, values, pl.Object)
 
 
-def _sample(path: Path) -> list[dict[str, Any]]:
+def _sample(path: Path, *, last: bool) -> list[dict[str, Any]] | None:
+    """The objects of a file's first lines; None of an empty one, unless it is the `last` hope."""
     found: list[dict[str, Any]] = []
     first = None
     with closing(blocks(path, 1 << 16)) as stream:
@@ -239,8 +247,8 @@ def _sample(path: Path) -> list[dict[str, Any]]:
                     found.append(value)
             if block.first_line + block.lines >= SAMPLED_LINES:
                 break
-    if found:
-        return found
+    if found or (first is None and not last):
+        return found or None
     array = first is not None and first.lstrip().startswith(b"[")
     raise InputError(
         "The file holds no JSON lines.",

@@ -21,6 +21,9 @@ PARQUET = b"PAR1"
 DAMAGE = (EOFError, OSError, cast("type[Exception]", IsalError))
 
 _HEAD_BYTES = 64
+_SKIPPABLE = re.compile(
+    rb"[\x50-\x5f]\x2a\x4d\x18"
+)  # a zstd frame of no data, as pzstd begins with
 _UNPACK = "unpack it"
 _AGAIN = "download it again: an error or login page saved under its name is a common cause"
 # What is taken for a raw file at times: how it begins, and what to do then.
@@ -84,6 +87,8 @@ def _checked(path: Path, head: bytes, within: Packing) -> Packing:
 
 def packing_by(head: bytes) -> Packing:
     """The packing of what begins so."""
+    if _SKIPPABLE.match(head):
+        return Packing.ZSTD
     return next((p for p in _PACKED if head.startswith(p.value)), Packing.TEXT)
 
 

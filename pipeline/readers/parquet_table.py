@@ -16,7 +16,7 @@ import pyarrow as pa
 from pyarrow import compute, parquet
 
 from pipeline.readers.lines import Part
-from pipeline.readers.packed import DAMAGE, damaged
+from pipeline.readers.packed import DAMAGE, Packing, damaged, packing_by
 from pipeline.readers.parsed import Refused
 from pipeline.readers.remote import RemotePath
 from schemas.errors import InputError
@@ -24,6 +24,7 @@ from schemas.errors import InputError
 _DAMAGE = (*DAMAGE, pa.ArrowException)
 _BLOCK_ROWS = 1 << 18
 _MOST_ROWS = 1 << 20  # of a block: a larger row group is read in pieces
+_SHOWN = 200  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -209,18 +210,32 @@ def _opened(path: Path) -> _Footer:
 def _footer(path: Path, size: int, changed: int) -> _Footer:
     """What a file says of itself, which is not read again while it is the same."""
     with _file(path) as file:
-        return _Footer(file.metadata, file.schema_arrow)
+        found = _Footer(file.metadata, file.schema_arrow)
+    names = found.schema.names
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        raise InputError(
+            "The file has a column's name twice.",
+            where=path,
+            expected="a name of its own for each column",
+            got=", ".join(names)[:_SHOWN],
+            do=f"write it with other names for {', '.join(twice)[:_SHOWN]}",
+        )
+    return found
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:
     if isinstance(error, OSError) and error.errno is not None:
         return damaged(path, 0, error)
+    with path.open("rb") as file:
+        packed = packing_by(file.read(8)) is not Packing.TEXT
     return InputError(
         "The Parquet file cannot be read.",
         where=path,
         expected="a whole Parquet file",
         got=str(error).splitlines()[0][:300],
-        do="write or download it again, or say its format",
+        do="unpack it: Parquet is packed within"
+        if packed
+        else "write or download it again, or say its format",
     )
 
 
