@@ -304,7 +304,7 @@ def test_beauty_by_order_one_part_after_the_other(beauty: Path, tmp_path: Path) 
 
 LOG = [
     f"{u},{item},{10 * n}"
-    for u, of in zip("abcf", ("xyzw", "yzwv", "zwvu", "mnop"), strict=True)
+    for u, of in zip("abcf", ("xyzw", "yzwv", "zwvu", ("007", *"nop")), strict=True)
     for n, item in enumerate(of, 1)
 ]
 EVENTS = ("--user", "user", "--item", "item", "--time", "time", "--unit", "s", "--split", "order")
@@ -381,7 +381,7 @@ files = "shown.csv"
 user = "user"
 time = { column = "time", unit = "s" }
 label = "time % 2 = 0"
-fields = { item = "item" }
+fields = { item = "coalesce(item, 'none')" }
 [tables.clicks]
 files = "clicks.csv"
 user = "user"
@@ -406,6 +406,10 @@ def test_a_history_is_said_to_be_empty_only_where_it_is(tmp_path: Path) -> None:
     notes = load(tmp_path / "rows").notes
     assert not [one for one in notes if "empty" in one]
     assert [one for one in notes if one.startswith("Warning: half of the shown or more repeat")]
+    # SQL sees text where it was text, though all that is new there are digits.
+    new = written(tmp_path / "new.csv", ["f,007,601"])
+    finished(tinprep("transform", tmp_path / "out", "--events", f"shown={new}", *to, "--force"))
+    assert decoded(tmp_path / "rows", "new")["target_item"].to_list() == ["007"]
 
 
 def test_what_cannot_be_transformed_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Callable
 from datetime import datetime
@@ -272,7 +273,42 @@ def test_a_condition_sees_its_own_row_and_nothing_else(tmp_path: Path) -> None:
         assert caught.value.exit_code in (2, 3), text
 
 
+@pytest.mark.parametrize("form", ["csv", "jsonl", "whole.parquet", "float.parquet"])
+def test_a_whole_number_in_text_has_no_fraction(tmp_path: Path, form: str) -> None:
+    """Whatever a file has it in, and whatever rows stand beside it."""
+    numbers: list[float | None] = (
+        [7, 7.5, None, 12] if form != "whole.parquet" else [7, 8, None, 12]
+    )
+    path, empty = tmp_path / f"log.{form}", tmp_path / "empty.jsonl"
+    empty.touch()
+    frame = pl.DataFrame({"u": list("abcd"), "n": numbers}, strict=False)
+    if form == "csv":
+        path.write_text(
+            "u,n\n" + "".join(f"{u},{'' if n is None else n}\n" for u, n in frame.rows())
+        )
+    elif form == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in frame.to_dicts()))
+    else:
+        frame.cast({"n": pl.Int64 if form == "whole.parquet" else pl.Float64}).write_parquet(path)
+    columns = (
+        Column("said", "concat('n', n)", "text"),
+        Column("else", "coalesce(n, '~')", "text"),
+        Column("is_7", "n::text = '7'", "mask"),
+    )
+    files = [path, empty] if form == "jsonl" else [path]  # of which an empty one has no rows
+    reader = open_table(files[::-1], form.split(".")[-1], columns, where="n * 2 <> 24 or n is null")
+    rows, refused = gathered([block for file in files for block in read(reader, file)])
+    assert not refused
+    second = "8" if form == "whole.parquet" else "7.5"
+    assert [tuple(row.values())[1:] for row in rows] == [
+        ("n7", "7", True),
+        (f"n{second}", second, False),
+        ("n", "~", False),
+    ]
+
+
 CSV = "userId,time\na,1\n"
+parquet.write_table(pa.table([[1], [2]], ["u", "u"]), TWICE := io.BytesIO())
 Make = Callable[[Path], list[Path]]
 
 
@@ -301,6 +337,9 @@ def written(**files: bytes | str) -> Make:
         (lambda folder: [folder], "csv", [USER], "is a folder"),
         (written(a_parquet=CSV), "parquet", [USER], "Parquet file cannot be read"),
         (lambda folder: [folder / "none.parquet"], "parquet", [USER], "is missing"),
+        (written(a_parquet=gzip.compress(b"PAR1")), "parquet", [USER], "unpack it"),
+        (written(a_parquet=TWICE.getvalue()), "parquet", [USER], "a column's name twice"),
+        (written(a_jsonl="", b_jsonl="\n"), "jsonl", [USER], "no bytes"),
         (written(a_jsonl='[{"u": 1},\n{"u": 2}]\n'), "jsonl", [USER], "jq -c"),
         (written(a_jsonl='{"u": 1}\n'), "jsonl", [TIME], "no column t"),
     ],

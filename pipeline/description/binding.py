@@ -33,8 +33,8 @@ from pipeline.description.toml import Source, canonical
 from pipeline.readers.apart import Apart
 from pipeline.readers.csv_text import CsvFormat
 from pipeline.readers.lines import Block, Part
+from pipeline.readers.own_tables import SQL_TYPES, head, joined, open_source, open_table
 from pipeline.readers.own_tables import Source as FileSource
-from pipeline.readers.own_tables import head, joined, open_source, open_table
 from pipeline.readers.parsed import Parsed, Reader, read
 from pipeline.readers.values import NULLS, OLD_S, Column, Refusal, listed
 from schemas.errors import TinprepError, UsageError
@@ -161,8 +161,11 @@ class Whence:
         source: Source,
         *,
         outside: bool = False,
+        types: Mapping[str, str] | None = None,
     ) -> Reader:
         """The reader of rows with these columns.
+
+        `types` of columns that SQL names, as `open_table` has it: the files tell those of others.
 
         Raises:
             UsageError: SQL of the description cannot be read, or does not fit.
@@ -177,6 +180,7 @@ class Whence:
                 csv=self.csv,
                 unit=unit,
                 outside=outside,
+                types=types,
                 row=self.row,
             )
         except UsageError as error:
@@ -254,8 +258,9 @@ class Binding:
         files: (kind, name) of each table and lookup -> its files.
         known: `tables` and `lookups` -> the fast readers of them, by name.
         rows: how many of each table of events are read, at least; None for all.
-        fixed: what is known without a sample: `types` of ids by field, the `unit` of times, what
-            columns hold that are passed through, `kept`, the `readers` of tables by name that have
+        fixed: what is known without a sample: `types` of ids by field, how SQL has `seen` columns
+            by their table, the `unit` of times, what columns hold that are passed through, `kept`,
+            the `readers` of tables by name that have
             no files of their own, the files of targets that are read `apart`, as they may have
             other columns, and whether they are `unlabelled`; what `opens` a table in place of its
             files, by its name, columns, condition and unit. It is empty where samples tell.
@@ -608,11 +613,13 @@ class Binding:
             user = quoted(self.spec.tables[at.name].user)
             zero = Column("label", f"{user} is null", "label")
             own = [zero if one.name == "label" else one for one in columns]
+        seen: Mapping[str, str] = self.fixed.get("seen", {}).get(at.name, {})
+        types = {column: kind for column, kind in seen.items() if kind in SQL_TYPES}
         readers: dict[Path, Reader] = {}
         for some, said in ((others, columns), (apart, own)):
             if some:
                 of = Whence.of(at.kind, at.name, at.said, some)
-                reader = of.open(said, where, self.unit, self.source, outside=outside)
+                reader = of.open(said, where, self.unit, self.source, outside=outside, types=types)
                 readers |= dict.fromkeys(some, reader)
         return Apart.of(readers)
 

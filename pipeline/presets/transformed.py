@@ -139,7 +139,7 @@ class TransformConfig(DescribedConfig):
         )
 
     def _fixed(self) -> dict[str, Any]:
-        """As `DescribedConfig`: types and units are those of the data set."""
+        """As `DescribedConfig`: types and units are those of the data set, in SQL as well."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -153,6 +153,7 @@ class TransformConfig(DescribedConfig):
         readers = {n: Nothing.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
         return {
             "types": types,
+            "seen": self.made.kept.columns if self.made.kept is not None else {},
             "unit": self.made.time_unit,
             "kept": kept,
             "readers": readers,

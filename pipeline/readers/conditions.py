@@ -15,6 +15,7 @@ from typing import Any
 import polars as pl
 from polars.exceptions import PolarsError
 
+from pipeline.readers.values import EXACT
 from schemas.errors import InputError, UsageError
 from schemas.plain import meant, quoted
 
@@ -49,6 +50,7 @@ _WORDS = _words(
     "decimal numeric varchar text string boolean bool both leading trailing"
 )
 _BEFORE_TEXT = frozenset({"date", "timestamp", "interval"})
+_WRITING = frozenset({"||", "concat", "concat_ws", "varchar", "text", "string"})
 _BEFORE_TYPES = frozenset({"as", "::", "at", "time"})
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -70,11 +72,13 @@ class Sql:
         text: as the person wrote it.
         columns: the file's columns that it names, each once, in the order they are first named.
         safe: the same with each column in quotes.
+        writes: whether it may make text of numbers on its way to what it says.
     """
 
     text: str
     columns: tuple[str, ...]
     safe: str
+    writes: bool = False
 
     @classmethod
     def of(cls, text: str, names: Sequence[str], where: object = None) -> Sql:
@@ -94,11 +98,19 @@ class Sql:
 def evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
     """Columns by expressions over the columns of `frame`.
 
+    A whole number is written without a fraction where text is made of it, whatever a file has it
+    in: 7 of a CSV file is a float here, as a later line may say 7.5.
+
     Raises:
         InputError: an expression cannot be evaluated for some row, as a strict cast.
     """
     try:
-        return _evaluated(frame, of)
+        found = _evaluated(frame, of)
+        for name, sql in of.items():
+            floats = [n for n in sql.columns if frame.schema[n] == pl.Float64]
+            if floats and (sql.writes or found.schema[name] == pl.String):
+                found = found.with_columns(_written(frame, name, sql, floats, found.schema[name]))
+        return found
     except PolarsError as error:
         raise InputError(
             "A condition cannot be evaluated for some row.",
@@ -158,6 +170,25 @@ def _evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
     return context.execute(f"SELECT {wanted} FROM rows").collect()  # noqa: S608
 
 
+def _written(
+    frame: pl.DataFrame, name: str, sql: Sql, floats: Sequence[str], kind: pl.DataType
+) -> pl.Series:
+    """A column by an expression that sees whole numbers as such, where floats are whole.
+
+    Each row by what it says itself, so that it says the same beside any others.
+    """
+    rows = frame.select(sql.columns).with_row_index(" row")
+    whole = [(pl.col(n) == pl.col(n).floor()) & (pl.col(n).abs() <= EXACT) for n in floats]
+    by = {f" {k}": one.fill_null(value=True) for k, one in enumerate(whole)}
+    found = []
+    for are, some in rows.with_columns(**by).partition_by(*by, as_dict=True).items():
+        seen = [pl.col(n).cast(pl.Int64) for n, one in zip(floats, are, strict=True) if one]
+        found.append(
+            _evaluated(some.with_columns(seen), {name: sql}).cast(kind).with_columns(some[" row"])
+        )
+    return pl.concat(found).sort(" row")[name] if found else pl.Series(name, [], kind)
+
+
 class _Parser:
     """Tells the words of an expression apart, and refuses what is not for it."""
 
@@ -182,7 +213,8 @@ class _Parser:
                 safe.append(quoted(columns[-1]))
             else:
                 safe.append(token)
-        found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe))
+        writes = any(k in ("word", "sign") and t.lower() in _WRITING for k, t in tokens)
+        found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe), writes)
         if not found.columns:
             raise self._error(
                 "A condition names no column.", expected=_listed(self.names), got=self.text

@@ -358,7 +358,7 @@ def open_table(
     ]
     found = dict(types or {})
     if source.schema is None and (unknown := [name for name in named if name not in found]):
-        found |= inferred(source, paths[0], unknown)
+        found |= inferred(source, paths, unknown)
     reader = TableReader(
         source, tuple(columns), condition, sql, {n: found[n] for n in named if n in found},
         outside, unit,
@@ -433,8 +433,10 @@ def joined(pieces: list[pl.Series], name: str) -> pl.Series:
     return pl.concat(alike) if alike else pl.Series(name, [], kind)
 
 
-def inferred(source: Source, path: Path, names: Sequence[str]) -> dict[str, str]:
-    """What columns hold by the first records of a file, as `types` of `open_table` has it.
+def inferred(source: Source, paths: Sequence[Path], names: Sequence[str]) -> dict[str, str]:
+    """What columns hold by the first records of the first file that has any.
+
+    It is said as `types` of `open_table` has it.
 
     `number` if all that is there is one, or `whole` if one of them is too large for a float; of
     JSON `truth` or `list` if all are; else `text`.
@@ -445,16 +447,19 @@ def inferred(source: Source, path: Path, names: Sequence[str]) -> dict[str, str]
     left = {name: ["number", "whole", "truth", "list"] for name in names}
     seen: set[str] = set()
     rows = 0
-    with closing(_frames(source, path, names)) as stream:
-        for frame in stream:
-            for name in names:
-                values = frame[name]
-                left[name] = [kind for kind in left[name] if _may_be(kind, values, source.nulls)]
-                if values.null_count() < len(values):
-                    seen.add(name)
-            rows += frame.height
-            if rows >= SAMPLED:
-                break
+    for path in paths:
+        with closing(_frames(source, path, names)) as stream:
+            for frame in stream:
+                for name in names:
+                    values = frame[name]
+                    left[name] = [k for k in left[name] if _may_be(k, values, source.nulls)]
+                    if values.null_count() < len(values):
+                        seen.add(name)
+                rows += frame.height
+                if rows >= SAMPLED:
+                    break
+        if rows:
+            break
     return {name: [*left[name], "text"][0] if name in seen else "text" for name in names}
 
 
