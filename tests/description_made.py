@@ -250,8 +250,6 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
 
     own_category = one_of("own_category", True, False)
     lookup = one_of("lookup", "none", "file", "file", "table")
-    if lookup == "table" and not own_category:
-        lookup = "file"
     if lookup == "none":
         own_category = own_category and labels
     # Some events happen again, just so or with something else about them.
@@ -401,6 +399,10 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
         }
         if one_of("table_timed", True, False):
             description["lookups"]["item"]["time"] = table["time"]
+        if one_of("table_more", True, False):  # that events do not say themselves
+            description["lookups"]["item"]["features"] = {"maker": "device"}
+            size = {"column": "price", "scale": one_of("size_scale", "log", "standard", "none")}
+            description["lookups"]["item"]["numbers"] = {"size": size}
     elif lookup == "file":
         known = draw(st.lists(st.integers(0, 16), unique=True, min_size=1))
         lacking = one_of("missing", "unknown", "unknown", "refuse")

@@ -68,7 +68,7 @@ def requests_of(features: Features, shard: pa.Table, data: Path, each: int = 1) 
     raw = _events(data, manifest.load(data), row[begins[::each]])
     words = features.words[drawn.field].ids if drawn is not None else {}
     values = {id_: value for value, id_ in words.items()}
-    columns = [*made.fields, *made.features]
+    columns = _own(made)
     for first, end in islice(pairwise([*begins.tolist(), len(row)]), 0, None, each):
         event = raw[int(row[first])]
         own = {name: event[name] for name in columns if name in event}
@@ -82,6 +82,20 @@ def requests_of(features: Features, shard: pa.Table, data: Path, each: int = 1) 
             candidates += [others | {drawn.field: values[id_]} for id_ in ids if id_ in values]
         asked = Request(event["user"], event["time"], candidates)
         yield Asked(_in_order(features, asked, shard, first), rows)
+
+
+def _own(made: Manifest) -> list[str]:
+    """The columns of targets that their events say: of what is looked up in the table, others do.
+
+    Where no description says it, all that are kept of an event are its own.
+    """
+    every = [*made.fields, *made.features]
+    table = made.description.get("tables", {}).get(made.target.table)
+    if table is None:
+        return every
+    parts = (table.get(part) or {} for part in ("fields", "features", "numbers", "lists"))
+    own = {name for part in parts for name in part}
+    return [name for name in every if name in own]
 
 
 def _in_order(features: Features, request: Request, shard: pa.Table, first: int) -> Request:
