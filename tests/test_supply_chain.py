@@ -94,6 +94,7 @@ def test_nothing_connects_when_modules_are_imported() -> None:
         "        sys.exit(f'{event} {args}')\n"
         "sys.addaudithook(hook)\n"
         f"for name in {modules!r}: importlib.import_module(name)\n"
+        "assert not {'scipy', 'sklearn'} & {*sys.modules}\n"  # only `dev` has them
     )
     done = subprocess.run(
         [sys.executable, "-c", program],

@@ -14,7 +14,6 @@ import numpy as np
 import polars as pl
 from annotated_types import Ge, Le
 from numpy.typing import NDArray
-from sklearn.metrics import roc_auc_score
 
 from schemas.checked import STRICT, Count
 
@@ -118,10 +117,18 @@ def paired_p(ours: pl.DataFrame, other: pl.DataFrame) -> float:
 
 
 def auc(label: Integers, score: Floats) -> float:
-    """Area under the ROC curve over all rows; NaN where one class is absent."""
-    if len(np.unique(label)) < 2:
+    """Area under the ROC curve over all rows; NaN where one class is absent.
+
+    It is the share of pairs of a positive and a negative in which the positive scores higher; a tie
+    counts half.
+    """
+    positive = label > 0
+    positives = int(positive.sum())
+    pairs = positives * (len(label) - positives)
+    if not pairs:
         return math.nan
-    return float(roc_auc_score(label, score))
+    rank = pl.Series(score).rank("average").to_numpy()  # from 1; tied rows share their mean rank
+    return float(rank[positive].sum() - positives * (positives + 1) / 2) / pairs
 
 
 def logloss(label: Integers, logit: Floats) -> float:
