@@ -21,6 +21,13 @@ from schemas.plain import printable
 _LONGEST = 2_000  # characters of a line of an error: a stranger's file may hold one of millions
 
 
+class ByDescription(str):
+    """What to do that a description says, or an option in its place: nobody can where it is fixed.
+
+    It stands for the `do` of an error.
+    """
+
+
 class TinprepError(Exception):
     """An error with what a person needs to act on it.
 

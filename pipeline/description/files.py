@@ -11,7 +11,7 @@ from pathlib import Path
 from pipeline.readers.packed import damaged
 from pipeline.readers.raw_files import RENAME, find, near
 from pipeline.readers.remote import RemotePath, located
-from schemas.errors import InputError, UsageError
+from schemas.errors import ByDescription, InputError, UsageError
 
 FORMATS = {
     ".csv": "csv",
@@ -211,8 +211,10 @@ def format_of(paths: Sequence[Path], told: str | None, whose: str) -> str:
         expected="names that end in .csv, .tsv, .jsonl, .json or .parquet, all alike, and .gz or "
         ".zst after it",
         got=", ".join([*ends][:_SHOWN]),
-        do='say it in a description: format = "csv", "tsv", "jsonl" or "parquet"; of a file of '
-        "events that is text give --delimiter; unpack an archive",
+        do=ByDescription(
+            'say it in a description: format = "csv", "tsv", "jsonl" or "parquet"; of a file of '
+            "events that is text give --delimiter; unpack an archive"
+        ),
     )
 
 

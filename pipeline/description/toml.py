@@ -20,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_json, to_jsonable_python
 
 from pipeline.description.language import Spec
-from schemas.errors import UsageError
+from schemas.errors import ByDescription, UsageError
 
 _AT_LINE = re.compile(r"\(at line (\d+)")
 # Where the files are is no part of what rows are a function of.
@@ -81,7 +81,8 @@ class Source:
         if self.options is not None:
             said = (self.options.get(str(key)) for key in reversed(at))
             where, line = next(filter(None, said), self.name), None
-        raise UsageError(what, where=where, line=line, expected=expected, got=got, do=do)
+        how = None if do is None else ByDescription(do)
+        raise UsageError(what, where=where, line=line, expected=expected, got=got, do=how)
 
     def line(self, at: Sequence[str | int]) -> int | None:
         """The 1-based line of a key, or of the nearest one that leads to it; None where none is."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.presets.described import DescribedConfig
 from schemas import digests, manifest
-from schemas.errors import ContractError, InputError, UsageError
+from schemas.errors import ByDescription, ContractError, InputError, UsageError
 from schemas.plain import meant
 from schemas.replacing import sha256
 
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from pipeline.description.language import Spec
     from pipeline.description.toml import Source
 
-# How what is to be done in a description, or by options of `prepare`, is told.
-_OF_DESCRIPTION = re.compile(r" = |--(unit|timezone|delimiter)|SQL|name the columns|separator")
 _OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
 KINDS = {"int64": "whole", "float64": "number", "string": "text"}
@@ -52,8 +50,7 @@ class TransformConfig(DescribedConfig):
 
     def cure(self, do: str | tuple[str, ...] | None) -> str | tuple[str, ...] | None:
         """As `Config.cure`: the description is that of the data set, and stays as it is."""
-        said = do if isinstance(do, str) else " ".join(do or ())
-        if _OF_DESCRIPTION.search(said) is None:
+        if not isinstance(do, ByDescription):
             return do
         return "write new files as those that the data set was made of: they are read alike"
 
@@ -118,9 +115,10 @@ class TransformConfig(DescribedConfig):
         found = super().description([path for path in paths if path not in earlier])
         for one in found.lookups:
             if self.spec.lookups[one.key].table in self.new and one.table is None:
-                self.source.refuse(
-                    ("lookups", one.key, "table"),
+                raise UsageError(
                     f"lookups.{one.key} takes columns of its table that are not kept with events.",
+                    where=self.source.name,
+                    line=self.source.line(("lookups", one.key, "table")),
                     expected="what the table has under the same names, or files of its own",
                     got="a name that stands for two columns, as in fields of both",
                     do="give one of them another name, and prepare the data set again",

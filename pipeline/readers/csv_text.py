@@ -23,7 +23,7 @@ from pyarrow import csv as arrow_csv
 from pipeline.readers.lines import BLOCK_BYTES, LINE_LIMIT, Block, Part, blocks
 from pipeline.readers.parsed import TOO_LONG, Refused
 from pipeline.readers.values import BLANKS, NOT_UTF8, NULLS
-from schemas.errors import InputError, UsageError
+from schemas.errors import ByDescription, InputError, UsageError
 
 # Arrow would take Ctrl-C and SIGTERM over while it reads; `schemas.interrupts` handles them.
 pa.enable_signal_handlers(False)
@@ -364,7 +364,7 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             line=1,
             expected="a header with the columns' names",
             got="no bytes",
-            do="give the right file, or name the columns if it has no header",
+            do=ByDescription("give the right file, or name the columns if it has no header"),
         )
     fields = split_record(text, form)
     if isinstance(fields, str) or not any(field.strip(BLANKS) for field in fields):
@@ -374,7 +374,7 @@ def header(path: Path, form: CsvFormat) -> tuple[str, ...]:
             line=1,
             expected="the columns' names",
             got=text[:_SHOWN] or "an empty line",
-            do="name the columns if it has no header",
+            do=ByDescription("name the columns if it has no header"),
         )
     # Of several columns without a name, as a trailing delimiter makes them, none has one twice.
     names = [field.strip(BLANKS) for field in fields]
@@ -412,7 +412,7 @@ def _check_delimiter(path: Path, form: CsvFormat, names: Sequence[str]) -> None:
 def delimiter_told(delimiter: str) -> str:
     """What to do where this one stands between columns."""
     told = "\\t" if delimiter == "\t" else delimiter
-    return (
+    return ByDescription(
         f'add --delimiter "{told}" to the columns of a file of events; in a description say '
         f'csv = {{ delimiter = "{told}" }}'
     )

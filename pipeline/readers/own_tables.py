@@ -44,7 +44,7 @@ from pipeline.readers.parquet_table import ParquetSource
 from pipeline.readers.parsed import Parsed, Refused
 from pipeline.readers.partitions import with_folders
 from pipeline.readers.values import BLANKS, DECIMAL, Column
-from schemas.errors import InputError, UsageError
+from schemas.errors import ByDescription, InputError, UsageError
 from schemas.plain import meant, quoted
 from schemas.shards import UNITS
 
@@ -503,7 +503,7 @@ def _no_header(names: Sequence[str]) -> str | None:
     """What to do where the header seems to be a record: no column is called as a number is."""
     if not any(DECIMAL.fullmatch(name.strip(BLANKS)) for name in names):
         return None
-    return (
+    return ByDescription(
         "if the first line is no header, add one, or say it in a description: "
         'csv = { columns = ["user", "item", "time"] }'
     )

@@ -20,6 +20,7 @@ from zoneinfo import ZoneInfo
 
 import pyarrow as pa
 
+from schemas.errors import ByDescription
 from schemas.manifest import SPLITS
 from schemas.shards import UNITS
 
@@ -56,24 +57,27 @@ FRACTION = "time finer than the table's unit"
 NO_ZONE = "time without a zone"
 SKIPPED = "time that its zone's clocks skip"
 _DIGITS_LOST = "have the program that wrote the file write whole numbers with all their digits"
-CURES = {
+_BY_DESCRIPTION = {
     **{
         of: f'give times the unit that they have: unit = "{unit}" (--unit {unit})'
         for of, unit in ((TOO_LATE["s"], "ms"), (TOO_LATE["ms"], "us"))
     },
     NO_VALUE: 'mend the file, leave such lines out in a description (where = "NAME is not null"), '
     "or allow more with --max-rejected",
-    **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
     BAD_LABEL: """say in SQL when it is 1, such as label = "answer = 'yes'" or "rating >= 4\"""",
     BAD_SPLIT: """spell them so in SQL, such as column = "if(part = 'val', 'valid', part)\"""",
     FRACTION: "cut it off with SQL, which may stand for a column: floor(NAME) of numbers, "
     "left(NAME, 26) of text, cast(NAME as timestamp) of timestamps",
     NO_ZONE: 'say the zone of the clock that wrote them: timezone = "UTC" (--timezone UTC)',
-    SKIPPED: "look at the timezone: clocks of the zone that wrote them show each; UTC skips none",
     NOT_TIME: "write them as 2026-01-31 23:00:00, in the file or with SQL, which may stand for a "
     "column",
     NOT_LIST: 'say what stands between the values: separator = "|"',
     NOT_NUMBER: "mend them with SQL, which may stand for a column: replace(NAME, ',', '.')",
+}
+CURES = {
+    **{of: ByDescription(do) for of, do in _BY_DESCRIPTION.items()},
+    **dict.fromkeys((EXPONENT, INEXACT, INEXACT_32), _DIGITS_LOST),
+    SKIPPED: "look at the timezone: clocks of the zone that wrote them show each; UTC skips none",
 }
 """What to do about a column's values that are refused for such a reason, where that is plain."""
 

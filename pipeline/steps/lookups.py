@@ -24,7 +24,7 @@ from pipeline.steps.vocabulary import Encoder, count_values
 from pipeline.workspace import Run
 from schemas import tables
 from schemas.arrays import Int32s, Int64s
-from schemas.errors import InputError
+from schemas.errors import ByDescription, InputError
 from schemas.manifest import FIRST_ID, UNKNOWN_ID, Share
 
 UNKNOWN = "events/unknown.{}.parquet"
@@ -254,7 +254,7 @@ def _require_rule(lookup: Lookup, distinct: pl.DataFrame) -> None:
         else f"lines of one {' and '.join(lookup.by)} that say the same",
         got=f"{lookup.key} {value!r} in the lines {first + line} and {second + line}; "
         f"{found.height:,} such {'pairs' if lookup.timed else 'keys'}",
-        do='mend the file, or have the first line count: repeated = "first"',
+        do=ByDescription('mend the file, or have the first line count: repeated = "first"'),
     )
 
 

@@ -15,12 +15,14 @@ from pipeline.engines.buckets import Spill
 from pipeline.readers import json_text, meta_lines, review_lines, values
 from pipeline.readers.values import CURES
 from pipeline.steps.sql import arrow
-from schemas.errors import InputError
+from schemas.errors import ByDescription, InputError
 
 _DO = "mend the file, or allow more with --max-rejected"
 _CURES = {
-    values.NOT_UTF8: 'say how CSV is written, csv = { encoding = "latin-1" }; or write it as '
-    "UTF-8, as `iconv` does",
+    values.NOT_UTF8: ByDescription(
+        'say how CSV is written, csv = { encoding = "latin-1" }; or write it as UTF-8, as `iconv` '
+        "does"
+    ),
     **dict.fromkeys(
         (json_text.NOT_OBJECT, meta_lines.NOT_DICT),
         "write an array's objects a line each, as `jq -c '.[]'` does",
