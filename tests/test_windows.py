@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pipeline.description.split import ByDay, ByTime, Events, InOrder
 from pipeline.engines.buckets import Behaviours
 from pipeline.engines.tally import Ids, Tally
-from pipeline.presets.alibaba import AlibabaConfig
+from pipeline.presets.fast import since
 from pipeline.steps import histories, order, rows
 from pipeline.steps.numbers import fitted_by_place, scaled
 from schemas.bounds import LAYOUTS
@@ -189,9 +189,9 @@ def test_splits_meet_at_midnight_in_the_time_zone() -> None:
     assert splits.tolist() == [0, 1, 1, 2]
     assert splits.dtype == np.int8
     # DSIN's fixed bound, 2017-05-03 02:00 UTC, is on the day that the default begins with.
-    since = AlibabaConfig(out=Path("out")).since(first)
-    assert since == at("2017-05-03T00:00:00+08:00")
-    assert since <= 1_493_769_600 < since + 86_400
+    begin = since({"since_days": 3, "timezone": "Asia/Shanghai"}, first)
+    assert begin == at("2017-05-03T00:00:00+08:00")
+    assert begin <= 1_493_769_600 < begin + 86_400
 
 
 def test_a_day_of_the_clock_change_has_its_own_length() -> None:

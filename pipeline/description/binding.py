@@ -119,6 +119,11 @@ class Whence:
         """The column that numbers the rows; None where their places do."""
         return getattr(self.said, "row", None)
 
+    @property
+    def header(self) -> int:
+        """Lines of a file before its first row."""
+        return int(self.csv is not None and self.csv.columns is None)
+
     @cached_property
     def source(self) -> FileSource:
         """Of the files' columns."""
@@ -448,6 +453,7 @@ class Binding:
         for (kind, name), one in self.spec.sources.items():
             time = one.time
             there = kind == "lookups" or name not in self.fixed.get("readers", ())
+            there &= (kind, name) not in self.fast  # which reads columns of its own
             if time is None or time.unit is None or not there:
                 continue
             found = self.whence(kind, name).sample(time.column)
@@ -486,6 +492,7 @@ class Binding:
         spec, target = self.spec, self.spec.target
         names = [target.table, *(history.table for history in spec.histories.values())]
         said = canonical(spec)
+        hooks = {k: v for fast in self.fast.values() for k, v in fast.hooks.items()}
         try:
             return Description(
                 name=spec.name or "own",
@@ -507,8 +514,7 @@ class Binding:
                 train={k: v for k, v in said["train"].items() if v is not None},
                 timezone=getattr(target.split, "timezone", None) or "UTC",
                 said=said,
-                fixed_bytes_a_line=_FIXED_BYTES_A_LINE,
-                **{k: v for fast in self.fast.values() for k, v in fast.hooks.items()},
+                **{"fixed_bytes_a_line": _FIXED_BYTES_A_LINE, **hooks},
             )
         except ValueError as error:
             self.source.refuse((), str(error), got="a description that no step can make so far")
@@ -570,7 +576,7 @@ class Binding:
         columns += [Column(mask, where, "mask") for mask, where in conditions.items()]
         outside = own and drawn is not None and drawn.exclude == "unfiltered"
         outside = outside and table.where is not None
-        made: dict[str, Any] = {"header": int(at.csv is not None and at.csv.columns is None)}
+        made: dict[str, Any] = {"file": name, "header": at.header}
         if (fast := self.fast.get(("tables", name))) is not None:
             made |= fast.puts
         if name in self.fixed.get("readers", ()):
@@ -581,7 +587,6 @@ class Binding:
             made["reader"] = Head(made["reader"], self.rows)
         return Table(
             name=name,
-            file=name,
             paths=tuple(self.files["tables", name]),
             fields=tuple(table.fields),
             features=tuple(table.features),
@@ -680,6 +685,7 @@ class Binding:
         unit, tick, target = self.unit, None, self.spec.tables[self.spec.target.table]
         told_of, none = f"line of lookups.{name} whose {name}", f"is not in lookups.{name}"
         without, lacks = f"{name} values that are not in lookups.{name}", f"{name} values"
+        lines = f"lines of lookups.{name}"
         if one.time is not None:
             self._unit_of("lookups", name, one.time)
             if not self._is_of_table(name):
@@ -687,10 +693,18 @@ class Binding:
             tick = UNITS[unit] // UNITS[self.unit]
             columns.append(_time(one.time))
             told_of, none = f"{told_of} and time", f"has no earlier line in lookups.{name}"
-            lacks = f"lines of lookups.{name}"
+            lacks = lines
             if name in (USER, *target.fields, *target.features):
                 without = f"{self.spec.target.table} without an earlier line in lookups.{name}"
-        made: dict[str, Any] = {"raw": None}
+        made: dict[str, Any] = {
+            "raw": None,
+            "file": name if name not in self.spec.tables else f"{name}_lookup",
+            "without": without,
+            "lacks": f"{lacks} without a {{}}",
+            "repeated": f"{told_of} had one",
+            "lines": lines,
+            "refuse": f"{name} {none}" if one.missing == "refuse" else None,
+        }
         if (fast := self.fast.get(("lookups", name))) is not None:
             made |= fast.puts
         elif self._is_of_table(name):
@@ -700,21 +714,14 @@ class Binding:
             reader = at.open(columns, where, unit, self.source)
             if self.rows is not None and one.table is not None:
                 reader = Head(reader, self.rows)
-            header = int(at.csv is not None and at.csv.columns is None)
             made |= {
                 "read": partial(_read, reader, at.paths),
                 "columns": reader.columns,
-                "header": header,
+                "header": at.header,
             }
-        file = name if name not in self.spec.tables else f"{name}_lookup"
         return Lookup(
             key=name,
-            file=file,
             path=at.paths[0],
-            without=without,
-            lacks=f"{lacks} without a {{}}",
-            repeated=f"{told_of} had one",
-            lines=f"lines of lookups.{name}",
             fields=tuple(one.fields),
             features=tuple(one.features),
             numbers=tuple(one.numbers),
@@ -722,7 +729,6 @@ class Binding:
             lists={n: several.max_len for n, several in one.lists.items()},
             repeated_rule=one.repeated,
             max_missing=one.max_missing,
-            refuse=f"{name} {none}" if one.missing == "refuse" else None,
             tick=tick,
             **made,
         )

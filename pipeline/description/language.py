@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Field
 from schemas.bounds import MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
 
 Text = Annotated[str, MinLen(1)]
-Seconds = Annotated[int, Ge(0), Lt(1 << 40)]
+Seconds = Annotated[int, Ge(0), Le(1 << 40)]
 Format = Literal["csv", "tsv", "jsonl", "parquet"]
 Length = Annotated[int, Ge(1), Le(MOST_BEHAVIOURS)]
 Share = Annotated[float, Ge(0), Le(1)]
@@ -295,7 +295,7 @@ class Vocabulary:
 
     from_: Annotated[Literal["train", "all"], Field(alias="from")] = "train"
     """Values of train, histories included, or of all rows; others are unknown."""
-    min_count: Annotated[int, Ge(1), Lt(1 << 40)] = 1
+    min_count: Annotated[int, Ge(1), Le(1 << 40)] = 1
     """Rarer values are unknown."""
 
 

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pipeline.config import Config, refuse, within
+from pipeline.presets.described import Asked, of_files, source_of
 from pipeline.readers.raw_files import RENAME, find, near
 from schemas.bounds import HISTORY, MOST_BEHAVIOURS
 from schemas.errors import EnvironmentFault, InputError
@@ -27,19 +27,21 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.description import Description
+    from pipeline.description.toml import Source
 
 BTAGS = ("buy", "cart", "fav", "pv")
 NAMES = ("raw_sample.csv", "ad_feature.csv", "user_profile.csv", "behavior_log.csv")
 KAGGLE = "pavansanagapati/ad-displayclick-data-on-taobaocom"
 HOME = "https://tianchi.aliyun.com/dataset/56"
-FIELDS = ("category", "brand")
-NO_AD = "ad is not in ad_feature"
 # DSIN's sample of users: the seed in its released preprocessing.
 _SAMPLE_SEED = 1024
-_DAYS_BEFORE = 3
-
-# A.1; batch and epochs as in DSIN's released code, which A.1 keeps.
-_TRAIN = {"optimizer": "adagrad", "lr": 1e-2, "batch_size": 4096, "epochs": 1, "hidden": [200, 80]}
+# What each of `NAMES` is of.
+_OWNERS = (
+    ("tables", "impressions"),
+    ("lookups", "ad"),
+    ("lookups", "user"),
+    ("tables", "behaviours"),
+)
 
 
 @dataclass(frozen=True)
@@ -121,22 +123,34 @@ class AlibabaConfig(Config):
         if not self.keep_events or self.user_fraction < 1:
             return None
         from pipeline.description.toml import written
-        from pipeline.presets.described import Asked, source_of
 
+        keys = self._source.keys
+        for (kind, owner), name in zip(_OWNERS, NAMES, strict=True):
+            there = find(name, self.raw_folder)
+            keys[kind][owner]["files"] = there.name if there else name
+        return written(keys)
+
+    @property
+    def _source(self) -> Source:
+        """The preset of the language, with what is asked."""
         names = ("bins", "max_len", "layout", "session_gap", "duplicates", "min_count", "timezone")
-        keys = source_of("alibaba-ads")[0].keys | {"name": "alibaba"}
+        source, _ = source_of("alibaba-ads")
+        keys = source.keys
+        keys["name"] = "alibaba"
         Asked(**{name: getattr(self, name) for name in names}).put_into(keys)
         kinds = ", ".join(f"'{kind}'" for kind in sorted(set(self.behaviors)))
         keys["tables"]["behaviours"]["where"] = f"btag in ({kinds})"
+        options = keys["tables"]["behaviours"]["reader"]["options"]
+        options["timezone"] = self.timezone
+        if self.behaviors_since != "default":
+            every = self.behaviors_since == "all"
+            options["since"] = 1 if every else max(1, int(self.behaviors_since))
+        keys["lookups"]["user"]["reader"]["options"]["user_fraction"] = self.user_fraction
         keys["histories"][HISTORY]["sessions"] = self.session_shape and list(self.session_shape)
         if self.split_at is not None:
             split = {"by": "time", "test": self.split_at, "timezone": self.timezone}
             keys["target"]["split"] = split
-        owners = ("tables", "impressions"), ("lookups", "ad"), ("lookups", "user")
-        for (kind, owner), name in zip((*owners, ("tables", "behaviours")), NAMES, strict=True):
-            there = find(name, self.raw_folder)
-            keys[kind][owner]["files"] = there.name if there else name
-        return written(keys)
+        return source
 
     def resolved(self) -> dict[str, Any]:
         """Every setting as it goes into the manifest."""
@@ -179,98 +193,8 @@ class AlibabaConfig(Config):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        from pipeline.description import Description, History, Lookup, Table
-        from pipeline.description.split import ByDay, ByTime
-        from pipeline.presets import fast
-        from pipeline.readers import alibaba_columns as columns
-        from pipeline.readers.alibaba_parse import Csv
-        from schemas.manifest import REPEATED_AD, REPEATED_PROFILE, WITHOUT_PROFILE
-
-        shown, ads, profiles, log = paths
-        split = ByDay(self.timezone)
-        at = self.split_at
-        return Description(
-            name="alibaba",
-            tables=(
-                Table(
-                    name="impressions",
-                    file="raw_sample",
-                    paths=(shown,),
-                    fields=(),
-                    features=("ad", "pid"),
-                    label=True,
-                    drop=self.duplicates == "drop",
-                    expected="lines of user, time, ad, pid, nonclk, clk",
-                    **fast.IMPRESSIONS,
-                ),
-                Table(
-                    name="behaviours",
-                    file="behavior_log",
-                    paths=(log,),
-                    reader=Csv(columns.BEHAVIORS, self.behaviors),
-                    fields=FIELDS,
-                    order="fields",
-                    drop=self.duplicates == "drop",
-                    **fast.BEHAVIOURS,
-                ),
-            ),
-            lookups=(
-                Lookup(
-                    key="ad",
-                    file="ad_feature",
-                    path=ads,
-                    without="impressions of ads not in ad_feature",
-                    lacks="ads without a {}",
-                    repeated=REPEATED_AD,
-                    lines="ads",
-                    fields=FIELDS,
-                    features=("campaign", "customer"),
-                    numbers=("price",),
-                    refuse=NO_AD,
-                    **fast.ADS,
-                ),
-                Lookup(
-                    key="user",
-                    file="user_profile",
-                    path=profiles,
-                    without=WITHOUT_PROFILE,
-                    lacks="profiles without a {}",
-                    repeated=REPEATED_PROFILE,
-                    lines="profiles",
-                    features=columns.PROFILE_FIELDS,
-                    **fast.PROFILES,
-                ),
-            ),
-            split=split if at is None else ByTime(at, at, self.timezone),
-            histories={
-                HISTORY: History(
-                    table="behaviours",
-                    max_len=self.max_len,
-                    window="before",
-                    session_gap=self.session_gap,
-                    sessions=self.session_shape,
-                )
-            },
-            layout=self.layout,
-            strict=False,
-            bins=self.bins,
-            min_count=self.min_count,
-            sample=partial(sampled_users, self.user_fraction),
-            since=self.since,
-            published=_published,
-            train={**_TRAIN, "group_field": "category"},
-            timezone=self.timezone,
-        )
-
-    def since(self, first: int) -> int:
-        """The second from which on behaviours count; `first` is the first impression's."""
-        from pipeline.description.split import day_start
-
-        if self.behaviors_since == "all":
-            return 1
-        if self.behaviors_since != "default":
-            return max(1, int(self.behaviors_since))
-        return max(1, day_start(first, _DAYS_BEFORE, self.timezone))
+        files = {owner: [path] for owner, path in zip(_OWNERS, paths, strict=True)}
+        return replace(of_files(self._source, files), published=_published)
 
 
 def sampled_users(

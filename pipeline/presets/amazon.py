@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.config import Config, among, refuse, within
+from pipeline.presets.described import Asked, of_files, source_of
 from pipeline.readers.raw_files import RENAME, RawFile, missing, near, place
-from schemas.bounds import HISTORY
 from schemas.errors import InputError, UsageError
 from schemas.expected import AMAZON_COUNTS, AMAZON_FILES
 from schemas.options import option
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pipeline.description import Description
+    from pipeline.description.toml import Source
 
 SPLIT_RULES = ("tin", "din")
 TIES = ("file", "hash")
@@ -32,8 +33,8 @@ MIRRORS = (
 )
 _KEYS_SHOWN = 20
 
-# A.1; batch and epochs as in TIN's released code, which A.1 keeps.
-_TRAIN = {"optimizer": "adam", "lr": 1e-3, "batch_size": 32, "epochs": 4, "hidden": [80, 40]}
+# Memory that is held all along for each review: the released stream draws all at once.
+_PARITY_BYTES_A_LINE = 220
 
 
 @dataclass(frozen=True)
@@ -109,16 +110,22 @@ class AmazonConfig(Config):
         if not self.keep_events or self.parity or not self.meta:
             return None
         from pipeline.description.toml import written
-        from pipeline.presets.described import Asked, source_of
 
-        names = ("bins", "max_len", "layout", "negatives", "session_gap", "duplicates", "seed")
-        keys = source_of("amazon-2014")[0].keys | {"name": f"amazon-{self.category}"}
-        Asked(**{name: getattr(self, name) for name in names}).put_into(keys)
+        keys = self._source.keys
         reviews, meta = (found.name for f in self.files if (found := place(f, self.raw_folder)))
-        keys["tables"]["reviews"] |= {"files": reviews, "order": self.ties}
-        keys["lookups"]["item"]["files"] = meta
-        keys["target"]["split"]["valid"] = self.split == "tin"
+        keys["tables"]["reviews"]["files"], keys["lookups"]["item"]["files"] = reviews, meta
         return written(keys)
+
+    @property
+    def _source(self) -> Source:
+        """The preset of the language, with what is asked."""
+        names = ("bins", "max_len", "layout", "negatives", "session_gap", "duplicates", "seed")
+        source, _ = source_of("amazon-2014")
+        source.keys["name"] = f"amazon-{self.category}"
+        Asked(**{name: getattr(self, name) for name in names}).put_into(source.keys)
+        source.keys["tables"]["reviews"]["order"] = self.ties
+        source.keys["target"]["split"]["valid"] = self.split == "tin"
+        return source
 
     @property
     def files(self) -> list[RawFile]:
@@ -179,58 +186,33 @@ class AmazonConfig(Config):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        from pipeline.description import Description, History, Lookup, Negatives, Table
         from pipeline.description.split import ByOrder
-        from pipeline.presets import fast
         from pipeline.steps.negatives import released_stream
-        from schemas.manifest import REPEATED_ITEM, WITHOUT_CATEGORY, WITHOUT_META
 
-        reviews, meta = paths[0], paths[1] if len(paths) > 1 else None
-        din = "--split din makes no valid, and wants 3 reviews of a user"
-        return Description(
-            name=f"amazon-{self.category}",
-            tables=(
-                Table(
-                    name="reviews",
-                    file="reviews",
-                    paths=(reviews,),
-                    fields=("item",),
-                    order=self.ties,
-                    drop=self.duplicates == "drop",
-                    **fast.REVIEWS,
-                ),
-            ),
-            lookups=(
-                Lookup(
-                    key="item",
-                    file="meta",
-                    path=meta,
-                    without=WITHOUT_META,
-                    lacks=WITHOUT_CATEGORY,
-                    repeated=REPEATED_ITEM,
-                    fields=("category",),
-                    **fast.META_LINES,
-                ),
-            ),
-            split=ByOrder(self.split == "tin", None if self.parity else din),
-            histories={
-                HISTORY: History(
-                    table="reviews",
-                    max_len=None if self.parity else self.max_len,
-                    window="order",
-                    session_gap=self.session_gap,
-                )
-            },
-            layout="ragged" if self.parity else self.layout,
-            strict=False,
-            seed=self.seed,
-            bins=self.bins,
-            negatives=Negatives(
-                "item", self.negatives, self.seed, released_stream if self.parity else None
-            ),
-            fixed_bytes_a_line=20 + 200 * self.parity,
+        reviews, *meta = paths
+        files = {
+            ("tables", "reviews"): [reviews],
+            ("lookups", "item"): meta or [self.raw_folder / f"meta_{self.category}.json.gz"],
+        }
+        found = of_files(self._source, files)
+        (item,), split = found.lookups, found.split
+        assert isinstance(split, ByOrder)
+        hint = "--split din makes no valid, and wants 3 reviews of a user"
+        found = replace(
+            found,
+            lookups=(item if meta else replace(item, path=None),),
+            split=replace(split, hint=None if self.parity else hint),
             published=partial(_published, self.category, self.meta),
-            train={**_TRAIN, "group_field": "category"},
+        )
+        if not self.parity:
+            return found
+        assert found.negatives is not None
+        return replace(
+            found,
+            layout="ragged",
+            histories={n: replace(one, max_len=None) for n, one in found.histories.items()},
+            negatives=replace(found.negatives, stream=released_stream),
+            fixed_bytes_a_line=_PARITY_BYTES_A_LINE,
         )
 
 

@@ -274,19 +274,7 @@ class DescribedConfig(Config):
                 where=self.raw_folder,
                 do="run the same command again when nothing writes there",
             )
-        return self._bound(found)
-
-    def _bound(
-        self, found: Mapping[tuple[str, str], list[Path]], rows: int | None = None
-    ) -> Description:
-        """The description of files, of which so many rows are read; None for all."""
-        from pipeline.description.binding import Binding
-        from pipeline.presets.fast import LOOKUPS, TABLES
-
-        known = {"tables": TABLES, "lookups": LOOKUPS}
-        bound = Binding(self.spec, self.source, found, known, rows, self._fixed())
-        bound.check_times()
-        return bound.description()
+        return _bound(self.spec, self.source, found, None, self._fixed())
 
     def _fixed(self) -> dict[str, Any]:
         """What is known of the files before they are looked at, as `Binding` has it."""
@@ -444,7 +432,7 @@ class SampledConfig(DescribedConfig):
 
     def description(self, paths: list[Path]) -> Description:
         """As `Config.description`."""
-        return self._bound(self._paths(), self.rows)
+        return _bound(self.spec, self.source, self._paths(), self.rows, self._fixed())
 
 
 def presets() -> list[str]:
@@ -539,6 +527,35 @@ def drafted(patterns: Sequence[str], raw: Path | None, folder: Path) -> str:
     fixed = [Path(p).is_absolute() or located(Path(p)) != Path(p) for p in patterns]
     near = [p if f else os.path.relpath(p, folder) for p, f in zip(patterns, fixed, strict=True)]
     return draft(near, folder)
+
+
+def of_files(source: Source, files: Mapping[tuple[str, str], list[Path]]) -> Description:
+    """What the text of a preset says of files, as its own command has it: it names no description.
+
+    Raises:
+        UsageError: it cannot be.
+        InputError: a file cannot be read.
+    """
+    from pipeline.description.checks import spec_of
+
+    return replace(_bound(spec_of(source), source, files, None, {}), strict=False, said={})
+
+
+def _bound(
+    spec: Spec,
+    source: Source,
+    files: Mapping[tuple[str, str], list[Path]],
+    rows: int | None,
+    fixed: Mapping[str, Any],
+) -> Description:
+    """The description of files, of which so many rows are read; None for all."""
+    from pipeline.description.binding import Binding
+    from pipeline.presets.fast import LOOKUPS, TABLES
+
+    known = {"tables": TABLES, "lookups": LOOKUPS}
+    bound = Binding(spec, source, files, known, rows, fixed)
+    bound.check_times()
+    return bound.description()
 
 
 def of_source(

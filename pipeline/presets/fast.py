@@ -19,45 +19,71 @@ from pipeline.presets.amazon import require_categories
 from pipeline.readers import alibaba_columns as columns
 from pipeline.readers.alibaba_parse import Csv, read_lookup
 from pipeline.readers.amazon_parse import META, Reviews, read_meta
-from schemas import tables
+from schemas import manifest, tables
 
 Options = Mapping[str, Any]
 
-REVIEWS: dict[str, Any] = {"reader": Reviews(), "model": tables.Reviews, "expected": "JSON lines"}
-META_LINES: dict[str, Any] = {"read": read_meta, "raw": tables.Meta, "require": require_categories}
+REVIEWS: dict[str, Any] = {
+    "reader": Reviews(),
+    "model": tables.Reviews,
+    "expected": "JSON lines",
+}
+META_LINES: dict[str, Any] = {
+    "read": read_meta,
+    "raw": tables.Meta,
+    "require": require_categories,
+    "file": "meta",
+    "without": manifest.WITHOUT_META,
+    "lacks": manifest.WITHOUT_CATEGORY,
+    "repeated": manifest.REPEATED_ITEM,
+    "lines": "lines",
+}
 IMPRESSIONS: dict[str, Any] = {
+    "file": "raw_sample",
+    "expected": "lines of user, time, ad, pid, nonclk, clk",
     "reader": Csv(columns.IMPRESSIONS),
     "model": tables.Impressions,
     "bytes_a_line": 60,
     "disk_bytes_a_line": 45,
     "lines_a_second": 1_000_000,
-    "header": 1,
 }
 BEHAVIOURS: dict[str, Any] = {
+    "file": "behavior_log",
     "bytes_a_line": 60,
     "disk_bytes_a_line": 16,
     "lines_a_second": 2_200_000,
-    "header": 1,
 }
 ADS: dict[str, Any] = {
     "read": partial(read_lookup, columns.ADS),
     "raw": tables.Ads,
+    "file": "ad_feature",
+    "without": "impressions of ads not in ad_feature",
+    "lacks": "ads without a {}",
+    "repeated": manifest.REPEATED_AD,
+    "lines": "ads",
     "all_lines": True,
     "bytes_a_line": 150,
 }
 PROFILES: dict[str, Any] = {
     "read": partial(read_lookup, columns.PROFILES),
     "raw": tables.Profiles,
+    "file": "user_profile",
+    "without": manifest.WITHOUT_PROFILE,
+    "lacks": "profiles without a {}",
+    "repeated": manifest.REPEATED_PROFILE,
+    "lines": "profiles",
     "all_lines": True,
     "bytes_a_line": 150,
 }
-"""Attributes of tables and lookups that have these files; sizes and speeds are measured."""
+"""Attributes of tables and lookups that have these files: what they are called, and sizes and
+speeds, which are measured."""
 
 _BTAGS = re.compile(r"btag\s*(?:=\s*('\w+')|in\s*\(\s*('\w+'(?:\s*,\s*'\w+')*)\s*\))", re.I)
 
 
 def _reviews(said: Said, options: Options) -> Fast:
-    return Fast(("item",), dict.fromkeys(("user", "item"), "text"), {**REVIEWS, "header": 0})
+    types = dict.fromkeys(("user", "item"), "text")
+    return Fast(("item",), types, REVIEWS, hooks={"fixed_bytes_a_line": 20})
 
 
 def _meta(said: Said, options: Options) -> Fast:
@@ -66,7 +92,8 @@ def _meta(said: Said, options: Options) -> Fast:
 
 
 def _impressions(said: Said, options: Options) -> Fast:
-    return Fast(("ad", "pid"), {"user": "whole", "ad": "whole", "pid": "text"}, IMPRESSIONS)
+    types = {"user": "whole", "ad": "whole", "pid": "text"}
+    return Fast(("ad", "pid"), types, IMPRESSIONS, hooks={"fixed_bytes_a_line": 0})
 
 
 def _behaviours(said: Said, options: Options) -> Fast | str:
@@ -75,24 +102,32 @@ def _behaviours(said: Said, options: Options) -> Fast | str:
     btags = tuple(re.findall(r"\w+", found[1] or found[2])) if found else ()
     if not btags or set(btags) - set(BTAGS):
         return f"where = \"btag = 'pv'\", or btag in ('pv', 'cart'), of {', '.join(BTAGS)}"
-    days, zone = options.get("since_days"), options.get("timezone", "UTC")
     return Fast(
         ("category", "brand"),
         dict.fromkeys(("user", "category", "brand"), "whole"),
         {**BEHAVIOURS, "reader": Csv(columns.BEHAVIORS, btags)},
         where=True,
-        hooks={"since": partial(_since, days, zone)} if days is not None else {},
+        hooks={"since": partial(since, options)},
     )
 
 
-def _since(days: int, timezone: str, first: int) -> int:
-    """The start of the day so many days before that of the first impression."""
-    return max(1, day_start(first, days, timezone))
+def since(options: Options, first: int) -> int:
+    """The second from which on behaviours count; `first` is the first impression's.
+
+    It is that of the option `since`; or else begins the day that is `since_days` before the one of
+    the first impression, in `timezone`.
+    """
+    days = options.get("since_days")
+    if "since" in options or days is None:
+        return int(options.get("since", 0))
+    return max(1, day_start(first, days, options.get("timezone", "UTC")))
 
 
 def _ads(said: Said, options: Options) -> Fast:
     ids = ("ad", "category", "brand", "campaign", "customer")
-    return Fast((*ids, "price"), dict.fromkeys(ids, "whole"), ADS)
+    assert isinstance(said, told.Lookup)
+    refuse = "ad is not in ad_feature" if said.missing == "refuse" else None
+    return Fast((*ids, "price"), dict.fromkeys(ids, "whole"), {**ADS, "refuse": refuse})
 
 
 def _profiles(said: Said, options: Options) -> Fast:
