@@ -19,7 +19,7 @@ PROGRAM = """
 import sys
 from schemas import tables
 if sys.argv.pop(1) == "without":
-    tables.check = lambda model, frame, where: frame
+    tables.check = lambda model, frame, *_: frame
 from pipeline.cli.app import main
 sys.exit(main(sys.argv[1:]))
 """

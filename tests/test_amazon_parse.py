@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -23,7 +24,7 @@ from pipeline.readers.amazon_parse import Reviews, read_meta
 from pipeline.readers.parsed import TOO_LONG, read
 from schemas import tables
 from schemas.errors import InputError
-from schemas.tables import Meta, Rejected, check
+from schemas.tables import Rejected, check
 from tests.amazon_lines import gather, one_by_one
 from tests.conftest import SHARED
 
@@ -252,14 +253,15 @@ def test_beauty() -> None:
     path = real(BEAUTY / "reviews_Beauty_5.json.gz")
     parsed = list(read(Reviews(), path))
     rows = pl.concat([block.rows for block in parsed])
-    check(tables.Reviews, rows, path)
+    check(tables.events("reviews", Reviews.columns, ["item"]), rows, path)
     assert sum(block.rejected.height for block in parsed) == 0
     assert rows["row"].to_list() == list(range(198_502))
     assert (rows["user"].n_unique(), rows["item"].n_unique()) == (22_363, 12_101)
 
     items = list(read_meta(real(BEAUTY / "meta_Beauty.json.gz"), rows["item"].unique()))
     meta = pl.concat([block.rows for block in items])
-    check(Meta, meta, path)
+    texts = dict.fromkeys(("item", "category"), pa.large_string())
+    check(tables.lines("lines", "item", texts), meta, path)
     check(Rejected, pl.concat([block.rejected for block in items]), path)
     assert meta["item"].n_unique() == meta.height == 12_101
     assert (meta["category"].n_unique(), meta["category"].null_count()) == (195, 0)

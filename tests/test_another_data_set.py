@@ -27,7 +27,6 @@ from pipeline.readers.lines import Block, Part, blocks
 from pipeline.readers.parsed import Parsed, Refused, read
 from pipeline.verify import verify
 from schemas.manifest import SPLITS, Manifest
-from schemas.tables import _Table
 from trainer import Shards
 
 DAY = 86_400
@@ -37,25 +36,6 @@ COLUMNS = {
     "device": pa.large_string(),
     "time": pa.int64(),
 }
-
-
-class Ratings(_Table):
-    """Ratings as parsed."""
-
-    row: pl.Int64
-    user: pl.String
-    time: pl.Int64
-    film: pl.String
-    device: pl.String
-
-
-class Films(_Table):
-    """Films as parsed."""
-
-    row: pl.Int64
-    film: pl.String
-    genre: pl.String
-    studio: pl.String
 
 
 @dataclass(frozen=True)
@@ -110,7 +90,6 @@ class FilmsConfig(Config):
             (paths[0],),
             Lines(COLUMNS),
             ("film",),
-            Ratings,
             ("device",),
             order=self.order,
         )
@@ -119,14 +98,14 @@ class FilmsConfig(Config):
             "films",
             paths[1],
             lambda path, wanted: read(FILMS, path),
-            Films,
+            FILMS.columns,
             without="films without a line",
             lacks="films without a {}",
             repeated="line of a film that had one",
             fields=("genre",),
             features=("studio",),
         )
-        views = Table("views", "views", (paths[2],), VIEWS, ("film",), None, order="fields")
+        views = Table("views", "views", (paths[2],), VIEWS, ("film",), order="fields")
         history = History("views" if self.views else "ratings", self.max_len, "before", 3_600)
         return Description(
             "films",

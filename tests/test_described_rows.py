@@ -30,8 +30,6 @@ from pipeline.readers.parsed import Parsed, Refused, read
 from pipeline.verify import verify
 from schemas.errors import InputError
 from schemas.manifest import SPLITS, Manifest, Share
-from schemas.pandera_polars import pa as pandera
-from schemas.tables import _Table
 
 HOUR, DAY = 3_600, 86_400
 VALID_AT, TEST_AT = 2 * DAY + 7, 3 * DAY + HOUR
@@ -126,14 +124,6 @@ class Asked:
         return rules[self.split]
 
 
-class Items(_Table):
-    """Items as parsed."""
-
-    row: pl.Int64
-    item: pl.String
-    genre: pl.String = pandera.Field(nullable=True)
-
-
 @dataclass(frozen=True)
 class JsonLines:
     """A line of JSON a record, each with just these columns."""
@@ -187,7 +177,6 @@ class LogConfig(Config):
             (paths[0],),
             JsonLines(Event._fields),
             ("item",),
-            None,
             masks=tuple(name for name, there in masks.items() if there),
             split=asked.split == "column",
             label=asked.label,
@@ -199,7 +188,6 @@ class LogConfig(Config):
             (paths[1],),
             JsonLines(View._fields),
             ("item",),
-            None,
             masks=("in_history",) if asked.history else (),
             drop=asked.drop,
         )
@@ -208,7 +196,7 @@ class LogConfig(Config):
             "items",
             paths[2],
             lambda path, wanted: read(JsonLines(("item", "genre")), path),
-            Items,
+            JsonLines(("item", "genre")).columns,
             without="items without a line",
             lacks="items without a {}",
             repeated="line of an item that had one",

@@ -96,7 +96,6 @@ class Shop(Config):
             paths=(paths[0],),
             reader=JsonLines({**VISITS.columns, **GOODS.columns}) if self.of_table else VISITS,
             fields=("good", "kind") if self.own_kind else ("good",),
-            model=None,
             features=("slot",),
             numbers=("paid", "scroll"),
             scales={"paid": self.paid, "scroll": "none"},
@@ -112,7 +111,7 @@ class Shop(Config):
                 for name, text in texts.items()
             }
             return Lookup(
-                key, key + "s", path, reader, None, columns=reader.columns,
+                key, key + "s", path, reader, reader.columns,
                 all_lines=self.all_lines, lines=key + "s", **told, **columns,
             )  # fmt: skip
 

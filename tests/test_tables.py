@@ -3,18 +3,18 @@ from __future__ import annotations
 from typing import Any
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from schemas.errors import ContractError
 from schemas.tables import (
-    Impressions,
-    Meta,
     NumberVocabulary,
     Rejected,
-    Reviews,
     TextVocabulary,
     check,
     encoded,
+    events,
+    lines,
 )
 
 REVIEWS = pl.DataFrame({"row": [0, 3], "user": ["A1", "A2"], "item": ["B1", "B1"], "time": [0, 9]})
@@ -26,6 +26,14 @@ IMPRESSIONS = pl.DataFrame(
 ).with_columns(label=pl.Series([0, 1], dtype=pl.Int8))
 ITEMS = pl.DataFrame(
     {"item": [2, 3], "category": [1, 5]}, schema={"item": pl.Int32, "category": pl.Int32}
+)
+TEXT, NUMBER = pa.large_string(), pa.int64()
+Reviews = events("reviews", {"user": TEXT, "item": TEXT, "time": NUMBER}, ["item"])
+Meta = lines("lines", "item", {"item": TEXT, "category": TEXT})
+Impressions = events(
+    "impressions",
+    {"user": NUMBER, "time": NUMBER, "ad": NUMBER, "pid": TEXT, "label": pa.int8()},
+    ["ad", "pid"],
 )
 ENCODED = encoded("items", ["item"], ["category"], [], [])
 
@@ -41,7 +49,7 @@ def test_good_tables_pass_as_they_are() -> None:
     [
         (REVIEWS.with_columns(time=pl.lit(-1, pl.Int64)), "time: greater_than_or_equal_to(0)"),
         (REVIEWS.with_columns(user=pl.lit("")), "user: str_length(1, None)"),
-        (REVIEWS.with_columns(item=pl.lit(None, pl.String)), "item: not_nullable"),
+        (REVIEWS.with_columns(user=pl.lit(None, pl.String)), "user: not_nullable"),
         (REVIEWS.with_columns(row=pl.col("row").cast(pl.Int32)), "row: dtype('Int64'): Int32"),
         (REVIEWS.drop("time"), "column_in_dataframe: time"),
         (REVIEWS.with_columns(more=1), "column_in_schema: more"),
@@ -62,20 +70,21 @@ def test_the_first_bad_rows_are_shown() -> None:
 
 
 LINES = [
-    (Reviews, REVIEWS.with_columns(time=pl.Series([0, -9])), 4),  # row 3, from 0
-    (Meta, META.with_columns(item=pl.Series(["B1", ""])), 2),
-    (Impressions, IMPRESSIONS.with_columns(label=pl.Series([0, 2], dtype=pl.Int8)), 9),
-    (Rejected, REJECTED.with_columns(reason=pl.lit("")), 1),
-    (ENCODED, ITEMS.with_columns(category=pl.Series([0, 1], dtype=pl.Int32)), None),
+    (Reviews, REVIEWS.with_columns(time=pl.Series([0, -9])), 1, 4),  # row 3, from 0
+    (Meta, META.with_columns(item=pl.Series(["B1", ""])), 1, 2),
+    (Impressions, IMPRESSIONS.with_columns(label=pl.Series([0, 2], dtype=pl.Int8)), 2, 9),
+    (Impressions, IMPRESSIONS.with_columns(label=pl.Series([0, 2], dtype=pl.Int8)), None, None),
+    (Rejected, REJECTED.with_columns(reason=pl.lit("")), None, 1),
+    (ENCODED, ITEMS.with_columns(category=pl.Series([0, 1], dtype=pl.Int32)), None, None),
 ]
 
 
-@pytest.mark.parametrize(("model", "frame", "line"), LINES)
+@pytest.mark.parametrize(("model", "frame", "first", "line"), LINES)
 def test_the_line_of_the_raw_file_is_named(
-    model: type[Any], frame: pl.DataFrame, line: int | None
+    model: type[Any], frame: pl.DataFrame, first: int | None, line: int | None
 ) -> None:
     with pytest.raises(ContractError) as caught:
-        check(model, frame, "raw.csv")
+        check(model, frame, "raw.csv", first)
     assert caught.value.line == line
     assert caught.value.got is not None
     assert "fails in 1 rows, first row" in caught.value.got

@@ -51,8 +51,8 @@ SAID = st.lists(st.tuples(KEYS, st.none() | st.integers(0, 2), st.integers(0, 1)
 def test_rows_of_a_lookup_by_kind(said: list[Any], cuts: list[int], data: st.DataObject) -> None:
     columns = dict.fromkeys(("item", "category", "brand"), pa.int64())
     lookup = Lookup(
-        "item", "items", Path("items"), lambda *_: (_ for _ in ()), None, "", "", "",
-        fields=("category", "brand"), columns=columns,
+        "item", "items", Path("items"), lambda *_: (_ for _ in ()), columns, "", "", "",
+        fields=("category", "brand"),
     )  # fmt: skip
     kinds = dict.fromkeys(("row", *columns), pl.Int64)
     rows = pl.DataFrame([(k, *one) for k, one in enumerate(said)], kinds, orient="row")

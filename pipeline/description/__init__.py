@@ -45,7 +45,6 @@ class Table:
         label: whether there is a column `label`, 0 or 1.
         order: what orders a user's events of one time: the `file`, a seeded `hash` of the line,
             or their `fields`, so that the order of the lines does not matter.
-        model: the contract of its rows; None for the one that follows from what stands here.
         numbers: its columns of numbers (float64), which targets have.
         scales: how each is scaled, as `Lookup.scales` has it.
         lists: its columns of several values, which targets have, and how many are kept of each.
@@ -75,7 +74,6 @@ class Table:
     paths: tuple[Path, ...]
     reader: Reader
     fields: tuple[str, ...]
-    model: Any = None
     features: tuple[str, ...] = ()
     label: bool = False
     order: str = "file"
@@ -133,6 +131,7 @@ class Lookup:
         table: that of events whose lines they are, by name, of which `path` is the first file:
             rows of its reader have all columns. None for lines of their own.
         read: yields its rows; of lines that are not of the given keys it may give none.
+        columns: the types of the key and of all that is looked up.
         fields: what targets and behaviours have by it, e.g. category.
         features: other id columns that targets have by it.
         numbers: columns of numbers that targets have by it.
@@ -150,9 +149,7 @@ class Lookup:
             are counted; all have to be `equal`; or there may be none: `refuse`.
         max_missing: the share of its keys that may have no line, or of events where the key is of
             every line, or of targets where it is `timed`; None for what the settings allow.
-        raw: the contract of its rows; None for the one that follows from `columns`.
         lines: what its lines are, in the plural, e.g. ads.
-        columns: the types of the key and of all that is looked up.
         header: lines before row 0.
         bytes_a_line: what is held of a line all along, measured, rounded up.
         require: refuses a file of no use, from how many lines it has, the first row of each key,
@@ -163,7 +160,7 @@ class Lookup:
     file: str
     path: Path | None
     read: Callable[[Path, pl.Series | None], Generator[Parsed]]
-    raw: Any
+    columns: Mapping[str, pa.DataType]
     without: str
     lacks: str
     repeated: str
@@ -178,7 +175,6 @@ class Lookup:
     all_lines: bool = False
     tick: int | None = None
     refuse: str | None = None
-    columns: Mapping[str, pa.DataType] = field(default_factory=dict)
     header: int = 0
     table: str | None = None
     bytes_a_line: int = 0

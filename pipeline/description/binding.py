@@ -697,7 +697,7 @@ class Binding:
             if name in (USER, *target.fields, *target.features):
                 without = f"{self.spec.target.table} without an earlier line in lookups.{name}"
         made: dict[str, Any] = {
-            "raw": None,
+            "columns": {column.name: column.type for column in columns},
             "file": name if name not in self.spec.tables else f"{name}_lookup",
             "without": without,
             "lacks": f"{lacks} without a {{}}",
@@ -708,17 +708,12 @@ class Binding:
         if (fast := self.fast.get(("lookups", name))) is not None:
             made |= fast.puts
         elif self._is_of_table(name):
-            types = {column.name: column.type for column in columns}
-            made |= {"read": _unread, "columns": types, "table": one.table}
+            made |= {"read": _unread, "table": one.table}
         else:
             reader = at.open(columns, where, unit, self.source)
             if self.rows is not None and one.table is not None:
                 reader = Head(reader, self.rows)
-            made |= {
-                "read": partial(_read, reader, at.paths),
-                "columns": reader.columns,
-                "header": at.header,
-            }
+            made |= {"read": partial(_read, reader, at.paths), "header": at.header}
         return Lookup(
             key=name,
             path=at.paths[0],

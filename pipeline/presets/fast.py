@@ -19,18 +19,16 @@ from pipeline.presets.amazon import require_categories
 from pipeline.readers import alibaba_columns as columns
 from pipeline.readers.alibaba_parse import Csv, read_lookup
 from pipeline.readers.amazon_parse import META, Reviews, read_meta
-from schemas import manifest, tables
+from schemas import manifest
 
 Options = Mapping[str, Any]
 
 REVIEWS: dict[str, Any] = {
     "reader": Reviews(),
-    "model": tables.Reviews,
     "expected": "JSON lines",
 }
 META_LINES: dict[str, Any] = {
     "read": read_meta,
-    "raw": tables.Meta,
     "require": require_categories,
     "file": "meta",
     "without": manifest.WITHOUT_META,
@@ -42,7 +40,6 @@ IMPRESSIONS: dict[str, Any] = {
     "file": "raw_sample",
     "expected": "lines of user, time, ad, pid, nonclk, clk",
     "reader": Csv(columns.IMPRESSIONS),
-    "model": tables.Impressions,
     "bytes_a_line": 60,
     "disk_bytes_a_line": 45,
     "lines_a_second": 1_000_000,
@@ -55,7 +52,6 @@ BEHAVIOURS: dict[str, Any] = {
 }
 ADS: dict[str, Any] = {
     "read": partial(read_lookup, columns.ADS),
-    "raw": tables.Ads,
     "file": "ad_feature",
     "without": "impressions of ads not in ad_feature",
     "lacks": "ads without a {}",
@@ -66,7 +62,6 @@ ADS: dict[str, Any] = {
 }
 PROFILES: dict[str, Any] = {
     "read": partial(read_lookup, columns.PROFILES),
-    "raw": tables.Profiles,
     "file": "user_profile",
     "without": manifest.WITHOUT_PROFILE,
     "lacks": "profiles without a {}",

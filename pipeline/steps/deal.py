@@ -534,8 +534,9 @@ def _count_bucket(
             repeated = fresh(table, found).height - fresh(table, every).height
     of_reader = table.reader.columns
     of_frame = {name: held(of_reader[name]) for name in frame.columns if name in of_reader}
-    model = table.model or tables.events(table.name, of_frame, table.ids)
-    tables.check(model, frame.select(tables.columns(model)), table.path)
+    model = tables.events(table.name, of_frame, table.ids)
+    first = 1 + table.header if len(table.paths) == 1 else None
+    tables.check(model, frame.select(tables.columns(model)), table.path, first)
     of = {USER: vocabulary.count_values(new, USER)}
     for name, tally in zip((*table.ids, *table.lists), tallies, strict=True):
         if name in table.ids and isinstance(tally, Tally):

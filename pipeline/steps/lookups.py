@@ -61,7 +61,7 @@ class Lines:
 
 def read(run: Run, lookup: Lookup, wanted: pl.Series | None) -> Lines:
     """Read a lookup's file, of all or some keys; lines refused go to a file of theirs."""
-    empty = tables.empty(lookup.raw or _model(lookup))
+    empty = tables.empty(_model(lookup))
     found, rows_of = Distinct(lookup), [empty]
     lines = 0
     path = lookup.path
@@ -96,11 +96,11 @@ def of_table(lookup: Lookup, distinct: pl.DataFrame, wanted: pl.Series) -> Lines
 
 def _lines(lookup: Lookup, distinct: pl.DataFrame, frame: pl.DataFrame, lines: int) -> Lines:
     """Find the first row of each key."""
-    raw = lookup.raw or _model(lookup)
+    raw = _model(lookup)
     columns = tables.columns(raw)
     frame = frame.select(columns)
     for some in (frame, distinct.select(columns)):
-        tables.check(raw, some, lookup.path or f"no {lookup.file}")
+        tables.check(raw, some, lookup.path or f"no {lookup.file}", 1 + lookup.header)
     _require_rule(lookup, distinct)
     new = pl.any_horizontal(pl.col(n).ne_missing(pl.col(n).shift()) for n in lookup.by)
     first = distinct.sort(*lookup.by, "row").filter(new)
@@ -126,7 +126,7 @@ class Distinct:
 
     def __init__(self, lookup: Lookup) -> None:
         self.kept = 0
-        empty = tables.empty(lookup.raw or _model(lookup))
+        empty = tables.empty(_model(lookup))
         self._columns = [name for name in empty.columns if name != "row"]
         self._order = [*empty.columns, _LAST, _LINES]
         self._held = [_each(empty)]
