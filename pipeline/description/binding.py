@@ -122,7 +122,7 @@ class Whence:
     @property
     def header(self) -> int:
         """Lines of a file before its first row."""
-        return int(self.csv is not None and self.csv.columns is None)
+        return int(self.csv is not None and self.csv.has_header)
 
     @cached_property
     def source(self) -> FileSource:

@@ -53,8 +53,8 @@ class CsvFormat:
             then stand in no field.
         quote: what fields are quoted with, and doubled within them; None for no such thing. A
             quoted field may hold delimiters and newlines.
-        columns: the names of the columns; None where the first line says them.
-        header: whether the first line is no row; by default it is one if `columns` are given.
+        columns: the names of the columns; None where the first line, which is then no row, says
+            them.
         nulls: what stands for a missing value, as does nothing at all.
         encoding: of the text, e.g. latin-1; of utf-8 a byte-order mark may come first.
     """
@@ -62,14 +62,13 @@ class CsvFormat:
     delimiter: str = ","
     quote: str | None = '"'
     columns: tuple[str, ...] | None = None
-    header: bool | None = None
     nulls: tuple[str, ...] = NULLS
     encoding: str = "utf-8"
 
     @property
     def has_header(self) -> bool:
         """Whether the first line is no row."""
-        return self.columns is None if self.header is None else self.header
+        return self.columns is None
 
     @property
     def quoting(self) -> str | None:
