@@ -4,32 +4,25 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import MISSING, asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from schemas.bounds import LAYOUTS, MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
-from schemas.errors import UsageError
+from annotated_types import Ge, Le
+
+from schemas.bounds import MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
 from schemas.machine import usable_cores
 from schemas.manifest import HOW
-from schemas.options import BYTES, SHARE, option
+from schemas.options import BYTES, SHARE, check, option, refuse
 
 if TYPE_CHECKING:
     from pipeline.description import Description
     from pipeline.readers.query import Query
 
-DUPLICATES = ("keep", "drop")
 # These say nothing of the data set; some may be secret.
 _UNSAID = ("force", "mirrors", "engine", "master", "spark_conf")
-ENGINES = ("local", "spark")
-# The types of settings, for people and as Python has them.
-_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
-    "int": ("a whole number", (int,)),
-    "float": ("a number", (int, float)),
-    "bool": ("True or False", (bool,)),
-    "str": ("text", (str,)),
-    "tuple[str, ...]": ("a list of texts", (tuple, list)),
-}
+_Share = Annotated[float, Ge(0), Le(1)]
+_Threads = Annotated[int, Ge(1), Le(1_024)]
 _THREADS = "Buckets worked on at once; of no use to Spark. Default: the usable cores."
 
 
@@ -42,11 +35,10 @@ def without_how(settings: dict[str, Any]) -> dict[str, Any]:
 class How:
     """How work on buckets is done; no row depends on it."""
 
-    threads: int | None = option(None, _THREADS, last=True)
+    threads: _Threads | None = option(None, _THREADS, last=True)
 
     def __post_init__(self) -> None:
-        require_kind(self, "threads", "int | None")
-        within(self, "threads", 1, 1_024)
+        check(self)
 
     @property
     def workers(self) -> int:
@@ -62,29 +54,35 @@ class Config(ABC):
     raw: Path | None = option(
         None, "Folder with the raw files, nothing is downloaded. Default: download."
     )
-    bins: int = option(10, "Equal-frequency bins of the interval; the paper's 4.4 takes 10.")
-    max_len: int = option(MAX_LEN, "Behaviours kept of a history, the latest.")
-    layout: str = option("padded", "padded: dense for every reader; ragged: smaller and faster.")
-    session_gap: int = option(
+    bins: Annotated[int, Ge(1), Le(MOST_BINS)] = option(
+        10, "Equal-frequency bins of the interval; the paper's 4.4 takes 10."
+    )
+    max_len: Annotated[int, Ge(1), Le(MOST_BEHAVIOURS)] = option(
+        MAX_LEN, "Behaviours kept of a history, the latest."
+    )
+    layout: Literal["padded", "ragged"] = option(
+        "padded", "padded: dense for every reader; ragged: smaller and faster."
+    )
+    session_gap: Annotated[int, Ge(0), Le(1 << 40)] = option(
         86_400, "Seconds of silence that end a session; a day, where times are days."
     )
-    duplicates: str = option(
+    duplicates: Literal["keep", "drop"] = option(
         "keep",
         "What a file holds more than once (same user, time and fields): keep, or drop all but one.",
     )
-    max_rejected: float = option(
+    max_rejected: _Share = option(
         0.001, "Share of raw lines that may be refused before it is an error.", written=SHARE
     )
-    max_missing: float | None = option(
+    max_missing: _Share | None = option(
         None,
         "Share that a join may lack, e.g. of items without a meta line, before it is an error, as "
         "5%. Default: any.",
         written=SHARE,
     )
-    buckets: int | None = option(
+    buckets: Annotated[int, Ge(1), Le(4_096)] | None = option(
         None, "Of users; changes no row. Default: by size, --threads, --memory.", last=True
     )
-    threads: int | None = option(None, _THREADS, last=True)
+    threads: _Threads | None = option(None, _THREADS, last=True)
     memory: int = option(
         2 << 30,
         "To stay within, on Spark: of a task; too little is refused.",
@@ -99,7 +97,7 @@ class Config(ABC):
     force: bool = option(
         False, "Replace an earlier data set in --out; it is removed first.", last=True
     )
-    engine: str = option(
+    engine: Literal["local", "spark"] = option(
         "local", "local: this machine. spark: a cluster, with the extra `spark`.", last=True
     )
     master: str | None = option(
@@ -112,29 +110,13 @@ class Config(ABC):
     )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            require_kind(self, field.name, str(field.type))
-        for name, low, high in (
-            ("bins", 1, MOST_BINS),
-            ("max_len", 1, MOST_BEHAVIOURS),
-            ("session_gap", 0, 1 << 40),
-            ("buckets", 1, 4_096),
-        ):
-            within(self, name, low, high)
-        How(self.threads)
-        among(self, "layout", LAYOUTS)
-        among(self, "duplicates", DUPLICATES)
-        among(self, "engine", ENGINES)
+        check(self)
         if self.engine == "local" and (self.master or self.spark_conf):
             option = "master" if self.master else "spark_conf"
             refuse(option, "not without --engine spark", getattr(self, option))
         for setting in self.spark_conf:
             if "=" not in setting:
                 refuse("spark_conf", "NAME=VALUE", setting)
-        if not 0 <= self.max_rejected <= 1:
-            refuse("max_rejected", "0% to 100%", self.max_rejected)
-        if self.max_missing is not None and not 0 <= self.max_missing <= 1:
-            refuse("max_missing", "0% to 100%", self.max_missing)
 
     @property
     @abstractmethod
@@ -203,34 +185,3 @@ class Config(ABC):
     def rows_depend_on(self) -> dict[str, Any]:
         """The settings that change which rows there are, or their shape."""
         return without_how(self.resolved())
-
-
-def require_kind(config: object, name: str, kind: str) -> None:
-    """Refuse a value of another type than the field's: "no" would count as true."""
-    value, (plain, *rest) = getattr(config, name), kind.split(" | ")
-    if plain not in _KINDS or (value is None and rest):
-        return
-    expected, types = _KINDS[plain]
-    if not isinstance(value, types) or (isinstance(value, bool) and plain != "bool"):
-        refuse(name, expected, ascii(value)[:100])
-
-
-def within(config: object, name: str, low: int, high: int) -> None:
-    """Refuse a number that is out of its range; None is in every range."""
-    value = getattr(config, name)
-    if value is not None and not low <= value <= high:
-        refuse(name, f"{low} to {high}", value)
-
-
-def among(config: object, name: str, choices: tuple[str, ...]) -> None:
-    """Refuse a value that is none of the choices."""
-    if getattr(config, name) not in choices:
-        refuse(name, " or ".join(choices), getattr(config, name))
-
-
-def refuse(name: str, expected: str, got: object) -> None:
-    """Refuse the value of an option."""
-    option = "--" + name.replace("_", "-")
-    raise UsageError(
-        f"{option} cannot have this value.", where=option, expected=expected, got=str(got)
-    )

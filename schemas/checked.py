@@ -6,15 +6,17 @@ command line is there sooner without it. Bounds stand in the fields' types, as `
 
 from __future__ import annotations
 
+import re
 import sys
 from functools import cache
 from types import NoneType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
 
-from annotated_types import Ge, Lt
+from annotated_types import Ge, Gt, Le, Lt
 
 if TYPE_CHECKING:
     from pydantic import ConfigDict, TypeAdapter
+    from pydantic_core import ErrorDetails
 
 T = TypeVar("T")
 
@@ -24,6 +26,24 @@ OPEN: ConfigDict = {"strict": True, "allow_inf_nan": False, "extra": "ignore"}
 """Of one to which a later version may have added keys."""
 Whole = Annotated[int, Ge(-(1 << 63)), Lt(1 << 63)]
 Count = Annotated[int, Ge(0), Lt(1 << 63)]
+# What a value has to be, by pydantic's type of error, and by its words.
+_KINDS = {
+    "string_type": "text",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "bool_type": "true or false",
+    "list_type": "a list",
+    "tuple_type": "a list",
+    "dict_type": "an object",
+}
+_WORDS = {
+    "greater than or equal to": "at least",
+    "less than or equal to": "at most",
+    "greater than": "above",
+    "less than": "below",
+    "Unexpected keyword argument": "no such key",
+}
+_BOUNDS = {Gt: "above", Ge: "at least", Le: "at most", Lt: "below"}
 _NAMES = {bool: "true or false", list: "a list", dict: "an object", NoneType: "null"}
 
 
@@ -84,8 +104,10 @@ def _held(kind: type[T], validate: Any, value: Any) -> T:
     except ValidationError as error:
         first, *others = error.errors(include_url=False, include_context=False)
         # Of a type of several kinds, what each of them expects.
-        same = [e["msg"] for e in others if e["input"] is first["input"]]
-        expected = " or ".join(dict.fromkeys(map(_expected, (first["msg"], *same))))
+        same = [e for e in others if e["input"] is first["input"]]
+        expected = " or ".join(dict.fromkeys(map(expected_by, (first, *same))))
+        if not first["loc"] and first["type"].startswith(("greater_than", "less_than")):
+            expected = _bounds(kind)
         at = "".join(f"[{p}]" if isinstance(p, int) else f".{p}" for p in first["loc"])
         missing = first["type"] == "missing"
         got = "nothing" if missing else _told(first["input"])
@@ -101,11 +123,21 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind) if own else TypeAdapter(kind, config=STRICT)
 
 
-def _expected(message: str) -> str:
-    short = message.removeprefix("Input should be ").removeprefix("List should have ")
-    return short.partition(" after validation")[0].replace(
-        "Unexpected keyword argument", "no such key"
-    )
+def _bounds(kind: Any) -> str:
+    """The bounds of a type, or of a part of it."""
+    said = {
+        type(one): one for of in (kind, *get_args(kind)) for one in getattr(of, "__metadata__", ())
+    }
+    told = ((word, of.__name__.lower(), said.get(of)) for of, word in _BOUNDS.items())
+    return ", ".join(f"{word} {getattr(one, name)}" for word, name, one in told if one is not None)
+
+
+def expected_by(error: ErrorDetails) -> str:
+    """What pydantic says that a value has to be, in our words."""
+    told = re.sub("^(Input|Value) should be |^List should have ", "", error["msg"])
+    for theirs, ours in _WORDS.items():
+        told = told.replace(theirs, ours)
+    return _KINDS.get(error["type"], told.partition(" after validation")[0])
 
 
 def _told(value: Any) -> str:

@@ -1,12 +1,17 @@
-"""A setting: its default and what it is for, said once, where the configuration has it.
+"""A setting: its type, bounds, default and what it is for, said once, where its configuration is.
 
 The command line is made from this, and so is what is written about it.
 """
 
 from __future__ import annotations
 
-from dataclasses import MISSING, field
-from typing import Any
+from dataclasses import MISSING, field, fields
+from functools import cache
+from inspect import get_annotations
+from typing import Any, NoReturn, get_type_hints
+
+from schemas.checked import Misfit, hold
+from schemas.errors import UsageError
 
 # How a setting is written on a command line, where its type does not say it.
 BYTES, SHARE, COMMAS, WIDTHS, WEIGHT = "bytes", "share", "commas", "widths", "weight"
@@ -30,3 +35,39 @@ def option(
     if default is MISSING:
         return field(metadata=told)
     return field(default=default, metadata=told)
+
+
+@cache
+def kinds(of: type) -> dict[str, Any]:
+    """The type and bounds of each setting of a configuration: looked up once, as it runs code."""
+    settings = {one.name for one in fields(of) if "help" in one.metadata}
+    found: dict[str, Any] = {}
+    for base in reversed(of.__mro__):
+        if settings & get_annotations(base).keys():  # others may name what is there for mypy alone
+            found |= get_type_hints(base, include_extras=True)
+    return found
+
+
+def check(config: Any) -> None:
+    """Hold each setting of a configuration to its type: "no" would count as true.
+
+    Raises:
+        UsageError: one is of another, or out of its bounds.
+    """
+    for name, kind in kinds(config.__class__).items():
+        value = getattr(config, name)
+        try:
+            hold(kind, tuple(value) if isinstance(value, list) else value)
+        except Misfit as error:
+            refuse(name, error.expected, ascii(value))
+
+
+def refuse(name: str, expected: str, got: object) -> NoReturn:
+    """Refuse the value of a setting.
+
+    Raises:
+        UsageError: always.
+    """
+    option = "--" + name.replace("_", "-")
+    what = f"{option} cannot have this value."
+    raise UsageError(what, where=option, expected=expected, got=str(got)[:100])

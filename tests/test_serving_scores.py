@@ -89,7 +89,7 @@ def _asked(**more: object) -> str:
             '[{"item": 7.5, "category": "c1", "device": "d1", "spent": 3}]}',
             "item of another type",
         ),
-        ('{"user": "u1", "time": 1%s, "candidates": [{}]}' % ("0" * 30), "time: less than"),
+        ('{"user": "u1", "time": 1%s, "candidates": [{}]}' % ("0" * 30), "time: below"),
         ('{"user": "u1", "time": 1, "candidates": [{"itm": "i1"}]}', "did you mean item?"),
         ('{"user": "u1", "time": 1, "candidates": [{}], "arrived": {"bought": 1}}', "bought"),
         (_asked(word=[[]]), "text"),

@@ -20,21 +20,13 @@ from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, to_json, to_jsonable_python
 
 from pipeline.description.language import Spec
+from schemas.checked import expected_by
 from schemas.errors import ByDescription, UsageError
 
 _AT_LINE = re.compile(r"\(at line (\d+)")
 # Where the files are is no part of what rows are a function of.
 _OF_FILES = ("files", "format", "connection")
 _UNSAID = ("name", "parameters", "connections")
-_KINDS = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "float_type": "a number",
-    "bool_type": "true or false",
-    "dict_type": "a table, { key = value }",
-    "tuple_type": "a list",
-}
-_SAID = (("greater than or equal to", "at least"), ("less than or equal to", "at most"))
 _GOT = {bool: "true or false", int: "a number", float: "a number", str: "text", list: "a list"}
 
 
@@ -208,10 +200,7 @@ def _refuse(source: Source, error: ErrorDetails, errors: Sequence[ErrorDetails])
 
 
 def _expected(error: ErrorDetails) -> str:
-    message = error["msg"].removeprefix("Input should be ").removeprefix("Value should ")
-    for said, ours in _SAID:
-        message = message.replace(said, ours)
-    return _KINDS.get(error["type"], message)
+    return "a table, { key = value }" if error["type"] == "dict_type" else expected_by(error)
 
 
 def _got(value: Any) -> str:

@@ -9,16 +9,18 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
-from pipeline.config import Config, refuse, within
+from annotated_types import Ge, Gt, Le
+
+from pipeline.config import Config
 from pipeline.presets.described import Asked, of_files, source_of
 from pipeline.readers.raw_files import RENAME, find, near
 from schemas.bounds import HISTORY, MOST_BEHAVIOURS
 from schemas.errors import EnvironmentFault, InputError
 from schemas.expected import ALIBABA_COUNTS
-from schemas.options import BYTES, COMMAS, option
+from schemas.options import BYTES, COMMAS, option, refuse
 
 if TYPE_CHECKING:
     import numpy as np
@@ -61,7 +63,7 @@ class AlibabaConfig(Config):
         written=BYTES,
         last=True,
     )
-    split_at: int | None = option(
+    split_at: Annotated[int, Ge(0), Le(1 << 40)] | None = option(
         None,
         "Train before this second, test from it on, no valid; DSIN's is 1494633600, which is 08:00 "
         "in Beijing.",
@@ -78,17 +80,15 @@ class AlibabaConfig(Config):
     sessions: str = option(
         "5x10", "Sessions x behaviours for DSIN, as it takes them; none for none."
     )
-    min_count: int = option(1, "Rarer values are unknown; 1 gives every value an id.")
-    user_fraction: float = option(
+    min_count: Annotated[int, Ge(1), Le(1 << 40)] = option(
+        1, "Rarer values are unknown; 1 gives every value an id."
+    )
+    user_fraction: Annotated[float, Gt(0), Le(1)] = option(
         1.0, "Below 1: DSIN's sample of the profiles' users; it takes 0.25."
     )
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, "min_count", 1, 1 << 40)
-        within(self, "split_at", 0, 1 << 40)
-        if not 0 < self.user_fraction <= 1:
-            refuse("user_fraction", "more than 0, at most 1", self.user_fraction)
         if not self.behaviors or set(self.behaviors) - set(BTAGS):
             refuse("behaviors", f"some of {','.join(BTAGS)}", ",".join(self.behaviors))
         since = self.behaviors_since

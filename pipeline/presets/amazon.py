@@ -9,14 +9,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pipeline.config import Config, among, refuse, within
+from annotated_types import Ge, Le, Lt
+
+from pipeline.config import Config
 from pipeline.presets.described import Asked, of_files, source_of
 from pipeline.readers.raw_files import RENAME, RawFile, missing, near, place
 from schemas.errors import InputError, UsageError
 from schemas.expected import AMAZON_COUNTS, AMAZON_FILES
-from schemas.options import option
+from schemas.options import option, refuse
 
 if TYPE_CHECKING:
     import polars as pl
@@ -25,8 +27,6 @@ if TYPE_CHECKING:
     from pipeline.description import Description
     from pipeline.description.toml import Source
 
-SPLIT_RULES = ("tin", "din")
-TIES = ("file", "hash")
 MIRRORS = (
     "http://snap.stanford.edu/data/amazon/productGraph/categoryFiles/",
     "https://mcauleylab.ucsd.edu/public_datasets/data/amazon/categoryFiles/",
@@ -45,10 +45,18 @@ class AmazonConfig(Config):
     category: str = option(
         "Electronics", "5-core category, as in the files' names; the paper's by default."
     )
-    negatives: int = option(1, "Random negatives for each positive; the paper's A.1 takes 1.")
-    seed: int = option(1234, "Of negatives and hashed ties; as released.")
-    split: str = option("tin", "tin: train, valid, test; din: no valid, as DIN's scripts.")
-    ties: str = option("file", "Order within one day: the file's, as released, or a seeded hash.")
+    negatives: Annotated[int, Ge(1), Le(1_000)] = option(
+        1, "Random negatives for each positive; the paper's A.1 takes 1."
+    )
+    seed: Annotated[int, Ge(0), Lt(1 << 63)] = option(
+        1234, "Of negatives and hashed ties; as released."
+    )
+    split: Literal["tin", "din"] = option(
+        "tin", "tin: train, valid, test; din: no valid, as DIN's scripts."
+    )
+    ties: Literal["file", "hash"] = option(
+        "file", "Order within one day: the file's, as released, or a seeded hash."
+    )
     meta: bool = option(True, "Without meta every category is unknown.", flag="--meta/--no-meta")
     parity: bool = option(
         False, "Rows as the released code makes them: its negatives, all L.", flag="--parity"
@@ -59,10 +67,6 @@ class AmazonConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        within(self, "negatives", 1, 1_000)
-        within(self, "seed", 0, (1 << 63) - 1)
-        among(self, "split", SPLIT_RULES)
-        among(self, "ties", TIES)
         if not self.category or any(c in self.category for c in "/\\\0"):
             refuse("category", "a name as in reviews_<Category>_5.json.gz", self.category)
         if self.raw is not None and self.mirrors:

@@ -13,10 +13,10 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.config import Config, require_kind
+from pipeline.config import Config
 from pipeline.record import WORK
 from schemas.errors import InputError, UsageError
-from schemas.options import PAIRS, option
+from schemas.options import PAIRS, check, option
 from schemas.plain import meant
 
 if TYPE_CHECKING:
@@ -63,9 +63,7 @@ class Asked:
     )
 
     def __post_init__(self) -> None:
-        # The others are keys of a description, and held to them.
-        for name, kind in (("split", "str | None"), ("without", "tuple[str, ...]")):
-            require_kind(self, name, kind)
+        check(self)  # what they may be beyond their types is for the description to say
 
     def put_into(self, keys: dict[str, Any]) -> None:
         """Change what a description says; what it lacks is refused when it is checked.

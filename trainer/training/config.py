@@ -7,14 +7,14 @@ import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_type_hints
+from typing import Annotated, Any, Literal, get_args
 
 from annotated_types import Ge, Le, Lt
 
-from schemas.checked import Count, Misfit, build, decode, hold
+from schemas.checked import Count, Misfit, build, decode
 from schemas.errors import InputError, UsageError
 from schemas.machine import usable_cores
-from schemas.options import WEIGHT, WIDTHS, option
+from schemas.options import WEIGHT, WIDTHS, check, kinds, option, refuse
 from trainer.data.facts import Hyperparameters, TableNumbers, Width, Widths
 
 _Whole = Annotated[int, Ge(1), Lt(1 << 31)]
@@ -197,16 +197,12 @@ class TrainConfig:
         for name in ("data", "run"):  # text is fine, as everywhere
             if isinstance(path := getattr(self, name), str):
                 object.__setattr__(self, name, Path(path))
-        for name, kind in KINDS.items():
-            try:
-                hold(kind, getattr(self, name))
-            except Misfit as error:
-                raise self._out_of_range(name, error.expected) from None
+        check(self)
         if self.resume and self.force:
-            raise self._out_of_range("resume", "not together with --force")
+            refuse("resume", "not together with --force", self.resume)
         for one, other in EITHER:
             if getattr(self, one) is not None and getattr(self, other) is not None:
-                raise self._out_of_range(other, f"not together with --{one}")
+                refuse(other, f"not together with --{one}", getattr(self, other))
 
     def hyperparameters(self, usual: Hyperparameters) -> Hyperparameters:
         """The settings that were given; for those that were not, a data set's usual ones."""
@@ -221,18 +217,6 @@ class TrainConfig:
             chosen = replace(chosen, lr=OPTIMIZERS[chosen.optimizer])
         return chosen
 
-    def _out_of_range(self, name: str, expected: str) -> UsageError:
-        return UsageError(
-            "A setting of the training is out of range.",
-            where=f"--{name.replace('_', '-')}",
-            expected=expected,
-            got=str(getattr(self, name))[:100],
-        )
-
-
-KINDS: dict[str, Any] = get_type_hints(TrainConfig, include_extras=True)
-"""The type of each setting, with its bounds and what it moves: looked up once, as it runs code."""
-
 
 def moving(*whats: str) -> frozenset[str]:
     """The settings that move just this, e.g. `moving(NOTHING, ROUNDING)`."""
@@ -241,7 +225,7 @@ def moving(*whats: str) -> frozenset[str]:
         """What an `Annotated` type has, on itself or on one of its kinds."""
         return {*getattr(kind, "__metadata__", ())}.union(*map(said, get_args(kind)))
 
-    return frozenset(name for name, kind in KINDS.items() if {*whats} & said(kind))
+    return frozenset(name for name, kind in kinds(TrainConfig).items() if {*whats} & said(kind))
 
 
 def read_settings(path: Path, world: int = 1) -> dict[str, Any]:
@@ -295,12 +279,12 @@ def read_settings(path: Path, world: int = 1) -> dict[str, Any]:
             )
         if name in (RANKS, DIGESTS):
             continue
-        if name not in KINDS:
-            known = ", ".join(sorted(KINDS))
+        if name not in kinds(TrainConfig):
+            known = ", ".join(sorted(kinds(TrainConfig)))
             what = f"There is no setting {name}."
             raise UsageError(what, where=path, expected=f"one of {known}", got=name)
         try:  # a run's config.json has what was not given, too, as null
-            found[name] = None if value is None else build(KINDS[name], value)
+            found[name] = None if value is None else build(kinds(TrainConfig)[name], value)
         except Misfit as error:
             raise wrong(name, error.expected, value) from None
     return {name: value for name, value in found.items() if value is not None}
