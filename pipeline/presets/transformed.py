@@ -141,14 +141,14 @@ class TransformConfig(DescribedConfig):
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        from pipeline.readers.continued import Nothing
+        from pipeline.readers.continued import Kept
 
         types = {}
         for name in self.made.vocabulary:
             kind = pq.read_schema(self.data / f"vocabulary/{name}.parquet").field("value").type
             types[name] = "whole" if pa.types.is_integer(kind) else "text"
         kept = {name: KINDS[kind] for name, kind in self.made.keep.items()}
-        readers = {n: Nothing.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
+        readers = {n: Kept.of(self._kept(n)[0]) for n in self.new if not self._given(n)}
         return {
             "types": types,
             "seen": self.made.kept.columns if self.made.kept is not None else {},
@@ -165,15 +165,18 @@ class TransformConfig(DescribedConfig):
     def _continued(self, table: Table) -> Table:
         """A table with its kept events before the new ones, and new targets behind those."""
         from pipeline.description import ASKED
-        from pipeline.readers.continued import Continued
+        from pipeline.readers.apart import Apart
+        from pipeline.readers.continued import Kept
 
         assert self.made.kept is not None
         kept, first = self._kept(table.name), self.made.kept.rows[table.name]
         asked = len(self._asked({table.name: ()})) if table.name == next(iter(self.new)) else 0
+        readers = dict.fromkeys(kept, Kept(table.reader.columns))
+        readers |= {path: table.reader for path in table.paths if path not in readers}
         return replace(
             table,
-            paths=tuple(dict.fromkeys([*kept, *table.paths])),
-            reader=Continued(table.reader, frozenset(kept), first),
+            paths=tuple(readers),
+            reader=Apart(readers),
             split=False,
             earlier=len(kept),
             first_row=first,

@@ -179,8 +179,8 @@ class SpillPart:
                 rows, rejected = parsed.rows, parsed.rejected
                 if not earlier:
                     rows, rejected = self._allowed(parsed, at.of.name)
-                if at.first_row:
-                    rows = rows.with_columns(pl.col("row") + at.first_row)
+                if first := at.first_row + (0 if earlier else table.first_row):
+                    rows = rows.with_columns(pl.col("row") + first)
                 target = at.of.number >= len(table.paths) - table.asked
                 if table.asked:
                     rows = rows.with_columns(pl.lit(target).alias(ASKED))
@@ -237,7 +237,7 @@ class SpillPart:
             if there.all():
                 continue
             absent = rows.filter(~there)
-            line = absent["row"] - self.table.first_row + 1 + self.table.header
+            line = absent["row"] + 1 + self.table.header
             if parsed.line_of is not None:
                 line = pl.Series("line", list(map(parsed.line_of, absent["row"])), pl.Int64)
             absent = absent.select(
