@@ -134,7 +134,7 @@ def _bounds(kind: Any) -> str:
 
 def expected_by(error: ErrorDetails) -> str:
     """What pydantic says that a value has to be, in our words."""
-    told = re.sub("^(Input|Value) should be |^List should have ", "", error["msg"])
+    told = re.sub("^(Input|Value) should be |^(List|String) should have ", "", error["msg"])
     for theirs, ours in _WORDS.items():
         told = told.replace(theirs, ours)
     return _KINDS.get(error["type"], told.partition(" after validation")[0])

@@ -434,12 +434,12 @@ class Binding:
                 if len(values)
                 else None,
             )
-        if time.timezone is None and (naive := _naive(values)) is not None:
+        if time.timezone is None and (found := naive(values)) is not None:
             self.source.refuse(
                 at,
                 "A time without a zone may mean any of 24.",
                 expected='timezone = "UTC", or the one of the clock that wrote it',
-                got=f"{time.column} = {naive}",
+                got=f"{time.column} = {found}",
                 do='add timezone = "UTC" (--timezone UTC), or that one',
             )
         return max(_finest(values), time.unit or "s", key=lambda unit: UNITS[unit])
@@ -874,7 +874,7 @@ def _likely_unit(values: pl.Series) -> str:
     return "s" if most < 1e11 else "ms" if most < 1e14 else "us"
 
 
-def _naive(values: pl.Series) -> Any:
+def naive(values: pl.Series) -> Any:
     """A time without a zone; None where there is none."""
     if values.dtype == pl.Date or (
         isinstance(values.dtype, pl.Datetime) and values.dtype.time_zone is None
@@ -882,8 +882,8 @@ def _naive(values: pl.Series) -> Any:
         return values[0] if len(values) else "..."
     if values.dtype != pl.String:
         return None
-    naive = values.filter(~values.str.contains(_ZONED) | values.str.contains(r"^[0-9-]{10}$"))
-    return naive[0] if len(naive) else None
+    found = values.filter(~values.str.contains(_ZONED) | values.str.contains(r"^[0-9-]{10}$"))
+    return found[0] if len(found) else None
 
 
 def _finest(values: pl.Series) -> str:

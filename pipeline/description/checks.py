@@ -151,13 +151,6 @@ class _Check:
                 got=one.format or "no files",
                 do="leave it out",
             )
-        if one.csv is not None and len(one.csv.quote) > 1:
-            self.source.refuse(
-                (*at, "csv", "quote"),
-                "A quote is one character.",
-                expected="one character, or nothing",
-                got=one.csv.quote,
-            )
         for pattern in (one.files,) if isinstance(one.files, str) else one.files or ():
             for name in _BRACES.findall(pattern):
                 self._known((*at, "files"), name, self.spec.parameters, "a parameter")

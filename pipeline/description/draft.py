@@ -19,13 +19,14 @@ from typing import Any
 import polars as pl
 
 from pipeline.description import language as told
-from pipeline.description.binding import MOST, Whence, are_listed, in_lists
+from pipeline.description.binding import MOST, Whence, are_listed, in_lists, naive
 from pipeline.description.checks import is_reserved, spec_of
 from pipeline.description.files import bases, by_name, files_of
 from pipeline.description.toml import Source, written
 from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import blocks
 from pipeline.readers.own_tables import SAMPLED, first_odd
+from pipeline.readers.values import DECIMAL
 from schemas.bounds import MAX_LEN
 from schemas.errors import InputError, UsageError
 from schemas.plain import printable
@@ -120,10 +121,8 @@ class Column:
     @property
     def time(self) -> tuple[str | None, bool] | None:
         """(unit, whether it names no zone) of times; None where it holds none."""
-        if self.values.dtype == pl.Date:
-            return None, True
-        if isinstance(self.values.dtype, pl.Datetime):
-            return None, self.values.dtype.time_zone is None
+        if self.values.dtype in (pl.Date, pl.Datetime):
+            return None, naive(self.values) is not None
         numbers = self.numbers
         if numbers is not None and len(numbers):
             low, high = _SECONDS
@@ -131,13 +130,9 @@ class Column:
                 if numbers.is_between(low * size, high * size).mean() > 0.99:  # type: ignore[operator]
                     return unit, False
             return None
-        if self.values.dtype == pl.String and len(self.values):
-            iso = self.values.str.contains(_ISO)
-            if iso.all():
-                zoned = self.values.str.contains(
-                    r"(Z|UTC|[+-]\d\d:?\d\d)$"
-                ) & self.values.str.contains(r"[T ]\d\d:")
-                return None, not zoned.all()
+        text = self.values.dtype == pl.String and len(self.values)
+        if text and self.values.str.contains(_ISO).all():
+            return None, naive(self.values) is not None
         return None
 
 
@@ -431,7 +426,7 @@ def _delimiter(lines: Sequence[str]) -> str:
 def _is_header(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the first line names columns: no number in it, and names that differ."""
     first, rest = rows[0], rows[1:]
-    if len(set(first)) < len(first) or any(_is_number(cell) for cell in first):
+    if len(set(first)) < len(first) or any(map(_is_number, first)):
         return False
     if not rest:
         return True
@@ -440,7 +435,7 @@ def _is_header(rows: Sequence[Sequence[str]]) -> bool:
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?\d+(\.\d+)?\s*", text) is not None
+    return DECIMAL.fullmatch(text.strip()) is not None
 
 
 # Guessing.

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated, ClassVar, Literal
 
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import ConfigDict, Field
 
 from schemas.bounds import MAX_LEN, MOST_BEHAVIOURS, MOST_BINS
@@ -39,7 +39,7 @@ class Csv:
     """The names of the columns, for a file without a header. Default: the first line has them."""
     delimiter: Annotated[str, MinLen(1)] | None = None
     """What stands between columns. Default: a comma, in TSV a tab."""
-    quote: str = '"'
+    quote: Annotated[str, MaxLen(1)] = '"'
     """What stands around text that holds a delimiter; "" for none."""
     nulls: tuple[str, ...] | None = None
     """Spellings of a missing value, besides nothing. Default: NULL, null, NaN, NA and the like."""

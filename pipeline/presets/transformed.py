@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pipeline.description import Description, Table
     from pipeline.description.language import Spec
     from pipeline.description.toml import Source
+    from pipeline.readers.parsed import Reader
 
 _OF_SET = ("data", "made", "new", "targets")
 # What columns hold that are passed through, by their type in the manifest.
@@ -171,7 +172,7 @@ class TransformConfig(DescribedConfig):
         assert self.made.kept is not None
         kept, first = self._kept(table.name), self.made.kept.rows[table.name]
         asked = len(self._asked({table.name: ()})) if table.name == next(iter(self.new)) else 0
-        readers = dict.fromkeys(kept, Kept(table.reader.columns))
+        readers: dict[Path, Reader] = dict.fromkeys(kept, Kept(table.reader.columns))
         readers |= {path: table.reader for path in table.paths if path not in readers}
         return replace(
             table,

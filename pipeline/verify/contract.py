@@ -34,7 +34,7 @@ from schemas.manifest import (
     repeated,
     without_history,
 )
-from schemas.shards import UNITS
+from schemas.shards import UNITS, session_prefix
 
 LAST_SECOND = 253_402_300_799 - 86_400  # the end of the year 9999 in any timezone
 KEPT = "events of users"  # what the users' vocabulary counts
@@ -114,7 +114,7 @@ class History:
 
     def session_column(self, name: str) -> str:
         """A column of DSIN's sessions."""
-        return f"session_{name}" if self.name == "history" else f"{self.name}_session_{name}"
+        return f"{session_prefix(self.name)}_{name}"
 
     @cached_property
     def bounds(self) -> tuple[Int64s, Int64s]:
