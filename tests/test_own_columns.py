@@ -97,8 +97,7 @@ class Shop(Config):
             reader=JsonLines({**VISITS.columns, **GOODS.columns}) if self.of_table else VISITS,
             fields=("good", "kind") if self.own_kind else ("good",),
             features=("slot",),
-            numbers=("paid", "scroll"),
-            scales={"paid": self.paid, "scroll": "none"},
+            numbers={"paid": self.paid, "scroll": "none"},
             lists={"tag": LISTS["tag"]},
             keep=("request", "size", "score"),
             weight=True,
@@ -120,8 +119,7 @@ class Shop(Config):
             paths[1],
             GOODS,
             fields=("kind",),
-            numbers=("price",),
-            scales={"price": self.price},
+            numbers={"price": self.price},
             repeated_rule=self.rule,
             table="visits" if self.of_table else None,
             refuse="no such good" if self.refuse else None,
@@ -129,7 +127,7 @@ class Shop(Config):
             lists={"colour": LISTS["colour"]},
         )
         people = lookup("user", paths[2], PEOPLE, lists={"interest": LISTS["interest"]})
-        slots = lookup("slot", paths[3], SLOTS, features=("zone",), numbers=("height",))
+        slots = lookup("slot", paths[3], SLOTS, features=("zone",), numbers={"height": "log"})
         return Description(
             "shop",
             (visits,),

@@ -16,10 +16,10 @@ import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
-from pipeline.description.split import ByColumn, Rule
+from pipeline.description.split import Rule
 from pipeline.readers.parsed import Parsed, Reader
 from schemas.manifest import SPLITS
-from schemas.shards import SCALES, UNITS, kept_type
+from schemas.shards import kept_type
 
 USER = "user"
 IS_TARGET, OUTSIDE, ASKED = "is_target", "outside", "is_asked"
@@ -45,8 +45,8 @@ class Table:
         label: whether there is a column `label`, 0 or 1.
         order: what orders a user's events of one time: the `file`, a seeded `hash` of the line,
             or their `fields`, so that the order of the lines does not matter.
-        numbers: its columns of numbers (float64), which targets have.
-        scales: how each is scaled, as `Lookup.scales` has it.
+        numbers: its columns of numbers (float64), which targets have, and how each is scaled, as
+            `Lookup.numbers` has it.
         lists: its columns of several values, which targets have, and how many are kept of each.
         keep: its columns that go to the shards as they are: whole numbers, floats or text.
         weight: whether there is a column `weight` (float64), 0 or more.
@@ -77,8 +77,7 @@ class Table:
     features: tuple[str, ...] = ()
     label: bool = False
     order: str = "file"
-    numbers: tuple[str, ...] = ()
-    scales: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, int] = field(default_factory=dict)
     keep: tuple[str, ...] = ()
     weight: bool = False
@@ -134,9 +133,8 @@ class Lookup:
         columns: the types of the key and of all that is looked up.
         fields: what targets and behaviours have by it, e.g. category.
         features: other id columns that targets have by it.
-        numbers: columns of numbers that targets have by it.
-        scales: how each is scaled: `log`, its logarithm, standardised over the rows of train, which
-            is how those are scaled that are not named here; `standard`, itself; or `none`.
+        numbers: columns of numbers that targets have by it, and how each is scaled: `log`, its
+            logarithm, standardised over the rows of train; `standard`, itself; or `none`.
         lists: columns of several values that targets have by it, and how many are kept of each.
         all_lines: whether every line counts, and is in the vocabularies: then it is read before
             the events are. Otherwise only what events name counts, as often as they do.
@@ -167,8 +165,7 @@ class Lookup:
     lines: str = "lines"
     fields: tuple[str, ...] = ()
     features: tuple[str, ...] = ()
-    numbers: tuple[str, ...] = ()
-    scales: Mapping[str, str] = field(default_factory=dict)
+    numbers: Mapping[str, str] = field(default_factory=dict)
     lists: Mapping[str, int] = field(default_factory=dict)
     repeated_rule: str = "first"
     max_missing: float | None = None
@@ -342,42 +339,10 @@ class Description:
     keeps: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what no step could make."""
-        target, drawn = self.target, self.negatives
-        ids = {USER, *target.ids}
-        of_others = {name for table in self.tables[1:] for name in table.fields}
+        """Refuse what no step could make, and what the language does not see."""
+        columns = {USER, *self.target.ids}.union(*(table.fields for table in self.tables[1:]))
         for one in self.lookups:
-            _require(one.table is None or not one.early, f"{one.key} is read with its table")
-            _require(not one.early or one.path is not None, f"{one.key} needs a file")
-            _require(not (one.timed and one.all_lines), f"not every line of {one.key} counts")
-            _require(one.key in ids | of_others, f"{one.key} is a column of no table")
-        _require(of_others <= {*self.fields, *self.features}, "targets lack a field of behaviours")
-        alone = [any((t.features, t.more)) for t in self.tables[1:]]
-        _require(not any(alone), "features are of targets alone")
-        _require(self.unit in UNITS, f"a unit is one of {', '.join(UNITS)}")
-        scales = {*target.scales.values()}.union(*(one.scales.values() for one in self.lookups))
-        _require(scales <= {*SCALES}, f"a scale is one of {', '.join(SCALES)}")
-        _require(self.vocabulary_from in ("all", "train"), "values are of all, or of train")
-        if drawn is not None:
-            _require(drawn.pool in ("all", "train"), "a pool is all, or of train")
-            _require(drawn.exclude in ("ever", "unfiltered", "history"), "no such exclude")
-            _require(drawn.weight in ("uniform", "popularity"), "no such weight")
-            plain = (drawn.pool, drawn.exclude, drawn.weight) == ("all", "ever", "uniform")
-            plain &= self.min_count == 1
-            _require(drawn.stream is None or plain, "a stream draws from all, what is untouched")
-        unfiltered = drawn is not None and drawn.exclude == "unfiltered"
-        _require(unfiltered or OUTSIDE not in target.masks, "what is outside is for negatives")
-        _require(drawn is None or drawn.field in target.fields, "negatives are of a target's field")
-        _require(drawn is None or not target.label, "negatives are of targets without labels")
-        for name, history in self.histories.items():
-            table, own = self.table(history.table), history.table == target.name
-            _require(own or history.window == "before", f"{name} ends before its targets")
-            _require(own or history.max_len is not None, f"{name} needs a max_len")
-            _require(not history.where or in_history(name) in table.masks, f"{name} has no mask")
-        _require(not any(t.split for t in self.tables[1:]), "a split is of targets alone")
-        _require(target.split == isinstance(self.split, ByColumn), "a split needs its column")
-        by_column = self.only_new or self.k_core > 0
-        _require(bool(target.ids) or not by_column, "what is new, or a core, is of a column")
+            _require(one.key in columns, f"{one.key} is a column of no table")
         given = [n for one in self.by_key.values() for n in one.given]
         _require(len({*given}) == len(given), "two lookups give targets one column")
 
@@ -438,10 +403,9 @@ class Description:
     @property
     def numbers(self) -> dict[str, str]:
         """The columns of numbers of a target, its own first, and how each is scaled."""
-        found = {name: self.target.scales.get(name, SCALES[0]) for name in self.target.numbers}
+        found = dict(self.target.numbers)
         for one in self.by_key.values():
-            of = {name: one.scales.get(name, SCALES[0]) for name in one.numbers}
-            found |= {name: scale for name, scale in of.items() if name not in found}
+            found |= {name: scale for name, scale in one.numbers.items() if name not in found}
         return found
 
     @property

@@ -55,7 +55,7 @@ class Kept:
             groups = parquet.read_metadata(part.path).num_row_groups
         yield from (KeptBlock(part.path, group) for group in range(groups))
 
-    def parse(self, file: str, block: KeptBlock) -> Parsed:
+    def parse(self, file: str, block: Any) -> Parsed:
         """As `Reader.parse`."""
         with told(block.path), parquet.ParquetFile(block.path) as opened:
             names = ["row", *self.columns]

@@ -47,7 +47,6 @@ from schemas import tables
 from schemas.bounds import MOST_BEHAVIOURS
 from schemas.errors import InputError
 from schemas.manifest import SPLITS, Share, out_of_scale, without
-from schemas.shards import SCALES
 
 _NAMES_SHOWN = 5
 # Of shards: neighbouring rows share most of their histories and of their padding, and shrink. Those
@@ -561,9 +560,9 @@ def _may(table: Table, frame: pl.DataFrame) -> pl.DataFrame:
 def _lacking(table: Table, frame: pl.DataFrame) -> dict[str, int]:
     """How many events of the targets' table lack a number that can be scaled, or any value."""
     found = {}
-    for name in table.numbers:
+    for name, scale in table.numbers.items():
         values = frame[name].fill_null(np.nan).to_numpy()
-        scale, there = table.scales.get(name, SCALES[0]), np.isfinite(values)
+        there = np.isfinite(values)
         lost = ~numbers.usable(values, scale)
         found[without(table.name, name)] = int(np.count_nonzero(~there))
         if scale != "standard":

@@ -29,7 +29,7 @@ def usable(numbers: Floats, scale: str) -> Bools:
 
     Args:
         numbers: NaN where there is none.
-        scale: one of `schemas.shards.SCALES`. A logarithm is of a number above 0; as it is, a
+        scale: `log`, `standard` or `none`. A logarithm is of a number above 0; as it is, a
             number has to fit in a float of 32 bits.
     """
     if scale == "log":
@@ -135,7 +135,7 @@ def fitted_by_place(numbers: Floats, shown: npt.NDArray[np.int64], scale: str) -
     Args:
         numbers: (places,) NaN where there is none.
         shown: (places,) train rows of each.
-        scale: one of `schemas.shards.SCALES`.
+        scale: as of `usable`.
     """
     some, values = _values(numbers, scale)
     weight = np.where(some, shown, 0)
