@@ -16,7 +16,6 @@ from schemas.bounds import HISTORY
 
 # Of times, and so of intervals and edges: how many there are in a second.
 UNITS = {"s": 1, "ms": 1_000, "us": 1_000_000}
-# How a number is scaled.
 # What a column may be that is passed through.
 KEPT_TYPES: dict[str, pa.DataType] = {
     "int64": pa.int64(),
