@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +17,7 @@ from rich.text import Text
 
 from pipeline.description.split import clock
 from schemas import vocabulary
+from schemas.checked import is_zone
 from schemas.errors import ContractError, InputError
 from schemas.manifest import FIRST_ID, NAME, PADDING_ID, UNKNOWN_ID, Manifest, load
 from schemas.plain import duration, printable
@@ -149,16 +150,14 @@ def _words(out: Path, name: str) -> pa.ChunkedArray:
 
 
 def _zone(made: Manifest, out: Path) -> ZoneInfo:
-    name = made.timezone
-    try:
-        return ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, TypeError, AttributeError, OSError):
+    if not is_zone(made.timezone):
         raise ContractError(
             "The manifest names no timezone.",
             where=out / NAME,
             expected="a name such as Asia/Shanghai",
-            got=f"{name!a}"[:100],
-        ) from None
+            got=f"{made.timezone!a}"[:100],
+        )
+    return ZoneInfo(made.timezone)
 
 
 def _first_rows(path: Path, made: Manifest, count: int) -> list[dict[str, Any]]:

@@ -11,6 +11,7 @@ import sys
 from functools import cache
 from types import NoneType
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, cast, get_args
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from annotated_types import Ge, Gt, Le, Lt
 
@@ -94,6 +95,15 @@ def hold(kind: type[T], value: Any) -> T:
 def is_finite(value: Any) -> bool:
     """Whether it is a number that a float can hold."""
     return type(value) in (int, float) and abs(value) <= sys.float_info.max
+
+
+def is_zone(name: str) -> bool:
+    """Whether it names a timezone, such as Asia/Shanghai."""
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return False
+    return True
 
 
 def _held(kind: type[T], validate: Any, value: Any) -> T:

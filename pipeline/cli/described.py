@@ -14,7 +14,7 @@ from rich.console import Group
 from rich.text import Text
 
 from pipeline.cli.errors import GOES_ON, told_errors
-from pipeline.cli.options import DryRun, next_command, options_of, run
+from pipeline.cli.options import DryRun, next_command, options_of, require_new, run
 from pipeline.cli.progress import progress
 from pipeline.config import Config
 from pipeline.presets.described import Asked, Events, described, drafted, of_events, sampled
@@ -184,14 +184,7 @@ def _draft(files: list[str], raw: Path | None, out: Path | None) -> None:
     if out is None:
         sys.stdout.write(text)
         return
-    if out.exists():
-        raise UsageError(
-            "There is such a file already.",
-            where=out,
-            expected="a new file",
-            got="one that may have been changed by hand",
-            do="give another --out, or remove it",
-        )
+    require_new(out, "give another --out, or remove it")
     with replacing(out) as temporary:
         temporary.write_text(text, encoding="utf-8")
     Terminal(soft_wrap=True).print(f"{out}: read it, then tinprep describe {out} --check")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container
 from dataclasses import MISSING, Field, fields
 from inspect import Parameter, Signature, signature
+from pathlib import Path
 from shlex import quote
 from types import NoneType, UnionType
 from typing import (
@@ -158,6 +159,22 @@ def run(config: Config, dry_run: bool, then: str | None = None) -> None:
 
     Terminal().print(inspection.summary(made, config.out))
     next_command(then or f"train {quote(str(config.out))}")
+
+
+def require_new(path: Path, do: str) -> None:
+    """Refuse to write a description where there is a file.
+
+    Raises:
+        UsageError: there is one.
+    """
+    if path.exists():
+        raise UsageError(
+            "There is such a file already.",
+            where=path,
+            expected="no file, as the description is to be written there",
+            got="one that may have been changed by hand",
+            do=do,
+        )
 
 
 def next_command(told: str) -> None:

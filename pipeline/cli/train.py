@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from pipeline.cli.errors import told_errors
-from pipeline.cli.options import given_of, next_command
+from pipeline.cli.options import given_of, next_command, require_new
 from schemas.errors import UsageError
 from schemas.replacing import replacing
 from schemas.terminal import Terminal
@@ -129,14 +129,7 @@ def _select(run: Path, description: Path, sparsity: float, seed: int, data: Path
 
     source, folder = source_of(str(description))
     to = (folder or Path()) / f"{description.stem}-selected.toml"
-    if to.exists():
-        raise UsageError(
-            "There is such a file already.",
-            where=to,
-            expected="no file, as the description is to be written there",
-            got="one that may have been changed by hand",
-            do="move it away",
-        )
+    require_new(to, "move it away")
     spec = spec_of(source)
     shown, known = spec.tables[spec.target.table], spec.lookups.values()
     said = {*shown.features, *shown.numbers, *shown.lists}

@@ -6,11 +6,12 @@ import re
 from collections.abc import Mapping
 from datetime import datetime
 from difflib import get_close_matches
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+from zoneinfo import ZoneInfo
 
 from pipeline.description.language import ByColumn, ByDay, ByOrder, ByTime, Lookup, Spec, Table
 from pipeline.description.toml import Source, read
 from schemas.bounds import MOST_BEHAVIOURS
+from schemas.checked import is_zone
 from schemas.errors import UsageError
 from schemas.shards import HISTORY_COLUMNS, TAKEN, session_prefix
 
@@ -156,11 +157,7 @@ class _Check:
                 self._known((*at, "files"), name, self.spec.parameters, "a parameter")
 
     def _zone(self, at: tuple[str, ...], zone: str | None) -> None:
-        if zone is None:
-            return
-        try:
-            ZoneInfo(zone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        if zone is not None and not is_zone(zone):
             self.source.refuse(
                 (*at, "timezone"),
                 "This is no timezone.",

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from annotated_types import Ge, Gt, Le
 
@@ -18,6 +17,7 @@ from pipeline.config import Config
 from pipeline.presets.described import Asked, of_files, source_of
 from pipeline.readers.raw_files import RENAME, find, near
 from schemas.bounds import HISTORY, MOST_BEHAVIOURS
+from schemas.checked import is_zone
 from schemas.errors import EnvironmentFault, InputError
 from schemas.expected import ALIBABA_COUNTS
 from schemas.options import BYTES, COMMAS, option, refuse
@@ -101,9 +101,7 @@ class AlibabaConfig(Config):
         most, length = self.session_shape or (1, 1)
         if most * length > MOST_BEHAVIOURS:
             refuse("sessions", f"at most {MOST_BEHAVIOURS} behaviours in all", self.sessions)
-        try:
-            ZoneInfo(self.timezone)
-        except (ZoneInfoNotFoundError, ValueError, OSError):
+        if not is_zone(self.timezone):
             refuse("timezone", "a name such as Asia/Shanghai", self.timezone)
 
     @property

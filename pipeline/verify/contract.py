@@ -10,7 +10,6 @@ import re
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Annotated, NamedTuple
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import numpy as np
 import pyarrow as pa
@@ -21,7 +20,7 @@ from pipeline.description.toml import digest
 from pipeline.identity import key_of
 from pipeline.verify.findings import Findings
 from schemas.arrays import Int64s
-from schemas.checked import OPEN, Count, Misfit, build
+from schemas.checked import OPEN, Count, Misfit, build, is_zone
 from schemas.manifest import (
     NAME,
     NEW,
@@ -320,14 +319,6 @@ def _sums_of_events(made: Manifest) -> dict[str, list[str]]:
     return sums
 
 
-def _is_zone(name: str) -> bool:
-    try:
-        ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError, OSError):
-        return False
-    return True
-
-
 @dataclass(frozen=True)
 class _Split:
     """The rule of the splits; `valid` is whether there is one, or where it begins."""
@@ -336,7 +327,7 @@ class _Split:
     by: Annotated[str, Predicate({"order", "day", "time", "column"}.__contains__)]
     valid: Count | bool
     test: Count = 0
-    timezone: Annotated[str, Predicate(_is_zone)] = "UTC"
+    timezone: Annotated[str, Predicate(is_zone)] = "UTC"
 
 
 @dataclass(frozen=True)
