@@ -114,10 +114,7 @@ class AlibabaConfig(Config):
 
     @property
     def keeps(self) -> str | None:
-        """As `Config.keeps`: the preset, with what is asked for; None for a sample of users.
-
-        From when behaviours count stands with the kept events.
-        """
+        """As `Config.keeps`: the preset, with what is asked for; None for a sample of users."""
         if not self.keep_events or self.user_fraction < 1:
             return None
         from pipeline.description.toml import written

@@ -500,8 +500,7 @@ def sampled(
 ) -> SampledConfig:
     """What `tinprep describe --check` is asked to do, with so many rows of each table at least."""
     config = described(named, asked, out=Path("sample"), raw=raw, max_rejected=max_rejected)
-    names = ("source", "spec", "folder", "out", "raw", "max_rejected")
-    return SampledConfig(**{name: getattr(config, name) for name in names}, rows=rows)
+    return SampledConfig(**vars(config), rows=rows)
 
 
 def drafted(patterns: Sequence[str], raw: Path | None, folder: Path) -> str:
