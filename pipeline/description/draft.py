@@ -23,6 +23,7 @@ from pipeline.description.binding import MOST, Whence, are_listed, in_lists, nai
 from pipeline.description.checks import is_reserved, spec_of
 from pipeline.description.files import bases, by_name, files_of
 from pipeline.description.toml import Source, written
+from pipeline.readers.conditions import WORDS
 from pipeline.readers.csv_text import DELIMITERS
 from pipeline.readers.lines import blocks
 from pipeline.readers.own_tables import SAMPLED, first_odd
@@ -60,10 +61,6 @@ _DAY_LAST = r"^(\d\d)[./-](\d\d)[./-](\d{4})([ T]\d\d:\d\d.*)?$"
 _YEAR_FIRST = (
     "concat(substr({0}, 7, 4), '-', substr({0}, {1}, 2), '-', substr({0}, {2}, 2), substr({0}, 11))"
 )
-_KEYWORDS = (
-    *("and", "as", "by", "case", "date", "else", "end", "from", "group", "in", "interval", "is"),
-    *("not", "on", "or", "order", "select", "then", "time", "timestamp", "to", "when", "where"),
-)  # of SQL, which columns are called, too
 _PATTERNS = {
     "number": r"^[ \t]*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?[ \t]*$",
     "time as 2026-01-31 10:00": _ISO,
@@ -865,7 +862,7 @@ def _is_kind(column: Column) -> bool:
 
 def _sql(name: str) -> str:
     """A column's name in SQL."""
-    plain = name.isidentifier() and name.lower() not in _KEYWORDS
+    plain = name.isidentifier() and name.lower() not in WORDS
     return name if plain else f'"{name}"'
 
 

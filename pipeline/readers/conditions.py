@@ -43,12 +43,13 @@ FUNCTIONS = _words(
 )
 """What may be called: each looks at one row alone, and always says the same."""
 
-_WORDS = _words(
+WORDS = _words(
     "and or not in is null true false like ilike rlike regexp between when then else end case as "
     "from for distinct at time zone year month day hour minute second quarter week dow doy epoch "
     "date timestamp interval int integer bigint smallint tinyint float real double precision "
     "decimal numeric varchar text string boolean bool both leading trailing"
 )
+"""What may be a part of an expression besides."""
 _BEFORE_TEXT = frozenset({"date", "timestamp", "interval"})
 _WRITING = frozenset({"||", "concat", "concat_ws", "varchar", "text", "string"})
 _BEFORE_TYPES = frozenset({"as", "::", "at", "time"})
@@ -153,7 +154,7 @@ def may_name(text: str) -> list[str]:
     tokens = [*_Parser(text, (), None).tokens(), ("", "")]
     found = [token[1:-1].replace('""', '"') for kind, token in tokens if kind == "quoted"]
     for (kind, token), (_, after) in pairwise(tokens):
-        if kind == "word" and after != "(" and token.lower() not in _WORDS:
+        if kind == "word" and after != "(" and token.lower() not in WORDS:
             found.append(token)
     return list(dict.fromkeys(found))
 
@@ -241,7 +242,7 @@ class _Parser:
     def _is_sql(self, before: str, word: str, after: tuple[str, str]) -> bool:
         """Whether a word belongs to SQL, and is no column."""
         lower = word.lower()
-        if after == ("sign", "(") and not (lower in _WORDS and lower not in FUNCTIONS):
+        if after == ("sign", "(") and not (lower in WORDS and lower not in FUNCTIONS):
             if lower in FUNCTIONS:
                 return True
             raise self._error(
@@ -253,8 +254,8 @@ class _Parser:
             # A column may be called as a word of SQL is: `timestamp > 5`, but `date '2026-01-01'`.
             typed = lower in _BEFORE_TEXT and after[0] == "text"
             named = before in _BEFORE_TYPES or after[1].lower() in ("from", "zone")
-            return lower in _ALWAYS_SQL or typed or (named and lower in _WORDS)
-        return lower in _WORDS
+            return lower in _ALWAYS_SQL or typed or (named and lower in WORDS)
+        return lower in WORDS
 
     def _column(self, name: str) -> str:
         if name in self.known:
