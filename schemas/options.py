@@ -59,7 +59,7 @@ def check(config: Any) -> None:
         try:
             hold(kind, tuple(value) if isinstance(value, list) else value)
         except Misfit as error:
-            refuse(name, error.expected, ascii(value))
+            refuse(name, error.expected.replace("'", ""), ascii(value))
 
 
 def refuse(name: str, expected: str, got: object) -> NoReturn:
