@@ -225,8 +225,8 @@ def test_it_can_be_trained_on(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: {"negatives": Negatives("genre", 1, 1)}, "of a target's field"),
         (lambda d: {"lookups": (replace(d.lookups[0], key="actor"),)}, "column of no table"),
+        (lambda d: {"lookups": (*d.lookups, replace(d.lookups[0], key="user"))}, "one column"),
     ],
 )
 def test_what_no_step_could_make_is_refused(change: Any, said: str, tmp_path: Path) -> None:
