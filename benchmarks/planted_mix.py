@@ -13,7 +13,7 @@ and the pair are there twice: by their average, and by a gate; the pair also wit
 wide as all of the mix's are together.
 
 The law: log odds = `BASE` + the sum of `GAIN[p]` over the latest clicks of the target's category at
-position p + for each of `twos`, features x and y, `cross` * <a_x, b_y> + `THIRD` * s_x s_y s_z of
+position p + for each of `twos`, features x and y, `cross` * <a_x, b_y> + `third` * s_x s_y s_z of
 `three`. The vectors a and b are drawn, and moved so that no value of x or y by itself says
 anything; the signs s are drawn, as many of each. So no value of a feature tells anything alone: the
 first term wants who tells places apart, the second crosses of two features, the third of three.
@@ -63,24 +63,25 @@ class Law:
         sizes: how many values each feature has.
         twos: the crosses of two features.
         three: the cross of three.
-        cross: the standard deviation of each cross of two.
+        cross, third: the standard deviations of each cross of two and of that of three.
     """
 
     sizes: Mapping[str, int]
     twos: tuple[tuple[str, str], ...] = (("slot", "layout"),)
     three: tuple[str, str, str] = ("slot", "layout", "device")
     cross: float = 1.2
+    third: float = 0.8
 
 
 NARROW = Law({"slot": 40, "layout": 40, "device": 8})
 WIDE = Law(
-    dict.fromkeys(("slot", "layout", "device", "page"), 100)
-    | dict.fromkeys(("style", "tone", "day"), 8),
+    {"slot": 100, "layout": 100, "device": 100, "page": 100, "style": 40, "tone": 40, "day": 8},
     (("slot", "layout"), ("device", "page"), ("slot", "page")),
     ("style", "tone", "day"),
-    0.7,
+    cross=0.7,
+    third=1.0,
 )
-THIRD, WIDTH = 0.8, 3
+WIDTH = 3
 # The law knows no ads: few rows a value would be learned by heart.
 MIN_COUNT = 50
 TIMES = 4  # each impression, clicked or not by a draw of its own
@@ -126,7 +127,7 @@ def crossed(law: Law) -> Callable[[np.random.Generator], Callable[[int], planted
             drawn = {name: rng.integers(0, size, rows) for name, size in law.sizes.items()}
             columns = {name: [f"{name[0]}{n}" for n in of] for name, of in drawn.items()}
             third = math.prod(sign[drawn[name]] for name, sign in signs.items())
-            return columns, THIRD * third + sum(
+            return columns, law.third * third + sum(
                 table[drawn[one], drawn[other]] for (one, other), table in tables.items()
             )
 
@@ -268,12 +269,12 @@ def table(data: Path, log: pl.DataFrame | None, trials: Trials, left_out: Sequen
     as_wide = trials.settings["dim"] * table_sets(whole) // table_sets(two)
     cases = [case(data, "tin_mix"), case(data, best), replace(case(data, best), dim=as_wide)]
     cases += [case(data, name) for name in EXPERTS]
-    cases += [replace(case(data, name), mix="gate") for name in ("tin_mix", best)]
     cases += [case(data, name, MATCHED) for name in EXPERTS if name != "tin"]
     wide = trials.settings["dim"] * int(MATCHED)
     cases += [replace(case(data, "tin"), dim=wide)]
     cases += [case(data, f"tin_mix_wo_{name}") for name in left_out]
     cases += [case(data, "tin_mix_flat")]
+    cases += [replace(case(data, name), mix="gate") for name in ("tin_mix", best)]
     found = trials.run(cases)
     mix, lines = found[0], []
     for trial in found:

@@ -163,6 +163,8 @@ def test_a_run_is_bound_to_no_path(
     finished(tinprep("evaluate", "moved", "--data", "data"))
     refused(tinprep("train", "--run", "moved", "--resume", "--lr", 1), 3, "not where it was")
     refused(tinprep("train", "data", "--run", "moved", "--resume", "--lr", 1), 2, "other settings")
+    other = ("train", "data", "--run", "moved", "--resume", "--model", "flat_dnn")
+    refused(tinprep(*other), 2, "other settings", "model flat_dnn")
     # By its own settings, to more epochs, from where the data are now.
     finished(tinprep("train", "data", "--run", "moved", "--resume", "--epochs", 2))
     assert json.loads(Path("moved/metrics.json").read_text())["config"]["dim"] == 2

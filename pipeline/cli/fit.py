@@ -39,6 +39,7 @@ def train(
         given = {n: _weight(v) if n == "loss_weight" else v for n, v in settings.items()}
         given = {name: value for name, value in given.items() if given_of(context, name)}
 
+        from trainer.models.recipes import OF_MODEL
         from trainer.training.console import LiveReport, next_line, result_table
         from trainer.training.evaluation import settings_of
         from trainer.training.ranks import joined
@@ -52,6 +53,9 @@ def train(
                 chosen.setdefault("run", Path("runs") / name)
             if settings["resume"] and "run" in chosen:
                 known = settings_of(chosen["run"], ranks, data="data" not in chosen)
+                if chosen.get("model", known.get("model")) != known.get("model"):
+                    # What the run's own model takes would be held against the other one.
+                    known = {name: v for name, v in known.items() if name not in OF_MODEL}
                 chosen = merged(known, chosen)
             if "data" not in chosen:
                 raise UsageError(

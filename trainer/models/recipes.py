@@ -147,6 +147,8 @@ class Recipe:
 
 # Experts that multiply the histories' means by the target.
 _MULTIPLYING = {"gwpfm", "ipnn", "dcn_v2"}
+# Settings that some models take and others do not.
+OF_MODEL = ("encoding", "attention_dim", "embeddings", "mix")
 _SETS = re.compile("shared|apart|[1-9][0-9]?")
 _ANY = tuple(name for name in ENCODINGS if name != "none")
 _BY_INTERVAL = ("tte-t", *(name for name in _ANY if name != "tte-t"))
