@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import gzip
 import json
 import os
+import shutil
 import signal
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -141,6 +143,21 @@ def write_raw(
     return folder
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """A folder that the first of pytest's workers to ask fills for all; it stays as it is."""
+    at = factory.getbasetemp()
+    at = at.parent if "PYTEST_XDIST_WORKER" in os.environ else at
+    folder, done = at / name, at / f"{name}.done"
+    with (at / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            shutil.rmtree(folder, ignore_errors=True)  # of one that failed
+            folder.mkdir()
+            make(folder)
+            done.touch()
+    return folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_network() -> Iterable[None]:
     """Tests download from nobody but their own server on this machine."""
@@ -185,9 +202,11 @@ def kuairand() -> Path:
 @pytest.fixture(scope="session")
 def beauty_out(beauty: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The data set made of Beauty with ten bins; tests read it and leave it as it is."""
-    out = tmp_path_factory.mktemp("beauty") / "out"
-    finished(amazon(beauty, out, "--bins", 10))
-    return out
+
+    def make(folder: Path) -> None:
+        finished(amazon(beauty, folder / "out", "--bins", 10))
+
+    return made_once(tmp_path_factory, "beauty", make) / "out"
 
 
 @pytest.fixture(scope="session")
@@ -195,7 +214,7 @@ def bundle_made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `tests.serving_made` makes; tests read it and leave it as it is."""
     from tests.serving_made import make  # which the oldest libraries are not enough for
 
-    return make(tmp_path_factory.mktemp("user=1 [serving]"))  # neither a pattern nor a column
+    return made_once(tmp_path_factory, "user=1 [serving]", make)  # neither a pattern nor a column
 
 
 def real_data(name: str) -> Path:
