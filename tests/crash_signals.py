@@ -131,7 +131,7 @@ def _faults(code: int, text: str, session: int, to: Path, number: signal.Signals
         yield f"not one message: {text[-300:]}"
     if "Traceback" in text or "Exception ignored" in text:
         yield f"traceback: {text[-300:]}"
-    until = time.monotonic() + 2.0  # Python's own helper for processes ends after its parent
+    until = time.monotonic() + 60  # Python's own helper for processes ends after its parent
     while (left := _session(session)) and time.monotonic() < until:
         time.sleep(0.02)
     if left:

@@ -143,7 +143,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(piece)
         if answer.stall_at is not None:
             self.server.stalled.set()
-            self.server.closing.wait(10)
+            self.server.closing.wait(120)
         if cut is not None:
             self.close_connection = True
             self.connection.shutdown(socket.SHUT_RDWR)

@@ -40,7 +40,7 @@ class Server:
 
     def connect(self) -> http.client.HTTPConnection:
         """A connection that is kept."""
-        return http.client.HTTPConnection(*self.address, timeout=30)
+        return http.client.HTTPConnection(*self.address, timeout=120)
 
     def ask(self, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
         """The status and the decoded answer of a call."""
@@ -71,7 +71,7 @@ class Server:
         """The exit code, and what it said of errors."""
         if self.process.poll() is None:
             os.kill(self.process.pid, number)
-        _, said = self.process.communicate(timeout=60)
+        _, said = self.process.communicate(timeout=120)
         return self.process.returncode, said
 
     def __enter__(self) -> Server:

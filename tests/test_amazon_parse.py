@@ -224,7 +224,7 @@ def test_leaving_early_stops_every_thread(folder: Path) -> None:
     next(stream)
     assert threading.active_count() > before
     stream.close()
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 120
     while threading.active_count() > before:
         assert time.monotonic() < give_up
         time.sleep(0.01)

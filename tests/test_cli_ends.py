@@ -279,15 +279,16 @@ print("ended")
     assert ended.stdout == "ended\n"
 
 
-@pytest.mark.parametrize("command", ["train", "amazon", "inspect", "evaluate"])
-@pytest.mark.parametrize("kilobytes", [200_000, 400_000, 1_000_000])
+@pytest.mark.parametrize(
+    ("command", "kilobytes"), [("train", 200_000), ("amazon", 400_000), ("inspect", 1_000_000)]
+)
 def test_too_few_addresses_are_told_in_a_line(command: str, kilobytes: int, tmp_path: Path) -> None:
     script = f'ulimit -v {kilobytes}; exec "$0" -c "from pipeline.start import run; run()" "$@"'
     ended = subprocess.run(
         ["bash", "-c", script, sys.executable, command, tmp_path],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=120,
     )
     assert ended.returncode == 5
     assert ended.stderr.startswith("error: ")

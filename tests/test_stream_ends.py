@@ -57,7 +57,7 @@ def fails_in(config: AmazonConfig | AlibabaConfig, step: str, path: Path) -> Non
 
     with pytest.raises(StoppedError):
         prepare(config, told)
-    give_up = time.monotonic() + 20
+    give_up = time.monotonic() + 120
     while set(threading.enumerate()) - before or is_open(path):
         assert time.monotonic() < give_up, (set(threading.enumerate()) - before, is_open(path))
         time.sleep(0.01)

@@ -177,14 +177,14 @@ def test_a_second_process_keeps_out_and_an_interrupt_leaves_the_part(
     )
     part = tmp_path / f"{NAME}.tinprep-part"
     try:
-        assert server.stalled.wait(20)
-        until = time.monotonic() + 5
+        assert server.stalled.wait(120)
+        until = time.monotonic() + 120
         while (not part.exists() or part.stat().st_size < at) and time.monotonic() < until:
             time.sleep(0.01)
         assert "Another process is downloading this file." in str(fails(tmp_path, server))
         assert len(server.requests) == 1
         first.send_signal(sign)
-        _, told = first.communicate(timeout=10)
+        _, told = first.communicate(timeout=120)
     finally:
         first.kill()
         first.wait()

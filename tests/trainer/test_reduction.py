@@ -27,9 +27,9 @@ class Threads(Ranks):
 
     def gather(self, values):
         self.shelf[self.rank] = values.clone()
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         found = torch.stack([self.shelf[r] for r in range(self.world)])
-        self.barrier.wait(30)
+        self.barrier.wait(120)
         return found
 
     def add(self, values):

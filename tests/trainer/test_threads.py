@@ -51,7 +51,7 @@ def test_threads_sleep_while_cores_are_taken(two_threads):
         for _ in range(2 * usable_cores()):
             busy = stack.enter_context(subprocess.Popen([sys.executable, "-c", "while 1: pass"]))
             stack.callback(busy.kill)
-        end = time.monotonic() + 60
+        end = time.monotonic() + 300
         with sharing.sharing(), sharing.sharing():  # the inner one does nothing
             # Each thread moves to the few cores in its turn.
             while (where := masks()) & {frozenset(usable)} and time.monotonic() < end:
@@ -68,7 +68,7 @@ def test_a_core_that_other_work_leaves_is_taken_back(two_threads, monkeypatch):
     monkeypatch.setattr(sharing, "_UNUSED", -1.0)  # and one stood idle at once
     monkeypatch.setattr(sharing, "_GLANCE", 0.05)
     monkeypatch.setattr(sharing, "_REST", 60.0)
-    values, looks, end = torch.rand(400, 400), 0, time.monotonic() + 60
+    values, looks, end = torch.rand(400, 400), 0, time.monotonic() + 300
     with sharing.sharing():
         asleep = False
         while looks < 3:
