@@ -99,8 +99,8 @@ def test_a_replacement_goes_on_where_it_was_killed(small: Command, tmp_path: Pat
     out, before = tmp_path / "out", tmp_path / "before"
     finish(small, before)
     shutil.copytree(before, out)
-    changes = changes_of(finish(small, out, "--force", changes=0))
     # The last changes remove work after the manifest is written: those before are looked for.
+    changes = changes_of(finish(small, out, "--force", changes=0)) - 32
     while (out / NAME).exists():
         shutil.rmtree(out)
         shutil.copytree(before, out)

@@ -154,17 +154,17 @@ def test_a_damaged_or_foreign_store_is_refused(made: Path, tmp_path: Path) -> No
         at = data.find(needle) if b"wal" not in name.encode() else len(data) // 2
         data[at] ^= 0x01
         (wrong / name).write_bytes(data)
-        said = Server(*serve, wrong)
-        assert (said.process.returncode, said.refused.count("error: ")) == (3, 1), said.refused
+        refused(said := tinprep("serve", *serve, wrong, "--port", 0), 3)
+        assert said.err.count("error: ") == 1
     (store / "events.sqlite").unlink()
-    assert "Acknowledged events are missing" in Server(*serve, store).refused
+    missing = tinprep("serve", *serve, store, "--port", 0)
+    refused(missing, 3, "Acknowledged events are missing")
     other, run = tmp_path / "other", tmp_path / "run"
     finished(tinprep("prepare", made / "log.toml", "--out", other, "--keep-events", "--bins", "4"))
     finished(tinprep("train", other, "--steps", "2", "--run", run))
     finished(tinprep("export", run, "--out", tmp_path / "bundle"))
-    said = Server(tmp_path / "bundle", "--events", other, "--store", killed)
-    assert said.process.returncode == 4
-    assert "those of another bundle" in said.refused
+    foreign = (tmp_path / "bundle", "--events", other, "--store", killed, "--port", 0)
+    refused(tinprep("serve", *foreign), 4, "those of another bundle")
     refused(tinprep("serve", made / "bundle", "--events", other, "--port", "0"), 4, "bin edges")
 
 
