@@ -258,7 +258,7 @@ def test_clients_that_are_slow_stop_nobody(made: Path, tmp_path: Path) -> None:
         for _ in range(20):
             begun = time.monotonic()
             assert server.get("/score", asked())["scores"] == wanted
-            assert time.monotonic() - begun < 1
+            assert time.monotonic() - begun < 4  # and not the 5 s that a slow one may take
         for n, one in enumerate(slow):
             one.settimeout(20)
             said = one.recv(4_096)

@@ -17,10 +17,9 @@ from typing import TypeVar
 import pyspark
 
 from pipeline.presets.alibaba import AlibabaConfig
-from pipeline.presets.amazon import AmazonConfig
 from pipeline.presets.described import DescribedConfig
 
-Prepared = TypeVar("Prepared", AmazonConfig, AlibabaConfig, DescribedConfig)
+Prepared = TypeVar("Prepared", AlibabaConfig, DescribedConfig)
 STARTED = 90.0  # seconds that a busy machine may take to start a process of Java
 LOOPBACK = "127.0.0.1"
 

@@ -13,23 +13,15 @@ import pytest
 
 from pipeline import flow
 from pipeline.presets.alibaba import AlibabaConfig
-from pipeline.presets.amazon import AmazonConfig
 from pipeline.presets.described import Asked, DescribedConfig, described
 from pipeline.steps import deal
 from pipeline.synthetic.alibaba import AlibabaRecipe, synthesize_alibaba
-from pipeline.synthetic.amazon import AmazonRecipe, synthesize_amazon
 from tests.spark.same import same
 from tests.test_object_store import ad_log, of_files
 
 pytestmark = pytest.mark.skipif(
     "TINPREP_CLUSTER" not in os.environ, reason="takes minutes: `make cluster-test` runs it"
 )
-
-
-@pytest.fixture
-def amazon(tmp_path: Path) -> AmazonConfig:
-    synthesize_amazon(tmp_path / "raw", AmazonRecipe(scale=0.01))
-    return AmazonConfig(out=tmp_path / "local", raw=tmp_path / "raw")
 
 
 @pytest.fixture
@@ -45,8 +37,7 @@ def ads(tmp_path: Path) -> DescribedConfig:
 
 
 @pytest.mark.parametrize(
-    ("name", "step"),
-    [("amazon", "measure train"), ("alibaba", "order and fit intervals"), ("ads", "transform")],
+    ("name", "step"), [("alibaba", "order and fit intervals"), ("ads", "transform")]
 )
 def test_a_worker_dies_in_the_middle(
     name: str,
@@ -58,7 +49,7 @@ def test_a_worker_dies_in_the_middle(
     from tests.spark.cluster import cluster
 
     config: Any = request.getfixturevalue(name)
-    if name != "alibaba":  # no lookup fits in a task
+    if name == "ads":  # no lookup fits in a task
         monkeypatch.setattr(deal, "LOOKUPS_PART", 1 << 62)
         monkeypatch.setattr("pipeline.engines.spark.PART_BYTES", 2_000)
     flow.prepare(config)
