@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
+import runpy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from pipeline.flow import prepare
 from pipeline.presets.alibaba import AlibabaConfig
@@ -76,15 +75,13 @@ def test_ctc_recovers_a_decay_by_interval(tmp_path: Path) -> None:
     assert by_position.max() - by_position.min() < 0.2 * (bits.max() - bits.min())
 
 
-def test_only_who_tells_places_apart_knows_the_law_of_a_described_log(tmp_path: Path) -> None:
+def test_only_who_tells_places_apart_knows_the_law_of_a_described_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     script = Path(__file__).parents[2] / "benchmarks" / "planted_log.py"
     shape = ["--users", "1000", "--seeds", "1", "--jobs", "1"]
-    subprocess.run(
-        [sys.executable, str(script), "--out", str(tmp_path), *shape],
-        check=True,
-        capture_output=True,
-        env=os.environ | {"OMP_WAIT_POLICY": "PASSIVE"},
-    )
+    monkeypatch.setattr("sys.argv", [str(script), "--out", str(tmp_path), *shape])
+    runpy.run_path(str(script), run_name="__main__")
     text = (tmp_path / "planted_log.md").read_text(encoding="utf-8")
     popularity, share, tin, law = map(float, re.findall(r"^\| [^|]* \| (0\.\d+)", text, re.M))
     assert abs(popularity - 0.5) < 0.05

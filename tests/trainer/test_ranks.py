@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import signal
 import socket
@@ -13,6 +11,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing.connection import wait
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ import torch
 
 from pipeline.cli.app import main
 from schemas.errors import UsageError
+from tests.trainer.forks import FORKS
 from trainer.training.config import TrainConfig
 from trainer.training.evaluation import evaluate
 from trainer.training.train import train
@@ -27,9 +27,6 @@ from trainer.training.train import train
 ROOT = Path(__file__).parents[2]
 SMALL = {"dim": 8, "hidden": (8,), "lr": 0.02, "threads": 1, "device": "cpu"}
 FLAGS = ["--dim", "8", "--hidden", "8", "--lr", "0.02", "--threads", "1", "--device", "cpu"]
-# Its processes have PyTorch already: to import it takes longer than most of these trainings.
-FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload([__name__])
 
 
 class Torchrun:
@@ -88,7 +85,7 @@ class Two:
 
     def end(self, told=True):
         """How they ended; once one has failed, the other is told to end, as by `torchrun`."""
-        multiprocessing.connection.wait([process.sentinel for process in self.ranks], 300)
+        wait([process.sentinel for process in self.ranks], 300)
         if told and any(process.exitcode for process in self.ranks):
             for process in self.ranks:
                 process.terminate()

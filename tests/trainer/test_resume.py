@@ -6,20 +6,18 @@ import csv
 import json
 import os
 import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
 
 from schemas.errors import ContractError, EnvironmentFault, InputError, UsageError
 from schemas.manifest import SPLITS
+from tests.trainer.forks import FORKS
 from trainer.data.shards import Shards
 from trainer.training import loop as training
 from trainer.training.config import TrainConfig
-from trainer.training.events import Found, Started
+from trainer.training.events import Evaluated, Found, Started
 from trainer.training.train import train
 
 
@@ -121,35 +119,31 @@ def test_resumed_when_the_rows_are_streamed(planted, tmp_path, monkeypatch):
     assert ends_with(tmp_path / "broken") == ends_with(tmp_path / "whole")
 
 
+def train_and_die(cfg):
+    """Train until the second evaluation, and end as by `kill -9`."""
+    seen = []
+
+    def kill(event):
+        seen.append(event)
+        if sum(isinstance(e, Evaluated) for e in seen) == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    train(cfg, kill)
+
+
 @pytest.mark.parametrize("more", [{}, {"amp": True, "loss_weight": 2.0, "steps": 22}])
 def test_killed_in_the_middle(planted, tmp_path, more):
     more = more if "steps" in more else {"epochs": 2}
     cfg = config(planted, tmp_path / "whole", threads=1, **more)
     train(cfg)
-    script = f"""
-import os, signal
-from pathlib import Path
-from trainer.training.config import TrainConfig
-from trainer.training.events import Evaluated
-from trainer.training.train import train
-cfg = TrainConfig(Path({str(planted)!r}), Path({str(tmp_path / "killed")!r}), dim=8, hidden=(8,),
-    lr=0.02, threads=1, device="cpu", evaluations=3, patience=99, checkpoint_seconds=0.0,
-    **{more!r})
-seen = []
-def kill(event):
-    seen.append(event)
-    if sum(isinstance(e, Evaluated) for e in seen) == 2:
-        os.kill(os.getpid(), signal.SIGKILL)
-train(cfg, kill)
-"""
-    root = Path(__file__).parents[2]
-    ended = subprocess.run(
-        [sys.executable, "-c", script], cwd=root, env=os.environ | {"PYTHONPATH": str(root)}
-    )
-    assert ended.returncode == -signal.SIGKILL
+    killed = replace(cfg, run=tmp_path / "killed")
+    process = FORKS.Process(target=train_and_die, args=(killed,), daemon=True)
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
     # Killed between the evaluation and its checkpoint: the line is there, and is made again.
     assert len((tmp_path / "killed/log.csv").read_text().splitlines()) == 3
-    train(replace(cfg, run=tmp_path / "killed", resume=True))
+    train(replace(killed, resume=True))
     assert ends_with(tmp_path / "killed") == ends_with(tmp_path / "whole")
 
 
