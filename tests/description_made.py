@@ -289,7 +289,7 @@ def descriptions(draw: Callable[[Any], Any], **fixed: Any) -> Made:
     table["order"] = one_of("order", "file", "hash")
     table["duplicates"] = one_of("duplicates", "keep", "drop")
     if one_of("device", True, False):
-        table["features"] = {"device": "device"}
+        table["features"] = {"device": one_of("device_is", "device", "'of ' || what")}
     if one_of("number", True, False):
         scale = one_of("scale", "log", "standard", "none")
         table["numbers"] = {"cost": {"column": "price", "scale": scale}}

@@ -341,7 +341,7 @@ FILES: dict[str, Bad] = {
     "a column twice": Bad(("what", "twice"), {"log.csv": swap("cat,", "what,", LOG)}),
     "another header in the second file": Bad(
         ("what",),
-        {"log.csv": None, "log-1.csv": LOG, "log-2.csv": swap("what,cat", "cat,what", LOG)},
+        {"log.csv": None, "log-1.csv": LOG, "log-2.csv": swap("what,cat", "wat,cat", LOG)},
         swap('"log.csv"', '["log-1.csv", "log-2.csv"]'),
         "log-2.csv",
     ),
@@ -628,12 +628,15 @@ SAME: dict[str, tuple[str, dict[str, str | bytes | None]]] = {
         {"log.csv": column(2, lambda n, v: f'"{v}\nmore, of ""it"""')},
     ),
     "other columns": (GOOD, {"log.csv": column(2, lambda n, v: "\x1b[31m")}),
-    "two files": (
+    "a second file with its columns the other way round, and one more": (
         swap('"log.csv"', '["log-1.csv", "log-2.csv"]'),
         {
             "log.csv": None,
             "log-1.csv": HEADER + "".join(LINES[:9]),
-            "log-2.csv": HEADER + "".join(LINES[9:]),
+            "log-2.csv": "".join(
+                ",".join(["more", *line.strip().split(",")[::-1]]) + "\n"
+                for line in [HEADER, *LINES[9:]]
+            ),
         },
     ),
     "no header": (

@@ -11,7 +11,7 @@ import csv
 import re
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -85,11 +85,13 @@ class CsvBlock(Block):
         starts: (records + 1,) where each begins in `data`, and the end; None where each line is
             one.
         alone: the records that Arrow might read otherwise.
+        names: the columns of its file.
     """
 
     first_row: int = 0
     starts: npt.NDArray[np.int64] | None = None
     alone: tuple[int, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def at(self) -> npt.NDArray[np.int64]:
@@ -140,12 +142,15 @@ class CsvSource:
 
     Attributes:
         form: how the files are made up.
+        names: the columns of the first file.
         block_bytes: as in `pipeline.readers.lines.blocks`.
+        others: the columns of files that have others, or in another order.
     """
 
     form: CsvFormat
     names: tuple[str, ...]
     block_bytes: int = BLOCK_BYTES
+    others: Mapping[Path, tuple[str, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -154,27 +159,19 @@ class CsvSource:
         """Look at the files' headers.
 
         Raises:
-            InputError: a file cannot be read, or is empty, or has another header than the first;
-                or a header has a name twice.
+            InputError: a file cannot be read, or is empty, or its header has a name twice.
         """
         _check_encoding(form.encoding)
         names = form.columns
         if names is not None:
             _check_delimiter(paths[0], form, names)
         else:
-            headers = [header(path, form) for path in paths]
-            names = headers[0]
-            _check_header(paths[0], names)
-            for path, found in zip(paths, headers, strict=True):
-                if found != names:
-                    raise InputError(
-                        "The header of a file is another than that of the first.",
-                        where=path,
-                        line=1,
-                        expected=form.delimiter.join(names),
-                        got=form.delimiter.join(found),
-                        do="give them as tables of their own, or mend the header",
-                    )
+            headers = {path: header(path, form) for path in paths}
+            names = headers[paths[0]]
+            for path, found in headers.items():
+                _check_header(path, found)
+            others = {path: found for path, found in headers.items() if found != names}
+            return cls(form, names, block_bytes, others)
         return cls(form, names, block_bytes)
 
     @property
@@ -189,7 +186,18 @@ class CsvSource:
         return frozenset(self.form.nulls)
 
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
-        """As `Source.require`: all headers are the same."""
+        """As `Source.require`: columns may stand in another order, and further ones beside them."""
+        for path in paths:
+            found = self.others.get(path, self.names)
+            if lacking := [name for name in names if name not in found]:
+                raise InputError(
+                    "The header of a file lacks columns that the first one has.",
+                    where=path,
+                    line=1,
+                    expected=", ".join(lacking),
+                    got=self.form.delimiter.join(found)[:_SHOWN],
+                    do="give it as a table of its own, or mend the header",
+                )
 
     def parts(self, path: Path) -> list[Part] | None:
         """As `Source.parts`: where a quote may stand around a newline, the file is one part."""
@@ -202,7 +210,9 @@ class CsvSource:
     def blocks(self, part: Part, wanted: Mapping[str, str]) -> Generator[CsvBlock]:
         """As `Source.blocks`."""
         with closing(blocks(part, self.block_bytes)) as stream:
-            yield from self._records(self._rows(part, stream))
+            names = self.others.get(part.path, self.names)
+            for block in self._records(self._rows(part, stream), names):
+                yield replace(block, names=names)
 
     def _rows(self, part: Part, stream: Generator[Block]) -> Iterator[Block]:
         """The blocks in UTF-8, without the header."""
@@ -217,9 +227,9 @@ class CsvSource:
             if block.lines > 1:
                 yield Block(block.first_line + 1, block.data[end:], block.lines - 1)
 
-    def _records(self, stream: Iterator[Block]) -> Iterator[CsvBlock]:
+    def _records(self, stream: Iterator[Block], names: Sequence[str]) -> Iterator[CsvBlock]:
         """Blocks of whole records."""
-        cutter = _Cutter(self.form, len(self.names))
+        cutter = _Cutter(self.form, len(names))
         first_row: int | None = None
         for block in stream:
             if first_row is None:
@@ -298,10 +308,10 @@ class CsvSource:
         odd = any(x in data and b"0" + x in data for x in (b"x", b"X"))
         try:
             table, ragged = _arrow(
-                data, self.names, delimiter, quote, text if odd else wanted, nulls
+                data, block.names, delimiter, quote, text if odd else wanted, nulls
             )
         except pa.ArrowInvalid:
-            table, ragged = _arrow(data, self.names, delimiter, quote, text, nulls)
+            table, ragged = _arrow(data, block.names, delimiter, quote, text, nulls)
         indices = np.delete(np.arange(block.lines), alone)
         if table.num_rows + len(ragged) < len(indices):
             return None
@@ -330,14 +340,14 @@ class CsvSource:
                 found = split_record(data.decode().removesuffix("\n"), self.form)
             except UnicodeDecodeError:
                 found = NOT_UTF8
-            if not isinstance(found, str) and len(found) != len(self.names):
+            if not isinstance(found, str) and len(found) != len(block.names):
                 found = WRONG_COLUMNS
             if isinstance(found, str):
                 refused.add(line, found, data)
                 continue
             kept.append(index)
             rows.append(found)
-        at = [self.names.index(name) for name in wanted]
+        at = [block.names.index(name) for name in wanted]
         columns = {
             name: pl.Series(name, [self._there(row[i]) for row in rows], pl.String)
             for name, i in zip(wanted, at, strict=True)

@@ -98,7 +98,7 @@ class Source(Protocol):
         """Text that stands for a missing value."""
 
     def require(self, paths: Sequence[Path], names: Sequence[str]) -> None:
-        """Make sure that every file has these columns, and of the types of the first.
+        """Make sure that every file has these columns, in any order, of the types of the first.
 
         Raises:
             InputError: one has not.
@@ -339,8 +339,7 @@ def open_table(
         row: the column of a query that numbers its rows; None where their places do.
 
     Raises:
-        InputError: a file is missing, empty or unreadable, its header is another than the first's,
-            or a column is not there.
+        InputError: a file is missing, empty or unreadable, or a column is not there.
         UsageError: an expression cannot be read, or does not fit its columns.
     """
     assert unit in UNITS, unit
@@ -358,6 +357,7 @@ def open_table(
     ]
     found = dict(types or {})
     if source.schema is None and (unknown := [name for name in named if name not in found]):
+        source.require(paths, unknown)
         found |= inferred(source, paths, unknown)
     reader = TableReader(
         source, tuple(columns), condition, sql, {n: found[n] for n in named if n in found},
