@@ -292,7 +292,8 @@ def test_a_whole_number_in_text_has_no_fraction(tmp_path: Path, form: str) -> No
         frame.cast({"n": pl.Int64 if form == "whole.parquet" else pl.Float64}).write_parquet(path)
     columns = (
         Column("said", "concat('n', n)", "text"),
-        Column("else", "coalesce(n, '~')", "text"),
+        Column("else", "if(u = 'z', u, coalesce(n, '~'))", "text"),
+        Column("half", "case when u = 'z' then '' else concat('h', floor(n / 2)) end", "text"),
         Column("is_7", "n::text = '7'", "mask"),
     )
     files = [path, empty] if form == "jsonl" else [path]  # of which an empty one has no rows
@@ -301,9 +302,9 @@ def test_a_whole_number_in_text_has_no_fraction(tmp_path: Path, form: str) -> No
     assert not refused
     second = "8" if form == "whole.parquet" else "7.5"
     assert [tuple(row.values())[1:] for row in rows] == [
-        ("n7", "7", True),
-        (f"n{second}", second, False),
-        ("n", "~", False),
+        ("n7", "7", "h3.0", True),  # as SQL writes what it computes
+        (f"n{second}", second, "h4.0" if second == "8" else "h3.0", False),
+        ("n", "~", "h", False),
     ]
 
 

@@ -51,7 +51,11 @@ WORDS = _words(
 )
 """What may be a part of an expression besides."""
 _BEFORE_TEXT = frozenset({"date", "timestamp", "interval"})
-_WRITING = frozenset({"||", "concat", "concat_ws", "varchar", "text", "string"})
+_TEXT_TYPES = frozenset({"varchar", "text", "string"})
+_JOINING = frozenset({"concat", "concat_ws"})
+_CHOOSING = frozenset({"coalesce", "ifnull", "if"})
+_BEFORE_VALUE = frozenset({"(", ",", "||", "then", "else", ""})
+_AFTER_VALUE = frozenset({")", ",", "||", "as", "::", "when", "else", "end", ""})
 _BEFORE_TYPES = frozenset({"as", "::", "at", "time"})
 _TOKEN = re.compile(
     r"""(?P<space>\s+)
@@ -72,14 +76,15 @@ class Sql:
     Attributes:
         text: as the person wrote it.
         columns: the file's columns that it names, each once, in the order they are first named.
-        safe: the same with each column in quotes.
-        writes: whether it may make text of numbers on its way to what it says.
+        safe: the same with each column in quotes, and of those that text is made of, what `written`
+            calls their text.
+        written: the name of a column's text, and the column.
     """
 
     text: str
     columns: tuple[str, ...]
     safe: str
-    writes: bool = False
+    written: tuple[tuple[str, str], ...] = ()
 
     @classmethod
     def of(cls, text: str, names: Sequence[str], where: object = None) -> Sql:
@@ -99,19 +104,14 @@ class Sql:
 def evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
     """Columns by expressions over the columns of `frame`.
 
-    A whole number is written without a fraction where text is made of it, whatever a file has it
-    in: 7 of a CSV file is a float here, as a later line may say 7.5.
+    A whole number is written without a fraction where text is made of a column, whatever a file has
+    it in: 7 of a CSV file is a float here, as a later line may say 7.5.
 
     Raises:
         InputError: an expression cannot be evaluated for some row, as a strict cast.
     """
     try:
-        found = _evaluated(frame, of)
-        for name, sql in of.items():
-            floats = [n for n in sql.columns if frame.schema[n] == pl.Float64]
-            if floats and (sql.writes or found.schema[name] == pl.String):
-                found = found.with_columns(_written(frame, name, sql, floats, found.schema[name]))
-        return found
+        return _evaluated(frame, of)
     except PolarsError as error:
         raise InputError(
             "A condition cannot be evaluated for some row.",
@@ -165,29 +165,21 @@ def is_truth(kind: pl.DataType) -> bool:
 
 
 def _evaluated(frame: pl.DataFrame, of: Mapping[str, Sql]) -> pl.DataFrame:
+    texts = dict(pair for sql in of.values() for pair in sql.written)
+    frame = frame.with_columns(_written(frame[column]).alias(n) for n, column in texts.items())
     wanted = ", ".join(f"({sql.safe}) AS {quoted(name)}" for name, sql in of.items())
     # No frame of the caller's, and no file, has a name here: only `rows` has.
     context = pl.SQLContext(register_globals=False, rows=frame.lazy())
     return context.execute(f"SELECT {wanted} FROM rows").collect()  # noqa: S608
 
 
-def _written(
-    frame: pl.DataFrame, name: str, sql: Sql, floats: Sequence[str], kind: pl.DataType
-) -> pl.Series:
-    """A column by an expression that sees whole numbers as such, where floats are whole.
-
-    Each row by what it says itself, so that it says the same beside any others.
-    """
-    rows = frame.select(sql.columns).with_row_index(" row")
-    whole = [(pl.col(n) == pl.col(n).floor()) & (pl.col(n).abs() <= EXACT) for n in floats]
-    by = {f" {k}": one.fill_null(value=True) for k, one in enumerate(whole)}
-    found = []
-    for are, some in rows.with_columns(**by).partition_by(*by, as_dict=True).items():
-        seen = [pl.col(n).cast(pl.Int64) for n, one in zip(floats, are, strict=True) if one]
-        found.append(
-            _evaluated(some.with_columns(seen), {name: sql}).cast(kind).with_columns(some[" row"])
-        )
-    return pl.concat(found).sort(" row")[name] if found else pl.Series(name, [], kind)
+def _written(series: pl.Series) -> pl.Series:
+    """A column as text is made of it: of floats their text, without the fraction of whole ones."""
+    if series.dtype != pl.Float64:
+        return series
+    whole = (series == series.floor()) & (series.abs() <= EXACT)
+    digits = series.cast(pl.Int64, strict=False).cast(pl.String)
+    return digits.zip_with(whole.fill_null(value=False), series.cast(pl.String))
 
 
 class _Parser:
@@ -203,25 +195,71 @@ class _Parser:
             raise self._error("A condition is empty.", expected="SQL over the table's columns")
         columns: list[str] = []
         safe: list[str] = []
+        written: dict[str, str] = {}
+        texts = self._texts(tokens)
         for at, (kind, token) in enumerate(tokens):
             before = tokens[at - 1][1].lower() if at else ""
             after = tokens[at + 1] if at + 1 < len(tokens) else ("", "")
             if kind == "quoted":
                 columns.append(self._column(token[1:-1].replace('""', '"')))
-                safe.append(quoted(columns[-1]))
             elif kind == "word" and not self._is_sql(before, token, after):
                 columns.append(self._column(token))
-                safe.append(quoted(columns[-1]))
             else:
                 safe.append(token)
-        writes = any(k in ("word", "sign") and t.lower() in _WRITING for k, t in tokens)
-        found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe), writes)
+                continue
+            name = columns[-1]
+            if at in texts:
+                name = self._text_of(name)
+                written[name] = columns[-1]
+            safe.append(quoted(name))
+        found = Sql(self.text, tuple(dict.fromkeys(columns)), " ".join(safe), (*written.items(),))
         if not found.columns:
             raise self._error(
                 "A condition names no column.", expected=_listed(self.names), got=self.text
             )
         self._check(found)
         return found
+
+    def _texts(self, tokens: Sequence[tuple[str, str]]) -> set[int]:
+        """Where values stand that are made text just as they are: of a cast, or beside other text.
+
+        A number that comes of another, as in `floor(a)`, is written as SQL writes it.
+        """
+        found: set[int] = set()
+        # One before and one behind, so that words[k + 1] is that of the k-th token.
+        words = ["", *(token.lower() for _, token in tokens), ""]
+        within: list[int] = []  # the brackets around a token
+        values: dict[int, list[int]] = {}  # bracket -> the values that stand there alone
+        texts: set[int] = set()  # brackets that text stands in alone, as a value
+        for at, (kind, _) in enumerate(tokens):
+            before, word, after = words[at : at + 3]
+            if word == ")" and within:
+                within.pop()
+            bracket = within[-1] if within else -1
+            alone = before in _BEFORE_VALUE and after in _AFTER_VALUE
+            if kind == "text":
+                if alone and before != "||":
+                    texts.add(bracket)
+            elif alone and kind in ("word", "quoted"):
+                values.setdefault(bracket, []).append(at)
+                of_type = words[at + 3] if after in ("as", "::") and at + 3 < len(words) else ""
+                called = words[bracket] if bracket >= 0 else ""
+                if "||" in (before, after) or called in _JOINING or of_type in _TEXT_TYPES:
+                    found.add(at)
+            if word == "(":
+                within.append(at)
+        for bracket in texts:
+            cases = {at for at in values.get(bracket, ()) if words[at] in ("then", "else")}
+            chosen = bracket >= 0 and words[bracket] in _CHOOSING
+            found |= {*values.get(bracket, ())} if chosen else cases
+        return found
+
+    def _text_of(self, column: str) -> str:
+        """What a column's text is called, which no column is."""
+        name = f"{column} as text"
+        while name in self.known:
+            name += " "
+        return name
 
     def tokens(self) -> Iterator[tuple[str, str]]:
         """Each part of the text but white space: its kind, and itself."""
