@@ -25,6 +25,8 @@ RESIDENT = 384 * MIB
 # rows.
 A_WORKER = 240 * MIB
 _SMALL_BUCKET = 48 * MIB
+# However much there is to take: what a run does not need, others have.
+_LARGE_BUCKET = 512 * MIB
 # glibc's mallopt: a parameter, by its number in malloc.h, and a value.
 _KEEPING = (
     (-8, 1),  # M_ARENA_MAX: what one thread frees, every other can take
@@ -57,7 +59,7 @@ def bucket_bytes(memory: int, fixed: int, at_once: int) -> int:
         at_once: buckets worked on at once.
     """
     each = (memory - RESIDENT - fixed) // at_once
-    return max(min(each // 2, each - A_WORKER), _SMALL_BUCKET)
+    return max(min(each // 2, each - A_WORKER, _LARGE_BUCKET), _SMALL_BUCKET)
 
 
 def check(memory: int, fixed: int) -> None:

@@ -37,6 +37,7 @@ def test_what_is_planned_is_within_the_limit(fixed: int, above: int, threads: in
     bucket = memory.bucket_bytes(limit, fixed, at_once)
     assert 1 <= at_once <= threads
     assert memory.RESIDENT + fixed + at_once * (memory.A_WORKER + bucket) <= 1.2 * limit
+    assert bucket <= GIB // 2  # however much there is
 
 
 HISTORY = '[histories.{}]\ntable = "log"\nmax_len = 50\n{}\n'

@@ -276,8 +276,8 @@ def choose_buckets(run: Run, d: Description) -> int:
     config = run.config
     fixed = fixed_bytes(d, apart(config, d))
     share = memory.bucket_bytes(config.memory, fixed, config.workers)
-    # Three for each thread, so that none waits long for the last one.
-    least = 3 * config.workers if sum(lines.values()) > 100_000 else 2
+    # Four for each thread, so that none waits long for the last one.
+    least = 4 * config.workers if sum(lines.values()) > 100_000 else 2
     least = max(least, run.engine.least_buckets)
     return config.buckets or min(4096, max(least, -int(-working // share)))
 

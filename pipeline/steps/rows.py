@@ -21,8 +21,9 @@ from schemas.arrays import Bools, Int32s, Int64s
 from schemas.manifest import UNKNOWN_ID
 from schemas.shards import numpy_type, session_prefix
 
-# Cells of one padded column made at a time: 8 MB of the widest, so a block of all is some 30 MB.
-_BLOCK_CELLS = 1 << 20
+# Cells of one padded column made at a time: 4 MB of the widest, so a block of all is some 15 MB.
+# Polars holds three blocks and what it makes of them, for each thread.
+_BLOCK_CELLS = 1 << 19
 _ROW_CELLS = 4
 
 

@@ -19,6 +19,9 @@ from schemas.errors import ContractError
 from schemas.manifest import DataFile
 from schemas.replacing import sha256
 
+# Of a page's values: the processor's cache holds it while it is packed. With Polars' 1 MiB, writing
+# took a seventh more CPU time; files were 4 in 100 smaller.
+_PAGE_BYTES = 1 << 17
 _SYSTEM_ERROR = re.compile(r"\(os error (\d+)\)")
 
 
@@ -68,6 +71,7 @@ def write_blocks(path: Path, schema: pa.Schema, blocks: Iterable[pa.Table]) -> i
                 file,
                 compression_level=1,
                 row_group_size=len(first[0]) if first else None,
+                data_page_size=_PAGE_BYTES,
                 arrow_schema=_as_polars_has_it(schema),
                 # What readers find there: without it plain lists would come back as large ones.
                 metadata={"ARROW:schema": base64.b64encode(schema.serialize()).decode()},
