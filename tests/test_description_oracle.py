@@ -207,7 +207,7 @@ lists = { genre = { column = "genres", separator = "|", max_len = 6 } }
 
 [target]
 table = "ratings"
-where = "movieId % 5 = 0"
+where = "movieId % 15 = 0"
 split = { by = "order" }
 negatives = { per_positive = 1, exclude = "unfiltered" }
 
@@ -261,12 +261,12 @@ max_len = 20
 window = "order"
 session_gap = "1d"
 """
-# Histories of two tables, of which one lacks the target's item, and of both labels; of each eighth
+# Histories of two tables, of which one lacks the target's item, and of both labels; of each 16th
 # user, as the oracle is slow.
 KUAIRAND = """\
 [tables.shown]
 files = "raw_sample.csv"
-where = "user % 8 = 0"
+where = "user % 16 = 0"
 user = "user"
 time = { column = "time_stamp", unit = "s" }
 fields = { ad = "adgroup_id" }
@@ -276,7 +276,7 @@ order = "hash"
 
 [tables.behaviours]
 files = "behavior_log.csv"
-where = "user % 8 = 0"
+where = "user % 16 = 0"
 user = "user"
 time = { column = "time_stamp", unit = "s" }
 fields = { category = "cate", brand = "brand" }
