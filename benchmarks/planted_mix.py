@@ -75,7 +75,7 @@ class Law:
 
 NARROW = Law({"slot": 40, "layout": 40, "device": 8})
 WIDE = Law(
-    {"slot": 100, "layout": 100, "device": 100, "page": 100, "style": 40, "tone": 40, "day": 8},
+    {"slot": 100, "layout": 100, "device": 100, "page": 100, "style": 20, "tone": 20, "day": 8},
     (("slot", "layout"), ("device", "page"), ("slot", "page")),
     ("style", "tone", "day"),
     cross=0.7,
@@ -329,6 +329,8 @@ def main() -> None:
         settings = SETTINGS
         if options.raw or options.demo:
             settings = SETTINGS | {"lr": 3e-3, "l2": options.l2}
+            if options.wide:  # its parts are learned one after the other, each all at once
+                settings |= {"epochs": 10, "patience": 8}
             data, log = plant(options.raw, options.out, options.seed, law)
         else:
             data, log = make(options.out, options.users, options.seed, law)
