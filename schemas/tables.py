@@ -137,7 +137,9 @@ class Rejected(_Table):
     """Lines of raw files that were refused."""
 
     file: pl.String = pa.Field(str_length={"min_value": 1}, description="the file's name")
-    line: pl.Int64 = pa.Field(ge=1, description="1-based line in the file")
+    line: pl.Int64 = pa.Field(
+        ge=0, description="1-based line in the file; of a query its number by `row`, from 0"
+    )
     reason: pl.String = pa.Field(str_length={"min_value": 1})
     text: pl.String = pa.Field(str_length={"max_value": 200}, description="how the line begins")
 
