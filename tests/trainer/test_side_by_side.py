@@ -67,11 +67,11 @@ def test_no_tasks_are_done_at_once():
     ],
 )
 def test_what_goes_wrong_in_one_ends_all(task, kind, says):
-    began = time.monotonic()
+    began, before = time.monotonic(), children(os.getpid())
     with pytest.raises(kind, match=says) as caught:
         done(["stay", task], 2)
     assert time.monotonic() - began < 60
-    assert not children(os.getpid())
+    assert not set(children(os.getpid())) - set(before)  # another test may keep a process
     if task != "die":
         assert "in squares" in "".join(caught.value.__notes__)
 
