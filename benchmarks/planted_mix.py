@@ -9,16 +9,15 @@ python benchmarks/planted_mix.py --out runs/planted-demo --demo        the demo'
 It makes a log as `planted_log.py` does, with features of each impression, and writes
 `planted_mix.md`: GAUC on test of each expert alone, of each with as many table sets as the mix has
 (TIN with as wide tables), of the best pair of experts, of `tin_mix`, and of the control. The mix
-and the pair are there twice: by their average, and by a gate; the pair also with tables as
-wide as all of the mix's are together.
+and the pair are there by their average and by a gate; the pair also with tables as wide as all of
+the mix's are together.
 
 The law: log odds = `BASE` + the sum of `GAIN[p]` over the latest clicks of the target's category at
 position p + for each of `twos`, features x and y, `cross` * <a_x, b_y> + `third` * s_x s_y s_z of
 `three`. The vectors a and b are drawn, and moved so that no value of x or y by itself says
 anything; the signs s are drawn, as many of each. So no value of a feature tells anything alone: the
 first term wants who tells places apart, the second crosses of two features, the third of three.
-`NARROW` has one cross of two, in three features. `WIDE` (`--wide`) has three, in seven features, as
-a log does that needs experts: what two of them can learn is not all.
+`NARROW` has one cross of two, in three features. `WIDE` (`--wide`) has three, in seven features.
 
 With `--raw`, files in the Alibaba data's layout, or `--demo`, made-up ones, all is theirs but the
 clicks: the histories are the users' page views. Each impression is there `TIMES` times, each time
@@ -263,10 +262,10 @@ def table(data: Path, log: pl.DataFrame | None, trials: Trials, left_out: Sequen
     """The table of scores on test, as Markdown; also without each expert that is `left_out`."""
     once = replace(trials, seeds=1)
     tried = once.run([case(data, name) for name in PAIRS])
-    two = max(tried, key=lambda trial: valid(trial.runs[0]))
-    best, [whole] = two.case.model, once.run([case(data, "tin_mix")])
+    pair = max(tried, key=lambda trial: valid(trial.runs[0]))
+    best, [of_all] = pair.case.model, once.run([case(data, "tin_mix")])
     # Tables as wide as all of the mix's are together.
-    as_wide = trials.settings["dim"] * table_sets(whole) // table_sets(two)
+    as_wide = trials.settings["dim"] * table_sets(of_all) // table_sets(pair)
     cases = [case(data, "tin_mix"), case(data, best), replace(case(data, best), dim=as_wide)]
     cases += [case(data, name) for name in EXPERTS]
     cases += [case(data, name, MATCHED) for name in EXPERTS if name != "tin"]
@@ -320,8 +319,8 @@ def main() -> None:
     parser.add_argument("--without", action="store_true", help="the mix without each expert, too")
     parser.add_argument("--data", type=Path, help="a prepared data set, in place of the log")
     parser.add_argument("--raw", type=Path, help="Alibaba's files, whose clicks are drawn anew")
-    parser.add_argument("--wide", action="store_true", help="the law of seven features")
     parser.add_argument("--demo", action="store_true", help="the same of made-up files")
+    parser.add_argument("--wide", action="store_true", help="the law of seven features")
     options = parser.parse_args()
     law = WIDE if options.wide else NARROW
     settings, data, log = REAL, options.data, None

@@ -527,7 +527,7 @@ def drafted(patterns: Sequence[str], raw: Path | None, folder: Path) -> str:
 
 
 def of_files(source: Source, files: Mapping[tuple[str, str], list[Path]]) -> Description:
-    """What the text of a preset says of files, as its own command has it: it names no description.
+    """The description that a preset's own command makes of files; no manifest repeats its text.
 
     Raises:
         UsageError: it cannot be.

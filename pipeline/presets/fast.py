@@ -23,10 +23,7 @@ from schemas import manifest
 
 Options = Mapping[str, Any]
 
-REVIEWS: dict[str, Any] = {
-    "reader": Reviews(),
-    "expected": "JSON lines",
-}
+REVIEWS: dict[str, Any] = {"reader": Reviews(), "expected": "JSON lines"}
 META_LINES: dict[str, Any] = {
     "read": read_meta,
     "require": require_categories,
