@@ -68,7 +68,7 @@ def test_chronological_order_counts_from_the_oldest_and_the_target_comes_last():
 
 def test_both_is_the_sum_and_a_target_may_go_without():
     torch.manual_seed(0)
-    both = ENCODINGS["tte-pt"](INPUTS, ONE, 8, True)
+    both = ENCODINGS["tte-pt"](INPUTS, ONE, 8)
     batch = {
         "history_length": torch.tensor([2], dtype=torch.int32),
         "history_position": torch.tensor([[2, 1]], dtype=torch.int32),

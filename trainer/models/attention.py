@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from schemas.errors import UsageError
 from trainer.data.batches import HISTORY, LENGTH, Batch
-from trainer.models.layers import dense
+from trainer.models.layers import Unlearned, dense
 
 
 class Latest(nn.Module):
@@ -24,7 +24,7 @@ class Latest(nn.Module):
 
     columns = ()
 
-    def __init__(self, group_field: str | None = None) -> None:
+    def __init__(self, group_field: str | None) -> None:
         super().__init__()
 
     def forward(self, batch: Batch, mask_BL: Tensor) -> Tensor:
@@ -75,11 +75,8 @@ def products(x_BLD: Tensor, t_BD: Tensor) -> Tensor:
     return torch.bmm(x_BLD, t_BD.unsqueeze(2)).squeeze(2)
 
 
-class TargetAttention(nn.Module, ABC):
+class TargetAttention(Unlearned, ABC):
     """Weights by a softmax over the history of a score of behaviour and target."""
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
 
     @abstractmethod
     def scores(self, x_BLD: Tensor, t_BD: Tensor) -> Tensor:
@@ -137,11 +134,8 @@ class ActivationUnit(TargetAttention):
         return score / math.sqrt(t_BD.shape[-1])
 
 
-class Uniform(nn.Module):
+class Uniform(Unlearned):
     """No attention: each of n behaviours weighs 1/n."""
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return weights BL: 0 in the padding, all 0 for an empty history."""
@@ -149,7 +143,7 @@ class Uniform(nn.Module):
         return weights / weights.sum(1, keepdim=True).clamp(min=1.0)
 
 
-class TriangularMean(nn.Module):
+class TriangularMean(Unlearned):
     """A mean in which older behaviours weigh more: all that TIN's released SASRec does.
 
     Its self-attention has no weights, and its softmax runs over the looking places: A = softmax
@@ -159,9 +153,6 @@ class TriangularMean(nn.Module):
     (n + 1 - j) / n^2.
     """
 
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
-
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return weights BL: 0 in the padding, all 0 for an empty history."""
         score_BLL = torch.bmm(x_BLD, x_BLD.transpose(1, 2)) / math.sqrt(x_BLD.shape[-1])
@@ -169,11 +160,8 @@ class TriangularMean(nn.Module):
         return seen_BLL.sum(1) * mask_BL / mask_BL.sum(1, keepdim=True).clamp(min=1)
 
 
-class Last(nn.Module):
+class Last(Unlearned):
     """No attention: all weight on the last behaviour's state."""
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return weights BL: 0 in the padding, all 0 for an empty history."""
@@ -181,22 +169,16 @@ class Last(nn.Module):
         return (mask_BL & ~after).to(x_BLD.dtype)
 
 
-class AtTarget(nn.Module):
+class AtTarget(Unlearned):
     """All weight on the target's own state, the one that `TargetTransformer` gives."""
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x_BLD: Tensor, t_BD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return weights BL: 0 where there is no behaviour beside the target, so no interest."""
         return mask_BL.to(x_BLD.dtype)
 
 
-class WeightedSum(nn.Module):
+class WeightedSum(Unlearned):
     """Pool by sum_i a_i r_i; linear, so that a product with the target may follow it."""
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x_BLD: Tensor, weight_BL: Tensor, mask_BL: Tensor) -> Tensor:
         """Return BD."""

@@ -35,9 +35,12 @@ class Encoding(nn.Module, ABC):
 
     Attributes:
         columns: the shards' columns that it reads.
+        encode_target: whether the target gets its time too; SASRec's and BERT4Rec's does not
+            (Table 2).
     """
 
     columns: tuple[str, ...] = ()
+    encode_target = True
 
     @abstractmethod
     def forward(self, e_ND: Tensor, batch: Batch) -> Tensor:
@@ -61,16 +64,7 @@ class NoTime(Encoding):
 
 
 class Places(Encoding):
-    """Adds a learned vector for the time to each embedded target and behaviour.
-
-    Args:
-        encode_target: whether the target gets its vector too; SASRec's and BERT4Rec's does not
-            (Table 2).
-    """
-
-    def __init__(self, encode_target: bool = True) -> None:
-        super().__init__()
-        self.encode_target = encode_target
+    """Adds a learned vector for the time to each embedded target and behaviour."""
 
     @abstractmethod
     def target(self, batch: Batch) -> Tensor:
@@ -130,11 +124,10 @@ class TargetAware(OfTable):
         column: where the behaviours' indices are: positions for TTE-P, interval bins for TTE-T.
         size: indices, the origin included.
         width: D.
-        encode_target: see `Places`.
     """
 
-    def __init__(self, column: str, size: int, width: int, encode_target: bool = True) -> None:
-        super().__init__(encode_target)
+    def __init__(self, column: str, size: int, width: int) -> None:
+        super().__init__()
         self.columns = (column,)
         self.table = Table(size, width)
 
@@ -154,13 +147,12 @@ class Chronological(OfTable):
     Args:
         max_len: the longest history.
         width: D.
-        encode_target: see `Places`.
     """
 
     columns = (f"{HISTORY}position",)
 
-    def __init__(self, max_len: int, width: int, encode_target: bool = True) -> None:
-        super().__init__(encode_target)
+    def __init__(self, max_len: int, width: int) -> None:
+        super().__init__()
         # 0 is the padding's, as elsewhere; it is never seen.
         self.table = Table(max_len + 2, width)
 
@@ -182,7 +174,6 @@ class Timestamp(Places):
     Args:
         zone: time zone of the calendar.
         width: D.
-        encode_target: see `Places`.
         unit: of the shards' times, a key of `schemas.shards.UNITS`.
 
     Raises:
@@ -191,8 +182,8 @@ class Timestamp(Places):
 
     columns = (f"{HISTORY}time", "target_time")
 
-    def __init__(self, zone: str, width: int, encode_target: bool = True, unit: str = "s") -> None:
-        super().__init__(encode_target)
+    def __init__(self, zone: str, width: int, unit: str = "s") -> None:
+        super().__init__()
         self.in_a_second = UNITS[unit]
         self.hour, self.weekday, self.month = Table(24, width), Table(7, width), Table(13, width)
         since, offset = _offsets(zone)
@@ -240,8 +231,8 @@ class Timestamp(Places):
 class Both(Places):
     """Two encodings' sum: positions and intervals, as in the paper's production model (4.6)."""
 
-    def __init__(self, one: Places, other: Places, encode_target: bool = True) -> None:
-        super().__init__(encode_target)
+    def __init__(self, one: Places, other: Places) -> None:
+        super().__init__()
         self.one, self.other = one, other
         self.columns = (*one.columns, *other.columns)
 
@@ -294,19 +285,19 @@ def _offsets(name: str) -> tuple[list[int], list[int]]:
     return since, offset
 
 
-def _position(one: HistoryInputs, width: int, target: bool) -> TargetAware:
-    return TargetAware(f"{HISTORY}position", one.max_len + 1, width, target)
+def _position(inputs: Inputs, one: HistoryInputs, width: int) -> TargetAware:
+    return TargetAware(f"{HISTORY}position", one.max_len + 1, width)
 
 
-def _interval(one: HistoryInputs, width: int, target: bool) -> TargetAware:
-    return TargetAware(f"{HISTORY}interval_bin", one.bins + 1, width, target)
+def _interval(inputs: Inputs, one: HistoryInputs, width: int) -> TargetAware:
+    return TargetAware(f"{HISTORY}interval_bin", one.bins + 1, width)
 
 
-ENCODINGS: dict[str, Callable[[Inputs, HistoryInputs, int, bool], Encoding]] = {
-    "tte-p": lambda i, h, w, t: _position(h, w, t),
-    "tte-t": lambda i, h, w, t: _interval(h, w, t),
-    "tte-pt": lambda i, h, w, t: Both(_position(h, w, t), _interval(h, w, t), t),
-    "coe": lambda i, h, w, t: Chronological(h.max_len, w, t),
-    "timestamp": lambda i, h, w, t: Timestamp(i.timezone, w, t, i.time_unit),
-    "none": lambda i, h, w, t: NoTime(),
+ENCODINGS: dict[str, Callable[[Inputs, HistoryInputs, int], Encoding]] = {
+    "tte-p": _position,
+    "tte-t": _interval,
+    "tte-pt": lambda inputs, one, w: Both(_position(inputs, one, w), _interval(inputs, one, w)),
+    "coe": lambda inputs, one, w: Chronological(one.max_len, w),
+    "timestamp": lambda inputs, one, w: Timestamp(inputs.timezone, w, inputs.time_unit),
+    "none": lambda inputs, one, w: NoTime(),
 }

@@ -203,21 +203,27 @@ def mean_of_values(table: nn.Module, ids_BN: Tensor, length_B: Tensor) -> Tensor
     return mean_BD
 
 
+class Unlearned(nn.Module):
+    """A part that needs no weights: as others it is told the width, and has no use for it."""
+
+    def __init__(self, width: int = 0) -> None:
+        super().__init__()
+
+
 class ScaleShift(nn.Module):
     """Learned scale and shift of each column: a batch norm that never sees training mode.
 
     Source: the released code, whose norms keep their initial moving mean 0 and variance 1.
     """
 
-    def __init__(self, width: int, epsilon: float = 1e-3) -> None:
+    def __init__(self, width: int) -> None:
         super().__init__()
         self.scale = nn.Parameter(torch.ones(width))
         self.shift = nn.Parameter(torch.zeros(width))
-        self.constant = 1.0 / math.sqrt(1.0 + epsilon)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return x * scale / sqrt(1 + epsilon) + shift."""
-        return torch.addcmul(self.shift, x, self.scale, value=self.constant)
+        """Return x * scale / sqrt(1 + epsilon) + shift, with the released code's epsilon."""
+        return torch.addcmul(self.shift, x, self.scale, value=1.0 / math.sqrt(1.0 + 1e-3))
 
 
 ACTIVATIONS = ("sigmoid", "relu", "prelu")

@@ -1,8 +1,5 @@
 """A reader of one history: what makes a user's interest of it, for a target.
 
-What depends on the target is apart from what does not: `Places.history` and `Places.vectors` encode
-behaviours alone, and `Reader.attend` begins where the target comes in.
-
 Shape legend: B rows of a batch, L history (padded), N behaviours, D width of an embedded behaviour
 (`dim` times the number of its fields) and of the target by the same fields, A width of one in the
 attention's own tables, U width of the interest: D for each of the recipe's contexts.
@@ -119,7 +116,8 @@ class Reader(nn.Module):
         one = inputs.histories[called]
         self.fields, width = one.fields, dim * len(one.fields)
         of_attention = attention_dim * len(one.fields) if recipe.apart else width
-        self.encoding = ENCODINGS[encoding](inputs, one, width, recipe.encode_target)
+        self.encoding = ENCODINGS[encoding](inputs, one, width)
+        self.encoding.encode_target = recipe.encode_target
         self.searches = nn.ModuleList(build(inputs.group_field) for build in recipe.searches)
         self.cells = SessionCells(one) if recipe.sessions else None
         self.extractor = (
@@ -180,10 +178,22 @@ class Reader(nn.Module):
             x_BLD = x_ND.view(view[LENGTH].shape[0], -1, x_ND.shape[1])
             places = torch.arange(x_BLD.shape[1], device=x_BLD.device)
             mask_BL = places < view[LENGTH].unsqueeze(1)
-        own = None
-        if own_NA is not None:
-            own = (own_NA[:rows], own_NA[rows:].view(view[LENGTH].shape[0], -1, own_NA.shape[1]))
-        u_BU, state_BLD = self.attend(view, x_BLD, mask_BL, t_BD, own)
+        masks = [search(view, mask_BL) for search in self.searches]
+        masks = masks or [mask_BL] * len(self.contexts)
+        interests, state_BLD = [], x_BLD
+        for narrowed_BL, context, attention, pool in zip(
+            masks, self.contexts, self.attentions, self.pools, strict=True
+        ):
+            state_BLD, seen_BL = context(x_BLD, t_BD, narrowed_BL)
+            query_BA, key_BLA = t_BD, state_BLD
+            if own_NA is not None:
+                query_BA = own_NA[:rows]
+                key_BLA = own_NA[rows:].view(view[LENGTH].shape[0], -1, own_NA.shape[1])
+            weight_BL = attention(key_BLA, query_BA, seen_BL)
+            interests.append(self.representation(pool(state_BLD, weight_BL, seen_BL), t_BD))
+        # Without an attention, candidates that share a history share the interest.
+        interests = [u.expand(rows, -1) for u in interests]
+        u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)
         return Read(u_BU, t_BD, x_BLD, mask_BL, state_BLD)
 
     def factors(self, view: Batch, rows: int) -> list[Factor] | None:
@@ -225,32 +235,3 @@ class Reader(nn.Module):
             u_BU = u_BU + of_rows.scatter_add(1, at_BL, weight_BL) @ matrix_SD
         out: Tensor = self.representation(u_BU, t_BD)
         return out
-
-    def attend(
-        self,
-        view: Batch,
-        x_BLD: Tensor,
-        mask_BL: Tensor,
-        t_BD: Tensor,
-        own: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Give the interest in encoded targets of encoded behaviours, and the last states.
-
-        `own` are targets and behaviours in the attention's own tables, B x A and B x L x A.
-        """
-        masks = [search(view, mask_BL) for search in self.searches]
-        masks = masks or [mask_BL] * len(self.contexts)
-        interests, state_BLD = [], x_BLD
-        for narrowed_BL, context, attention, pool in zip(
-            masks, self.contexts, self.attentions, self.pools, strict=True
-        ):
-            state_BLD, seen_BL = context(x_BLD, t_BD, narrowed_BL)
-            key_BLA, query_BA = state_BLD, t_BD
-            if own is not None:
-                query_BA, key_BLA = own
-            weight_BL = attention(key_BLA, query_BA, seen_BL)
-            interests.append(self.representation(pool(state_BLD, weight_BL, seen_BL), t_BD))
-        # Without an attention, candidates that share a history share the interest.
-        interests = [u.expand(t_BD.shape[0], -1) for u in interests]
-        u_BU = interests[0] if len(interests) == 1 else torch.cat(interests, dim=1)
-        return u_BU, state_BLD

@@ -28,6 +28,7 @@ from trainer.models.attention import (
     WeightedSum,
 )
 from trainer.models.encodings import ENCODINGS
+from trainer.models.layers import Unlearned
 from trainer.models.recurrent import (
     AUGRU,
     RECURRENT,
@@ -47,25 +48,19 @@ Part = Callable[[int], nn.Module]
 """Builds a part for the width of an embedded behaviour."""
 
 
-class NoContext(nn.Module):
+class NoContext(Unlearned):
     """Each behaviour by itself."""
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the behaviours and their mask as they are."""
         return x, mask
 
 
-class BesideTarget(nn.Module):
+class BesideTarget(Unlearned):
     """The target is one of the behaviours, the first; alone it is none.
 
     So a history that targets share is one for each of them from here on.
     """
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, x: Tensor, t: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the target and the behaviours, B x (1 + L) x D, and their mask."""

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, pad, softplus
 
-from trainer.models.layers import ScaleShift, dense
+from trainer.models.layers import ScaleShift, Unlearned, dense
 from trainer.models.recurrence import Padded, Steps, gru, laid_out, lstm
 
 
@@ -190,15 +190,12 @@ RECURRENT = (GRUStates, ReleasedGRU, BiLSTM)
 Draw = Callable[[Tensor, Tensor], Tensor]
 
 
-class NextBehaviour(nn.Module):
+class NextBehaviour(Unlearned):
     """DIEN's auxiliary loss (its Eq. 7): a state should tell the next behaviour from another one.
 
     The score is the inner product of state and behaviour. The original draws the other one from
     all items; here it is another row's of the batch.
     """
-
-    def __init__(self, width: int = 0) -> None:
-        super().__init__()
 
     def forward(self, state_BLD: Tensor, x_BLD: Tensor, mask_BL: Tensor, draw: Draw) -> Tensor:
         """Return each row's mean over its behaviours but the first, 0 where there is none; B."""

@@ -144,10 +144,10 @@ class Block(nn.Module):
         return self._after(x_TD, self.attention.within(x_TD, counts))
 
     def one(self, q_BD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
-        """Return the state, BD, of one place of each row, q, that sees all real places."""
-        if self.before:
-            norm = self.norms[0]
-            return self._after(q_BD, self.attention.from_one(norm(q_BD), norm(x_BLD), mask_BL))
+        """Return the state, BD, of one place of each row, q, that sees all real places.
+
+        Of a block that norms after each part.
+        """
         return self._after(q_BD, self.attention.from_one(q_BD, x_BLD, mask_BL))
 
     def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
