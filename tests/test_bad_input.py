@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import tarfile
 from pathlib import Path
 
 import polars as pl
+import pyarrow as pa
 import pytest
 
 from schemas.manifest import NAME, load
@@ -42,10 +44,20 @@ def test_truncated_gzip(tmp_path: Path) -> None:
     finished(amazon(raw, tmp_path / "out"))
 
 
-def test_a_page_saved_as_a_gzip(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_an_archive_saved_as_a_gzip(tmp_path: Path, mode: str) -> None:
     raw = write_raw(tmp_path / "raw", GOOD, META)
-    reviews_file(raw).write_text("<html>404</html>")
-    refused(amazon(raw, tmp_path / "out"), INPUT, reviews_file(raw), "a web page", "again")
+    text = tmp_path / "reviews.json"
+    text.write_bytes(gzip.decompress(reviews_file(raw).read_bytes()))
+    with tarfile.open(reviews_file(raw), mode) as archive:  # type: ignore[call-overload]
+        archive.add(text, text.name)
+    for file, what, do in (
+        (reviews_file(raw).read_bytes(), "a tar archive", "unpack it"),
+        (b"<html>404</html>", "a web page", "again"),
+        (pa.compress(text.read_bytes(), "lz4", asbytes=True), "an lz4 file", "unpack it"),
+    ):
+        reviews_file(raw).write_bytes(file)
+        refused(amazon(raw, tmp_path / "out"), INPUT, reviews_file(raw), what, do)
 
 
 def test_files_are_read_whatever_their_packing_and_name(tmp_path: Path) -> None:
