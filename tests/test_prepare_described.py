@@ -328,6 +328,30 @@ def test_ids_are_text_where_they_are_no_whole_numbers(here: Path) -> None:
     assert pl.read_parquet("whole/vocabulary/item.parquet")["value"].dtype == pl.Int64
 
 
+@pytest.mark.parametrize("column", [0, 1])
+@pytest.mark.parametrize("odd", ["+{}", "00{}", "'{}", "1.0e+01", "-", "{}\x1b[2J"])
+def test_a_few_odd_ids_that_make_text_of_all_are_told(here: Path, column: int, odd: str) -> None:
+    name = ("user", "item")[column]
+    text = Path("ratings.csv").read_text().replace("\nu", "\n")
+    lines = [line.split(",") for line in text.splitlines()]
+    lines = [lines[0], *([*line] for _ in range(20) for line in lines[1:])]
+    line = next(line for line in lines[40:] if line[2] == "4")
+    line[column] = odd.format(line[column])
+    Path("ratings.csv").write_text("\n".join(map(",".join, lines)))
+    ended = tinprep("prepare", "mine.toml", "--out", "out")
+    finished(ended)
+    (note,) = [one for one in load(Path("out")).notes if "ids are text" in one]
+    assert f"{name} (" in note
+    assert repr(line[column]) in note
+    assert "\x1b[2J" not in ended.out + ended.err
+    for kind, lost in (("text", 0), ("whole", odd[:2] not in ("+{", "00"))):
+        Path("said.toml").write_text(RATINGS + f'[types]\n{name} = "{kind}"\n')
+        ended = tinprep("prepare", "said.toml", "--out", kind)
+        finished(ended)
+        assert "ids are text" not in ended.said
+        assert sum(load(Path(kind)).rejected.values()) == lost
+
+
 def test_the_first_preset_gives_the_rows_of_its_command(tmp_path: Path) -> None:
     raw = tmp_path / "raw"
     synthesize_amazon(raw, AmazonRecipe(scale=0.004, seed=3), category="Beauty")

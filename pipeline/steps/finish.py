@@ -34,6 +34,8 @@ from schemas.replacing import sha256, to_disk, unfinished
 # more of its rows than the other label, and by so many times. Twice is nothing odd: people click
 # more often on what they looked at before.
 _LEAST, _MORE, _TIMES = 5, 0.05, 4
+# An id as whole numbers are written, and the part of all ids that others are if they are a few.
+_WHOLE, _FEW = "^(?:0|-?[1-9][0-9]{0,17})$", 0.01
 
 POOL, CORE = "events/negatives.parquet", "events/core.parquet"
 """Beside the events that are kept: what negatives are drawn from, and the values of the core."""
@@ -359,6 +361,7 @@ def finish(run: Run, results: list[dict[str, Any]], content: Content) -> manifes
             *_of_one_label(results, d.fields, own, d.splits),
             *_splits_of_one_label(d, own),
             *_nothing_known(unknown),
+            *_text_by_a_few(d, content.words),
             *_notes(content, rows, histories),
             *content.notes,
         ],
@@ -524,6 +527,28 @@ def _nothing_known(unknown: dict[str, manifest.Share]) -> list[str]:
     return [
         f"Warning: of these train knows none: {'; '.join(lost)}. Look at how files spell them, and "
         "whether a lookup has them."
+    ]
+
+
+def _text_by_a_few(d: Description, words: Mapping[str, pa.Table]) -> list[str]:
+    """Where a few ids that are no whole numbers have made text of all the others."""
+    told = []
+    for name, table in words.items():
+        by_type = pa.types.is_integer(table.schema.field("value").type)
+        if by_type or d.continues is not None or name in d.said.get("types", {}):
+            continue
+        ids = pl.DataFrame(table).select("value", "count")
+        odd = ids.filter(~pl.col("value").str.contains(_WHOLE))
+        few, of = int(odd["count"].sum()), int(ids["count"].sum())
+        if 0 < few <= _FEW * of:
+            most = odd.sort("count", "value", descending=[True, False])["value"][0]
+            told.append(f"{name} ({few:,} of {of:,}, such as {most!r})")
+    if not told:
+        return []
+    return [
+        f"Warning: ids are text because a few are no whole numbers: {'; '.join(told)}. Each of "
+        'these is an id of its own: +7 is not 7. types = { NAME = "whole" } refuses such lines, '
+        'and says where they are; "text" says that they are right.'
     ]
 
 
