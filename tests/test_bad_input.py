@@ -128,7 +128,7 @@ def test_a_key_that_no_line_has_is_named(tmp_path: Path) -> None:
     refused(amazon(raw, out), INPUT, meta_file(raw), "categories", keys, "--no-meta")
     for none in ([], ["", ""]):
         write_lines(meta_file(raw), none)
-        refused(amazon(raw, out), INPUT, meta_file(raw), "no items")
+        refused(amazon(raw, out), INPUT, meta_file(raw), "no items", "--no-meta")
     write_lines(reviews_file(raw), [json.dumps({"user_id": "A", "asin": "B", "timestamp": 1})] * 9)
     refused(amazon(raw, out, "--no-meta"), INPUT, f"{reviews_file(raw)}:1", "no reviewerID 9")
     assert not (out / NAME).exists()

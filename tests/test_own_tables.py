@@ -332,6 +332,7 @@ def written(**files: bytes | str) -> Make:
         (written(a_csv=""), "csv", [USER], "The file is empty"),
         (written(a_csv="\nu,t\n"), "csv", [USER], "no header"),
         (written(a_csv="u,u\n"), "csv", [USER], "a name twice"),
+        (written(a_csv="u,t\n", b_csv="7,7\n"), "csv", [USER], "put a header before"),
         (written(a_csv="u,t\n", b_csv="t,v\n"), "csv", [USER], "b.csv:1"),
         (written(a_csv=b"PAR1"), "csv", [USER], "a Parquet file"),
         (lambda folder: [folder / "none.csv"], "csv", [USER], "is missing"),

@@ -229,7 +229,13 @@ def require_categories(path: Path, lines: int, first: pl.DataFrame, items: int) 
     from pipeline.readers.amazon_parse import meta_keys
 
     if not lines or (first.is_empty() and not meta_keys(path)):  # it may hold empty lines
-        raise InputError("The file holds no items.", where=path, expected="a line an item")
+        raise InputError(
+            "The file holds no items.",
+            where=path,
+            expected="a line an item",
+            got=f"{lines:,} lines, none of which is one",
+            do="download it again, or give --no-meta",
+        )
     if first.height and first["category"].null_count() == first.height:
         keys = ", ".join(meta_keys(path)[:_KEYS_SHOWN])
         raise InputError(
