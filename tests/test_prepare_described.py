@@ -329,7 +329,7 @@ def test_ids_are_text_where_they_are_no_whole_numbers(here: Path) -> None:
 
 
 @pytest.mark.parametrize("column", [0, 1])
-@pytest.mark.parametrize("odd", ["+{}", "00{}", "'{}", "1.0e+01", "-", "{}\x1b[2J"])
+@pytest.mark.parametrize("odd", ["+{}", "-{}", "00{}", "'{}", "1.0e+01", "-", "{}\x1b[2J"])
 def test_a_few_odd_ids_that_make_text_of_all_are_told(here: Path, column: int, odd: str) -> None:
     name = ("user", "item")[column]
     text = Path("ratings.csv").read_text().replace("\nu", "\n")

@@ -36,13 +36,11 @@ from pipeline.readers.lines import Block, Part
 from pipeline.readers.own_tables import SQL_TYPES, head, joined, open_source, open_table
 from pipeline.readers.own_tables import Source as FileSource
 from pipeline.readers.parsed import Parsed, Reader, read
-from pipeline.readers.values import NULLS, OLD_S, Column, Refusal, listed
+from pipeline.readers.values import CANONICAL, NULLS, OLD_S, Column, Refusal, listed
 from schemas.errors import TinprepError, UsageError
 from schemas.plain import quoted
 from schemas.shards import UNITS
 
-# A whole number as it is written once: without a sign or zeros before it.
-_CANONICAL = r"^(0|[1-9][0-9]{0,17})(\.0*)?$"
 _WHOLE = r"^[+-]?[0-9]+(\.0*)?$"
 _FRACTION = r"[0-9]:[0-9]{2}[.,]([0-9]+)"
 _ZONED = r"(Z|z|UTC|[+-][0-9]{2}(:?[0-9]{2})?)$"
@@ -637,7 +635,7 @@ class Binding:
         if values.dtype.is_float():
             return "number"
         if values.dtype == pl.String and len(values):
-            if values.str.contains(_CANONICAL).all():
+            if values.str.contains(CANONICAL).all():
                 return "whole"
             if values.cast(pl.Float64, strict=False).is_not_null().all():
                 return "number"
@@ -848,12 +846,12 @@ def _are_whole(values: pl.Series) -> bool:
         return bool(((values >= 0) & (values == values.floor())).all())
     if values.dtype.is_decimal():
         values = values.cast(pl.String)
-    return values.dtype == pl.String and bool(values.str.contains(_CANONICAL).all())
+    return values.dtype == pl.String and bool(values.str.contains(CANONICAL).all())
 
 
 def _are_odd(values: pl.Series) -> pl.Series:
     """Which texts are whole numbers that are written in another way than once."""
-    return values.str.contains(_WHOLE) & ~values.str.contains(_CANONICAL)
+    return values.str.contains(_WHOLE) & ~values.str.contains(CANONICAL)
 
 
 def _mostly(values: pl.Series, *patterns: str) -> pl.Series:

@@ -233,7 +233,7 @@ def require_categories(path: Path, lines: int, first: pl.DataFrame, items: int) 
             "The file holds no items.",
             where=path,
             expected="a line an item",
-            got=f"{lines:,} lines, none of which is one",
+            got=f"{lines:,} lines without one",
             do="download it again, or give --no-meta",
         )
     if first.height and first["category"].null_count() == first.height:

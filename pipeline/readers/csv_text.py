@@ -196,8 +196,8 @@ class CsvSource:
                     line=1,
                     expected=", ".join(lacking),
                     got=self.form.delimiter.join(found)[:_SHOWN],
-                    do="give it as a table of its own, or mend the header, or put the first one's "
-                    "before it",
+                    do="mend the header; if there is none, put the first file's before the lines; or "
+                    "give the file as a table of its own",
                 )
 
     def parts(self, path: Path) -> list[Part] | None:
@@ -461,7 +461,7 @@ def _check_header(path: Path, names: Sequence[str]) -> None:
             line=1,
             expected="a name of its own for each column",
             got=", ".join(names)[:_SHOWN],
-            do=f"mend {', '.join(twice)[:_SHOWN]}, or, if these are values, put a header before",
+            do=f"mend {', '.join(twice)[:_SHOWN]}; if these are values, put a header before them",
         )
 
 

@@ -20,7 +20,7 @@ PARQUET = b"PAR1"
 # isal's stub gives its error class as an instance.
 DAMAGE = (EOFError, OSError, cast("type[Exception]", IsalError))
 
-_HEAD_BYTES = 512  # a header of tar
+_HEAD_BYTES = 512  # as long as tar's header
 _SKIPPABLE = re.compile(
     rb"[\x50-\x5f]\x2a\x4d\x18"
 )  # a zstd frame of no data, as pzstd begins with
@@ -32,7 +32,7 @@ _FOREIGN: tuple[tuple[bytes, str, str], ...] = (
     (rb"BZh[1-9]1AY", "a bzip2 file", _UNPACK),
     (rb"\xfd7zXZ\0", "an xz file", _UNPACK),
     (rb"\x04\x22\x4d\x18", "an lz4 file", _UNPACK),
-    (rb"\x1f\x9d", "a file of compress", _UNPACK),
+    (rb"\x1f\x9d", "a file packed by compress", _UNPACK),
     (rb"(?s).{257}ustar(?:\0|  \0)", "a tar archive", _UNPACK),
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", _UNPACK),
     (rb"Rar!\x1a\x07", "a RAR archive", _UNPACK),

@@ -32,6 +32,9 @@ NULLS = (
 
 KINDS = ("whole", "text", "time", "label", "number", "list", "mask", "keep", "weight", "split")
 
+CANONICAL = r"^(0|[1-9][0-9]{0,17})(\.0*)?$"
+"""A whole number as it is written once: without a sign or zeros before it."""
+
 NO_VALUE = "missing value"
 NOT_WHOLE = "not a whole number"
 EXPONENT = "whole number with an exponent: digits may be lost"

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.description import IS_TARGET, Description, Table
 from pipeline.description.split import Split
 from pipeline.readers.remote import RemotePath
+from pipeline.readers.values import CANONICAL
 from pipeline.record import WORK, atomic
 from pipeline.steps import lookups, shards, spill
 from pipeline.steps.ids_held import not_held
@@ -34,8 +35,8 @@ from schemas.replacing import sha256, to_disk, unfinished
 # more of its rows than the other label, and by so many times. Twice is nothing odd: people click
 # more often on what they looked at before.
 _LEAST, _MORE, _TIMES = 5, 0.05, 4
-# An id as whole numbers are written, and the part of all ids that others are if they are a few.
-_WHOLE, _FEW = "^(?:0|-?[1-9][0-9]{0,17})$", 0.01
+# There is a warning where at most this part of a field's ids makes text of the others.
+_FEW = 0.01
 
 POOL, CORE = "events/negatives.parquet", "events/core.parquet"
 """Beside the events that are kept: what negatives are drawn from, and the values of the core."""
@@ -533,22 +534,22 @@ def _nothing_known(unknown: dict[str, manifest.Share]) -> list[str]:
 def _text_by_a_few(d: Description, words: Mapping[str, pa.Table]) -> list[str]:
     """Where a few ids that are no whole numbers have made text of all the others."""
     told = []
-    for name, table in words.items():
-        by_type = pa.types.is_integer(table.schema.field("value").type)
-        if by_type or d.continues is not None or name in d.said.get("types", {}):
+    for name, table in words.items() if d.continues is None else ():
+        whole = pa.types.is_integer(table.schema.field("value").type)
+        if whole or name in d.said.get("types", {}):
             continue
         ids = pl.DataFrame(table).select("value", "count")
-        odd = ids.filter(~pl.col("value").str.contains(_WHOLE))
-        few, of = int(odd["count"].sum()), int(ids["count"].sum())
-        if 0 < few <= _FEW * of:
-            most = odd.sort("count", "value", descending=[True, False])["value"][0]
-            told.append(f"{name} ({few:,} of {of:,}, such as {most!r})")
+        odd = ids.filter(~pl.col("value").str.contains(CANONICAL))
+        count, of = int(odd["count"].sum()), int(ids["count"].sum())
+        if 0 < count <= _FEW * of:
+            commonest = odd.sort("count", "value", descending=[True, False])["value"][0]
+            told.append(f"{name} ({count:,} of {of:,}, such as {commonest!r})")
     if not told:
         return []
     return [
-        f"Warning: ids are text because a few are no whole numbers: {'; '.join(told)}. Each of "
-        'these is an id of its own: +7 is not 7. types = { NAME = "whole" } refuses such lines, '
-        'and says where they are; "text" says that they are right.'
+        f"Warning: ids are text because a few are no whole numbers: {'; '.join(told)}. As text, "
+        '+7 is another id than 7. types = { NAME = "whole" } takes +7 for 7 and refuses what is no '
+        'number; types = { NAME = "text" } says that they are right.'
     ]
 
 

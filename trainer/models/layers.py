@@ -204,7 +204,7 @@ def mean_of_values(table: nn.Module, ids_BN: Tensor, length_B: Tensor) -> Tensor
 
 
 class Unlearned(nn.Module):
-    """A part that needs no weights: as others it is told the width, and has no use for it."""
+    """A part without weights. Recipes build each part for a width; this one has no use for it."""
 
     def __init__(self, width: int = 0) -> None:
         super().__init__()

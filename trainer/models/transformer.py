@@ -146,8 +146,9 @@ class Block(nn.Module):
     def one(self, q_BD: Tensor, x_BLD: Tensor, mask_BL: Tensor) -> Tensor:
         """Return the state, BD, of one place of each row, q, that sees all real places.
 
-        Of a block that norms after each part.
+        The block has to norm after each part.
         """
+        assert not self.before
         return self._after(q_BD, self.attention.from_one(q_BD, x_BLD, mask_BL))
 
     def _after(self, x: Tensor, mixed: Tensor) -> Tensor:
