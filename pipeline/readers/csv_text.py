@@ -196,8 +196,8 @@ class CsvSource:
                     line=1,
                     expected=", ".join(lacking),
                     got=self.form.delimiter.join(found)[:_SHOWN],
-                    do="mend the header; if there is none, put the first file's before the lines; or "
-                    "give the file as a table of its own",
+                    do="mend the header; if there is none, put the first file's before the "
+                    "lines; or give the file as a table of its own",
                 )
 
     def parts(self, path: Path) -> list[Part] | None:
